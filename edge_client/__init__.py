@@ -1,0 +1,1 @@
+"""One device process: store, prediction, notices, and private local training."""

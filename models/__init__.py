@@ -1,0 +1,1 @@
+"""Contracts between device and server at the root, training below."""

@@ -1,0 +1,1 @@
+"""Mechanisms, accounting and budgets of differential privacy."""

@@ -1,0 +1,1 @@
+"""Command groups that `fedcell` finds through the entry points `fedcell.commands`."""

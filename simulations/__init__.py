@@ -1,0 +1,1 @@
+"""Simulated fleets, rounds and the demo, vectorised over devices."""
