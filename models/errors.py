@@ -1,0 +1,39 @@
+"""Errors of contracts and artefacts."""
+
+
+class ModelsError(Exception):
+    """Root of the errors that `models` raises.
+
+    Attributes:
+        exit_code: the process exit code a command ends with when this error reaches it.
+    """
+
+    exit_code = 3
+
+
+class DatasetError(ModelsError):
+    """A fleet dataset, cycling file or predictions table cannot be used as it is.
+
+    Attributes:
+        where: the file or folder.
+    """
+
+    def __init__(self, where: object, what: str, remedy: str) -> None:
+        """Say where, what is wrong and what to do."""
+        self.where = str(where)
+        super().__init__(f"{where}: {what}; {remedy}")
+
+
+class BundleError(ModelsError):
+    """A model bundle is truncated, altered or not for this client; nothing was installed."""
+
+    exit_code = 5
+
+    def __init__(self, where: object, what: str, remedy: str) -> None:
+        """Say where, what is wrong and what to do."""
+        self.where = str(where)
+        super().__init__(f"{where}: {what}; {remedy}")
+
+
+class UnsupportedSpecError(BundleError):
+    """The bundle was trained on a feature specification that this client does not compute."""
