@@ -1,0 +1,1 @@
+"""Simulators and builders that several suites use."""
