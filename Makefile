@@ -1,0 +1,85 @@
+# One command for each job; `make` alone lists them. Everything runs in .venv, which is made when needed.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+.PHONY: help demo test check bench soak fix venv \
+        check-style check-types check-layers check-unit test-light test-heavy
+
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/installed
+CODE := server edge_client models privacy simulations tests
+
+# The first Python that is new enough and brings venv.
+PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3; do \
+	command -v $$p >/dev/null 2>&1 \
+	&& $$p -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 \
+	&& echo $$p && break; done)
+
+# Small arrays run slower on many threads, and two jobs share the cores. Nothing here phones home.
+export OMP_NUM_THREADS ?= 1
+export OPENBLAS_NUM_THREADS ?= 1
+export FLWR_TELEMETRY_ENABLED := 0
+export FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION := 1
+export RAY_USAGE_STATS_ENABLED := 0
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+PARALLEL := $(MAKE) --no-print-directory -j2 --output-sync=target
+PYTEST := $(BIN)/python -m pytest -q
+WITH_COVERAGE := --cov --cov-report=
+
+help: ## List these targets
+	@grep -hE '^[a-z]+:.*## ' $(firstword $(MAKEFILE_LIST)) \
+	| awk -F ':.*## ' '{ printf "make %-7s %s\n", $$1, $$2 }'
+
+demo: $(STAMP) ## Simulated fleet, private rounds, devices, notices over MQTT; writes runs/demo
+	@$(BIN)/fedcell demo
+
+test: $(STAMP) ## The whole suite with coverage (at least 85 %), about 3 minutes
+	@rm -rf build/coverage && mkdir -p build/coverage
+	@$(PARALLEL) test-light test-heavy
+	@$(BIN)/coverage combine -q && $(BIN)/coverage report
+
+check: $(STAMP) ## Style, types, import layers and unit tests, in a minute
+	@$(PARALLEL) check-types check-style check-layers check-unit
+
+bench: $(STAMP) ## Benchmarks; figures in build/bench
+	@$(PYTEST) tests/benchmarks -m '' -s
+
+soak: $(STAMP) ## The long fault and audit counts, resumable
+	@$(PYTEST) -m soak tests
+
+fix: $(STAMP) ## Format, and repair what ruff can repair
+	@$(BIN)/ruff check --fix $(CODE)
+	@$(BIN)/ruff format $(CODE)
+
+check-style: $(STAMP)
+	@$(BIN)/ruff check $(CODE)
+	@$(BIN)/ruff format --check $(CODE)
+
+check-types: $(STAMP)
+	@$(BIN)/mypy --strict
+
+check-layers: $(STAMP)
+	@$(BIN)/lint-imports --no-logo
+
+check-unit: $(STAMP)
+	@$(PYTEST) -m 'not soak and not slow' $(wildcard tests/unit tests/property)
+
+test-light: $(STAMP)
+	@$(PYTEST) $(WITH_COVERAGE) $(wildcard tests/unit tests/property tests/golden tests/packaging)
+
+test-heavy: $(STAMP)
+	@$(PYTEST) $(WITH_COVERAGE) $(wildcard tests/integration)
+
+venv: $(STAMP)
+
+$(STAMP): pyproject.toml constraints.txt
+	@test -n "$(PYTHON)" || { echo "fedcell needs Python 3.11 or newer with venv; Debian: apt-get install python3 python3-venv" >&2; exit 4; }
+	@command -v git >/dev/null || { echo "fedcell needs git; Debian: apt-get install git" >&2; exit 4; }
+	@test -x $(BIN)/python || { echo "Making $(VENV) with $(PYTHON)"; $(PYTHON) -m venv $(VENV); }
+	@echo "Installing fedcell and its libraries into $(VENV) (some minutes the first time)"
+	@$(BIN)/python -m pip install -q -c constraints.txt -e '.[all,dev]' \
+	|| { echo "The install failed; is the package index reachable? CPU wheels of torch: set PIP_EXTRA_INDEX_URL (README)" >&2; exit 6; }
+	@touch $@
