@@ -42,8 +42,9 @@ def invoke(arguments: Sequence[str] | None = None) -> int:
         say(f"{path}: {refused.format_message().rstrip('.')}; see {path} --help")
         return refused.exit_code
     except click.Abort:
+        answer = INTERRUPTED
+    if answer == INTERRUPTED:
         say("fedcell: interrupted")
-        return INTERRUPTED
     return answer if isinstance(answer, int) else 0
 
 
