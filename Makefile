@@ -26,8 +26,8 @@ export RAY_USAGE_STATS_ENABLED := 0
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 PARALLEL := $(MAKE) --no-print-directory -j2 --output-sync=target
-PYTEST := $(BIN)/python -m pytest -q
-WITH_COVERAGE := --cov --cov-report=
+PYTEST := $(BIN)/python -m pytest --no-header
+COVERED := $(BIN)/coverage run -m pytest --no-header
 
 help: ## List these targets
 	@grep -hE '^[a-z]+:.*## ' $(firstword $(MAKEFILE_LIST)) \
@@ -38,8 +38,10 @@ demo: $(STAMP) ## Simulated fleet, private rounds, devices, notices over MQTT; w
 
 test: $(STAMP) ## The whole suite with coverage (at least 85 %), about 3 minutes
 	@rm -rf build/coverage && mkdir -p build/coverage
+	@echo "Two halves of the suite run side by side; what they print comes at the end of each"
 	@$(PARALLEL) test-light test-heavy
-	@$(BIN)/coverage combine -q && $(BIN)/coverage report
+	@$(BIN)/coverage combine -q
+	@$(BIN)/coverage report
 
 check: $(STAMP) ## Style, types, import layers and unit tests, in a minute
 	@$(PARALLEL) check-types check-style check-layers check-unit
@@ -65,13 +67,13 @@ check-layers: $(STAMP)
 	@$(BIN)/lint-imports --no-logo
 
 check-unit: $(STAMP)
-	@$(PYTEST) -m 'not soak and not slow' $(wildcard tests/unit tests/property)
+	@$(PYTEST) -m 'not soak and not slow' tests/unit tests/property
 
 test-light: $(STAMP)
-	@$(PYTEST) $(WITH_COVERAGE) $(wildcard tests/unit tests/property tests/golden tests/packaging)
+	@$(COVERED) tests/unit tests/property tests/golden tests/packaging
 
 test-heavy: $(STAMP)
-	@$(PYTEST) $(WITH_COVERAGE) $(wildcard tests/integration)
+	@$(COVERED) tests/integration
 
 venv: $(STAMP)
 
