@@ -1,0 +1,191 @@
+"""Validation of raw readings (A4): what is refused is counted by reason, never silently dropped.
+
+Rules, in this order:
+
+* a value outside its channel's valid range, or not finite, is blanked;
+* a reading before the device was made, or in the future, is refused;
+* a clock jump: a reading more than a day away from the median time of the five readings recorded
+  around it is refused; longer runs under a wrong clock cannot be told from late readings and are
+  sorted in where they claim to belong (noted as out of order);
+* of several readings of one device with the same time the first recorded one stays;
+* a counter that falls has been reset: what it shows afterwards counts as growth since the reset.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from .telemetry import MEASUREMENTS, SECONDS_PER_DAY, Telemetry
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from numpy.typing import NDArray
+
+CLOCK_TOLERANCE_S = SECONDS_PER_DAY
+GAP_CADENCES = 2.5
+MAX_GROWTH_AT_RESET = 50.0
+
+
+@dataclass(frozen=True, slots=True)
+class AuditReport:
+    """What an audit found.
+
+    Attributes:
+        num_readings: readings that came in.
+        completeness: share of the accepted readings in which each measurement is present and
+            valid, by measurement name, 0 to 1.
+        refused: readings or values that were refused, by reason; zero counts are left out.
+        noted: findings that were handled without refusing anything, by reason.
+    """
+
+    num_readings: int
+    completeness: Mapping[str, float]
+    refused: Mapping[str, int]
+    noted: Mapping[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class AuditedTelemetry:
+    """Readings that passed, sorted by device and time, with counters turned into growth.
+
+    Attributes:
+        telemetry: the accepted readings; refused values are NaN.
+        growth: float32, shape (n_readings, 8): growth of the cumulative measurements since the
+            device's previous valid value of them, resets undone; NaN for all others and where
+            there is no previous value.
+        capacity_refused: bool, shape (n_readings,): a capacity was there, but out of range.
+        report: the counts.
+    """
+
+    telemetry: Telemetry
+    growth: NDArray[np.float32]
+    capacity_refused: NDArray[np.bool_]
+    report: AuditReport
+
+
+def audit(
+    telemetry: Telemetry,
+    *,
+    manufactured_at_s: NDArray[np.int64] | None = None,
+    now_s: int | None = None,
+) -> AuditedTelemetry:
+    """Apply the rules of this module.
+
+    Args:
+        telemetry: readings in the order in which each device recorded them.
+        manufactured_at_s: shape (n_devices,), seconds since the epoch; None skips that rule.
+        now_s: readings more than a day after it are in the future; None skips that rule.
+
+    Returns:
+        The accepted readings and the counts.
+    """
+    refused: dict[str, int] = {}
+    noted: dict[str, int] = {}
+    num_readings = len(telemetry)
+    telemetry, capacity_refused = _blank_invalid_values(telemetry, refused)
+    keep = _timely(telemetry, manufactured_at_s, now_s, refused)
+    telemetry, capacity_refused = telemetry.rows(keep), capacity_refused[keep]
+    keep = ~_clock_jumps(telemetry)
+    _count(refused, "clock_jump", ~keep)
+    telemetry, capacity_refused = telemetry.rows(keep), capacity_refused[keep]
+
+    device = telemetry.device_of_row()
+    same_device = device[1:] == device[:-1]
+    _count(noted, "out_of_order", same_device & (np.diff(telemetry.at_s) < 0))
+    order = np.lexsort((telemetry.at_s, device))
+    telemetry = Telemetry(
+        telemetry.device_ids, telemetry.offsets, telemetry.at_s[order], telemetry.values[order]
+    )
+    repeated = np.concatenate([[False], same_device & (np.diff(telemetry.at_s) == 0)])[: len(order)]
+    _count(refused, "duplicate", repeated)
+    telemetry = telemetry.rows(~repeated)
+    capacity_refused = capacity_refused[order][~repeated]
+
+    growth = _counter_growth(telemetry, noted)
+    _note_gaps(telemetry, noted)
+    present = np.isfinite(telemetry.values)
+    share = present.mean(axis=0) if len(telemetry) else np.zeros(len(MEASUREMENTS))
+    completeness = {m.name: float(share[i]) for i, m in enumerate(MEASUREMENTS)}
+    report = AuditReport(num_readings, completeness, refused, noted)
+    return AuditedTelemetry(telemetry, growth, capacity_refused, report)
+
+
+def _count(counts: dict[str, int], reason: str, where: NDArray[np.bool_]) -> None:
+    number = int(np.count_nonzero(where))
+    if number:
+        counts[reason] = counts.get(reason, 0) + number
+
+
+def _blank_invalid_values(
+    telemetry: Telemetry, refused: dict[str, int]
+) -> tuple[Telemetry, NDArray[np.bool_]]:
+    values = telemetry.values.copy()
+    capacity_refused = np.zeros(len(telemetry), bool)
+    for column, measurement in enumerate(MEASUREMENTS):
+        data = values[:, column]
+        with np.errstate(invalid="ignore"):
+            bad = ~((data >= measurement.low) & (data <= measurement.high)) & ~np.isnan(data)
+        _count(refused, f"out_of_range:{measurement.name}", bad)
+        data[bad] = np.nan
+        if column == 0:
+            capacity_refused = bad
+    blanked = Telemetry(telemetry.device_ids, telemetry.offsets, telemetry.at_s, values)
+    return blanked, capacity_refused
+
+
+def _timely(
+    telemetry: Telemetry,
+    manufactured_at_s: NDArray[np.int64] | None,
+    now_s: int | None,
+    refused: dict[str, int],
+) -> NDArray[np.bool_]:
+    keep = np.ones(len(telemetry), bool)
+    if manufactured_at_s is not None:
+        made = manufactured_at_s[telemetry.device_of_row()]
+        early = telemetry.at_s < made - CLOCK_TOLERANCE_S
+        _count(refused, "before_manufacture", early)
+        keep &= ~early
+    if now_s is not None:
+        late = telemetry.at_s > now_s + CLOCK_TOLERANCE_S
+        _count(refused, "in_the_future", late)
+        keep &= ~late
+    return keep
+
+
+def _clock_jumps(telemetry: Telemetry) -> NDArray[np.bool_]:
+    rows = np.arange(len(telemetry))
+    first = np.repeat(telemetry.offsets[:-1], np.diff(telemetry.offsets))
+    last = np.repeat(telemetry.offsets[1:] - 1, np.diff(telemetry.offsets))
+    around = [telemetry.at_s[np.clip(rows + shift, first, last)] for shift in range(-2, 3)]
+    median = np.sort(np.stack(around), axis=0)[2]
+    jumped: NDArray[np.bool_] = np.abs(telemetry.at_s - median) > CLOCK_TOLERANCE_S
+    return jumped
+
+
+def _counter_growth(telemetry: Telemetry, noted: dict[str, int]) -> NDArray[np.float32]:
+    growth = np.full_like(telemetry.values, np.nan)
+    device = telemetry.device_of_row()
+    for column, measurement in enumerate(MEASUREMENTS):
+        if not measurement.cumulative:
+            continue
+        rows = np.flatnonzero(np.isfinite(telemetry.values[:, column]))
+        counter = telemetry.values[rows, column].astype(np.float64)
+        step = np.diff(counter, prepend=np.nan)
+        step[np.diff(device[rows], prepend=-1) != 0] = np.nan
+        reset = step < 0
+        _count(noted, f"counter_reset:{measurement.name}", reset)
+        since_reset = np.where(counter <= MAX_GROWTH_AT_RESET, counter, 0.0)
+        growth[rows, column] = np.where(reset, since_reset, step)
+    return growth
+
+
+def _note_gaps(telemetry: Telemetry, noted: dict[str, int]) -> None:
+    device = telemetry.device_of_row()
+    same_device = device[1:] == device[:-1]
+    interval = np.diff(telemetry.at_s)[same_device]
+    if len(interval):
+        _count(noted, "gap", interval > GAP_CADENCES * np.median(interval))

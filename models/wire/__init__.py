@@ -1,0 +1,1 @@
+"""What passes between device and server: messages, topics, signatures, and the link."""

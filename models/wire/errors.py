@@ -1,0 +1,65 @@
+"""Errors of the wire: messages that are not what they should be, and a broker that is not there."""
+
+from __future__ import annotations
+
+from ..errors import ModelsError
+
+
+class WireError(ModelsError):
+    """A payload, topic or signature is not what the contract says; the message is not used.
+
+    Attributes:
+        reason: a short code for counters and the dead-letter table, such as `bad_field`.
+    """
+
+    def __init__(self, reason: str, detail: str) -> None:
+        """Keep the code and say the detail."""
+        self.reason = reason
+        super().__init__(f"{reason}: {detail}")
+
+
+class MessageTooLargeError(WireError):
+    """A payload is larger than the contract allows; nothing was sent.
+
+    Attributes:
+        size: bytes of the payload.
+        limit: bytes allowed.
+    """
+
+    def __init__(self, *, size: int, limit: int) -> None:
+        """Keep both sizes."""
+        self.size = size
+        self.limit = limit
+        super().__init__("oversize", f"{size} bytes, at most {limit} are allowed")
+
+
+class SignatureError(WireError):
+    """A signed payload does not verify, or its key is not trusted."""
+
+    exit_code = 5
+
+
+class LinkError(ModelsError):
+    """The broker cannot be reached or refused; what was not sent stays with the caller.
+
+    Attributes:
+        host: the broker's address.
+        port: its TCP port.
+    """
+
+    exit_code = 6
+
+    def __init__(self, *, host: str, port: int, what: str, remedy: str) -> None:
+        """Say where, what happened and what to do."""
+        self.host = host
+        self.port = port
+        super().__init__(f"MQTT broker {host}:{port}: {what}; {remedy}")
+
+
+class DeliverAgainError(ModelsError):
+    """A handler could not keep a message (full disk, lost database): the broker must bring it again.
+
+    Raised by handlers only. The link leaves the message unacknowledged and connects anew.
+    """
+
+    exit_code = 6
