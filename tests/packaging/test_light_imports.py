@@ -1,0 +1,75 @@
+"""An inference-only device loads nothing heavy: looked at in a fresh interpreter."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+HEAVY = (
+    "alembic",
+    "dp_accounting",
+    "fastapi",
+    "flwr",
+    "jsonschema",
+    "matplotlib",
+    "onnx",
+    "opacus",
+    "pandas",
+    "pyarrow",
+    "ray",
+    "rich",
+    "scipy",
+    "server",
+    "simulations",
+    "sklearn",
+    "sqlalchemy",
+    "torch",
+    "typer",
+)
+
+
+def loaded_after_importing(module):
+    program = f"import json, sys, {module}; print(json.dumps(sorted(sys.modules)))"
+    answer = subprocess.run(
+        [sys.executable, "-c", program], check=True, capture_output=True, text=True
+    )
+    return set(json.loads(answer.stdout))
+
+
+@pytest.mark.parametrize(
+    "module",
+    [
+        "edge_client",
+        "edge_client.cli",
+        "edge_client.client",
+        "models",
+        "models.featurize",
+        "models.inference",
+        "models.bundle",
+        "privacy",
+    ],
+)
+def test_device_module_loads_nothing_heavy(module):
+    assert loaded_after_importing(module) & set(HEAVY) == set()
+
+
+def test_leaves_load_each_other_neither():
+    assert "privacy" not in loaded_after_importing("models")
+    assert "models" not in loaded_after_importing("privacy")
+
+
+def test_root_command_loads_no_numerics():
+    heavy_for_help = {"torch", "flwr", "pyarrow", "sqlalchemy", "fastapi", "sklearn", "ray"}
+    program = (
+        "import json, sys; from server.commands.root import invoke;"
+        "code = invoke(['--help']);"
+        "print(json.dumps([code, sorted(sys.modules)]))"
+    )
+    answer = subprocess.run(
+        [sys.executable, "-c", program], check=True, capture_output=True, text=True
+    )
+    code, modules = json.loads(answer.stdout.splitlines()[-1])
+
+    assert code == 0
+    assert set(modules) & heavy_for_help == set()
