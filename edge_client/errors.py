@@ -1,0 +1,100 @@
+"""Errors of one device process; each is one line that says where, what and what to do."""
+
+
+class EdgeError(Exception):
+    """Root of the errors that `edge_client` raises.
+
+    Attributes:
+        exit_code: the process exit code a command ends with when this error reaches it.
+    """
+
+    exit_code = 3
+
+
+class StoreError(EdgeError):
+    """The store's file cannot be used as it is; nothing was written to it.
+
+    Attributes:
+        where: the store's path.
+    """
+
+    def __init__(self, where: object, what: str, remedy: str) -> None:
+        """Say where, what is wrong and what to do."""
+        self.where = str(where)
+        super().__init__(f"{where}: {what}; {remedy}")
+
+
+class StoreMissingError(StoreError):
+    """There is no store yet: `fedcell-device init` makes it."""
+
+    exit_code = 4
+
+
+class StoreBusyError(StoreError):
+    """The disk refuses, is full, or another process holds the store; nothing was written."""
+
+    exit_code = 6
+
+
+class ReadingRefusedError(EdgeError):
+    """A reading breaks a rule of `models.telemetry`; it was counted, not stored.
+
+    Attributes:
+        reason: the rule's name, as `TelemetryStore.refusals` counts it.
+    """
+
+    def __init__(self, reason: str, what: str) -> None:
+        """Name the rule and what broke it."""
+        self.reason = reason
+        super().__init__(f"reading refused ({reason}): {what}")
+
+
+class InputError(EdgeError):
+    """A file or value given to a command cannot be read; nothing was stored of it.
+
+    Attributes:
+        where: the file, flag or line.
+    """
+
+    def __init__(self, where: object, what: str, remedy: str) -> None:
+        """Say where, what is wrong and what to do."""
+        self.where = str(where)
+        super().__init__(f"{where}: {what}; {remedy}")
+
+
+class ConsentMissingError(EdgeError):
+    """The owner has not agreed to this purpose; nothing left the device.
+
+    Attributes:
+        purpose: the purpose that was not granted.
+    """
+
+    exit_code = 1
+
+    def __init__(self, purpose: str) -> None:
+        """Name the purpose and how the owner grants it."""
+        self.purpose = purpose
+        super().__init__(
+            f"the owner has not agreed to {purpose}; fedcell-device consent grant {purpose}"
+        )
+
+
+class NoticeRefusedError(EdgeError):
+    """A message from the server is not genuine, not for this device, or too old; it was dropped.
+
+    Attributes:
+        reason: a short code, as the agent counts it.
+    """
+
+    exit_code = 5
+
+    def __init__(self, reason: str, what: str) -> None:
+        """Name the rule and what broke it."""
+        self.reason = reason
+        super().__init__(f"notice refused ({reason}): {what}")
+
+
+class ServerSilentError(EdgeError):
+    """What the agent waited for did not come in time."""
+
+    exit_code = 6

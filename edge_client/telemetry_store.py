@@ -1,0 +1,457 @@
+"""What one device keeps: readings, profile, the owner's choices, notices and what it has sent.
+
+One SQLite file, one transaction a write. Readings form a ring by age; what must outlive the ring,
+such as the references of the pack in use, is kept as a named value.
+"""
+
+from __future__ import annotations
+
+import math
+import struct
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime, timedelta
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any
+
+from models.telemetry import (
+    MEASUREMENT_NAMES,
+    MEASUREMENTS,
+    SECONDS_PER_DAY,
+    DeviceId,
+    DeviceProfile,
+    Reading,
+    Telemetry,
+)
+
+from .errors import ReadingRefusedError
+from .quiet_hours import QuietHours
+from .store_file import StoreFile, create_store_file, write_fact
+
+if TYPE_CHECKING:
+    import sqlite3
+    from collections.abc import Iterable, Iterator, Mapping
+    from pathlib import Path
+
+    from models.featurize import PackReferences
+
+DEFAULT_RETENTION_DAYS = 730
+CLOCK_TOLERANCE_S = SECONDS_PER_DAY
+LANGUAGES = ("en", "de")
+
+_EXPIRED_PER_READING = 8
+_PACKED = struct.Struct(f"<{len(MEASUREMENTS)}f")
+
+
+class Purpose(StrEnum):
+    """What an owner may agree to, each alone; nothing leaves the device before."""
+
+    TRAINING = "training"
+    SUMMARIES = "summaries"
+    NOTICES = "notices"
+
+
+@dataclass(frozen=True, slots=True)
+class Consent:
+    """An owner's word on one purpose.
+
+    Attributes:
+        granted: whether the owner agrees.
+        changed_at: when this was last said; None: never asked.
+    """
+
+    granted: bool
+    changed_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Recording:
+    """What became of many readings.
+
+    Attributes:
+        num_kept: readings that were stored.
+        refused: readings that were refused, by reason.
+    """
+
+    num_kept: int
+    refused: Mapping[str, int] = field(default_factory=dict)
+
+
+class NoticeState(StrEnum):
+    """How far a notice has come on this device."""
+
+    RECEIVED = "received"
+    SHOWN = "shown"
+    ACCEPTED = "accepted"
+    DECLINED = "declined"
+    SNOOZED = "snoozed"
+
+
+@dataclass(frozen=True, slots=True)
+class StoredNotice:
+    """One notice in the inbox.
+
+    Attributes:
+        message_id: the server's identifier; a second message with it is a repetition.
+        sequence: the server's sequence number for this device.
+        received_at: when it came.
+        state: how far it has come.
+        state_version: counts the changes of state, from 1.
+        body: the notice as JSON text, as it came.
+    """
+
+    message_id: str
+    sequence: int
+    received_at: datetime
+    state: NoticeState
+    state_version: int
+    body: str
+
+
+class TelemetryStore(StoreFile):
+    """The store of one device. Use it as a context manager, from one thread.
+
+    Args:
+        path: an existing store, made by `TelemetryStore.create`.
+    """
+
+    @staticmethod
+    def create(
+        path: Path,
+        *,
+        profile: DeviceProfile,
+        language: str = "en",
+        retention_days: int = DEFAULT_RETENTION_DAYS,
+    ) -> TelemetryStore:
+        """Make a new store and open it; a crash on the way leaves nothing at `path`.
+
+        Args:
+            path: where the store shall be; its folder is made if needed.
+            profile: the device it belongs to, for life.
+            language: in which the owner reads, one of `LANGUAGES`.
+            retention_days: readings older than this leave the ring.
+
+        Raises:
+            StoreError: something is at `path` already; it stays as it is.
+            ValueError: `language` or `retention_days` cannot be.
+        """
+        if retention_days < 1:
+            raise ValueError(f"retention_days must be at least 1, got {retention_days}")
+        made_at = profile.manufactured_at.astimezone(UTC).isoformat()
+        facts = {
+            "profile": asdict(profile) | {"manufactured_at": made_at},
+            "language": _known_language(language),
+            "retention_days": retention_days,
+        }
+
+        def fill(connection: sqlite3.Connection) -> None:
+            for name, value in facts.items():
+                write_fact(connection, name, value)
+
+        create_store_file(path, fill)
+        return TelemetryStore(path)
+
+    # Readings
+
+    def record(self, reading: Reading, *, now: datetime) -> None:
+        """Store one reading durably, and let a few expired ones go.
+
+        Args:
+            reading: what the gauge said.
+            now: the device's time; decides what is in the future and what has expired.
+
+        Raises:
+            ReadingRefusedError: the reading breaks a rule; it was counted.
+        """
+        broken = _broken_rule(reading, now=now, manufactured_at=self.profile.manufactured_at)
+        with self.transaction() as connection:
+            if broken is None:
+                _insert(connection, [reading])
+                self._expire(connection, now=now, num_recorded=1)
+            else:
+                _count_refusals(connection, {broken.reason: 1})
+        if broken is not None:
+            raise broken
+
+    def record_many(self, readings: Iterable[Reading], *, now: datetime) -> Recording:
+        """Store readings in one transaction: all that pass, or nothing where the disk fails.
+
+        Returns:
+            How many were kept, and how many were refused for which reason.
+        """
+        made_at = self.profile.manufactured_at
+        kept: list[Reading] = []
+        refused: dict[str, int] = {}
+        for reading in readings:
+            broken = _broken_rule(reading, now=now, manufactured_at=made_at)
+            if broken is None:
+                kept.append(reading)
+            else:
+                refused[broken.reason] = refused.get(broken.reason, 0) + 1
+        with self.transaction() as connection:
+            _insert(connection, kept)
+            _count_refusals(connection, refused)
+            self._expire(connection, now=now, num_recorded=len(kept))
+        return Recording(len(kept), refused)
+
+    def count_refusal(self, reason: str) -> None:
+        """Count an input that never became a `Reading`, such as a time without a zone."""
+        with self.transaction() as connection:
+            _count_refusals(connection, {reason: 1})
+
+    def telemetry(self, *, since: datetime | None = None) -> Telemetry:
+        """Return the stored readings in the order in which they were recorded.
+
+        Args:
+            since: leaves out readings that claim an earlier time; None returns all.
+        """
+        import numpy as np
+
+        query = "SELECT at_s, measurements FROM reading WHERE at_s >= ? ORDER BY sequence"
+        rows = self.rows(query, -(2**62) if since is None else _seconds(since))
+        values = np.frombuffer(b"".join(row[1] for row in rows), "<f4")
+        return Telemetry(
+            device_ids=(self.profile.device_id,),
+            offsets=np.array([0, len(rows)], np.int64),
+            at_s=np.array([row[0] for row in rows], np.int64),
+            values=values.reshape(len(rows), len(MEASUREMENTS)),
+        )
+
+    def num_readings(self) -> int:
+        """Return how many readings are stored."""
+        return int(self.rows("SELECT count(*) FROM reading")[0][0])
+
+    def refusals(self) -> dict[str, int]:
+        """Return how many readings were refused since the store was made, by reason."""
+        return dict(self.rows("SELECT reason, num_readings FROM refusal ORDER BY reason"))
+
+    # The device
+
+    @property
+    def profile(self) -> DeviceProfile:
+        """The device that this store belongs to."""
+        value = self.fact("profile")
+        value["device_id"] = DeviceId(value["device_id"])
+        value["manufactured_at"] = datetime.fromisoformat(value["manufactured_at"])
+        return DeviceProfile(**value)
+
+    @property
+    def retention_days(self) -> int:
+        """Readings older than this leave the ring, days."""
+        return int(self.fact("retention_days"))
+
+    def references(self) -> PackReferences | None:
+        """Return the references of the pack in use, None before the first were kept."""
+        from models.featurize import PackReferences
+
+        value = self.fact("pack_references")
+        if value is None:
+            return None
+        known: dict[str, Any] = {k: math.nan if v is None else v for k, v in value.items()}
+        return PackReferences(**known)
+
+    def keep_references(self, references: PackReferences) -> None:
+        """Keep the pack's references for life: the ring will lose the readings behind them."""
+        value = {
+            name: None if math.isnan(value) else value for name, value in asdict(references).items()
+        }
+        if value != self.fact("pack_references"):
+            self.keep_fact("pack_references", value)
+
+    def first_reading_at(self) -> datetime | None:
+        """Return the earliest time that a stored reading claims, None where there is none."""
+        at_s = self.rows("SELECT min(at_s) FROM reading")[0][0]
+        return None if at_s is None else datetime.fromtimestamp(at_s, UTC)
+
+    # The owner
+
+    def consents(self) -> dict[Purpose, Consent]:
+        """Return the owner's word on every purpose; not granted where never asked."""
+        said = {
+            row[0]: Consent(bool(row[1]), datetime.fromtimestamp(row[2], UTC))
+            for row in self.rows("SELECT purpose, granted, changed_at_s FROM consent")
+        }
+        return {purpose: said.get(purpose.value, Consent(granted=False)) for purpose in Purpose}
+
+    def set_consent(self, purpose: Purpose, *, granted: bool, now: datetime) -> None:
+        """Keep the owner's word on one purpose."""
+        with self.transaction() as connection:
+            connection.execute(
+                "INSERT OR REPLACE INTO consent VALUES (?, ?, ?)",
+                (purpose.value, int(granted), _seconds(now)),
+            )
+
+    @property
+    def language(self) -> str:
+        """The language in which the owner reads."""
+        return str(self.fact("language"))
+
+    def set_language(self, language: str) -> None:
+        """Keep the owner's language, one of `LANGUAGES`."""
+        self.keep_fact("language", _known_language(language))
+
+    @property
+    def quiet_hours(self) -> QuietHours | None:
+        """The owner's quiet hours, None where there are none."""
+        value = self.fact("quiet_hours")
+        return None if value is None else QuietHours.parse(value["span"], value["zone"])
+
+    def set_quiet_hours(self, quiet_hours: QuietHours | None) -> None:
+        """Keep the owner's quiet hours, or remove them."""
+        value = None
+        if quiet_hours is not None:
+            value = {"span": quiet_hours.span(), "zone": quiet_hours.zone}
+        self.keep_fact("quiet_hours", value)
+
+    # Messages
+
+    def next_sequence(self, kind: str) -> int:
+        """Count up durably: the number of the next message of one kind to the server, from 1."""
+        name = f"{kind}_sequence"
+        with self.transaction() as connection:
+            sequence = int(self.fact(name) or 0) + 1
+            write_fact(connection, name, sequence)
+        return sequence
+
+    @property
+    def last_notice_sequence(self) -> int:
+        """The highest sequence number of a notice that was kept, 0 before the first."""
+        return int(self.rows("SELECT coalesce(max(sequence), 0) FROM notice")[0][0])
+
+    def keep_notice(self, message_id: str, *, sequence: int, body: str, now: datetime) -> bool:
+        """Put a notice into the inbox once.
+
+        Returns:
+            False where a notice with this identifier is there already; nothing was written.
+        """
+        with self.transaction() as connection:
+            done = connection.execute(
+                "INSERT OR IGNORE INTO notice VALUES (?, ?, ?, ?, 1, ?)",
+                (message_id, sequence, _seconds(now), NoticeState.RECEIVED.value, body),
+            )
+        return done.rowcount > 0
+
+    def set_notice_state(self, message_id: str, state: NoticeState) -> StoredNotice:
+        """Move a notice on, count the change, and return the notice as it is now.
+
+        Raises:
+            KeyError: no notice has this identifier.
+        """
+        with self.transaction() as connection:
+            connection.execute(
+                "UPDATE notice SET state = ?, state_version = state_version + 1"
+                " WHERE message_id = ? AND state != ?",
+                (state.value, message_id, state.value),
+            )
+        return self.notice(message_id)
+
+    def notice(self, message_id: str) -> StoredNotice:
+        """Return one notice of the inbox.
+
+        Raises:
+            KeyError: no notice has this identifier.
+        """
+        for notice in self.notices():
+            if notice.message_id == message_id:
+                return notice
+        raise KeyError(message_id)
+
+    def notices(self) -> tuple[StoredNotice, ...]:
+        """Return the inbox, in the order of the server's sequence."""
+        rows = self.rows(
+            "SELECT message_id, sequence, received_at_s, state, state_version, body"
+            " FROM notice ORDER BY sequence, message_id"
+        )
+        return tuple(
+            StoredNotice(
+                message_id=row[0],
+                sequence=row[1],
+                received_at=datetime.fromtimestamp(row[2], UTC),
+                state=NoticeState(row[3]),
+                state_version=row[4],
+                body=row[5],
+            )
+            for row in rows
+        )
+
+    def _expire(self, connection: sqlite3.Connection, *, now: datetime, num_recorded: int) -> None:
+        # A few a time: a clock that jumps years ahead must not empty the store.
+        connection.execute(
+            "DELETE FROM reading WHERE sequence IN"
+            " (SELECT sequence FROM reading WHERE at_s < ? ORDER BY at_s LIMIT ?)",
+            (
+                _seconds(now - timedelta(days=self.retention_days)),
+                _EXPIRED_PER_READING * num_recorded,
+            ),
+        )
+
+
+def readings_of(telemetry: Telemetry) -> Iterator[Reading]:
+    """Return a table's readings one by one, in its order, NaN as None.
+
+    Args:
+        telemetry: readings of one device; a table of several mixes them.
+    """
+    for at_s, row in zip(telemetry.at_s.tolist(), telemetry.values.tolist(), strict=True):
+        values = {
+            name: None if math.isnan(value) else value
+            for name, value in zip(MEASUREMENT_NAMES, row, strict=True)
+        }
+        yield Reading(at=datetime.fromtimestamp(at_s, UTC), **values)
+
+
+def _broken_rule(
+    reading: Reading, *, now: datetime, manufactured_at: datetime
+) -> ReadingRefusedError | None:
+    """Return the first rule that a reading breaks, None where it may be stored."""
+    measured = False
+    for measurement, value in zip(MEASUREMENTS, reading.values(), strict=True):
+        if math.isnan(value):
+            continue
+        measured = True
+        if not measurement.low <= value <= measurement.high:
+            return ReadingRefusedError(
+                f"out_of_range:{measurement.name}",
+                f"{measurement.name} must be {measurement.low:g} to {measurement.high:g}"
+                f" {measurement.unit}, got {value:g}",
+            )
+    if not measured:
+        return ReadingRefusedError("nothing_measured", "no measurement has a value")
+    tolerance = timedelta(seconds=CLOCK_TOLERANCE_S)
+    if reading.at > now + tolerance:
+        return ReadingRefusedError(
+            "in_the_future",
+            f"at {reading.at.isoformat()} is more than a day after now, {now.isoformat()};"
+            " check the clock",
+        )
+    if reading.at < manufactured_at - tolerance:
+        return ReadingRefusedError(
+            "before_manufacture",
+            f"at {reading.at.isoformat()} is before the device was made,"
+            f" {manufactured_at.isoformat()}; check the clock",
+        )
+    return None
+
+
+def _insert(connection: sqlite3.Connection, readings: list[Reading]) -> None:
+    connection.executemany(
+        "INSERT INTO reading (at_s, measurements) VALUES (?, ?)",
+        [(_seconds(reading.at), _PACKED.pack(*reading.values())) for reading in readings],
+    )
+
+
+def _count_refusals(connection: sqlite3.Connection, refused: Mapping[str, int]) -> None:
+    connection.executemany(
+        "INSERT INTO refusal VALUES (?, ?) ON CONFLICT (reason)"
+        " DO UPDATE SET num_readings = num_readings + excluded.num_readings",
+        list(refused.items()),
+    )
+
+
+def _known_language(language: str) -> str:
+    if language not in LANGUAGES:
+        raise ValueError(f"language must be one of {LANGUAGES}, got {language!r}")
+    return language
+
+
+def _seconds(at: datetime) -> int:
+    return int(at.timestamp())
