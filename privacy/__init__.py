@@ -1,1 +1,55 @@
-"""Mechanisms, accounting and budgets of differential privacy."""
+"""Differential privacy for the fleet: clipping, noise, accounting, ledger and policy.
+
+The unit of privacy is one device for its whole life; two worlds are neighbours when they differ in
+one device's contributions, replaced by zero, and the cohort's size is public. Record-level DP-SGD
+on a device (`privacy.dp_sgd`, `privacy.record_accountant`) is a second, weaker statement, never
+merged with the first. Both heavy modules are imported by whoever needs them, never from here.
+"""
+
+from .accountant import gaussian_delta, gaussian_epsilon, noise_multiplier_for
+from .budget import PrivacyPolicy, policy_for
+from .clipping import UpdateGrid, clip_update
+from .errors import (
+    BudgetExceededError,
+    LedgerBrokenError,
+    NoiseReuseError,
+    PrivacyError,
+    UnsupportedEventError,
+)
+from .events import Event, GaussianRelease, PublicData, RecordLevelSteps
+from .ledger import LedgerEntry, next_entry, read_ledger, verify_ledger
+from .noise import (
+    IndependentGaussian,
+    NoiseSource,
+    OperatingSystemNoise,
+    ReleaseNoise,
+    WithoutNoise,
+)
+
+__all__ = [
+    "BudgetExceededError",
+    "Event",
+    "GaussianRelease",
+    "IndependentGaussian",
+    "LedgerBrokenError",
+    "LedgerEntry",
+    "NoiseReuseError",
+    "NoiseSource",
+    "OperatingSystemNoise",
+    "PrivacyError",
+    "PrivacyPolicy",
+    "PublicData",
+    "RecordLevelSteps",
+    "ReleaseNoise",
+    "UnsupportedEventError",
+    "UpdateGrid",
+    "WithoutNoise",
+    "clip_update",
+    "gaussian_delta",
+    "gaussian_epsilon",
+    "next_entry",
+    "noise_multiplier_for",
+    "policy_for",
+    "read_ledger",
+    "verify_ledger",
+]

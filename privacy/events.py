@@ -1,0 +1,165 @@
+"""What mechanism ran, with which parameters: the facts that a ledger stores.
+
+Epsilon is derived from events and never stored in their place. An event keeps its meaning for ever:
+new parameters are optional, a new mechanism is a new event (the habit of `dp_accounting.dp_event`).
+"""
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
+
+from .errors import UnsupportedEventError
+
+EntryKind = Literal["public", "simulated", "comparison", "stream"]
+"""Where an entry stands.
+
+- `public`: made from public or simulated data alone; no device's privacy is spent.
+- `simulated`: noise came from a seeded source; never a basis for a release.
+- `comparison`: ran without noise to compare with; never a basis for a release.
+- `stream`: a real run of rounds with noise from the operating system's entropy.
+"""
+ENTRY_KINDS: tuple[EntryKind, ...] = get_args(EntryKind)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PublicData:
+    """A model made from public or simulated data alone.
+
+    Attributes:
+        sources: Names of the data sets, each with its digest or seed.
+    """
+
+    sources: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        """Refuse an entry that names nothing."""
+        if not self.sources:
+            raise ValueError("sources must name at least one data set")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GaussianRelease:
+    """One released step of a stream: a clipped sum over a cohort, plus Gaussian noise, over n.
+
+    With u_i the clipped updates (‖u_i‖₂ ≤ C) and n the number invited, fixed before any device
+    answers, the step releases (Σ u_i + z) / n with z ~ N(0, σ²C² I). Replacing one device's updates
+    by zero moves the sum by at most C, so a device that took part in k steps of a stream with
+    independent noise is (√k/σ)-GDP (Dong, Roth, Su 2019, corollary 2). No amplification by sampling
+    is assumed.
+
+    Attributes:
+        stream: Identifier of the run of rounds under one noise matrix.
+        index: Which step of the stream, counted from 0.
+        mechanism: `independent_gaussian`, or `none` where nothing was added.
+        noise_multiplier: σ, standard deviation of the noise on the sum over C; 0 means no noise.
+        clipping_norm: C, bound on the ℓ2 norm of one device's update.
+        cohort_size: n, number of devices invited, the divisor.
+        most_participations: Greatest number of this stream's steps, this one included, to which any
+            one device was invited.
+    """
+
+    stream: str
+    index: int
+    mechanism: str
+    noise_multiplier: float
+    clipping_norm: float
+    cohort_size: int
+    most_participations: int
+
+    def __post_init__(self) -> None:
+        """Refuse parameters under which the mechanism is not defined."""
+        _require_finite_at_least(0.0, noise_multiplier=self.noise_multiplier)
+        _require_positive(clipping_norm=self.clipping_norm)
+        if self.index < 0:
+            raise ValueError(f"index must be at least 0, got {self.index}")
+        if self.cohort_size < 1:
+            raise ValueError(f"cohort_size must be at least 1, got {self.cohort_size}")
+        if not 0 <= self.most_participations <= self.index + 1:
+            raise ValueError(
+                f"most_participations must lie in 0..{self.index + 1}, "
+                f"got {self.most_participations}"
+            )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RecordLevelSteps:
+    """Steps of DP-SGD on one device: Poisson-sampled Gaussian mechanism over its training rows.
+
+    Attributes:
+        noise_multiplier: σ_r, standard deviation of the noise over the per-row clipping norm.
+        max_grad_norm: Bound on the ℓ2 norm of one row's gradient.
+        sampling_rate: Public probability with which each row enters a step.
+        steps: Public number of steps.
+    """
+
+    noise_multiplier: float
+    max_grad_norm: float
+    sampling_rate: float
+    steps: int
+
+    def __post_init__(self) -> None:
+        """Refuse parameters under which the mechanism is not defined."""
+        _require_positive(noise_multiplier=self.noise_multiplier, max_grad_norm=self.max_grad_norm)
+        if not 0.0 < self.sampling_rate <= 1.0:
+            raise ValueError(f"sampling_rate must lie in (0, 1], got {self.sampling_rate}")
+        if self.steps < 1:
+            raise ValueError(f"steps must be at least 1, got {self.steps}")
+
+
+Event = PublicData | GaussianRelease | RecordLevelSteps
+
+_TYPE_OF_EVENT: dict[type[Event], str] = {
+    PublicData: "public_data",
+    GaussianRelease: "gaussian_release",
+    RecordLevelSteps: "record_level_steps",
+}
+_EVENT_OF_TYPE = {name: event for event, name in _TYPE_OF_EVENT.items()}
+
+
+def event_to_json(event: Event) -> dict[str, Any]:
+    """Write an event as a JSON object with its type beside its parameters."""
+    fields = dataclasses.asdict(event)
+    if isinstance(event, PublicData):
+        fields["sources"] = list(event.sources)
+    return {"type": _TYPE_OF_EVENT[type(event)], **fields}
+
+
+def event_from_json(value: Mapping[str, Any]) -> Event:
+    """Read an event; parameters that this version does not know are ignored.
+
+    Args:
+        value: A JSON object as `event_to_json` writes it.
+
+    Returns:
+        The event.
+
+    Raises:
+        UnsupportedEventError: The type is unknown, so no epsilon can be derived.
+        ValueError: A parameter is missing or out of bounds.
+    """
+    event_type = str(value.get("type"))
+    if event_type not in _EVENT_OF_TYPE:
+        raise UnsupportedEventError(event_type)
+    event_class = _EVENT_OF_TYPE[event_type]
+    names = [field.name for field in dataclasses.fields(event_class)]
+    missing = [name for name in names if name not in value]
+    if missing:
+        raise ValueError(f"event {event_type!r} lacks {', '.join(missing)}")
+    fields = {name: value[name] for name in names}
+    if event_class is PublicData:
+        fields["sources"] = tuple(fields["sources"])
+    return event_class(**fields)
+
+
+def _require_finite_at_least(bound: float, **values: float) -> None:
+    for name, value in values.items():
+        if not (math.isfinite(value) and value >= bound):
+            raise ValueError(f"{name} must be finite and at least {bound:g}, got {value}")
+
+
+def _require_positive(**values: float) -> None:
+    for name, value in values.items():
+        if not (math.isfinite(value) and value > 0):
+            raise ValueError(f"{name} must be finite and greater than 0, got {value}")

@@ -1,0 +1,100 @@
+"""Policy decisions: who may take part, and which rounds may run."""
+
+import pytest
+
+from privacy import BudgetExceededError, PrivacyPolicy, policy_for
+from privacy.budget import (
+    ParticipationHistory,
+    Refusal,
+    participation_refusal,
+    require_cohort,
+    require_participation,
+)
+
+POLICY = policy_for(
+    epsilon=2.0,
+    delta=1e-8,
+    max_participations=3,
+    clipping_norm=1.0,
+    min_separation=4,
+    min_cohort_size=100,
+)
+
+
+def history_of(*indices, policy=POLICY):
+    history = ParticipationHistory()
+    for index in indices:
+        history = history.after(index, noise_multiplier=policy.noise_multiplier)
+    return history
+
+
+def test_policy_spends_its_epsilon_exactly_at_the_last_participation():
+    assert POLICY.epsilon_after(3) == pytest.approx(2.0, rel=1e-6)
+    assert POLICY.epsilon_after(3) <= 2.0 * (1 + 1e-6)
+    assert POLICY.epsilon_after(2) < 2.0
+
+
+@pytest.mark.parametrize(
+    ("past", "index", "refusal"),
+    [
+        ((), 0, None),
+        ((0,), 4, None),
+        ((0,), 3, Refusal.TOO_SOON),
+        ((5,), 5, Refusal.INDEX_USED),
+        ((5,), 2, Refusal.INDEX_USED),
+        ((0, 4), 8, None),
+        ((0, 4, 8), 12, Refusal.RETIRED),
+    ],
+)
+def test_participation_is_decided_by_count_gap_and_index(past, index, refusal):
+    assert participation_refusal(POLICY, history=history_of(*past), index=index) == refusal
+
+
+def test_budget_spent_in_an_earlier_stream_counts():
+    history = ParticipationHistory(mu_squared=POLICY.mu_squared_limit)
+    assert participation_refusal(POLICY, history=history, index=0) is Refusal.BUDGET_SPENT
+    with pytest.raises(BudgetExceededError) as caught:
+        require_participation(POLICY, history=history, index=0)
+    assert caught.value.spent == caught.value.limit == POLICY.mu_squared_limit
+
+
+def test_refusal_carries_its_figures():
+    with pytest.raises(BudgetExceededError) as caught:
+        require_participation(POLICY, history=history_of(0, 4, 8), index=12)
+    error = caught.value
+    assert (error.reason, error.spent, error.requested, error.limit) == ("retired", 3, 1, 3)
+
+
+def test_round_is_refused_when_the_cohort_is_too_small():
+    require_cohort(POLICY, cohort_size=100)
+    with pytest.raises(BudgetExceededError, match="cohort_too_small"):
+        require_cohort(POLICY, cohort_size=99)
+
+
+def test_policy_that_promises_more_than_its_noise_keeps_is_refused():
+    with pytest.raises(ValueError, match="noise_multiplier must be at least"):
+        PrivacyPolicy(
+            epsilon=2.0,
+            delta=1e-8,
+            update_share=1.0,
+            noise_multiplier=POLICY.noise_multiplier * 0.99,
+            clipping_norm=1.0,
+            max_participations=3,
+            min_separation=1,
+            min_cohort_size=1,
+        )
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "named"),
+    [
+        ("max_participations", 0, "participations"),
+        ("min_separation", 0, "min_separation"),
+        ("min_cohort_size", 0, "min_cohort_size"),
+        ("clipping_norm", 0, "clipping_norm"),
+    ],
+)
+def test_meaningless_constants_are_refused_by_name(name, value, named):
+    constants = {"epsilon": 2.0, "delta": 1e-8, "max_participations": 3, "clipping_norm": 1.0}
+    with pytest.raises(ValueError, match=named):
+        policy_for(**{**constants, name: value})
