@@ -62,6 +62,12 @@ class InputError(EdgeError):
         super().__init__(f"{where}: {what}; {remedy}")
 
 
+class InputMissingError(InputError):
+    """A file given to a command is not there."""
+
+    exit_code = 4
+
+
 class ConsentMissingError(EdgeError):
     """The owner has not agreed to this purpose; nothing left the device.
 

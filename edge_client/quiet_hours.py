@@ -2,70 +2,85 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
-from datetime import datetime, time, timedelta
+from datetime import timedelta
+from typing import TYPE_CHECKING
 
+if TYPE_CHECKING:
+    from datetime import datetime
+
+_SPAN = re.compile(r"(\d{1,2})(?::00)?\s*-\s*(\d{1,2})(?::00)?")
 _ONE_DAY = timedelta(days=1)
 
 
 @dataclass(frozen=True, slots=True)
 class QuietHours:
-    """A daily span without messages; it may pass midnight.
+    """A daily span without messages, in whole hours; it may pass midnight.
 
     Attributes:
-        start: local time at which quiet begins, inclusive.
-        end: local time at which it ends, exclusive; equal to `start` means the whole day.
+        from_hour: local hour at which quiet begins, 0 to 23, inclusive.
+        until_hour: local hour at which it ends, 0 to 23, exclusive.
         zone: IANA name of the owner's time zone, such as `Europe/Berlin`.
     """
 
-    start: time
-    end: time
+    from_hour: int
+    until_hour: int
     zone: str
+
+    def __post_init__(self) -> None:
+        """Refuse hours that are none, and quiet that never ends."""
+        for name in ("from_hour", "until_hour"):
+            if not 0 <= getattr(self, name) <= 23:
+                raise ValueError(f"{name} must be 0 to 23, got {getattr(self, name)}")
+        if self.from_hour == self.until_hour:
+            raise ValueError(
+                f"quiet hours from {self.from_hour} to {self.until_hour} never end;"
+                " withdraw the consent to notices instead"
+            )
 
     @staticmethod
     def parse(span: str, zone: str) -> QuietHours:
-        """Read a span such as `22:00-07:00`.
+        """Read a span such as `22-7` or `22:00-07:00`.
 
         Raises:
-            ValueError: the span is not two times of day joined by a hyphen.
+            ValueError: the span is not two different whole hours joined by a hyphen.
         """
-        first, _, last = span.partition("-")
-        try:
-            start, end = time.fromisoformat(first.strip()), time.fromisoformat(last.strip())
-        except ValueError:
-            raise ValueError(f"quiet hours must look like 22:00-07:00, got {span!r}") from None
-        return QuietHours(start, end, zone)
+        found = _SPAN.fullmatch(span.strip())
+        if found is None:
+            raise ValueError(f"quiet hours must look like 22-7, in whole hours, got {span!r}")
+        return QuietHours(int(found[1]), int(found[2]), zone)
 
     def span(self) -> str:
         """Return the span as `parse` reads it."""
-        return f"{self.start:%H:%M}-{self.end:%H:%M}"
+        return f"{self.from_hour}-{self.until_hour}"
 
     def hold(self, now: datetime) -> bool:
         """Tell whether a message must wait at `now`; an unknown zone holds, it does not send."""
-        local = self._local(now)
+        local = self.local(now)
         if local is None:
             return True
-        clock = local.time()
-        if self.start < self.end:
-            return self.start <= clock < self.end
-        return clock >= self.start or clock < self.end
+        if self.from_hour < self.until_hour:
+            return self.from_hour <= local.hour < self.until_hour
+        return local.hour >= self.from_hour or local.hour < self.until_hour
 
     def end_after(self, now: datetime) -> datetime | None:
-        """Return when the quiet that holds at `now` ends; None for a zone nobody knows.
+        """Return when the quiet that holds at `now` ends, `now` where none holds.
 
-        A span that covers the whole day ends a day later, so that it is asked again.
+        None for a zone that nobody knows: it ends when the owner names another.
         """
-        local = self._local(now)
+        local = self.local(now)
         if local is None:
             return None
         if not self.hold(now):
             return now
-        end = local.replace(hour=self.end.hour, minute=self.end.minute, second=0, microsecond=0)
+        end = local.replace(hour=self.until_hour, minute=0, second=0, microsecond=0)
         if end <= local:
             end += _ONE_DAY
         return end.astimezone(now.tzinfo)
 
-    def _local(self, now: datetime) -> datetime | None:
+    def local(self, now: datetime) -> datetime | None:
+        """Return `now` on the owner's clock, None for a zone that this machine does not know."""
         from zoneinfo import ZoneInfo
 
         try:

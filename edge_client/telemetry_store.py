@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from models.featurize import PackReferences
+    from models.wire.messages import NoticeState
 
 DEFAULT_RETENTION_DAYS = 730
 CLOCK_TOLERANCE_S = SECONDS_PER_DAY
@@ -51,7 +52,7 @@ class Purpose(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Consent:
+class GivenConsent:
     """An owner's word on one purpose.
 
     Attributes:
@@ -74,16 +75,6 @@ class Recording:
 
     num_kept: int
     refused: Mapping[str, int] = field(default_factory=dict)
-
-
-class NoticeState(StrEnum):
-    """How far a notice has come on this device."""
-
-    RECEIVED = "received"
-    SHOWN = "shown"
-    ACCEPTED = "accepted"
-    DECLINED = "declined"
-    SNOOZED = "snoozed"
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,8 +163,15 @@ class TelemetryStore(StoreFile):
         if broken is not None:
             raise broken
 
-    def record_many(self, readings: Iterable[Reading], *, now: datetime) -> Recording:
+    def record_many(
+        self, readings: Iterable[Reading | ReadingRefusedError], *, now: datetime
+    ) -> Recording:
         """Store readings in one transaction: all that pass, or nothing where the disk fails.
+
+        Args:
+            readings: what the gauge said; a refusal in their place, as a reader of files makes it,
+                is counted.
+            now: as in `record`.
 
         Returns:
             How many were kept, and how many were refused for which reason.
@@ -182,10 +180,13 @@ class TelemetryStore(StoreFile):
         kept: list[Reading] = []
         refused: dict[str, int] = {}
         for reading in readings:
-            broken = _broken_rule(reading, now=now, manufactured_at=made_at)
-            if broken is None:
-                kept.append(reading)
+            if isinstance(reading, ReadingRefusedError):
+                broken: ReadingRefusedError | None = reading
             else:
+                broken = _broken_rule(reading, now=now, manufactured_at=made_at)
+                if broken is None:
+                    kept.append(reading)
+            if broken is not None:
                 refused[broken.reason] = refused.get(broken.reason, 0) + 1
         with self.transaction() as connection:
             _insert(connection, kept)
@@ -264,13 +265,15 @@ class TelemetryStore(StoreFile):
 
     # The owner
 
-    def consents(self) -> dict[Purpose, Consent]:
+    def consents(self) -> dict[Purpose, GivenConsent]:
         """Return the owner's word on every purpose; not granted where never asked."""
         said = {
-            row[0]: Consent(bool(row[1]), datetime.fromtimestamp(row[2], UTC))
+            row[0]: GivenConsent(bool(row[1]), datetime.fromtimestamp(row[2], UTC))
             for row in self.rows("SELECT purpose, granted, changed_at_s FROM consent")
         }
-        return {purpose: said.get(purpose.value, Consent(granted=False)) for purpose in Purpose}
+        return {
+            purpose: said.get(purpose.value, GivenConsent(granted=False)) for purpose in Purpose
+        }
 
     def set_consent(self, purpose: Purpose, *, granted: bool, now: datetime) -> None:
         """Keep the owner's word on one purpose."""
@@ -326,7 +329,7 @@ class TelemetryStore(StoreFile):
         with self.transaction() as connection:
             done = connection.execute(
                 "INSERT OR IGNORE INTO notice VALUES (?, ?, ?, ?, 1, ?)",
-                (message_id, sequence, _seconds(now), NoticeState.RECEIVED.value, body),
+                (message_id, sequence, _seconds(now), "received", body),
             )
         return done.rowcount > 0
 
@@ -357,6 +360,8 @@ class TelemetryStore(StoreFile):
 
     def notices(self) -> tuple[StoredNotice, ...]:
         """Return the inbox, in the order of the server's sequence."""
+        from models.wire.messages import NoticeState
+
         rows = self.rows(
             "SELECT message_id, sequence, received_at_s, state, state_version, body"
             " FROM notice ORDER BY sequence, message_id"

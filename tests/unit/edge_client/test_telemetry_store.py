@@ -1,7 +1,6 @@
 import math
-import os
 import sqlite3
-from datetime import UTC, datetime, time, timedelta, timezone
+from datetime import UTC, datetime, timedelta, timezone
 
 import numpy as np
 import pytest
@@ -14,9 +13,11 @@ from edge_client.errors import (
 )
 from edge_client.quiet_hours import QuietHours
 from edge_client.store_file import APPLICATION_ID
-from edge_client.telemetry_store import NoticeState, Purpose, TelemetryStore, readings_of
+from edge_client.telemetry_store import Purpose, TelemetryStore, readings_of
 from models.featurize import PackReferences
 from models.telemetry import Reading
+from models.wire.fields import Consent
+from models.wire.messages import NoticeState
 from tests.support.edge_devices import NOW, PROFILE, fading_life, new_store, reading
 
 
@@ -129,7 +130,7 @@ def test_table_of_readings_and_single_readings_are_one_thing(store):
 
 
 def test_profile_and_choices_survive_closing(tmp_path):
-    quiet = QuietHours(time(22), time(6, 30), "Europe/Berlin")
+    quiet = QuietHours(22, 6, "Europe/Berlin")
     with new_store(tmp_path, language="de", retention_days=400) as store:
         store.set_quiet_hours(quiet)
         store.set_consent(Purpose.SUMMARIES, granted=True, now=NOW)
@@ -152,6 +153,10 @@ def test_nothing_is_granted_until_the_owner_says_so(store):
         Purpose.SUMMARIES: False,
         Purpose.NOTICES: False,
     }
+
+
+def test_purposes_are_the_ones_that_messages_name():
+    assert {purpose.value for purpose in Purpose} == set(Consent) - {Consent.LINK}
 
 
 def test_withdrawn_consent_is_gone(store):
@@ -276,4 +281,4 @@ def test_store_is_marked_as_ours(store):
     assert store.rows("PRAGMA application_id") == [(APPLICATION_ID,)]
     assert store.rows("PRAGMA journal_mode") == [("wal",)]
     assert store.rows("PRAGMA synchronous") == [(2,)]
-    assert os.listdir(store.path.parent).count("device.db.new") == 0
+    assert not store.path.with_name("device.db.new").exists()

@@ -1,0 +1,130 @@
+"""Where readings come from: one set of named fields, or a file of them (CSV or JSON lines)."""
+
+from __future__ import annotations
+
+import json
+from contextlib import suppress
+from datetime import datetime
+from typing import TYPE_CHECKING
+
+from models.telemetry import MEASUREMENT_NAMES, Reading
+
+from .errors import InputError, InputMissingError, ReadingRefusedError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+    from pathlib import Path
+
+FIELDS = ("at", *MEASUREMENT_NAMES)
+
+_KNOWN = f"known are {', '.join(FIELDS)}"
+
+
+def reading_of(
+    fields: Mapping[str, object], *, where: str, device_id: str | None = None
+) -> Reading | ReadingRefusedError:
+    """Make a reading of named fields.
+
+    Args:
+        fields: `at` as ISO 8601 text with a zone, measurements by name as numbers or texts of
+            numbers; None and empty texts are missing. `device_id` may stand beside them.
+        where: what to name when something is wrong: a file with its line, or a flag.
+        device_id: whose readings these must be; None takes any.
+
+    Returns:
+        The reading, or why it is refused: a time without a zone.
+
+    Raises:
+        InputError: a field is unknown, no number, no time, or another device's.
+    """
+    unknown = sorted(str(name) for name in set(fields) - {*FIELDS, "device_id"})
+    if unknown:
+        raise InputError(where, f"unknown field {', '.join(unknown)}", _KNOWN)
+    owner = fields.get("device_id")
+    if owner is not None and device_id is not None and owner != device_id:
+        raise InputError(
+            where, f"is a reading of device {owner!r}", f"this store belongs to {device_id!r}"
+        )
+    at = _time(fields.get("at"), where)
+    if at.tzinfo is None:
+        return ReadingRefusedError("naive_time", f"{where}: at {at.isoformat()} has no time zone")
+    return Reading(
+        at=at, **{name: _number(fields.get(name), name, where) for name in MEASUREMENT_NAMES}
+    )
+
+
+def readings_in(
+    path: Path, *, device_id: str | None = None
+) -> Iterator[Reading | ReadingRefusedError]:
+    """Read a file of readings: CSV with a header (`.csv`), or one JSON object a line.
+
+    Raises:
+        InputMissingError: there is no such file.
+        InputError: it is empty, or a line of it cannot be read.
+    """
+    where = str(path)
+    count = 0
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            rows = _csv_rows(file) if path.suffix.lower() == ".csv" else _json_rows(file, where)
+            for line, fields in rows:
+                count += 1
+                yield reading_of(fields, where=f"{where}:{line}", device_id=device_id)
+    except FileNotFoundError:
+        raise InputMissingError(where, "there is no such file", "check the path") from None
+    except OSError as error:
+        raise InputError(where, f"cannot be read: {error.strerror}", "check the path") from error
+    except UnicodeDecodeError as error:
+        raise InputError(where, "is not UTF-8 text", "give CSV or JSON lines") from error
+    if count == 0:
+        raise InputError(where, "holds no reading", "give CSV with a header, or JSON lines")
+
+
+def _csv_rows(file: Iterator[str]) -> Iterator[tuple[int, Mapping[str, object]]]:
+    import csv
+
+    reader = csv.DictReader(file, restkey="more values than columns")
+    for fields in reader:
+        yield reader.line_num, fields
+
+
+def _json_rows(file: Iterator[str], where: str) -> Iterator[tuple[int, Mapping[str, object]]]:
+    for line, text in enumerate(file, start=1):
+        if text.strip():
+            yield line, json_object(text, where=f"{where}:{line}")
+
+
+def json_object(text: str, *, where: str) -> Mapping[str, object]:
+    """Read one JSON object.
+
+    Raises:
+        InputError: the text is something else.
+    """
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise InputError(where, f"is no JSON: {error}", "give one JSON object") from error
+    if not isinstance(value, dict):
+        raise InputError(where, f"is a JSON {type(value).__name__}", "give one JSON object")
+    return value
+
+
+def _time(value: object, where: str) -> datetime:
+    try:
+        return datetime.fromisoformat(value if isinstance(value, str) else "")
+    except ValueError:
+        raise InputError(
+            where, f"at is no time: {value!r}", "give it as 2026-01-31T08:00:00Z"
+        ) from None
+
+
+def _number(value: object, name: str, where: str) -> float | None:
+    if value is None or value == "":
+        return None
+    number = None
+    if isinstance(value, int | float | str) and not isinstance(value, bool):
+        with suppress(ValueError, OverflowError):
+            number = float(value)
+    if number is None:
+        raise InputError(where, f"{name} is no number: {value!r}", "give a number, or leave it out")
+    return number
