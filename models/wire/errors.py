@@ -57,7 +57,7 @@ class LinkError(ModelsError):
 
 
 class DeliverAgainError(ModelsError):
-    """A handler could not keep a message (full disk, lost database): the broker must bring it again.
+    """A handler could not keep a message (full disk, lost database): it must come again.
 
     Raised by handlers only. The link leaves the message unacknowledged and connects anew.
     """

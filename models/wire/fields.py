@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
-from dataclasses import MISSING, Field, dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime
-from enum import Enum, StrEnum
-from typing import Any, Protocol
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 JsonObject = dict[str, Any]
 
@@ -35,7 +37,8 @@ class Personal(StrEnum):
 class Kind(Protocol):
     """How one kind of value looks in Python, in JSON and in a JSON Schema.
 
-    `to_json` and `from_json` raise `ValueError` with a text that follows the field's name.
+    `to_json` and `from_json` raise `ValueError` or `TypeError` with a text that follows the
+    field's name.
     """
 
     def schema(self) -> JsonObject:
@@ -65,11 +68,13 @@ class Text:
     def to_json(self, value: Any) -> str:
         """Return the string unchanged, checked."""
         if not isinstance(value, str):
-            raise ValueError(f"must be a string, got {_short(value)}")
+            raise TypeError(f"must be a string, got {_short(value)}")
         if len(value) > self.max_length:
             raise ValueError(f"must have at most {self.max_length} characters, got {len(value)}")
         if re.fullmatch(self.pattern, value) is None:
             raise ValueError(f"must match {self.pattern}, got {_short(value)}")
+        if any("\ud800" <= character <= "\udfff" for character in value):
+            raise ValueError("must be text that UTF-8 can hold")
         return value
 
     from_json = to_json
@@ -89,7 +94,7 @@ class Whole:
     def to_json(self, value: Any) -> int:
         """Return the number unchanged, checked."""
         if not isinstance(value, int) or isinstance(value, bool):
-            raise ValueError(f"must be a whole number, got {_short(value)}")
+            raise TypeError(f"must be a whole number, got {_short(value)}")
         if not self.low <= value <= self.high:
             raise ValueError(f"must lie in {self.low} to {self.high}, got {_short(value)}")
         return value
@@ -108,7 +113,7 @@ class Flag:
     def to_json(self, value: Any) -> bool:
         """Return the flag unchanged, checked."""
         if not isinstance(value, bool):
-            raise ValueError(f"must be true or false, got {_short(value)}")
+            raise TypeError(f"must be true or false, got {_short(value)}")
         return value
 
     from_json = to_json
@@ -127,7 +132,7 @@ class Moment:
         if not isinstance(value, datetime) or value.tzinfo is None:
             raise ValueError(f"must be an aware time, got {_short(value)}")
         if value.microsecond or value < _EARLIEST:
-            raise ValueError(f"must be a whole second since 1970, got {value.isoformat()}")
+            raise TypeError(f"must be a whole second since 1970, got {value.isoformat()}")
         return value.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
     def from_json(self, value: Any) -> datetime:
@@ -142,9 +147,9 @@ class Moment:
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """One member of an enumeration of strings."""
+    """One member of an enumeration of strings, or of a part of it."""
 
-    members: type[StrEnum]
+    members: Iterable[StrEnum]
 
     def schema(self) -> JsonObject:
         """Return the JSON Schema of the enumeration."""
@@ -152,20 +157,20 @@ class Choice:
 
     def to_json(self, value: Any) -> str:
         """Return the member's text."""
-        return self.from_json(value.value if isinstance(value, Enum) else value).value
+        return self.from_json(value).value
 
     def from_json(self, value: Any) -> StrEnum:
         """Return the member that a text names."""
-        try:
-            return self.members(value)
-        except ValueError:
-            names = ", ".join(member.value for member in self.members)
-            raise ValueError(f"must be one of {names}, got {_short(value)}") from None
+        for member in self.members:
+            if value == member:
+                return member
+        names = ", ".join(member.value for member in self.members)
+        raise ValueError(f"must be one of {names}, got {_short(value)}")
 
 
-@dataclass(frozen=True, slots=True)
-class WireField:
-    """What is declared about one field of a message.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Declared:
+    """What is declared about one field of a message, beside its type.
 
     Attributes:
         kind: which values it may hold.
@@ -178,36 +183,10 @@ class WireField:
 
     kind: Kind
     what: str
-    purpose: str | None
-    consent: Consent | None
-    accounted: bool
-    personal: Personal
-
-
-def wire(
-    kind: Kind,
-    what: str,
-    *,
-    default: Any = MISSING,
-    purpose: str | None = None,
-    consent: Consent | None = None,
-    accounted: bool = False,
-    personal: Personal = Personal.NO,
-) -> Any:
-    """Declare a field of a message; with a default of None it may be left out on the wire."""
-    declared = WireField(kind, what, purpose, consent, accounted, personal)
-    if default is MISSING:
-        return field(metadata={"wire": declared})
-    return field(default=default, metadata={"wire": declared})
-
-
-def declared(entry: Field[Any]) -> WireField:
-    """Return what was declared about a dataclass field."""
-    found: WireField = entry.metadata["wire"]
-    return found
-
-
-Check = Callable[[Any], str | None]
+    purpose: str | None = None
+    consent: Consent | None = None
+    accounted: bool = False
+    personal: Personal = Personal.NO
 
 
 def _short(value: Any) -> str:
