@@ -37,7 +37,7 @@ def doctor(
     ] = BESIDE_THE_PROJECT,
     as_json: Annotated[bool, typer.Option("--json", help="For machines.")] = False,
 ) -> None:
-    """Check what fedcell needs from this machine, or with --fleet how complete a fleet's telemetry is."""
+    """Check what fedcell needs from this machine, or audit the telemetry of a fleet."""
     now = datetime.now(UTC)
     if fleet is not None:
         devices, report = audit_fleet(fleet, columns, now)

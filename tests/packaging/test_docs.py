@@ -1,0 +1,160 @@
+"""Docs that are read are docs that are right: links lead somewhere, marked snippets run."""
+
+import os
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from tests.support.system_parts import REPOSITORY
+
+PAGES = sorted(
+    [*REPOSITORY.glob("*.md"), *(REPOSITORY / "docs").rglob("*.md")],
+    key=lambda page: str(page.relative_to(REPOSITORY)),
+)
+FENCE = re.compile(r"^```(?P<info>[^\n`]*)\n(?P<body>.*?)^```\s*$", re.MULTILINE | re.DOTALL)
+LINK = re.compile(r"(?<!!)\[[^\]\n]+\]\((?P<target>[^)\s]+)\)")
+SECONDS_FOR_A_SNIPPET = 120
+
+
+def name_of(page):
+    return str(page.relative_to(REPOSITORY))
+
+
+def text_without_code(page):
+    return FENCE.sub("", page.read_text())
+
+
+def headings_of(page):
+    """Anchors of a page's headings, as repository sites make them."""
+    titles = re.findall(r"^#+ (.+)$", text_without_code(page), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", title).strip().lower().replace(" ", "-") for title in titles}
+
+
+def snippets_of(page):
+    """Code blocks whose info line says `run`, in order: language and text."""
+    found = []
+    for match in FENCE.finditer(page.read_text()):
+        language, *words = match["info"].split()[:2] or [""]
+        if "run" in words:
+            found.append((language, match["body"]))
+    return found
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_every_relative_link_leads_somewhere(page):
+    broken = []
+    for match in LINK.finditer(text_without_code(page)):
+        target, _, anchor = match["target"].partition("#")
+        if re.match(r"[a-z]+:", target):
+            continue
+        file = (page.parent / target).resolve() if target else page
+        if not file.exists() or (anchor and anchor not in headings_of(file)):
+            broken.append(match["target"])
+
+    assert broken == []
+
+
+def test_every_decision_is_listed_once_and_numbered_without_gaps():
+    folder = REPOSITORY / "docs" / "adr"
+    decisions = sorted(path.name for path in folder.glob("[0-9]*.md"))
+    listed = re.findall(r"^\| \[\d{4}\]\(([^)]+)\)", (folder / "README.md").read_text(), re.MULTILINE)
+
+    assert listed == decisions
+    assert [name[:4] for name in decisions] == [f"{n + 1:04}" for n in range(len(decisions))]
+
+
+@pytest.mark.parametrize(
+    "decision", sorted((REPOSITORY / "docs" / "adr").glob("[0-9]*.md")), ids=name_of
+)
+def test_decision_has_the_form_of_the_template(decision):
+    text = decision.read_text()
+
+    assert text.startswith(f"# {decision.name[:4]}: ")
+    assert re.findall(r"^## (.+)$", text, re.MULTILINE) == [
+        "Context",
+        "Options",
+        "Outcome",
+        "Consequences",
+    ]
+    assert re.search(r"^Status: .+ · Date: \d{4}-\d\d-\d\d$", text, re.MULTILINE)
+
+
+def test_every_page_can_be_reached_from_the_readme():
+    reached, waiting = set(), [REPOSITORY / "README.md"]
+    while waiting:
+        page = waiting.pop()
+        if page in reached or page.suffix != ".md":
+            continue
+        reached.add(page)
+        for match in LINK.finditer(text_without_code(page)):
+            target = match["target"].partition("#")[0]
+            if target and not re.match(r"[a-z]+:", target):
+                waiting.append((page.parent / target).resolve())
+
+    assert {name_of(page) for page in PAGES} - {name_of(page) for page in reached} == set()
+
+
+def test_readme_names_its_two_commands_and_every_target_is_explained():
+    readme = (REPOSITORY / "README.md").read_text()
+    listed = subprocess.run(
+        ["make", "--no-print-directory"],
+        cwd=REPOSITORY,
+        check=True,
+        capture_output=True,
+        text=True,
+    ).stdout
+
+    assert "make demo\nmake test" in readme
+    for target in ("demo", "test", "check", "bench", "soak", "fix"):
+        assert re.search(rf"^make {target}\s+\S", listed, re.MULTILINE)
+
+
+def test_changelog_has_a_section_for_what_comes_next():
+    text = (REPOSITORY / "CHANGELOG.md").read_text()
+
+    assert re.search(r"^## \[Unreleased\]$", text, re.MULTILINE)
+
+
+def test_constraints_pin_every_declared_library_without_naming_a_machine():
+    lines = [
+        line
+        for line in (REPOSITORY / "constraints.txt").read_text().splitlines()
+        if not line.startswith("#")
+    ]
+    pinned = {line.partition("==")[0].lower().replace("_", "-") for line in lines}
+    project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
+    wanted = {
+        re.split(r"[<>=!;\[\s]", line, maxsplit=1)[0].lower()
+        for group in (project["dependencies"], *project["optional-dependencies"].values())
+        for line in group
+    } - {"fedcell"}
+
+    assert wanted <= pinned
+    assert "torch==2.13.0" in lines
+    assert [line for line in lines if not re.fullmatch(r"[\w.\-]+==[\w.]+", line)] == []
+    assert [line for line in lines if line.startswith(("nvidia", "triton"))] == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("page", [page for page in PAGES if snippets_of(page)], ids=name_of)
+def test_marked_snippets_of_a_page_run_in_order_in_one_folder(page, tmp_path):
+    environment = os.environ | {
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    }
+    for language, text in snippets_of(page):
+        command = {"bash": ["bash", "-euo", "pipefail", "-c"], "python": [sys.executable, "-c"]}
+        answer = subprocess.run(
+            [*command[language], text],
+            cwd=tmp_path,
+            env=environment,
+            check=False,
+            capture_output=True,
+            text=True,
+            timeout=SECONDS_FOR_A_SNIPPET,
+        )
+
+        assert answer.returncode == 0, f"{text}\n{answer.stderr}"
