@@ -25,7 +25,7 @@ export FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION := 1
 export RAY_USAGE_STATS_ENABLED := 0
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-PARALLEL := $(MAKE) --no-print-directory -j2 --output-sync=target
+PARALLEL := $(MAKE) --no-print-directory -j2 -k --output-sync=target
 PYTEST := $(BIN)/python -m pytest --no-header
 COVERED := $(BIN)/coverage run -m pytest --no-header
 

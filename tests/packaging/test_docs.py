@@ -61,7 +61,8 @@ def test_every_relative_link_leads_somewhere(page):
 def test_every_decision_is_listed_once_and_numbered_without_gaps():
     folder = REPOSITORY / "docs" / "adr"
     decisions = sorted(path.name for path in folder.glob("[0-9]*.md"))
-    listed = re.findall(r"^\| \[\d{4}\]\(([^)]+)\)", (folder / "README.md").read_text(), re.MULTILINE)
+    index = (folder / "README.md").read_text()
+    listed = re.findall(r"^\| \[\d{4}\]\(([^)]+)\)", index, re.MULTILINE)
 
     assert listed == decisions
     assert [name[:4] for name in decisions] == [f"{n + 1:04}" for n in range(len(decisions))]
@@ -98,19 +99,10 @@ def test_every_page_can_be_reached_from_the_readme():
     assert {name_of(page) for page in PAGES} - {name_of(page) for page in reached} == set()
 
 
-def test_readme_names_its_two_commands_and_every_target_is_explained():
+def test_readme_names_its_two_commands():
     readme = (REPOSITORY / "README.md").read_text()
-    listed = subprocess.run(
-        ["make", "--no-print-directory"],
-        cwd=REPOSITORY,
-        check=True,
-        capture_output=True,
-        text=True,
-    ).stdout
 
     assert "make demo\nmake test" in readme
-    for target in ("demo", "test", "check", "bench", "soak", "fix"):
-        assert re.search(rf"^make {target}\s+\S", listed, re.MULTILINE)
 
 
 def test_changelog_has_a_section_for_what_comes_next():
