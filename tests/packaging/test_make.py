@@ -5,7 +5,6 @@ import subprocess
 
 from tests.support.system_parts import REPOSITORY
 
-
 # Of the make that runs these tests.
 OUTER_MAKE = ("MAKEFLAGS", "MAKELEVEL", "MFLAGS", "PYTHON")
 
