@@ -26,6 +26,7 @@ from models.telemetry import (
 from .errors import ReadingRefusedError
 from .quiet_hours import QuietHours
 from .store_file import StoreFile, create_store_file, write_fact
+from .wording import LANGUAGES
 
 if TYPE_CHECKING:
     import sqlite3
@@ -37,7 +38,6 @@ if TYPE_CHECKING:
 
 DEFAULT_RETENTION_DAYS = 730
 CLOCK_TOLERANCE_S = SECONDS_PER_DAY
-LANGUAGES = ("en", "de")
 
 _EXPIRED_PER_READING = 8
 _PACKED = struct.Struct(f"<{len(MEASUREMENTS)}f")
