@@ -43,9 +43,15 @@ CREATE TABLE notice (
     sequence INTEGER NOT NULL,
     received_at_s INTEGER NOT NULL,
     state TEXT NOT NULL,
-    state_version INTEGER NOT NULL,
+    version INTEGER NOT NULL,
     body TEXT NOT NULL
 ) WITHOUT ROWID;
+CREATE TABLE outbox (
+    number INTEGER PRIMARY KEY AUTOINCREMENT,
+    purpose TEXT NOT NULL,
+    topic TEXT NOT NULL,
+    payload BLOB NOT NULL
+);
 """
 
 
@@ -90,19 +96,23 @@ class StoreFile:
 
     @contextmanager
     def transaction(self) -> Iterator[sqlite3.Connection]:
-        """Write everything inside, or nothing of it.
+        """Write everything inside, or nothing of it; inside another one it is part of that.
 
         Raises:
             StoreBusyError: the disk is full or refuses, or another process holds the file.
             StoreError: the file is damaged.
         """
+        if self._is_writing():
+            yield self._connection
+            return
         with _named_errors(self.path):
             self._connection.execute("BEGIN IMMEDIATE")
             try:
                 yield self._connection
                 self._connection.execute("COMMIT")
             except BaseException:
-                if self._connection.in_transaction:
+                # SQLite has rolled back by itself where the disk is full.
+                if self._is_writing():
                     self._connection.execute("ROLLBACK")
                 raise
 
@@ -120,6 +130,9 @@ class StoreFile:
         """Keep a named value that JSON can carry, in a transaction of its own."""
         with self.transaction() as connection:
             write_fact(connection, name, value)
+
+    def _is_writing(self) -> bool:
+        return self._connection.in_transaction
 
     def _refuse_other_version(self) -> None:
         version = self.rows("SELECT max(version) FROM schema_version")[0][0]

@@ -10,7 +10,6 @@ import math
 import struct
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime, timedelta
-from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
 from models.telemetry import (
@@ -24,8 +23,9 @@ from models.telemetry import (
 )
 
 from .errors import ReadingRefusedError
+from .mailbox import Mailbox
 from .quiet_hours import QuietHours
-from .store_file import StoreFile, create_store_file, write_fact
+from .store_file import create_store_file, write_fact
 from .wording import LANGUAGES
 
 if TYPE_CHECKING:
@@ -34,34 +34,12 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from models.featurize import PackReferences
-    from models.wire.messages import NoticeState
 
 DEFAULT_RETENTION_DAYS = 730
 CLOCK_TOLERANCE_S = SECONDS_PER_DAY
 
 _EXPIRED_PER_READING = 8
 _PACKED = struct.Struct(f"<{len(MEASUREMENTS)}f")
-
-
-class Purpose(StrEnum):
-    """What an owner may agree to, each alone; nothing leaves the device before."""
-
-    TRAINING = "training"
-    SUMMARIES = "summaries"
-    NOTICES = "notices"
-
-
-@dataclass(frozen=True, slots=True)
-class GivenConsent:
-    """An owner's word on one purpose.
-
-    Attributes:
-        granted: whether the owner agrees.
-        changed_at: when this was last said; None: never asked.
-    """
-
-    granted: bool
-    changed_at: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,28 +55,7 @@ class Recording:
     refused: Mapping[str, int] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True)
-class StoredNotice:
-    """One notice in the inbox.
-
-    Attributes:
-        message_id: the server's identifier; a second message with it is a repetition.
-        sequence: the server's sequence number for this device.
-        received_at: when it came.
-        state: how far it has come.
-        state_version: counts the changes of state, from 1.
-        body: the notice as JSON text, as it came.
-    """
-
-    message_id: str
-    sequence: int
-    received_at: datetime
-    state: NoticeState
-    state_version: int
-    body: str
-
-
-class TelemetryStore(StoreFile):
+class TelemetryStore(Mailbox):
     """The store of one device. Use it as a context manager, from one thread.
 
     Args:
@@ -265,24 +222,6 @@ class TelemetryStore(StoreFile):
 
     # The owner
 
-    def consents(self) -> dict[Purpose, GivenConsent]:
-        """Return the owner's word on every purpose; not granted where never asked."""
-        said = {
-            row[0]: GivenConsent(bool(row[1]), datetime.fromtimestamp(row[2], UTC))
-            for row in self.rows("SELECT purpose, granted, changed_at_s FROM consent")
-        }
-        return {
-            purpose: said.get(purpose.value, GivenConsent(granted=False)) for purpose in Purpose
-        }
-
-    def set_consent(self, purpose: Purpose, *, granted: bool, now: datetime) -> None:
-        """Keep the owner's word on one purpose."""
-        with self.transaction() as connection:
-            connection.execute(
-                "INSERT OR REPLACE INTO consent VALUES (?, ?, ?)",
-                (purpose.value, int(granted), _seconds(now)),
-            )
-
     @property
     def language(self) -> str:
         """The language in which the owner reads."""
@@ -304,79 +243,6 @@ class TelemetryStore(StoreFile):
         if quiet_hours is not None:
             value = {"span": quiet_hours.span(), "zone": quiet_hours.zone}
         self.keep_fact("quiet_hours", value)
-
-    # Messages
-
-    def next_sequence(self, kind: str) -> int:
-        """Count up durably: the number of the next message of one kind to the server, from 1."""
-        name = f"{kind}_sequence"
-        with self.transaction() as connection:
-            sequence = int(self.fact(name) or 0) + 1
-            write_fact(connection, name, sequence)
-        return sequence
-
-    @property
-    def last_notice_sequence(self) -> int:
-        """The highest sequence number of a notice that was kept, 0 before the first."""
-        return int(self.rows("SELECT coalesce(max(sequence), 0) FROM notice")[0][0])
-
-    def keep_notice(self, message_id: str, *, sequence: int, body: str, now: datetime) -> bool:
-        """Put a notice into the inbox once.
-
-        Returns:
-            False where a notice with this identifier is there already; nothing was written.
-        """
-        with self.transaction() as connection:
-            done = connection.execute(
-                "INSERT OR IGNORE INTO notice VALUES (?, ?, ?, ?, 1, ?)",
-                (message_id, sequence, _seconds(now), "received", body),
-            )
-        return done.rowcount > 0
-
-    def set_notice_state(self, message_id: str, state: NoticeState) -> StoredNotice:
-        """Move a notice on, count the change, and return the notice as it is now.
-
-        Raises:
-            KeyError: no notice has this identifier.
-        """
-        with self.transaction() as connection:
-            connection.execute(
-                "UPDATE notice SET state = ?, state_version = state_version + 1"
-                " WHERE message_id = ? AND state != ?",
-                (state.value, message_id, state.value),
-            )
-        return self.notice(message_id)
-
-    def notice(self, message_id: str) -> StoredNotice:
-        """Return one notice of the inbox.
-
-        Raises:
-            KeyError: no notice has this identifier.
-        """
-        for notice in self.notices():
-            if notice.message_id == message_id:
-                return notice
-        raise KeyError(message_id)
-
-    def notices(self) -> tuple[StoredNotice, ...]:
-        """Return the inbox, in the order of the server's sequence."""
-        from models.wire.messages import NoticeState
-
-        rows = self.rows(
-            "SELECT message_id, sequence, received_at_s, state, state_version, body"
-            " FROM notice ORDER BY sequence, message_id"
-        )
-        return tuple(
-            StoredNotice(
-                message_id=row[0],
-                sequence=row[1],
-                received_at=datetime.fromtimestamp(row[2], UTC),
-                state=NoticeState(row[3]),
-                state_version=row[4],
-                body=row[5],
-            )
-            for row in rows
-        )
 
     def _expire(self, connection: sqlite3.Connection, *, now: datetime, num_recorded: int) -> None:
         # A few a time: a clock that jumps years ahead must not empty the store.

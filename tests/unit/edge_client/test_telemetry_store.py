@@ -11,13 +11,12 @@ from edge_client.errors import (
     StoreError,
     StoreMissingError,
 )
+from edge_client.mailbox import Purpose
 from edge_client.quiet_hours import QuietHours
 from edge_client.store_file import APPLICATION_ID
-from edge_client.telemetry_store import Purpose, TelemetryStore, readings_of
+from edge_client.telemetry_store import TelemetryStore, readings_of
 from models.featurize import PackReferences
 from models.telemetry import Reading
-from models.wire.fields import Consent
-from models.wire.messages import NoticeState
 from tests.support.edge_devices import NOW, PROFILE, fading_life, new_store, reading
 
 
@@ -147,24 +146,6 @@ def test_profile_and_choices_survive_closing(tmp_path):
         assert again.language == "en"
 
 
-def test_nothing_is_granted_until_the_owner_says_so(store):
-    assert {purpose: said.granted for purpose, said in store.consents().items()} == {
-        Purpose.TRAINING: False,
-        Purpose.SUMMARIES: False,
-        Purpose.NOTICES: False,
-    }
-
-
-def test_purposes_are_the_ones_that_messages_name():
-    assert {purpose.value for purpose in Purpose} == set(Consent) - {Consent.LINK}
-
-
-def test_withdrawn_consent_is_gone(store):
-    store.set_consent(Purpose.TRAINING, granted=True, now=NOW)
-    store.set_consent(Purpose.TRAINING, granted=False, now=NOW + timedelta(days=1))
-    assert not store.consents()[Purpose.TRAINING].granted
-
-
 def test_references_are_kept_with_gaps(store):
     assert store.references() is None
     store.keep_references(PackReferences(2950.0, math.nan, 70.0, 1_700_000_000))
@@ -172,35 +153,6 @@ def test_references_are_kept_with_gaps(store):
     assert kept.capacity_mah == 2950.0
     assert math.isnan(kept.charge_duration_min)
     assert kept.since_s == 1_700_000_000
-
-
-def test_sequence_counts_up_durably(store):
-    assert [store.next_sequence("summary") for _ in range(3)] == [1, 2, 3]
-    assert store.next_sequence("ack") == 1
-    with TelemetryStore(store.path) as again:
-        assert again.next_sequence("summary") == 4
-
-
-def test_notice_is_kept_once(store):
-    assert store.last_notice_sequence == 0
-    assert store.keep_notice("n-1", sequence=7, body="{}", now=NOW)
-    assert not store.keep_notice("n-1", sequence=7, body="{}", now=NOW)
-    assert store.last_notice_sequence == 7
-    assert len(store.notices()) == 1
-
-
-def test_each_change_of_a_notice_is_counted_once(store):
-    store.keep_notice("n-1", sequence=1, body="{}", now=NOW)
-    assert store.notice("n-1").state is NoticeState.RECEIVED
-    assert store.set_notice_state("n-1", NoticeState.SHOWN).state_version == 2
-    assert store.set_notice_state("n-1", NoticeState.SHOWN).state_version == 2
-    accepted = store.set_notice_state("n-1", NoticeState.ACCEPTED)
-    assert (accepted.state, accepted.state_version) == (NoticeState.ACCEPTED, 3)
-
-
-def test_unknown_notice_is_an_error(store):
-    with pytest.raises(KeyError):
-        store.set_notice_state("n-9", NoticeState.SHOWN)
 
 
 @pytest.mark.parametrize(("field", "value"), [("language", "fr"), ("retention_days", 0)])
