@@ -256,10 +256,13 @@ def _cycles_since_new(
 ) -> NDArray[np.float64]:
     rows = np.arange(len(counter))
     first_seen = np.minimum.accumulate(np.where(np.isfinite(counter), rows, len(rows))[::-1])[::-1]
-    grown = np.concatenate([[0.0], np.cumsum(np.nan_to_num(cycles))])
+    grown: NDArray[np.float64] = np.concatenate([[0.0], np.cumsum(np.nan_to_num(cycles))])
     origin = first_seen[device_start] if len(rows) else rows
     known = origin <= rows
     base = np.where(known, np.append(counter, np.nan)[origin], np.nan)
     since_first = grown[1:] - grown[np.minimum(origin + 1, len(rows))]
     since_pack = grown[1:] - grown[pack_start]
-    return np.where(pack_start == device_start, base + since_first, since_pack)
+    since_new: NDArray[np.float64] = np.where(
+        pack_start == device_start, base + since_first, since_pack
+    )
+    return since_new

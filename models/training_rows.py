@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from .featurize import FeatureTable
+    from .telemetry import Outcomes
 
 MAX_ROWS = 365
 LEAST_ROWS = 180
@@ -144,6 +145,17 @@ def _latest(
     enough = count[of_row] >= least_rows
     recent = from_end <= (max_rows or len(keep))
     return keep[enough & recent]
+
+
+def first_packs(outcomes: Outcomes) -> PackOutcomes:
+    """Return the outcomes of a fleet dataset as outcomes of each device's first pack."""
+    return PackOutcomes(
+        device=np.arange(len(outcomes.device_ids)),
+        pack=np.zeros(len(outcomes.device_ids), np.intp),
+        known_until_s=outcomes.observed_until_s,
+        failed_at_s=outcomes.failed_at_s,
+        cause=np.array([cause_index(cause) for cause in outcomes.primary_cause], np.int8),
+    )
 
 
 def cause_index(cause: object) -> int:

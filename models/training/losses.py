@@ -40,4 +40,5 @@ def row_losses(hazard_logits: Tensor, cause_logits: Tensor, batch: Batch) -> Ten
 
 def batch_loss(network: HazardNetwork, batch: Batch) -> Tensor:
     """Return the mean of `row_losses` over a batch."""
-    return row_losses(*network(batch[0]), batch).mean()
+    hazard_logits, cause_logits = network(batch[0])
+    return row_losses(hazard_logits, cause_logits, batch).mean()

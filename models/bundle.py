@@ -1,0 +1,350 @@
+"""Model bundles: one zip or folder with graph, manifest, golden outputs and model card.
+
+The manifest lists the SHA-256 of every other file; the bundle's digest is that of the canonical
+manifest without its signature, so one digest (or one Ed25519 signature over it) covers everything.
+The default bundle is pinned by digest in this package; any other needs a trusted key.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import math
+import os
+import zipfile
+import zlib
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from . import feature_spec
+from .errors import BundleError, UnsupportedSpecError
+from .prediction import ModelVersion
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from numpy.typing import NDArray
+
+FORMAT = 1
+CLIENT_VERSION = (0, 1, 0)
+MAX_FILE_BYTES = 1 << 20
+MODEL, MANIFEST, GOLDEN = "model.onnx", "manifest.json", "golden.json"
+CARD_JSON, CARD_TEXT = "model_card.json", "model_card.md"
+FILES = (MODEL, MANIFEST, GOLDEN, CARD_JSON, CARD_TEXT)
+OUTPUTS = (
+    "failure_probability_30d",
+    "days_to_failure",
+    "action_probabilities",
+    "cause_probabilities",
+)
+DEFAULT = "default"
+DEFAULT_FOLDER = Path(__file__).with_name("default_bundle")
+_REMEDY = "copy it again from where it was released"
+
+
+@dataclass(frozen=True, slots=True)
+class Bundle:
+    """A verified bundle.
+
+    Attributes:
+        files: content of every file, by name.
+        manifest: the manifest, parsed.
+        digest: hex SHA-256 of the canonical manifest without its signature.
+        where: what it was loaded from, for messages.
+    """
+
+    files: Mapping[str, bytes]
+    manifest: Mapping[str, Any]
+    digest: str
+    where: str
+
+    @property
+    def version(self) -> ModelVersion:
+        """Return the model's version."""
+        return ModelVersion(self.manifest["version"])
+
+    @property
+    def model_bytes(self) -> bytes:
+        """Return the ONNX file."""
+        return self.files[MODEL]
+
+    @property
+    def threshold(self) -> float:
+        """Return the 30-day probability from which a device is flagged."""
+        return float(self.manifest["thresholds"]["flag"])
+
+    @property
+    def explanation_reference(self) -> NDArray[np.float32]:
+        """Return the public reference features, shape (n_features,)."""
+        return np.array(self.manifest["explanation_reference"], dtype=np.float32)
+
+    @property
+    def card(self) -> dict[str, Any]:
+        """Return the model card."""
+        card: dict[str, Any] = json.loads(self.files[CARD_JSON])
+        return card
+
+    def golden(self) -> dict[str, NDArray[np.float32]]:
+        """Return the golden inputs (`features`) and expected outputs, by name."""
+        vectors = json.loads(self.files[GOLDEN])
+        return {
+            name: np.array(_with_nan(values) if name == "features" else values, dtype=np.float32)
+            for name, values in vectors.items()
+        }
+
+
+def canonical_json(value: object) -> bytes:
+    """Return JSON with sorted keys and no spaces: the bytes that are hashed and signed."""
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return text.encode()
+
+
+def manifest_digest(manifest: Mapping[str, Any]) -> str:
+    """Return the hex SHA-256 that stands for the whole bundle."""
+    unsigned = {name: value for name, value in manifest.items() if name != "signature"}
+    return hashlib.sha256(canonical_json(unsigned)).hexdigest()
+
+
+def build_bundle(
+    *,
+    name: str,
+    model_bytes: bytes,
+    operators: Iterable[str],
+    flag_threshold: float,
+    calibration: Mapping[str, float],
+    explanation_reference: NDArray[np.float32],
+    surrogate_tree: Mapping[str, Any],
+    golden: Mapping[str, NDArray[np.float32]],
+    card: Mapping[str, Any],
+    card_text: str,
+    ledger_entry: Mapping[str, Any],
+) -> Bundle:
+    """Put a bundle together, unsigned.
+
+    Args:
+        name: what the version begins with; the rest is the model's digest.
+        model_bytes: the ONNX graph.
+        operators: ONNX operators that it uses.
+        flag_threshold: 30-day probability from which a device is flagged.
+        calibration: scale and shift of the hazards, for the record.
+        explanation_reference: public reference features, shape (n_features,).
+        surrogate_tree: a small decision tree that approximates the model.
+        golden: `features` and the expected outputs.
+        card: the model card without `version`, which is added.
+        card_text: the same for people; `{version}` is filled in.
+        ledger_entry: what pays for it: kind `public`, or an entry of a privacy ledger.
+    """
+    version = f"{name}-{hashlib.sha256(model_bytes).hexdigest()[:12]}"
+    files = {
+        MODEL: model_bytes,
+        GOLDEN: _golden_json(golden),
+        CARD_JSON: canonical_json({**card, "version": version}),
+        CARD_TEXT: card_text.replace("{version}", version).encode(),
+    }
+    manifest = {
+        "format": FORMAT,
+        "version": version,
+        "feature_spec_version": feature_spec.FEATURE_SPEC_VERSION,
+        "feature_spec_digest": feature_spec.digest(),
+        "features": list(feature_spec.FEATURE_NAMES),
+        "least_client_version": "0.1.0",
+        "operators": sorted(operators),
+        "thresholds": {"flag": flag_threshold},
+        "calibration": dict(calibration),
+        "explanation_reference": [float(value) for value in explanation_reference],
+        "surrogate_tree": dict(surrogate_tree),
+        "ledger_entry": dict(ledger_entry),
+        "files": {name: hashlib.sha256(content).hexdigest() for name, content in files.items()},
+    }
+    files[MANIFEST] = canonical_json(manifest)
+    return Bundle(files, manifest, manifest_digest(manifest), version)
+
+
+def sign_bundle(bundle: Bundle, *, key_id: str, private_key: bytes) -> Bundle:
+    """Return the bundle signed with an Ed25519 key (32 raw bytes)."""
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import (
+        Ed25519PrivateKey,
+    )
+
+    key = Ed25519PrivateKey.from_private_bytes(private_key)
+    value = key.sign(_signed_bytes(bundle.digest)).hex()
+    manifest = {**bundle.manifest, "signature": {"key_id": key_id, "value": value}}
+    files = {**bundle.files, MANIFEST: canonical_json(manifest)}
+    return replace(bundle, files=files, manifest=manifest)
+
+
+def write_bundle(bundle: Bundle, path: Path) -> None:
+    """Write a bundle as one zip, byte-identical for the same content; whole or not at all."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name in FILES:
+            entry = zipfile.ZipInfo(name, date_time=(1980, 1, 1, 0, 0, 0))
+            entry.compress_type = zipfile.ZIP_DEFLATED
+            entry.external_attr = 0o644 << 16
+            archive.writestr(entry, bundle.files[name])
+    path.parent.mkdir(parents=True, exist_ok=True)
+    aside = path.with_name(f".{path.name}.{os.getpid()}.part")
+    with aside.open("wb") as file:
+        file.write(buffer.getvalue())
+        file.flush()
+        os.fsync(file.fileno())
+    aside.replace(path)
+
+
+def load_bundle(
+    source: Path | str = DEFAULT,
+    *,
+    trusted_keys: Mapping[str, bytes] | None = None,
+    allow_unsigned: bool = False,
+) -> Bundle:
+    """Load and verify a bundle.
+
+    Args:
+        source: a zip, a folder, or "default" for the model that ships with the package.
+        trusted_keys: Ed25519 public keys (32 raw bytes) by key id.
+        allow_unsigned: accept a bundle that carries no signature (for experiments of one's own).
+
+    Raises:
+        BundleError: when it is missing, truncated, altered, untrusted or too new.
+        UnsupportedSpecError: when this client computes other features than it was trained on.
+    """
+    if source == DEFAULT:
+        bundle = _verified(_read_files(DEFAULT_FOLDER / "bundle.zip"), DEFAULT)
+        pinned = (DEFAULT_FOLDER / "bundle.sha256").read_text().strip()
+        if bundle.digest != pinned:
+            raise BundleError(DEFAULT, "its digest is not the pinned one", "install fedcell again")
+        return bundle
+    path = Path(source)
+    bundle = _verified(_read_files(path), str(path))
+    signature = bundle.manifest.get("signature")
+    if signature is None:
+        if allow_unsigned:
+            return bundle
+        remedy = "sign it, or allow unsigned bundles for an experiment"
+        raise BundleError(path, "carries no signature", remedy)
+    _verify_signature(path, bundle.digest, signature, trusted_keys or {})
+    return bundle
+
+
+def _read_files(path: Path) -> dict[str, bytes]:
+    if not path.exists():
+        raise BundleError(path, "no such bundle", "check the path, or use 'default'")
+    if path.is_dir():
+        return _read_folder(path)
+    try:
+        with zipfile.ZipFile(path) as archive:
+            names = archive.namelist()
+            content = {}
+            for name in FILES if sorted(names) == sorted(FILES) else ():
+                with archive.open(name) as file:
+                    content[name] = file.read(MAX_FILE_BYTES + 1)
+    except (
+        zipfile.BadZipFile,
+        zlib.error,
+        OSError,
+        EOFError,
+        NotImplementedError,
+        RuntimeError,
+    ) as error:
+        raise BundleError(path, f"truncated or altered ({error})", _REMEDY) from error
+    if not content:
+        raise BundleError(path, f"holds {names} instead of {list(FILES)}", _REMEDY)
+    return _within_cap(path, content)
+
+
+def _read_folder(path: Path) -> dict[str, bytes]:
+    content = {}
+    for name in FILES:
+        try:
+            with (path / name).open("rb") as file:
+                content[name] = file.read(MAX_FILE_BYTES + 1)
+        except OSError as error:
+            raise BundleError(path, f"{name} is missing", _REMEDY) from error
+    return _within_cap(path, content)
+
+
+def _within_cap(path: Path, content: dict[str, bytes]) -> dict[str, bytes]:
+    for name, data in content.items():
+        if len(data) > MAX_FILE_BYTES:
+            raise BundleError(path, f"{name} is larger than {MAX_FILE_BYTES} bytes", _REMEDY)
+    return content
+
+
+def _verified(files: dict[str, bytes], where: str) -> Bundle:
+    try:
+        manifest = json.loads(files[MANIFEST])
+        hashes = manifest["files"]
+        format_number = manifest["format"]
+        spec_digest, spec_version = (
+            manifest["feature_spec_digest"],
+            manifest["feature_spec_version"],
+        )
+        least = tuple(int(part) for part in manifest["least_client_version"].split("."))
+        threshold = float(manifest["thresholds"]["flag"])
+        reference = [float(value) for value in manifest["explanation_reference"]]
+        str(manifest["version"])
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise BundleError(where, f"the manifest is not readable ({error!r})", _REMEDY) from error
+    if format_number != FORMAT or least > CLIENT_VERSION:
+        what = f"needs format {format_number} and client {'.'.join(map(str, least))}"
+        raise BundleError(where, what, "update fedcell on this device")
+    for name in FILES:
+        if name == MANIFEST:
+            continue
+        if hashes.get(name) != hashlib.sha256(files[name]).hexdigest():
+            raise BundleError(where, f"{name} was altered (its hash differs)", _REMEDY)
+    if spec_digest != feature_spec.digest():
+        what = f"needs feature specification {spec_version} ({str(spec_digest)[:12]})"
+        remedy = f"this client computes {feature_spec.FEATURE_SPEC_VERSION}; update one of them"
+        raise UnsupportedSpecError(where, what, remedy)
+    if not (0 <= threshold <= 1) or not all(map(math.isfinite, reference)):
+        raise BundleError(where, "the manifest holds values that cannot be", _REMEDY)
+    return Bundle(files, manifest, manifest_digest(manifest), where)
+
+
+def _signed_bytes(digest: str) -> bytes:
+    return b"fedcell-bundle-v1:" + bytes.fromhex(digest)
+
+
+def _verify_signature(
+    path: Path, digest: str, signature: object, trusted_keys: Mapping[str, bytes]
+) -> None:
+    from cryptography.exceptions import InvalidSignature
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import (
+        Ed25519PublicKey,
+    )
+
+    try:
+        key_id, value = str(signature["key_id"]), bytes.fromhex(signature["value"])  # type: ignore[index]
+    except (TypeError, KeyError, ValueError) as error:
+        raise BundleError(path, "the signature is not readable", _REMEDY) from error
+    if key_id not in trusted_keys:
+        remedy = "add the key to the trusted ones if you know whose it is"
+        raise BundleError(path, f"signed by the unknown key {key_id!r}", remedy)
+    try:
+        Ed25519PublicKey.from_public_bytes(trusted_keys[key_id]).verify(
+            value, _signed_bytes(digest)
+        )
+    except InvalidSignature as error:
+        raise BundleError(path, "the signature is not of this content", _REMEDY) from error
+
+
+def _golden_json(golden: Mapping[str, NDArray[np.float32]]) -> bytes:
+    vectors = {
+        name: [
+            [None if math.isnan(value) else value for value in row]
+            if isinstance(row, list)
+            else row
+            for row in values.astype(float).tolist()
+        ]
+        for name, values in golden.items()
+    }
+    return canonical_json(vectors)
+
+
+def _with_nan(rows: list[list[float | None]]) -> list[list[float]]:
+    return [[math.nan if value is None else value for value in row] for row in rows]

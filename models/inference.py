@@ -1,0 +1,128 @@
+"""Running a bundle: the one door to ONNX Runtime."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from .errors import BundleError
+from .feature_spec import NUM_FEATURES
+from .prediction import action_band, urgency_band
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from .bundle import Bundle
+
+GOLDEN_TOLERANCE = 1e-3
+BATCH_ROWS = 16_384
+
+
+@dataclass(frozen=True, slots=True)
+class Predictions:
+    """Outputs and decisions for n feature rows, arrays of shape (n,).
+
+    Attributes:
+        failure_probability_30d: float32, calibrated.
+        days_to_failure_p10: float32, days.
+        days_to_failure_p50: float32, days.
+        days_to_failure_p90: float32, days.
+        confidence: float32, probability that the failure day lies in the chosen action's band.
+        cause: int, index into `telemetry.CAUSES` of the likeliest cause.
+        action: int, index into `prediction.ACTIONS`.
+        urgency: int, index into `prediction.URGENCIES`.
+        flagged: bool, probability at or above the bundle's threshold.
+    """
+
+    failure_probability_30d: NDArray[np.float32]
+    days_to_failure_p10: NDArray[np.float32]
+    days_to_failure_p50: NDArray[np.float32]
+    days_to_failure_p90: NDArray[np.float32]
+    confidence: NDArray[np.float32]
+    cause: NDArray[np.intp]
+    action: NDArray[np.intp]
+    urgency: NDArray[np.intp]
+    flagged: NDArray[np.bool_]
+
+
+class Predictor:
+    """Runs one bundle with ONNX Runtime, on one thread."""
+
+    def __init__(self, bundle: Bundle) -> None:
+        """Keep the bundle; the session is created at the first run."""
+        self.bundle = bundle
+
+    @cached_property
+    def _session(self) -> Any:
+        import onnxruntime
+
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = 1
+        options.inter_op_num_threads = 1
+        options.log_severity_level = 3
+        try:
+            return onnxruntime.InferenceSession(
+                self.bundle.model_bytes, options, providers=["CPUExecutionProvider"]
+            )
+        except Exception as error:
+            what = f"ONNX Runtime refuses the graph ({str(error).splitlines()[0]})"
+            raise BundleError(self.bundle.where, what, "use another bundle") from error
+
+    def outputs(
+        self, features: NDArray[np.float32], names: list[str] | None = None
+    ) -> dict[str, NDArray[np.float32]]:
+        """Run the graph.
+
+        Args:
+            features: float32, shape (n, n_features), raw values, NaN = missing.
+            names: outputs wanted; None = all.
+        """
+        if features.dtype != np.float32 or features.shape[1:] != (NUM_FEATURES,):
+            message = f"features must be float32 (n, {NUM_FEATURES}), got {features.shape}"
+            raise ValueError(message)
+        wanted = names or [output.name for output in self._session.get_outputs()]
+        parts = [
+            self._session.run(wanted, {"features": features[first : first + BATCH_ROWS]})
+            for first in range(0, max(len(features), 1), BATCH_ROWS)
+        ]
+        columns = zip(*parts, strict=True)
+        return {
+            name: column[0] if len(column) == 1 else np.concatenate(column)
+            for name, column in zip(wanted, columns, strict=True)
+        }
+
+    def predict(self, features: NDArray[np.float32]) -> Predictions:
+        """Return outputs and decisions for features of shape (n, n_features)."""
+        outputs = self.outputs(features)
+        probability, days = outputs["failure_probability_30d"], outputs["days_to_failure"]
+        flagged = probability >= self.bundle.threshold
+        action = action_band(days[:, 1])
+        bands = outputs["action_probabilities"]
+        return Predictions(
+            failure_probability_30d=probability,
+            days_to_failure_p10=days[:, 0],
+            days_to_failure_p50=days[:, 1],
+            days_to_failure_p90=days[:, 2],
+            confidence=bands[np.arange(len(bands)), action],
+            cause=outputs["cause_probabilities"].argmax(axis=1),
+            action=action,
+            urgency=urgency_band(days[:, 1], flagged),
+            flagged=flagged,
+        )
+
+    def check_golden(self) -> None:
+        """Run the golden inputs.
+
+        Raises:
+            BundleError: when an output is not finite or not the expected one.
+        """
+        golden = self.bundle.golden()
+        outputs = self.outputs(golden.pop("features"))
+        for name, expected in golden.items():
+            close = np.isclose(outputs[name], expected, rtol=GOLDEN_TOLERANCE, atol=1e-5)
+            if not (np.isfinite(outputs[name]).all() and close.all()):
+                remedy = "use another bundle, or another version of ONNX Runtime"
+                raise BundleError(self.bundle.where, f"golden output {name} differs", remedy)

@@ -1,0 +1,110 @@
+"""The plain local loop: a few SGD steps on one device's rows.
+
+Losses are summed over a batch, not averaged: an empty batch then moves nothing, and the same loop
+serves plain and record-private training, which divides by a public number in the learning rate.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from .central import as_batch
+from .losses import Batch, row_losses
+from .network import HazardNetwork
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from numpy.typing import NDArray
+
+    from ..training_rows import TrainingRows
+
+__all__ = ["LocalNetwork", "as_batch", "local_steps", "new_flat_weights"]
+
+
+class LocalNetwork:
+    """One network and its plain optimiser, kept for device after device.
+
+    Its parameters are views of one flat vector, so that a device's weights go in and out by one
+    copy.
+
+    Args:
+        learning_rate: of plain SGD, on the sum of a batch's losses.
+    """
+
+    def __init__(self, *, learning_rate: float) -> None:
+        self.module = HazardNetwork()
+        self._flat = flatten_parameters(self.module)
+        self.optimizer = torch.optim.SGD(
+            self.module.parameters(), lr=learning_rate, foreach=False, fused=False
+        )
+
+    @property
+    def num_weights(self) -> int:
+        """Number of weights."""
+        return self._flat.numel()
+
+    def load(self, weights: NDArray[np.float32]) -> None:
+        """Take weights, float32, shape (n_weights,), in the order of the module's parameters.
+
+        Raises:
+            ValueError: another number of weights.
+        """
+        if weights.shape != (self.num_weights,):
+            raise ValueError(f"weights must have shape ({self.num_weights},), got {weights.shape}")
+        with torch.no_grad():
+            self._flat.copy_(torch.from_numpy(np.ascontiguousarray(weights, dtype=np.float32)))
+
+    def weights(self) -> NDArray[np.float32]:
+        """Return a copy of the weights, float32, shape (n_weights,)."""
+        values: NDArray[np.float32] = self._flat.detach().numpy().copy()
+        return values
+
+
+def local_steps(
+    module: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    rows: TrainingRows,
+    batches: Iterable[NDArray[np.int64]],
+) -> None:
+    """Take one SGD step a batch on Σ row losses.
+
+    Args:
+        module: HazardNetwork, or one that wraps it and gives the same outputs.
+        optimizer: over its parameters.
+        rows: of one device.
+        batches: int64, shape (batch,) each: which rows; may be empty.
+    """
+    features, exposure, event_bin, cause = as_batch(rows)
+    for picked in batches:
+        index = torch.from_numpy(picked)
+        batch: Batch = (features[index], exposure[index], event_bin[index], cause[index])
+        optimizer.zero_grad()
+        hazard_logits, cause_logits = module(batch[0])
+        row_losses(hazard_logits, cause_logits, batch).sum().backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+
+
+def new_flat_weights(*, seed: int) -> NDArray[np.float32]:
+    """Return random initial weights, float32, shape (n_weights,), the same for the same seed."""
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        network = HazardNetwork()
+    values: NDArray[np.float32] = flatten_parameters(network).detach().numpy().copy()
+    return values
+
+
+def flatten_parameters(module: nn.Module) -> Tensor:
+    """Move a module's parameters into one flat vector, of which they become views."""
+    parameters = list(module.parameters())
+    flat = torch.cat([parameter.detach().flatten() for parameter in parameters])
+    start = 0
+    for parameter in parameters:
+        end = start + parameter.numel()
+        parameter.data = flat[start:end].view_as(parameter)
+        start = end
+    return flat
