@@ -16,7 +16,7 @@ from .errors import (
     PrivacyError,
     UnsupportedEventError,
 )
-from .events import Event, GaussianRelease, PublicData, RecordLevelSteps
+from .events import EntryKind, Event, GaussianRelease, PublicData, RecordLevelSteps
 from .ledger import LedgerEntry, next_entry, read_ledger, verify_ledger
 from .noise import (
     IndependentGaussian,
@@ -28,6 +28,7 @@ from .noise import (
 
 __all__ = [
     "BudgetExceededError",
+    "EntryKind",
     "Event",
     "GaussianRelease",
     "IndependentGaussian",

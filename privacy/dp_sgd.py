@@ -17,13 +17,13 @@ What differs from Opacus as it comes:
 """
 
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import cast
 
 import torch
 from opacus import GradSampleModule
 from opacus.optimizers import DPOptimizer
 
-from .noise import NoiseSource
+from .noise import NoiseSource, OperatingSystemNoise
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +49,7 @@ def make_private(
     *,
     noise_multiplier: float,
     max_grad_norm: float,
-    source: NoiseSource,
+    source: NoiseSource | None = None,
 ) -> PrivateTraining:
     """Wrap a module and its optimiser for DP-SGD.
 
@@ -61,7 +61,7 @@ def make_private(
         optimizer: The inner optimiser over the module's parameters.
         noise_multiplier: σ_r, greater than 0.
         max_grad_norm: R, bound on the ℓ2 norm of one row's gradient.
-        source: Where the noise comes from.
+        source: Where the noise comes from; the operating system's entropy unless given.
 
     Returns:
         The private pair; one pair serves any number of devices, one after the other.
@@ -75,24 +75,28 @@ def make_private(
         raise ValueError(f"max_grad_norm must be greater than 0, got {max_grad_norm}")
     # Hooks, not the `ew` mode: that one fails on an empty batch. Buffers of fixed input ranges are
     # no state that training changes, which is all that `strict` guards against.
-    wrapped = _RowGradientModule(module, loss_reduction="sum", strict=False)
+    wrapped = GradSampleModule(module, loss_reduction="sum", strict=False)
+    for layer in module.modules():
+        if any(parameter.requires_grad for parameter in layer.parameters(recurse=False)):
+            layer.register_forward_pre_hook(_ask_for_gradient)
     return PrivateTraining(
         module=wrapped,
         optimizer=_RowPrivateOptimizer(
             optimizer,
             noise_multiplier=noise_multiplier,
             max_grad_norm=max_grad_norm,
-            source=source,
+            source=source or OperatingSystemNoise(),
         ),
     )
 
 
-class _RowGradientModule(GradSampleModule):  # type: ignore[misc] # opacus ships no types
-    """Opacus' module for features that ask for no gradient themselves."""
-
-    def forward(self, features: torch.Tensor) -> Any:
-        """Pass features on as torch's backward hooks want them: asking for a gradient."""
-        return super().forward(features.detach().requires_grad_())
+def _ask_for_gradient(
+    _module: torch.nn.Module, inputs: tuple[torch.Tensor, ...]
+) -> tuple[torch.Tensor, ...] | None:
+    """Let the first layer's input ask for a gradient, as torch's backward hooks want it."""
+    if inputs[0].requires_grad:
+        return None
+    return (inputs[0].detach().requires_grad_(), *inputs[1:])
 
 
 class _RowPrivateOptimizer(DPOptimizer):  # type: ignore[misc] # opacus ships no types

@@ -2,7 +2,13 @@
 
 
 class PrivacyError(Exception):
-    """Root of every error that this package raises for a reason of privacy."""
+    """Root of every error that this package raises for a reason of privacy.
+
+    Attributes:
+        exit_code: The process exit code a command ends with when this error reaches it.
+    """
+
+    exit_code = 1
 
 
 class BudgetExceededError(PrivacyError):
@@ -31,6 +37,8 @@ class LedgerBrokenError(PrivacyError):
         index: Position of the first entry that does not fit.
         reason: What does not fit.
     """
+
+    exit_code = 5
 
     def __init__(self, *, index: int, reason: str) -> None:
         """Keep the facts beside the message."""
