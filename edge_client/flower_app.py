@@ -1,0 +1,116 @@
+"""ClientApp only: messages in, messages out.
+
+A node stands for one device or for a block of devices behind it. It answers a query with the
+identifiers of its devices, and a task with one integer sum over those of them that were invited.
+Nothing else leaves: no loss, no number of rows, no figure of one device.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+from flwr.app import Array, ArrayRecord, ConfigRecord, Message, RecordDict
+from flwr.clientapp import ClientApp
+
+from models.wire.rounds import (
+    CONTRIBUTION_RECORD,
+    DEVICES_RECORD,
+    FLAT_ARRAY,
+    SUM_RECORD,
+    TASK_RECORD,
+    WEIGHTS_RECORD,
+    Contribution,
+    LocalRecipe,
+    RoundTask,
+)
+from privacy import UpdateGrid
+
+from .local_training import LocalTrainer, train_block
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from flwr.app import Context
+
+    from models.training_rows import TrainingRows
+    from privacy import NoiseSource
+
+
+class DeviceBlock(Protocol):
+    """The devices behind one node."""
+
+    @property
+    def device_ids(self) -> tuple[str, ...]:
+        """Stable identifiers of the devices."""
+
+    def rows(self, device_id: str) -> TrainingRows:
+        """Training rows of one device; empty where it does not take part."""
+
+    def source(self, device_id: str, *, stream: str, index: int) -> NoiseSource:
+        """Randomness of one device's training in one step."""
+
+
+def client_app(block_of: Callable[[Context], DeviceBlock]) -> ClientApp:
+    """Make the ClientApp of a node.
+
+    Args:
+        block_of: finds the devices behind the node from its Flower context.
+    """
+    app = ClientApp()
+    app.query()(_DevicesAnswer(block_of))
+    app.train()(_TaskAnswer(block_of))
+    return app
+
+
+@dataclass(frozen=True, slots=True)
+class _DevicesAnswer:
+    """Answers which devices are behind the node."""
+
+    block_of: Callable[[Context], DeviceBlock]
+
+    def __call__(self, message: Message, context: Context) -> Message:
+        device_ids = list(self.block_of(context).device_ids)
+        record = ConfigRecord({"device_ids": device_ids})
+        return Message(RecordDict({DEVICES_RECORD: record}), reply_to=message)
+
+
+@dataclass(frozen=True, slots=True)
+class _TaskAnswer:
+    """Trains the invited devices and answers with the sum of their updates."""
+
+    block_of: Callable[[Context], DeviceBlock]
+
+    def __call__(self, message: Message, context: Context) -> Message:
+        block = self.block_of(context)
+        task = RoundTask.from_plain(message.content.config_records[TASK_RECORD])
+        unknown = set(task.device_ids) - set(block.device_ids)
+        if unknown:
+            raise ValueError(f"{len(unknown)} of the invited devices are not behind this node")
+        weights = message.content.array_records[WEIGHTS_RECORD][FLAT_ARRAY].numpy()
+        total = train_block(
+            _trainer(task.recipe),
+            (
+                (
+                    block.rows(device_id),
+                    block.source(device_id, stream=task.stream, index=task.index),
+                )
+                for device_id in task.device_ids
+            ),
+            weights=weights.astype(np.float32),
+            grid=UpdateGrid(clipping_norm=task.clipping_norm),
+        )
+        contribution = Contribution(
+            stream=task.stream, index=task.index, num_devices=len(task.device_ids)
+        )
+        answer = RecordDict({SUM_RECORD: ArrayRecord({FLAT_ARRAY: Array(total)})})
+        answer[CONTRIBUTION_RECORD] = ConfigRecord({**contribution.to_plain()})
+        return Message(answer, reply_to=message)
+
+
+@lru_cache(maxsize=2)
+def _trainer(recipe: LocalRecipe) -> LocalTrainer:
+    """Keep the network of the last recipes: building one takes as long as training a device."""
+    return LocalTrainer(recipe)
