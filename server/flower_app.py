@@ -1,0 +1,174 @@
+"""ServerApp only: finds the devices, runs the rounds, leaves the report."""
+
+from __future__ import annotations
+
+import platform
+import time
+from dataclasses import dataclass, field
+from importlib import metadata
+from typing import TYPE_CHECKING, Any
+
+from flwr.serverapp import ServerApp
+
+from .rounds import RoundRecord, RunFolder, record_epsilon, release_noise, report_of
+from .server_optimizer import OptimizerState
+from .strategy import FederatedRounds, Roster, ask_for_devices
+
+if TYPE_CHECKING:
+    import threading
+    from collections.abc import Callable, Sequence
+    from datetime import datetime
+
+    import numpy as np
+    from flwr.app import Context
+    from flwr.serverapp import Grid
+    from numpy.typing import NDArray
+
+    from privacy import NoiseSource
+
+    from .rounds import RoundsConfig
+    from .strategy import Metrics
+
+LIBRARIES = ("fedcell", "flwr", "torch", "opacus", "dp-accounting", "numpy", "onnx")
+
+
+@dataclass(slots=True, kw_only=True)
+class PlannedRun:
+    """One run of rounds that a ServerApp is to carry out.
+
+    Attributes:
+        config: what decides it.
+        folder: where it is recorded.
+        start: weights to start from, float32, shape (n_weights,).
+        source: of the noise on released steps.
+        evaluate: looks at weights on data that is not the devices'.
+        on_start: told the metrics of the starting weights and the planned σ (0 without noise).
+        on_round: told of each round.
+        weights: the result, once the run has ended.
+        report: what stands in `run.json`.
+    """
+
+    config: RoundsConfig
+    folder: RunFolder
+    start: NDArray[np.float32]
+    source: NoiseSource
+    evaluate: Callable[[NDArray[np.float32]], Metrics] | None = None
+    on_start: Callable[[Metrics | None, float], None] | None = None
+    on_round: Callable[[RoundRecord], None] | None = None
+    weights: NDArray[np.float32] | None = None
+    report: dict[str, Any] = field(default_factory=dict)
+
+
+def server_app(
+    runs: Sequence[PlannedRun],
+    *,
+    num_nodes: int,
+    stop: threading.Event,
+    done: threading.Event,
+    clock: Callable[[], datetime],
+    nodes_deadline_s: float = 120.0,
+) -> ServerApp:
+    """Make the ServerApp that carries out runs one after the other.
+
+    Args:
+        runs: each leaves its result in itself and in its folder.
+        num_nodes: nodes to wait for.
+        stop: set from outside to end after the messages in hand.
+        done: set when nothing more is written.
+        clock: gives now, aware UTC.
+        nodes_deadline_s: how long to wait for the nodes.
+    """
+    app = ServerApp()
+
+    @app.main()
+    def main(grid: Grid, _context: Context) -> None:
+        try:
+            roster = ask_for_devices(
+                grid, num_nodes=num_nodes, deadline_s=nodes_deadline_s, stop=stop
+            )
+            for run in runs:
+                if stop.is_set():
+                    return
+                carry_out(run, grid, roster=roster, stop=stop, clock=clock)
+        finally:
+            done.set()
+
+    return app
+
+
+def carry_out(
+    run: PlannedRun,
+    grid: Grid,
+    *,
+    roster: Roster,
+    stop: threading.Event,
+    clock: Callable[[], datetime],
+) -> None:
+    """Carry out one run and keep its report after every round."""
+    config = run.config
+    schedule = config.schedule(len(roster.device_ids))
+    policy = config.policy(schedule)
+    noise = release_noise(policy, run.source)
+    started_at, started = clock(), time.perf_counter()
+    start_metrics = None if run.evaluate is None else run.evaluate(run.start)
+    if run.on_start is not None:
+        run.on_start(start_metrics, noise.noise_multiplier)
+    records: list[RoundRecord] = []
+    versions = versions_here()
+
+    def report(status: str, *, is_final: bool) -> None:
+        most = records[-1].most_participations if records else 0
+        counted = most if is_final else 0
+        run.report = report_of(
+            config,
+            status=status,
+            schedule=schedule,
+            policy=policy,
+            noise=noise,
+            rounds=records,
+            start_metrics=start_metrics,
+            record=record_epsilon(config.recipe, participations=counted, delta=config.record_delta),
+            ledger_head=run.folder.ledger_head,
+            versions=versions,
+            started_at=started_at,
+            seconds=time.perf_counter() - started,
+        )
+        run.folder.save_report(run.report)
+
+    def on_round(record: RoundRecord) -> None:
+        records.append(record)
+        if run.on_round is not None:
+            run.on_round(record)
+
+    rounds = FederatedRounds(
+        config=config,
+        folder=run.folder,
+        roster=roster,
+        schedule=schedule,
+        policy=policy,
+        noise=noise,
+        state=OptimizerState.start(run.start),
+        clock=clock,
+        stop=stop,
+        evaluate=run.evaluate,
+        on_round=on_round,
+    )
+    report("running", is_final=False)
+    finished = False
+    try:
+        finished = rounds.run(grid)
+    finally:
+        run.weights = rounds.weights()
+        run.folder.save_weights(run.weights)
+        report("finished" if finished else "interrupted", is_final=True)
+
+
+def versions_here() -> dict[str, str]:
+    """Return the versions of Python and of the libraries that decide a run's outcome."""
+    versions = {"python": platform.python_version()}
+    for name in LIBRARIES:
+        try:
+            versions[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return versions
