@@ -1,1 +1,26 @@
 """Simulated fleets, rounds and the demo, vectorised over devices."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .fleet import SimulatedFleet, simulate_fleet
+    from .recipe import FleetRecipe
+
+__all__ = ["FleetRecipe", "SimulatedFleet", "simulate_fleet"]
+
+# Public name -> module; imported when first asked for, so that no heavy library comes along unused.
+_HOMES = {
+    "FleetRecipe": "recipe",
+    "SimulatedFleet": "fleet",
+    "simulate_fleet": "fleet",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name when it is first asked for."""
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f".{_HOMES[name]}", __name__), name)

@@ -1,0 +1,1 @@
+"""Command groups of simulated fleets; `fedcell` finds them through their entry points."""

@@ -1,0 +1,168 @@
+"""`fedcell simulate fleet`: write a simulated fleet as a fleet dataset."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Self
+
+import typer
+
+if TYPE_CHECKING:
+    from ..prevalence import FleetSummary
+
+_OPTIONS_THAT_ARE_KNOBS = {
+    "climate_mix": "climate_mix",
+    "warming_c": "warming_c",
+    "bad_lot_share": "bad_lot_share",
+    "gauge_noise": "gauge_noise",
+    "gauge_bias": "gauge_bias_scale",
+    "cadence_h": "cadence_h",
+}
+
+
+def register(app: typer.Typer) -> None:
+    """Add the group `simulate` with the command `fleet`."""
+    simulate = typer.Typer(help="Simulated fleets.", no_args_is_help=True)
+    simulate.command("fleet")(simulate_fleet_command)
+    app.add_typer(simulate, name="simulate")
+
+
+def simulate_fleet_command(
+    devices: Annotated[int, typer.Option(help="Number of devices.", min=1)],
+    days: Annotated[int, typer.Option(help="Days of telemetry.", min=1, max=36_500)],
+    out: Annotated[Path, typer.Option(help="New folder for the fleet dataset.")],
+    seed: Annotated[int, typer.Option(help="The same seed makes the same fleet.", min=0)] = 0,
+    climate_mix: Annotated[
+        str | None,
+        typer.Option(help="Shares of climates, such as hot-arid=0.7,tropical=0.3."),
+    ] = None,
+    warming_c: Annotated[
+        float | None, typer.Option(help="Added to all outdoor temperatures, °C.")
+    ] = None,
+    bad_lot_share: Annotated[
+        float | None, typer.Option(help="Share of packs from a bad lot.")
+    ] = None,
+    gauge_noise: Annotated[
+        float | None, typer.Option(help="Read noise of the capacity, fraction.")
+    ] = None,
+    gauge_bias: Annotated[
+        float | None, typer.Option(help="Factor on the gauges' bias of 1.5-3 %.")
+    ] = None,
+    cadence_h: Annotated[
+        int | None, typer.Option(help="Hours between readings: 6, 12 or 24.")
+    ] = None,
+    knob: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set", metavar="KNOB=VALUE", help="Any knob of FleetRecipe; may be repeated."
+        ),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+) -> None:
+    """Simulate a fleet and write it as a fleet dataset.
+
+    Beside the dataset's files the folder gets `simulation.json`: seed, recipe and what became of
+    the fleet. With it any device can be simulated again.
+    """
+    from ..fleet_writing import write_simulated_fleet
+    from ..recipe import FleetRecipe
+
+    given = {
+        "climate_mix": climate_mix,
+        "warming_c": warming_c,
+        "bad_lot_share": bad_lot_share,
+        "gauge_noise": gauge_noise,
+        "gauge_bias": gauge_bias,
+        "cadence_h": cadence_h,
+    }
+    settings: dict[str, Any] = {
+        _OPTIONS_THAT_ARE_KNOBS[name]: value for name, value in given.items() if value is not None
+    }
+    settings |= dict(_knob(text) for text in knob or [])
+    recipe = FleetRecipe.of(settings)
+    began = time.perf_counter()
+    with _Progress(devices, shown=not as_json) as progress:
+        written = write_simulated_fleet(
+            out,
+            num_devices=devices,
+            num_days=days,
+            seed=seed,
+            recipe=recipe,
+            on_devices_done=progress.advance,
+        )
+    seconds = time.perf_counter() - began
+    if as_json:
+        answer = {"out": str(out), "seed": seed, "readings": written.readings}
+        answer |= written.summary.to_json() | {"seconds": round(seconds, 2)}
+        typer.echo(json.dumps(answer, indent=2))
+        return
+    typer.echo(f"{written.readings:,} readings of {devices:,} devices over {days} days in {out}")
+    for line in summary_lines(written.summary):
+        typer.echo(line)
+    typer.echo(f"{seconds:.1f} s")
+
+
+def _knob(text: str) -> tuple[str, str]:
+    name, equals, value = text.partition("=")
+    if not equals or not name.strip():
+        raise typer.BadParameter(f"{text!r} is not KNOB=VALUE", param_hint="'--set'")
+    return name.strip(), value.strip()
+
+
+def summary_lines(summary: FleetSummary) -> list[str]:
+    """Say in a few lines what became of a fleet's first packs."""
+    if summary.prevalence_30d is None:
+        prevalence = "unknown: no day's next 30 are seen"
+    else:
+        prevalence = (
+            f"{summary.prevalence_30d:.2%} of {summary.device_days_at_risk:,} device-days at risk "
+            "have a failure within the next 30 days"
+        )
+    lines = [f"30-day prevalence  {prevalence}"]
+    if summary.failures:
+        shares = ", ".join(f"{cause} {share:.0%}" for cause, share in summary.cause_shares.items())
+        silent = f"{summary.silent_failure_share:.0%} of them"
+        lines.append(f"failures           {summary.failures:,} first packs: {shares}")
+        lines.append(f"silent for ever    {silent}, which can never train on their own failure")
+    else:
+        lines.append("failures           none")
+    ends = ", ".join(
+        f"{name.replace('_', ' ')} {count:,}" for name, count in summary.endings.items() if count
+    )
+    lines += [
+        f"first packs        {ends}",
+        f"new packs          in {summary.replaced_devices:,} devices",
+    ]
+    return lines
+
+
+class _Progress:
+    """A progress bar on standard error, where it is a terminal."""
+
+    def __init__(self, total: int, *, shown: bool) -> None:
+        from rich.console import Console
+        from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+        console = Console(stderr=True)
+        self._bar = Progress(
+            TextColumn("simulating devices"),
+            BarColumn(),
+            TextColumn("{task.completed:,.0f}/{task.total:,.0f}"),
+            TimeRemainingColumn(),
+            console=console,
+            disable=not (shown and console.is_terminal),
+            transient=True,
+        )
+        self._task = self._bar.add_task("devices", total=total)
+
+    def __enter__(self) -> Self:
+        self._bar.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.stop()
+
+    def advance(self, devices: int) -> None:
+        self._bar.advance(self._task, devices)

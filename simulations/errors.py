@@ -1,0 +1,11 @@
+"""Errors of simulated fleets and rounds."""
+
+
+class SimulationsError(Exception):
+    """Root of the errors that `simulations` raises.
+
+    Attributes:
+        exit_code: the process exit code a command ends with when this error reaches it.
+    """
+
+    exit_code = 3

@@ -1,0 +1,111 @@
+"""Write a simulated fleet as a fleet dataset, block by block, in bounded memory."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from models.errors import DatasetError
+from models.fleet_dataset import write_fleet
+from models.telemetry import DeviceProfiles, Telemetry
+
+from .fleet import DEVICES_A_BLOCK, device_ids, lives_of, profiles_of, simulate_blocks
+from .prevalence import FleetSummary, summarise
+from .truth import FleetTruth
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from .recipe import FleetRecipe
+
+SIMULATION_FILE = "simulation.json"
+
+
+@dataclass(frozen=True, slots=True)
+class WrittenFleet:
+    """What was written: the number of readings, and what became of the devices."""
+
+    readings: int
+    summary: FleetSummary
+
+
+def write_simulated_fleet(
+    directory: Path,
+    *,
+    num_devices: int,
+    num_days: int,
+    seed: int,
+    recipe: FleetRecipe,
+    on_devices_done: Callable[[int], None],
+) -> WrittenFleet:
+    """Simulate a fleet and write it; the dataset appears whole or not at all.
+
+    The lives are lived twice, first for the outcomes, then for the readings, so that no more than
+    a block of readings is ever in memory.
+
+    Args:
+        directory: must not exist, or be an empty folder.
+        num_devices: as in `fleet.simulate_fleet`.
+        num_days: as in `fleet.simulate_fleet`.
+        seed: as in `fleet.simulate_fleet`.
+        recipe: as in `fleet.simulate_fleet`.
+        on_devices_done: told of the devices of each block once their readings are written.
+
+    Raises:
+        models.errors.DatasetError: when the place is taken or cannot be written.
+        ValueError: when a number is out of its range.
+    """
+    if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
+        # Said before the simulation, which `write_fleet` would have to wait for.
+        raise DatasetError(directory, "exists already", "choose a new folder or remove it")
+    blocks = [
+        np.arange(start, min(start + DEVICES_A_BLOCK, num_devices), dtype=np.int64)
+        for start in range(0, num_devices, DEVICES_A_BLOCK)
+    ]
+    truths: list[FleetTruth] = []
+    profiles: list[DeviceProfiles] = []
+    for block in blocks:
+        lives = lives_of(block, num_days=num_days, seed=seed, recipe=recipe)
+        ids = device_ids(block, seed=seed)
+        profiles.append(profiles_of(lives, ids=ids, recipe=recipe))
+        truths.append(lives.truth.without_days())
+    truth = FleetTruth.joined(truths)
+    all_profiles = DeviceProfiles(
+        **{
+            name: np.concatenate([getattr(part, name) for part in profiles])
+            for name in DeviceProfiles.__dataclass_fields__
+        }
+    )
+    readings = 0
+
+    def telemetry() -> Iterator[Telemetry]:
+        nonlocal readings
+        for fleet in simulate_blocks(
+            num_devices=num_devices, num_days=num_days, seed=seed, recipe=recipe
+        ):
+            yield fleet.telemetry
+            readings += len(fleet.telemetry)
+            on_devices_done(len(fleet.profiles))
+
+    summary = summarise(truth)
+    write_fleet(
+        directory,
+        profiles=all_profiles,
+        telemetry=telemetry(),
+        outcomes=truth.outcomes(tuple(all_profiles.device_id.tolist())),
+    )
+    made_of = {
+        "num_devices": num_devices,
+        "num_days": num_days,
+        "seed": seed,
+        "recipe": recipe.to_json(),
+        "summary": summary.to_json(),
+    }
+    aside = directory / f".{SIMULATION_FILE}.part"
+    aside.write_text(json.dumps(made_of, indent=2) + "\n")
+    aside.replace(directory / SIMULATION_FILE)
+    return WrittenFleet(readings=readings, summary=summary)

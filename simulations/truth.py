@@ -1,0 +1,142 @@
+"""What only the simulation knows: the true state of every pack on every day, and its end."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from models.telemetry import CAUSES, Outcomes
+
+from .censoring import FAILED
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Packs:
+    """Every pack of every device, one row each, by device and pack number.
+
+    Attributes:
+        device: int64, row of the device in the fleet.
+        pack_number: int64, 0 for the pack with which the device entered.
+        installed_at_s: int64; for pack 0 the start of the study.
+        ended_at_s: float64, end of its observation.
+        ending: object array of str, one of `censoring.ENDINGS`.
+        cause: int64, position in `models.telemetry.CAUSES`, -1 unless it failed.
+        capacity_when_new_mah: float64.
+        is_bad_lot: bool.
+    """
+
+    device: NDArray[np.int64]
+    pack_number: NDArray[np.int64]
+    installed_at_s: NDArray[np.int64]
+    ended_at_s: NDArray[np.float64]
+    ending: NDArray[np.object_]
+    cause: NDArray[np.int64]
+    capacity_when_new_mah: NDArray[np.float64]
+    is_bad_lot: NDArray[np.bool_]
+
+    def __len__(self) -> int:
+        """Return the number of packs."""
+        return len(self.device)
+
+    def rows(self, keep: NDArray[np.bool_] | NDArray[np.intp]) -> Packs:
+        """Return some of the packs."""
+        return Packs(**{f.name: getattr(self, f.name)[keep] for f in fields(self)})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FleetTruth:
+    """The hidden state of a simulated fleet; no device and no server ever sees it.
+
+    Attributes:
+        device_index: int64, shape (n_devices,), the number that regenerates the device.
+        day_start_s: int64, shape (n_days,), midnights; the state is that at the end of the day.
+        capacity_mah: float32, shape (n_devices, n_days), of the pack installed, at 25 degrees
+            Celsius; NaN once the device has gone.
+        resistance_ratio: float32, same shape, against the pack's resistance when new.
+        swelling: float32, same shape, 1 = failed.
+        pack_number: int8, same shape, -1 once the device has gone.
+        is_silent: bool, shape (n_devices,): a failure ended every sending, for ever.
+        retired_at_s: float64, shape (n_devices,), NaN = not within the study.
+        packs: every pack's life.
+    """
+
+    device_index: NDArray[np.int64]
+    day_start_s: NDArray[np.int64]
+    capacity_mah: NDArray[np.float32]
+    resistance_ratio: NDArray[np.float32]
+    swelling: NDArray[np.float32]
+    pack_number: NDArray[np.int8]
+    is_silent: NDArray[np.bool_]
+    retired_at_s: NDArray[np.float64]
+    packs: Packs
+
+    @property
+    def first_packs(self) -> Packs:
+        """The packs with which the devices entered, in the order of the devices."""
+        return self.packs.rows(self.packs.pack_number == 0)
+
+    @property
+    def replaced_at_s(self) -> NDArray[np.float64]:
+        """When each device got its second pack; NaN = not within the study."""
+        replaced = np.full(len(self.device_index), np.nan)
+        second = self.packs.rows(self.packs.pack_number == 1)
+        replaced[second.device] = second.installed_at_s
+        return replaced
+
+    @property
+    def silent_failure_share(self) -> float:
+        """Share of first-pack failures after which the device never reported again.
+
+        No such device can train on its own failure: the survivorship bias of learning on devices.
+        NaN without failures.
+        """
+        first = self.first_packs
+        failed = first.ending == FAILED
+        return float(self.is_silent[failed].mean()) if failed.any() else float("nan")
+
+    def outcomes(self, device_ids: tuple[str, ...]) -> Outcomes:
+        """Return what became of the first pack of each device."""
+        first = self.first_packs
+        failed = first.ending == FAILED
+        names = np.array([*CAUSES, None], dtype=object)
+        return Outcomes(
+            device_ids=device_ids,
+            observed_until_s=np.floor(first.ended_at_s).astype(np.int64),
+            failed_at_s=np.where(failed, np.floor(first.ended_at_s), np.nan),
+            primary_cause=names[first.cause],
+        )
+
+    def without_days(self) -> FleetTruth:
+        """Return the truth without the daily states, which are its bulk."""
+        empty = {
+            name: getattr(self, name)[:, :0]
+            for name in ("capacity_mah", "resistance_ratio", "swelling", "pack_number")
+        }
+        return replace(self, **empty)
+
+    @staticmethod
+    def joined(blocks: Sequence[FleetTruth]) -> FleetTruth:
+        """Put the truths of blocks of devices together, in their order."""
+        sizes = [len(block.device_index) for block in blocks]
+        starts = np.concatenate([[0], np.cumsum(sizes)[:-1]])
+
+        def of_packs(name: str) -> NDArray[np.generic]:
+            return np.concatenate([getattr(block.packs, name) for block in blocks])
+
+        packs = {f.name: of_packs(f.name) for f in fields(Packs)}
+        packs["device"] = np.concatenate(
+            [block.packs.device + start for block, start in zip(blocks, starts, strict=True)]
+        )
+        whole = {
+            f.name: np.concatenate([getattr(block, f.name) for block in blocks])
+            for f in fields(FleetTruth)
+            if f.name not in {"packs", "day_start_s"}
+        }
+        return FleetTruth(day_start_s=blocks[0].day_start_s, packs=Packs(**packs), **whole)  # type: ignore[arg-type]  # names and types are those of the fields
