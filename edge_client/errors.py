@@ -100,6 +100,21 @@ class NoticeRefusedError(EdgeError):
         super().__init__(f"notice refused ({reason}): {what}")
 
 
+class SlotError(EdgeError):
+    """A place for bundles or keys on this device cannot be used; the device runs what it ran.
+
+    Attributes:
+        where: the folder or file.
+    """
+
+    exit_code = 5
+
+    def __init__(self, where: object, what: str, remedy: str) -> None:
+        """Say where, what is wrong and what to do."""
+        self.where = str(where)
+        super().__init__(f"{where}: {what}; {remedy}")
+
+
 class ServerSilentError(EdgeError):
     """What the agent waited for did not come in time."""
 

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+from models.prediction import confidence_level
 
 from .wording import fill
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from models.prediction import Reason
+    from models.device_report import DeviceFigures
+    from models.prediction import Reason, Report
+    from models.telemetry import DeviceProfile
     from models.wire.messages import Notice
 
     from .wording import Wording
@@ -63,6 +68,41 @@ class ShownNotice:
         }
 
 
+def own_fields(
+    *, report: Report, figures: DeviceFigures, profile: DeviceProfile, wording: Wording
+) -> dict[str, str]:
+    """Return the device's own figures as text, by the names of `wording.FIELDS`.
+
+    Figures are whole numbers. What is not known, or too small to be worth a sentence, has no entry.
+    """
+    fields = {"device_model": profile.device_model}
+
+    def add(name: str, value: float | None, *, least: float = 0.0) -> None:
+        if value is not None and value >= least:
+            fields[name] = f"{value:.0f}"
+
+    add("capacity_mah", figures.capacity_mah)
+    add("state_of_health_pct", figures.state_of_health_pct)
+    add("capacity_loss_30d_pct", _negative(figures.capacity_change_30d_pct), least=1)
+    charge_time_change_pct = _against_a_month_ago(
+        now_pct=figures.charge_time_change_pct, change_30d_pct=figures.charge_time_change_30d_pct
+    )
+    add("charge_time_longer_pct", charge_time_change_pct, least=1)
+    add("charge_time_shorter_pct", _negative(charge_time_change_pct), least=1)
+    add("resistance_higher_pct", figures.resistance_change_pct, least=1)
+    add("temp_max_c", figures.temp_max_c, least=-273)
+    add("shutdowns_30d", figures.shutdowns_30d)
+    add("usage_hours_per_day", figures.usage_hours_per_day, least=1)
+    add("charge_cycles", figures.charge_cycle_count, least=1)
+    if report.days_to_failure_p10 is not None and report.days_to_failure_p90 is not None:
+        low, high = math.floor(report.days_to_failure_p10), math.ceil(report.days_to_failure_p90)
+        add("days_high", high, least=2)
+        add("days_low", low if low < high else None, least=1)
+    if report.confidence is not None:
+        fields["confidence"] = wording.confidence[confidence_level(report.confidence).value]
+    return fields
+
+
 def render_notice(notice: Notice, own_fields: Mapping[str, str], wording: Wording) -> ShownNotice:
     """Fill a notice with the device's own figures.
 
@@ -99,3 +139,15 @@ def reason_sentences(
     """Say each reason in one sentence, with the device's own figures where they are known."""
     sentences = (fill(wording.reasons[reason.code], own_fields) for reason in reasons)
     return tuple(sentence for sentence in sentences if sentence is not None)
+
+
+def _against_a_month_ago(*, now_pct: float | None, change_30d_pct: float | None) -> float | None:
+    """Return a change in percent of the value 30 days ago; both arguments are in percent of new."""
+    if now_pct is None or change_30d_pct is None:
+        return None
+    a_month_ago = 100 + now_pct - change_30d_pct
+    return 100 * change_30d_pct / a_month_ago if a_month_ago > 0 else None
+
+
+def _negative(value: float | None) -> float | None:
+    return None if value is None else -value

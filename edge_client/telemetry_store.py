@@ -215,6 +215,16 @@ class TelemetryStore(Mailbox):
         if value != self.fact("pack_references"):
             self.keep_fact("pack_references", value)
 
+    def references_beyond_the_ring(self) -> PackReferences | None:
+        """Return the kept references once the ring has lost the pack's first readings.
+
+        None while it still shows them: then they are computed anew, as everywhere else.
+        """
+        references, first = self.references(), self.first_reading_at()
+        if references is None or first is None or _seconds(first) <= references.since_s:
+            return None
+        return references
+
     def first_reading_at(self) -> datetime | None:
         """Return the earliest time that a stored reading claims, None where there is none."""
         at_s = self.rows("SELECT min(at_s) FROM reading")[0][0]

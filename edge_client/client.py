@@ -1,0 +1,222 @@
+"""The client that firmware and scripts use: record, predict, sum up, show a notice."""
+
+from __future__ import annotations
+
+import secrets
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from .mailbox import Purpose
+from .model_store import ModelStore
+from .notices import ShownNotice, own_fields, reason_sentences, render_notice
+from .telemetry_store import TelemetryStore
+from .wording import load_wording
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+    from types import TracebackType
+    from typing import Self
+
+    from models.device_report import DeviceFigures, DeviceReport
+    from models.inference import Predictor
+    from models.prediction import Report
+    from models.telemetry import DeviceProfile, Reading
+    from models.wire.messages import Notice, Summary
+
+    from .errors import ReadingRefusedError
+    from .telemetry_store import Recording
+
+
+class EdgeClient:
+    """One device: its store, its model, and what may be said of it.
+
+    Use it as a context manager, from one thread. Moments (`now`) are aware times; None takes the
+    system's clock.
+
+    Args:
+        store_path: an existing store; `fedcell-device init` or `TelemetryStore.create` makes one.
+        bundle: `default` for the model that ships with the package, `installed` for the one that
+            was installed on this device (else the default), or the path of a bundle.
+        trusted_keys: for a path: Ed25519 public keys (32 raw bytes) by key id.
+
+    Raises:
+        StoreError: the store cannot be used.
+    """
+
+    def __init__(
+        self,
+        store_path: Path | str,
+        bundle: str | Path = "default",
+        *,
+        trusted_keys: Mapping[str, bytes] | None = None,
+    ) -> None:
+        self.store = TelemetryStore(Path(store_path))
+        self._bundle = str(bundle)
+        self._trusted_keys = trusted_keys
+        self._predictor: Predictor | None = None
+        self._latest: DeviceReport | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the store; a second call does nothing."""
+        self.store.close()
+
+    @property
+    def profile(self) -> DeviceProfile:
+        """The device."""
+        return self.store.profile
+
+    @property
+    def predictor(self) -> Predictor:
+        """The model, loaded and verified at first use.
+
+        Raises:
+            models.errors.BundleError: the bundle is refused.
+        """
+        if self._predictor is None:
+            from models.inference import Predictor
+
+            models = ModelStore.beside(self.store.path)
+            self._predictor = Predictor(models.open(self._bundle, trusted_keys=self._trusted_keys))
+        return self._predictor
+
+    def record(self, reading: Reading, *, now: datetime | None = None) -> None:
+        """Store one reading; once this returns, a power cut does not lose it.
+
+        Raises:
+            ReadingRefusedError: it breaks a rule; it was counted.
+        """
+        self.store.record(reading, now=_moment(now))
+
+    def record_many(
+        self, readings: Iterable[Reading | ReadingRefusedError], *, now: datetime | None = None
+    ) -> Recording:
+        """Store many readings in one transaction, and count those that break a rule."""
+        return self.store.record_many(readings, now=_moment(now))
+
+    def predict(self, now: datetime | None = None, *, explain: bool = True) -> Report:
+        """Predict from the readings up to `now`.
+
+        Args:
+            now: the moment; later readings are not used.
+            explain: whether to compute the top reasons.
+
+        Returns:
+            The report; its status says why where there is no prediction.
+        """
+        from models.device_report import device_report
+
+        self._latest = device_report(
+            profile=self.store.profile,
+            telemetry=self.store.telemetry(),
+            predictor=self.predictor,
+            now=_moment(now),
+            references=self.store.references_beyond_the_ring(),
+            explain=explain,
+        )
+        if self._latest.references is not None:
+            self.store.keep_references(self._latest.references)
+        return self._latest.report
+
+    @property
+    def report(self) -> Report:
+        """The latest report.
+
+        Raises:
+            ValueError: nothing was predicted yet.
+        """
+        return self._prediction().report
+
+    @property
+    def figures(self) -> DeviceFigures:
+        """The device's own figures behind the latest report; they never leave the device.
+
+        Raises:
+            ValueError: nothing was predicted yet.
+        """
+        return self._prediction().figures
+
+    def reasons(self, language: str | None = None) -> tuple[str, ...]:
+        """Return the latest report's reasons as sentences.
+
+        Args:
+            language: None takes the owner's.
+
+        Raises:
+            ValueError: nothing was predicted yet.
+        """
+        wording = load_wording(language or self.store.language)
+        return reason_sentences(self.report.reasons, self._fields(wording.language), wording)
+
+    def summary(self, now: datetime | None = None) -> Summary | None:
+        """Make the message that tells the server the latest report in bands.
+
+        Returns:
+            The message with its own identifier and sequence number, or None: without the owner's
+            consent to summaries, or without a prediction, there is nothing to send.
+
+        Raises:
+            ValueError: nothing was predicted yet.
+        """
+        from models.prediction import Status
+
+        report, consents = self.report, self.store.consents()
+        if not consents[Purpose.SUMMARIES].granted or report.status is not Status.OK:
+            return None
+        from .summaries import summary_of
+
+        return summary_of(
+            report,
+            profile=self.store.profile,
+            language=self.store.language,
+            notices_wanted=consents[Purpose.NOTICES].granted,
+            quiet_hours=self.store.quiet_hours,
+            message_id=secrets.token_hex(16),
+            sequence=self.store.next_sequence("summary"),
+            now=_moment(now),
+        )
+
+    def handle_notice(self, notice: Notice, now: datetime | None = None) -> ShownNotice:
+        """Fill a genuine notice with the device's own figures, as its owner reads it.
+
+        Args:
+            notice: from the server, its signature already verified.
+            now: the moment of the figures, where nothing was predicted yet.
+        """
+        if self._latest is None:
+            self.predict(now)
+        wording = load_wording(notice.language)
+        return render_notice(notice, self._fields(wording.language), wording)
+
+    def _prediction(self) -> DeviceReport:
+        if self._latest is None:
+            raise ValueError("nothing was predicted yet; call predict() first")
+        return self._latest
+
+    def _fields(self, language: str) -> dict[str, str]:
+        latest = self._prediction()
+        return own_fields(
+            report=latest.report,
+            figures=latest.figures,
+            profile=self.store.profile,
+            wording=load_wording(language),
+        )
+
+
+def _moment(now: datetime | None) -> datetime:
+    if now is None:
+        return datetime.now(UTC)
+    if now.tzinfo is None:
+        raise ValueError(f"now must carry a time zone, got {now!r}")
+    return now.astimezone(UTC)

@@ -1,0 +1,78 @@
+"""A report -> the message that tells the server of it: bands, never figures."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, TypeVar
+
+from models.prediction import Status, confidence_level
+from models.wire.bands import days_band, health_band, probability_band
+from models.wire.messages import Criticality, PrimaryIssue, Summary
+
+from .wording import DEFAULT_LANGUAGE
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from models.prediction import Report
+    from models.telemetry import DeviceProfile
+
+    from .quiet_hours import QuietHours
+
+T = TypeVar("T")
+
+
+def summary_of(
+    report: Report,
+    *,
+    profile: DeviceProfile,
+    language: str,
+    notices_wanted: bool,
+    quiet_hours: QuietHours | None,
+    message_id: str,
+    sequence: int,
+    now: datetime,
+) -> Summary:
+    """Sum a report up in bands.
+
+    Args:
+        report: one with a prediction.
+        profile: of the device.
+        language: in which the owner reads; told only where notices are wanted.
+        notices_wanted: whether the owner agreed to notices.
+        quiet_hours: the owner's; told only where notices are wanted.
+        message_id: 32 hex digits, new for each message.
+        sequence: of this device's summaries, growing.
+        now: the device's time.
+
+    Raises:
+        ValueError: the report holds no prediction.
+    """
+    if report.status is not Status.OK:
+        raise ValueError(f"a summary needs a prediction, the report's status is {report.status}")
+    quiet = quiet_hours if notices_wanted else None
+    return Summary(
+        id=message_id,
+        device=profile.device_id,
+        sequence=sequence,
+        issued=now.replace(microsecond=0),
+        urgency=_known(report.urgency),
+        flagged=_known(report.flagged),
+        days_band=days_band(_known(report.days_to_failure_p50)),
+        probability_band=probability_band(_known(report.failure_probability_30d)),
+        health_band=health_band(_known(report.state_of_health)),
+        confidence=confidence_level(_known(report.confidence)),
+        primary_issue=PrimaryIssue(_known(report.primary_issue)),
+        criticality=Criticality(profile.criticality),
+        model_version=report.model_version,
+        language=language if notices_wanted else DEFAULT_LANGUAGE,
+        notices_wanted=notices_wanted,
+        quiet_from_hour=None if quiet is None else quiet.from_hour,
+        quiet_until_hour=None if quiet is None else quiet.until_hour,
+        zone=None if quiet is None else quiet.zone,
+    )
+
+
+def _known(value: T | None) -> T:
+    if value is None:
+        raise ValueError("a report whose status is ok must hold every figure")
+    return value

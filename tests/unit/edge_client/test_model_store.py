@@ -1,0 +1,98 @@
+import json
+
+import pytest
+
+from edge_client.errors import SlotError
+from edge_client.model_store import ModelStore, read_trusted_keys
+from models.errors import BundleError
+from tests.support.line_bundle import KEY_ID, line_bundle, trusted_keys, write_line_bundle
+
+
+@pytest.fixture
+def models(tmp_path):
+    return ModelStore.beside(tmp_path / "device.db")
+
+
+def test_nothing_is_installed_at_first(models):
+    assert models.installed() is None
+    assert not models.folder.exists()
+
+
+def test_installed_bundle_is_run_from_then_on_and_needs_no_key(models, tmp_path):
+    source = write_line_bundle(tmp_path / "b.zip")
+    installed = models.install(source, trusted_keys=trusted_keys())
+    assert installed.version == line_bundle().version
+    assert installed.signed_by == KEY_ID
+    source.unlink()
+    opened = ModelStore(models.folder).open()
+    assert opened.digest == installed.digest == line_bundle().digest
+    assert models.installed() == installed
+
+
+def test_second_installation_takes_the_place_of_the_first(models, tmp_path):
+    models.install(write_line_bundle(tmp_path / "1.zip"), trusted_keys=trusted_keys())
+    second = write_line_bundle(tmp_path / "2.zip", name="second", scale=2.0)
+    installed = models.install(second, trusted_keys=trusted_keys())
+    assert models.open().version == installed.version
+    assert len(list(models.folder.glob("*.zip"))) == 1
+
+
+@pytest.mark.parametrize("signed", [True, False])
+def test_untrusted_bundle_changes_nothing(models, tmp_path, signed):
+    good = models.install(write_line_bundle(tmp_path / "1.zip"), trusted_keys=trusted_keys())
+    bad = write_line_bundle(tmp_path / "2.zip", signed=signed, name="second", scale=2.0)
+    with pytest.raises(BundleError):
+        models.install(bad, trusted_keys={"other": bytes(32)})
+    assert models.open().version == good.version
+
+
+def test_truncated_bundle_changes_nothing(models, tmp_path):
+    path = write_line_bundle(tmp_path / "1.zip")
+    path.write_bytes(path.read_bytes()[:-200])
+    with pytest.raises(BundleError, match="truncated"):
+        models.install(path, trusted_keys=trusted_keys())
+    assert models.installed() is None
+
+
+def test_unsigned_bundle_needs_to_be_allowed(models, tmp_path):
+    path = write_line_bundle(tmp_path / "1.zip", signed=False)
+    installed = models.install(path, trusted_keys={}, allow_unsigned=True)
+    assert installed.signed_by is None
+
+
+def test_slot_with_another_bundle_in_it_is_refused(models, tmp_path):
+    installed = models.install(write_line_bundle(tmp_path / "1.zip"), trusted_keys=trusted_keys())
+    slot = models.folder / f"{installed.digest[:16]}.zip"
+    write_line_bundle(slot, signed=False, name="second", scale=2.0)
+    with pytest.raises(SlotError, match="not the bundle that was installed"):
+        models.open()
+
+
+@pytest.mark.parametrize("content", ["", "[]", '{"version": 1}'])
+def test_unreadable_record_says_what_to_do(models, content):
+    models.folder.mkdir()
+    (models.folder / "current.json").write_text(content)
+    with pytest.raises(SlotError, match="default bundle"):
+        models.open()
+
+
+def test_path_is_opened_as_it_is(models, tmp_path):
+    path = write_line_bundle(tmp_path / "b.zip")
+    assert models.open(str(path), trusted_keys=trusted_keys()).version == line_bundle().version
+    with pytest.raises(BundleError, match="no such bundle"):
+        models.open(str(tmp_path / "none.zip"))
+
+
+def test_trusted_keys_are_read_by_id(tmp_path):
+    path = tmp_path / "keys.json"
+    path.write_text(json.dumps({"a": "00" * 32, "b": "ff" * 32}))
+    assert read_trusted_keys(path) == {"a": bytes(32), "b": b"\xff" * 32}
+
+
+@pytest.mark.parametrize("content", [None, "", "[]", '{"a": "zz"}', '{"a": "00"}', '{"a": 3}'])
+def test_file_without_keys_is_named(tmp_path, content):
+    path = tmp_path / "keys.json"
+    if content is not None:
+        path.write_text(content)
+    with pytest.raises(SlotError, match=r"keys\.json"):
+        read_trusted_keys(path)
