@@ -50,6 +50,9 @@ def invoke(arguments: Sequence[str] | None = None) -> int:
 
 def build_app() -> typer.Typer:
     """Build the root command with every group that the entry points name."""
+    # Typer escapes brackets for Rich even where the help is plain, which it is so that it can be
+    # piped, searched and read at any width.
+    typer.core.HAS_RICH = False
     app = typer.Typer(
         name="fedcell",
         help="Battery-health models for device fleets: federated, private, on the device.",

@@ -53,6 +53,14 @@ def test_bare_command_lists_the_commands(capsys):
     assert "doctor" in out
 
 
+def test_help_is_plain_text(capsys):
+    code, out, _ = run_main(capsys, "doctor", "--help")
+
+    assert code == 0
+    assert "[env var: FEDCELL_CELLS; default:" in " ".join(out.split())
+    assert not set(out) & set("\\│╭")
+
+
 def test_unknown_command_is_one_line_and_wrong_usage(capsys):
     code, out, err = run_main(capsys, "no-such-command")
 
