@@ -1,0 +1,198 @@
+"""Runs the real server strategy and the real client code in Flower's simulation engine.
+
+The engine's virtual clients are blocks of devices: a Ray worker gets the weights, the task and the
+identifiers of the invited devices of a block, trains each of them with the function that a real
+device runs, and answers with the block's sum. Rows are on disk, mapped by every worker.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import tempfile
+import threading
+import warnings
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import lru_cache, partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import flwr.simulation
+import ray
+
+from edge_client.flower_app import client_app
+from privacy import OperatingSystemNoise
+from server.flower_app import PlannedRun, server_app
+
+from .errors import SimulationsError
+from .seeded_noise import SeededNoise
+from .training_row_files import RowFiles, write_row_files
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+    from datetime import datetime
+
+    from flwr.app import Context
+
+    from models.training_rows import TrainingRows
+    from privacy import NoiseSource
+
+    from .fleet_rows import FleetRows
+
+BLOCKS_A_WORKER = 2
+OBJECT_STORE_BYTES = 100 * 1024 * 1024
+STOP_WAIT_S = 30.0
+
+
+class EngineError(SimulationsError):
+    """Flower's simulation engine could not run the federation to its end."""
+
+    exit_code = 6
+
+
+@dataclass(frozen=True, slots=True)
+class SimulatedBlock:
+    """The devices behind one virtual node.
+
+    Attributes:
+        files: rows of the whole fleet.
+        block: number of the node.
+        seed: of the devices' randomness; None draws from the operating system's entropy.
+    """
+
+    files: RowFiles
+    block: int
+    seed: int | None
+
+    @property
+    def device_ids(self) -> tuple[str, ...]:
+        """Stable identifiers of the devices."""
+        return self.files.device_ids(self.block)
+
+    def rows(self, device_id: str) -> TrainingRows:
+        """Training rows of one device."""
+        return self.files.rows(device_id)
+
+    def source(self, device_id: str, *, stream: str, index: int) -> NoiseSource:
+        """Randomness of one device's training in one step."""
+        if self.seed is None:
+            return OperatingSystemNoise()
+        return SeededNoise(self.seed, "device", stream, device_id, index)
+
+
+def run_planned(
+    runs: Sequence[PlannedRun],
+    rows: FleetRows,
+    *,
+    seed: int | None,
+    clock: Callable[[], datetime],
+    log_file: Path,
+    num_workers: int | None = None,
+) -> None:
+    """Carry out runs one after the other in one start of the engine.
+
+    Args:
+        runs: each leaves its result in itself and in its folder.
+        rows: of the fleet.
+        seed: of the devices' randomness; None draws from the operating system's entropy.
+        clock: gives now, aware UTC.
+        log_file: takes what Flower and Ray say.
+        num_workers: processes that train; None takes one a core.
+
+    Raises:
+        EngineError: the engine stopped before the runs had ended.
+        RoundsError: a run could not go on.
+        KeyboardInterrupt: passed on once every file is whole and Ray has ended.
+    """
+    workers = num_workers or os.cpu_count() or 1
+    num_blocks = min(workers * BLOCKS_A_WORKER, len(rows.device_ids))
+    stop, done = threading.Event(), threading.Event()
+    failure: list[BaseException] = []
+    with _scratch() as scratch, _logs_to(log_file):
+        row_folder = scratch / "rows"
+        row_folder.mkdir()
+        write_row_files(
+            row_folder, device_ids=rows.device_ids, rows=rows.training, num_blocks=num_blocks
+        )
+        app = server_app(runs, num_nodes=num_blocks, stop=stop, done=done, clock=clock)
+        try:
+            flwr.simulation.run_simulation(
+                server_app=app,
+                client_app=client_app(partial(_block_behind, str(row_folder), seed)),
+                num_supernodes=num_blocks,
+                backend_config=_backend(workers, scratch),
+            )
+        except KeyboardInterrupt as interrupt:
+            failure.append(interrupt)
+        except RuntimeError as error:
+            failure.append(
+                EngineError(f"Flower's simulation engine failed: {error}; see {log_file}")
+            )
+            failure[0].__cause__ = error
+        finally:
+            stop.set()
+            done.wait(STOP_WAIT_S)
+            ray.shutdown()
+    if failure:
+        raise failure[0]
+
+
+@lru_cache(maxsize=1)
+def _row_files(row_folder: str) -> RowFiles:
+    """Keep the mapped files of a worker open from message to message."""
+    return RowFiles(Path(row_folder))
+
+
+def _block_behind(row_folder: str, seed: int | None, context: Context) -> SimulatedBlock:
+    block = int(context.node_config["partition-id"])
+    return SimulatedBlock(files=_row_files(row_folder), block=block, seed=seed)
+
+
+def _backend(workers: int, scratch: Path) -> dict[str, dict[str, Any]]:
+    # Ray gives its workers niceness 15 unless told otherwise, which halves a round where anything
+    # else runs.
+    os.environ["RAY_worker_niceness"] = "0"  # noqa: SIM112 - Ray reads it in this spelling
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("FLWR_TELEMETRY_ENABLED", "0")
+    return {
+        "init_args": {
+            "num_cpus": workers,
+            "include_dashboard": False,
+            "log_to_driver": False,
+            "logging_level": logging.ERROR,
+            "object_store_memory": OBJECT_STORE_BYTES,
+            "_temp_dir": str(scratch / "ray"),
+        },
+        "client_resources": {"num_cpus": 1, "num_gpus": 0.0},
+    }
+
+
+@contextmanager
+def _scratch() -> Iterator[Path]:
+    """A folder of short name (Ray puts sockets there), gone afterwards."""
+    folder = Path(tempfile.mkdtemp(prefix="fedcell-"))
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def _logs_to(path: Path) -> Iterator[None]:
+    """Send what Flower and Ray log to a file, so that a progress bar stays readable."""
+    handler = logging.FileHandler(path, encoding="utf-8")
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    loggers = [logging.getLogger(name) for name in ("flwr", "ray")]
+    before = [(logger, logger.handlers[:], logger.propagate) for logger in loggers]
+    for logger in loggers:
+        logger.handlers, logger.propagate = [handler], False
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        for logger, handlers, propagate in before:
+            logger.handlers, logger.propagate = handlers, propagate
+        handler.close()

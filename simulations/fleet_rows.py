@@ -1,0 +1,138 @@
+"""Training rows of a whole fleet dataset, and the part of it that is held out to look at.
+
+In a real fleet each device makes its rows itself, from its own readings. Here the same functions
+run over a fleet dataset, devices in slices so that memory stays small.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from models.featurize import featurize
+from models.fleet_dataset import open_fleet
+from models.training_rows import LEAST_ROWS, MAX_ROWS, TrainingRows, first_packs, training_rows
+
+from .errors import SimulationsError
+from .partition import held_out_devices
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from models.telemetry import DeviceProfiles, Outcomes, Telemetry
+    from models.training_rows import PackOutcomes
+
+DEVICES_A_SLICE = 256
+HELD_OUT_SHARE = 0.2
+
+
+class FleetRowsError(SimulationsError):
+    """A fleet dataset cannot be trained on.
+
+    Attributes:
+        where: the folder.
+    """
+
+    def __init__(self, where: object, what: str, remedy: str) -> None:
+        """Say where, what is wrong and what to do."""
+        self.where = str(where)
+        super().__init__(f"{where}: {what}; {remedy}")
+
+
+@dataclass(frozen=True, slots=True)
+class FleetRows:
+    """What a simulated federation works with.
+
+    Attributes:
+        device_ids: devices that are enrolled, those without enough rows too.
+        training: their rows; `device` points into `device_ids`.
+        held_out: rows of devices that never train.
+    """
+
+    device_ids: tuple[str, ...]
+    training: TrainingRows
+    held_out: TrainingRows
+
+
+def fleet_rows(directory: Path, *, held_out_share: float = HELD_OUT_SHARE) -> FleetRows:
+    """Make the training rows of a fleet dataset.
+
+    Args:
+        directory: of the fleet dataset; it must hold outcomes.
+        held_out_share: part of the devices, chosen by identifier, that never trains.
+
+    Raises:
+        FleetRowsError: there are no outcomes, or no device has enough rows.
+        DatasetError: the dataset cannot be read.
+    """
+    fleet = open_fleet(directory)
+    if not fleet.has_outcomes():
+        raise FleetRowsError(
+            directory, "has no outcomes to learn from", "use a fleet with outcomes.parquet"
+        )
+    rows = rows_of_devices(fleet.telemetry(), fleet.profiles, fleet.outcomes())
+    ids = tuple(str(device_id) for device_id in fleet.profiles.device_id)
+    is_held_out = held_out_devices(ids, share=held_out_share)
+    enrolled = np.flatnonzero(~is_held_out)
+    position = np.full(len(ids), -1, np.intp)
+    position[enrolled] = np.arange(len(enrolled))
+    training = rows.take(~is_held_out[rows.device])
+    if len(training) == 0:
+        raise FleetRowsError(
+            directory,
+            f"no device has {LEAST_ROWS} days with features before its outcome",
+            "use a fleet with a longer history",
+        )
+    return FleetRows(
+        device_ids=tuple(ids[index] for index in enrolled),
+        training=TrainingRows(
+            device=position[training.device],
+            features=training.features,
+            exposure=training.exposure,
+            event_bin=training.event_bin,
+            cause=training.cause,
+        ),
+        held_out=rows.take(is_held_out[rows.device]),
+    )
+
+
+def rows_of_devices(
+    telemetry: Telemetry, profiles: DeviceProfiles, outcomes: Outcomes
+) -> TrainingRows:
+    """Make the rows of all devices, slice by slice.
+
+    Args:
+        telemetry: readings, devices in the order of `profiles`.
+        profiles: one a device.
+        outcomes: one a device, in the same order.
+
+    Returns:
+        Rows whose `device` points into `profiles`.
+    """
+    packs = first_packs(outcomes)
+    parts = []
+    for start in range(0, len(profiles), DEVICES_A_SLICE):
+        stop = min(start + DEVICES_A_SLICE, len(profiles))
+        table = featurize(telemetry.devices(start, stop), profiles.take(slice(start, stop)))
+        part = training_rows(table, _packs_between(packs, start, stop), max_rows=MAX_ROWS)
+        parts.append((start, part))
+    return TrainingRows(
+        device=np.concatenate([part.device + start for start, part in parts]),
+        features=np.concatenate([part.features for _, part in parts]),
+        exposure=np.concatenate([part.exposure for _, part in parts]),
+        event_bin=np.concatenate([part.event_bin for _, part in parts]),
+        cause=np.concatenate([part.cause for _, part in parts]),
+    )
+
+
+def _packs_between(packs: PackOutcomes, start: int, stop: int) -> PackOutcomes:
+    wanted = (packs.device >= start) & (packs.device < stop)
+    return type(packs)(
+        device=packs.device[wanted] - start,
+        pack=packs.pack[wanted],
+        known_until_s=packs.known_until_s[wanted],
+        failed_at_s=packs.failed_at_s[wanted],
+        cause=packs.cause[wanted],
+    )
