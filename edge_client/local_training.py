@@ -74,11 +74,12 @@ class LocalTrainer:
             steps=self.recipe.steps,
             source=source,
         )
+        scaled = self._network.scale(rows)
         if self._private is None:
-            local_steps(self._network.module, self._network.optimizer, rows, batches)
+            local_steps(self._network.module, self._network.optimizer, scaled, batches)
         else:
             self._private.draw_from(source)
-            local_steps(self._private.module, self._private.optimizer, rows, batches)
+            local_steps(self._private.module, self._private.optimizer, scaled, batches)
         return self._network.weights().astype(np.float64) - weights
 
 

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from ..hazard_bins import NUM_BINS
 from .central import as_batch
 from .losses import Batch, row_losses
 from .network import HazardNetwork
@@ -23,7 +24,27 @@ if TYPE_CHECKING:
 
     from ..training_rows import TrainingRows
 
-__all__ = ["LocalNetwork", "as_batch", "local_steps", "new_flat_weights"]
+ScaledRows = Batch
+"""As a batch, with scaled features in place of raw ones."""
+
+
+class LayersAfterScaling(nn.Module):
+    """The layers of a network that learn, on features that are scaled already.
+
+    Scaling is public and fixed, so a device's rows are scaled once and not in every step.
+
+    Args:
+        network: whose layers these are; they are shared, not copied.
+    """
+
+    def __init__(self, network: HazardNetwork) -> None:
+        super().__init__()
+        self.trunk, self.head = network.trunk, network.head
+
+    def forward(self, scaled: Tensor) -> Tensor:
+        """Return hazard and cause logits side by side, shape (n, n_bins + n_causes)."""
+        logits: Tensor = self.head(self.trunk(scaled))
+        return logits
 
 
 class LocalNetwork:
@@ -32,13 +53,19 @@ class LocalNetwork:
     Its parameters are views of one flat vector, so that a device's weights go in and out by one
     copy.
 
+    Attributes:
+        network: the whole network, from raw features.
+        module: its layers that learn; what `local_steps` trains, as it is or wrapped.
+        optimizer: plain SGD over them.
+
     Args:
         learning_rate: of plain SGD, on the sum of a batch's losses.
     """
 
     def __init__(self, *, learning_rate: float) -> None:
-        self.module = HazardNetwork()
-        self._flat = flatten_parameters(self.module)
+        self.network = HazardNetwork()
+        self.module = LayersAfterScaling(self.network)
+        self._flat = flatten_parameters(self.network)
         self.optimizer = torch.optim.SGD(
             self.module.parameters(), lr=learning_rate, foreach=False, fused=False
         )
@@ -59,6 +86,12 @@ class LocalNetwork:
         with torch.no_grad():
             self._flat.copy_(torch.from_numpy(np.ascontiguousarray(weights, dtype=np.float32)))
 
+    def scale(self, rows: TrainingRows) -> ScaledRows:
+        """Return a device's rows as tensors, features scaled by public ranges."""
+        features, exposure, event_bin, cause = as_batch(rows)
+        with torch.no_grad():
+            return self.network.scaled(features), exposure, event_bin, cause
+
     def weights(self) -> NDArray[np.float32]:
         """Return a copy of the weights, float32, shape (n_weights,)."""
         values: NDArray[np.float32] = self._flat.detach().numpy().copy()
@@ -68,24 +101,25 @@ class LocalNetwork:
 def local_steps(
     module: nn.Module,
     optimizer: torch.optim.Optimizer,
-    rows: TrainingRows,
+    rows: ScaledRows,
     batches: Iterable[NDArray[np.int64]],
 ) -> None:
     """Take one SGD step a batch on Σ row losses.
 
     Args:
-        module: HazardNetwork, or one that wraps it and gives the same outputs.
+        module: `LayersAfterScaling`, or one that wraps it and gives the same outputs.
         optimizer: over its parameters.
         rows: of one device.
         batches: int64, shape (batch,) each: which rows; may be empty.
     """
-    features, exposure, event_bin, cause = as_batch(rows)
+    scaled, exposure, event_bin, cause = rows
     for picked in batches:
         index = torch.from_numpy(picked)
-        batch: Batch = (features[index], exposure[index], event_bin[index], cause[index])
+        batch: Batch = (scaled[index], exposure[index], event_bin[index], cause[index])
         optimizer.zero_grad()
-        hazard_logits, cause_logits = module(batch[0])
-        row_losses(hazard_logits, cause_logits, batch).sum().backward()  # type: ignore[no-untyped-call]
+        logits = module(batch[0])
+        losses = row_losses(logits[:, :NUM_BINS], logits[:, NUM_BINS:], batch)
+        losses.sum().backward()  # type: ignore[no-untyped-call]
         optimizer.step()
 
 
