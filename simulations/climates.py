@@ -100,9 +100,9 @@ def day_and_night() -> NDArray[np.float64]:
     return _of_all("daily_c") * swing
 
 
-def indoor_temperature() -> NDArray[np.float64]:
+def indoor_temperature(*, warming_c: float) -> NDArray[np.float64]:
     """Return the indoor temperature of every climate, degrees Celsius."""
-    return _of_all("indoor_c")
+    return _of_all("indoor_c") + warming_c
 
 
 def yearly_temperature(*, warming_c: float) -> NDArray[np.float64]:

@@ -124,10 +124,9 @@ def _mean_stress(
     depth = depth_of(cycles, users.soc_ceiling)
     voltage = open_circuit_voltage(state_of_charge(users, depth))
     fade, growth, swelling = np.zeros_like(cycles), np.zeros_like(cycles), np.zeros_like(cycles)
+    indoor = indoor_temperature(warming_c=recipe.warming_c)
     quarters = [
-        cell_temperature(
-            users, outdoor_c=outdoor, indoor_c=indoor_temperature(), full_cycles=cycles
-        )
+        cell_temperature(users, outdoor_c=outdoor, indoor_c=indoor, full_cycles=cycles)
         for outdoor in yearly_temperature(warming_c=recipe.warming_c)
     ]
     for temperature in quarters:

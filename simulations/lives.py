@@ -184,7 +184,7 @@ class _Block:
             first_day_of_year=start.timetuple().tm_yday - 1,
             warming_c=recipe.warming_c,
         )
-        self.indoor_c = indoor_temperature()
+        self.indoor_c = indoor_temperature(warming_c=recipe.warming_c)
 
         self.pack_number = np.zeros(count, np.int64)
         self.cells, self.bad_lot = draw_cells(

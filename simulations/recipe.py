@@ -56,7 +56,8 @@ class FleetRecipe:
         max_entry_age_days: oldest pack at entry. Entry is always before the knee and before any
             failure: an older pack would have been replaced already.
         climate_mix: share of each climate, in the order of `CLIMATES`; need not sum to 1.
-        warming_c: added to every outdoor temperature, degrees Celsius.
+        warming_c: added to every ambient temperature, outdoors and indoors, degrees Celsius: a
+            hotter climate, or hotter places to stand in.
         device_model_mix: share of each device model, in the order of `DEVICE_MODELS`.
         efc_median: equivalent full cycles a day of the median user.
         efc_sigma: sigma of the users' means.

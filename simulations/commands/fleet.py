@@ -39,7 +39,7 @@ def simulate_fleet_command(
         typer.Option(help="Shares of climates, such as hot-arid=0.7,tropical=0.3."),
     ] = None,
     warming_c: Annotated[
-        float | None, typer.Option(help="Added to all outdoor temperatures, °C.")
+        float | None, typer.Option(help="Added to all ambient temperatures, °C.")
     ] = None,
     bad_lot_share: Annotated[
         float | None, typer.Option(help="Share of packs from a bad lot.")
