@@ -28,7 +28,7 @@ class Kind(Enum):
 
     TEXT: object array of str (None where null). NUMBER: float64 (NaN where null).
     TIME: float64, seconds since the Unix epoch, UTC (NaN where null); times without a zone
-    are taken as UTC. FLAG: bool (null is refused).
+    are taken as UTC. FLAG: object array of True, False and None.
     """
 
     TEXT = "text"
@@ -159,7 +159,7 @@ def _to_numpy(path: Path, name: str, column: Column, data: Any) -> NDArray[Any]:
     if kind is Kind.NUMBER:
         return np.asarray(data.cast(pa.float64()).to_numpy(), dtype=np.float64)
     if kind is Kind.FLAG:
-        return np.asarray(data.to_numpy(), dtype=bool)
+        return np.array(data.to_pylist(), dtype=object)
     micros = data.cast(pa.timestamp("us", tz="UTC"), safe=False).cast(pa.int64())
     return np.asarray(pc.divide(micros.cast(pa.float64()), 1e6).to_numpy(), dtype=np.float64)
 
