@@ -1,1 +1,72 @@
-"""One device process: store, prediction, notices, and private local training."""
+"""One device process: store, prediction, notices, and private local training.
+
+The names below are loaded when they are first used, so that `import edge_client` costs nothing.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from .client import EdgeClient
+    from .errors import (
+        EdgeError,
+        ReadingRefusedError,
+        StoreBusyError,
+        StoreError,
+        StoreMissingError,
+    )
+    from .mailbox import GivenConsent, Purpose
+    from .model_store import InstalledBundle, ModelStore
+    from .notices import ShownNotice
+    from .quiet_hours import QuietHours
+    from .telemetry_store import Recording, TelemetryStore, readings_of
+
+__all__ = [
+    "EdgeClient",
+    "EdgeError",
+    "GivenConsent",
+    "InstalledBundle",
+    "ModelStore",
+    "Purpose",
+    "QuietHours",
+    "ReadingRefusedError",
+    "Recording",
+    "ShownNotice",
+    "StoreBusyError",
+    "StoreError",
+    "StoreMissingError",
+    "TelemetryStore",
+    "readings_of",
+]
+
+_MODULES = {
+    "EdgeClient": "client",
+    "EdgeError": "errors",
+    "GivenConsent": "mailbox",
+    "InstalledBundle": "model_store",
+    "ModelStore": "model_store",
+    "Purpose": "mailbox",
+    "QuietHours": "quiet_hours",
+    "ReadingRefusedError": "errors",
+    "Recording": "telemetry_store",
+    "ShownNotice": "notices",
+    "StoreBusyError": "errors",
+    "StoreError": "errors",
+    "StoreMissingError": "errors",
+    "TelemetryStore": "telemetry_store",
+    "readings_of": "telemetry_store",
+}
+
+
+def __getattr__(name: str) -> object:
+    module = _MODULES.get(name)
+    if module is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
+
+    return getattr(import_module(f".{module}", __name__), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

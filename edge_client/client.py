@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .mailbox import Purpose
-from .model_store import ModelStore
+from .model_store import ModelStore, read_trusted_keys
 from .notices import ShownNotice, own_fields, reason_sentences, render_notice
 from .telemetry_store import TelemetryStore
 from .wording import load_wording
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from models.telemetry import DeviceProfile, Reading
     from models.wire.messages import Notice, Summary
 
+    from .config import DeviceConfig
     from .errors import ReadingRefusedError
     from .telemetry_store import Recording
 
@@ -56,6 +57,12 @@ class EdgeClient:
         self._trusted_keys = trusted_keys
         self._predictor: Predictor | None = None
         self._latest: DeviceReport | None = None
+
+    @classmethod
+    def of_config(cls, config: DeviceConfig) -> Self:
+        """Open the client that a process is configured for."""
+        keys = None if config.trusted_keys is None else read_trusted_keys(config.trusted_keys)
+        return cls(config.store, config.bundle, trusted_keys=keys)
 
     def __enter__(self) -> Self:
         return self
@@ -169,23 +176,23 @@ class EdgeClient:
         Raises:
             ValueError: nothing was predicted yet.
         """
-        from models.prediction import Status
-
-        report, consents = self.report, self.store.consents()
-        if not consents[Purpose.SUMMARIES].granted or report.status is not Status.OK:
+        if not self._may_summarise():
             return None
-        from .summaries import summary_of
-
-        return summary_of(
-            report,
-            profile=self.store.profile,
-            language=self.store.language,
-            notices_wanted=consents[Purpose.NOTICES].granted,
-            quiet_hours=self.store.quiet_hours,
+        return self._summary(
             message_id=secrets.token_hex(16),
             sequence=self.store.next_sequence("summary"),
             now=_moment(now),
         )
+
+    def preview_summary(self, now: datetime | None = None) -> Summary | None:
+        """Make what `summary` would make, for the owner to read; it counts as no message.
+
+        Raises:
+            ValueError: nothing was predicted yet.
+        """
+        if not self._may_summarise():
+            return None
+        return self._summary(message_id="0" * 32, sequence=0, now=_moment(now))
 
     def handle_notice(self, notice: Notice, now: datetime | None = None) -> ShownNotice:
         """Fill a genuine notice with the device's own figures, as its owner reads it.
@@ -198,6 +205,26 @@ class EdgeClient:
             self.predict(now)
         wording = load_wording(notice.language)
         return render_notice(notice, self._fields(wording.language), wording)
+
+    def _may_summarise(self) -> bool:
+        from models.prediction import Status
+
+        granted = self.store.consents()[Purpose.SUMMARIES].granted
+        return granted and self.report.status is Status.OK
+
+    def _summary(self, *, message_id: str, sequence: int, now: datetime) -> Summary:
+        from .summaries import summary_of
+
+        return summary_of(
+            self.report,
+            profile=self.store.profile,
+            language=self.store.language,
+            notices_wanted=self.store.consents()[Purpose.NOTICES].granted,
+            quiet_hours=self.store.quiet_hours,
+            message_id=message_id,
+            sequence=sequence,
+            now=now,
+        )
 
     def _prediction(self) -> DeviceReport:
         if self._latest is None:

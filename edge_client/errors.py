@@ -62,6 +62,12 @@ class InputError(EdgeError):
         super().__init__(f"{where}: {what}; {remedy}")
 
 
+class UsageError(InputError):
+    """What was asked for on the command line does not fit together; nothing was done."""
+
+    exit_code = 2
+
+
 class InputMissingError(InputError):
     """A file given to a command is not there."""
 

@@ -74,6 +74,10 @@ class OutgoingMessage:
     topic: str
     payload: bytes
 
+    def text(self) -> str:
+        """Return the payload as a person can read it, without its padding."""
+        return self.payload.decode("utf-8", "replace").rstrip()
+
 
 class Mailbox(StoreFile):
     """The part of a store that decides what may leave, and remembers what came.

@@ -175,6 +175,28 @@ def create_store_file(path: Path, fill: Callable[[sqlite3.Connection], None]) ->
         _sync_folder(path.parent)
 
 
+def remove_store_file(path: Path, *, belongings: tuple[Path, ...]) -> tuple[Path, ...]:
+    """Remove a store, what SQLite keeps beside it, and the folders that belong to it.
+
+    Returns:
+        What was removed.
+
+    Raises:
+        StoreBusyError: the folder cannot be written.
+    """
+    beside = [path.with_name(path.name + ending) for ending in ("-wal", "-shm", ".new")]
+    folders = [folder for folder in belongings if folder.is_dir()]
+    files = [file for folder in folders for file in folder.iterdir()] + [*beside, path]
+    removed = [file for file in files if file.exists()]
+    with _named_errors(path):
+        for file in removed:
+            file.unlink()
+        for folder in folders:
+            folder.rmdir()
+        _sync_folder(path.parent)
+    return tuple(removed + folders)
+
+
 def _connect(path: Path) -> sqlite3.Connection:
     connection = sqlite3.connect(path, timeout=_BUSY_TIMEOUT_S, isolation_level=None)
     try:

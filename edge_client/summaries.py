@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 
 from models.prediction import Status, confidence_level
 from models.wire.bands import days_band, health_band, probability_band
+from models.wire.codec import specification
 from models.wire.messages import Criticality, PrimaryIssue, Summary
 
 from .wording import DEFAULT_LANGUAGE
@@ -19,6 +21,25 @@ if TYPE_CHECKING:
     from .quiet_hours import QuietHours
 
 T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class LeavingField:
+    """One field of a message, as it would leave, for the owner to read.
+
+    Attributes:
+        name: of the field.
+        value: as JSON carries it.
+        what: the field in words.
+        purpose: why it is sent.
+        consent: which agreement covers it.
+    """
+
+    name: str
+    value: object
+    what: str
+    purpose: str
+    consent: str
 
 
 def summary_of(
@@ -70,6 +91,24 @@ def summary_of(
         quiet_until_hour=None if quiet is None else quiet.until_hour,
         zone=None if quiet is None else quiet.zone,
     )
+
+
+def leaving_fields(summary: Summary) -> tuple[LeavingField, ...]:
+    """Return what a summary tells, field by field, as its contract declares it."""
+    found = []
+    for name, (declared, _) in specification(Summary).items():
+        value = getattr(summary, name)
+        if value is not None:
+            found.append(
+                LeavingField(
+                    name=name,
+                    value=declared.kind.to_json(value),
+                    what=declared.what,
+                    purpose=declared.purpose or Summary.PURPOSE,
+                    consent=(declared.consent or Summary.CONSENT).value,
+                )
+            )
+    return tuple(found)
 
 
 def _known(value: T | None) -> T:

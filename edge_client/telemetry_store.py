@@ -6,6 +6,7 @@ such as the references of the pack in use, is kept as a named value.
 
 from __future__ import annotations
 
+import json
 import math
 import struct
 from dataclasses import asdict, dataclass, field
@@ -24,8 +25,9 @@ from models.telemetry import (
 
 from .errors import ReadingRefusedError
 from .mailbox import Mailbox
+from .model_store import ModelStore
 from .quiet_hours import QuietHours
-from .store_file import create_store_file, write_fact
+from .store_file import create_store_file, remove_store_file, write_fact
 from .wording import LANGUAGES
 
 if TYPE_CHECKING:
@@ -68,6 +70,7 @@ class TelemetryStore(Mailbox):
         *,
         profile: DeviceProfile,
         language: str = "en",
+        quiet_hours: QuietHours | None = None,
         retention_days: int = DEFAULT_RETENTION_DAYS,
     ) -> TelemetryStore:
         """Make a new store and open it; a crash on the way leaves nothing at `path`.
@@ -76,6 +79,7 @@ class TelemetryStore(Mailbox):
             path: where the store shall be; its folder is made if needed.
             profile: the device it belongs to, for life.
             language: in which the owner reads, one of `LANGUAGES`.
+            quiet_hours: the owner's, None for none.
             retention_days: readings older than this leave the ring.
 
         Raises:
@@ -88,6 +92,7 @@ class TelemetryStore(Mailbox):
         facts = {
             "profile": asdict(profile) | {"manufactured_at": made_at},
             "language": _known_language(language),
+            "quiet_hours": _quiet_hours_fact(quiet_hours),
             "retention_days": retention_days,
         }
 
@@ -249,10 +254,53 @@ class TelemetryStore(Mailbox):
 
     def set_quiet_hours(self, quiet_hours: QuietHours | None) -> None:
         """Keep the owner's quiet hours, or remove them."""
-        value = None
-        if quiet_hours is not None:
-            value = {"span": quiet_hours.span(), "zone": quiet_hours.zone}
-        self.keep_fact("quiet_hours", value)
+        self.keep_fact("quiet_hours", _quiet_hours_fact(quiet_hours))
+
+    # Everything
+
+    def export(self) -> dict[str, object]:
+        """Return everything that the store holds, as JSON can carry it; no table is left out."""
+        return {
+            "facts": {name: json.loads(value) for name, value in self.rows("SELECT * FROM fact")},
+            "consents": {
+                purpose.value: {
+                    "granted": said.granted,
+                    "changed_at": said.changed_at and said.changed_at.isoformat(),
+                }
+                for purpose, said in self.consents().items()
+            },
+            "readings": [
+                {"at": reading.at.isoformat()}
+                | {
+                    name: value
+                    for name in MEASUREMENT_NAMES
+                    if (value := getattr(reading, name)) is not None
+                }
+                for reading in readings_of(self.telemetry())
+            ],
+            "refusals": self.refusals(),
+            "notices": [
+                asdict(notice) | {"received_at": notice.received_at.isoformat()}
+                for notice in self.notices()
+            ],
+            "outbox": [
+                {"purpose": waiting.purpose, "topic": waiting.topic, "payload": waiting.text()}
+                for waiting in self.outbox()
+            ],
+        }
+
+    @staticmethod
+    def erase(path: Path) -> tuple[Path, ...]:
+        """Remove a store with all that belongs to it: its journal and the installed models.
+
+        Returns:
+            What was removed.
+
+        Raises:
+            StoreError: there is no store of ours at `path`; nothing was removed.
+        """
+        TelemetryStore(path).close()
+        return remove_store_file(path, belongings=(ModelStore.beside(path).folder,))
 
     def _expire(self, connection: sqlite3.Connection, *, now: datetime, num_recorded: int) -> None:
         # A few a time: a clock that jumps years ahead must not empty the store.
@@ -326,6 +374,12 @@ def _count_refusals(connection: sqlite3.Connection, refused: Mapping[str, int]) 
         " DO UPDATE SET num_readings = num_readings + excluded.num_readings",
         list(refused.items()),
     )
+
+
+def _quiet_hours_fact(quiet_hours: QuietHours | None) -> dict[str, str] | None:
+    if quiet_hours is None:
+        return None
+    return {"span": quiet_hours.span(), "zone": quiet_hours.zone}
 
 
 def _known_language(language: str) -> str:

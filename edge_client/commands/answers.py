@@ -1,0 +1,60 @@
+"""How a command answers: one JSON object for machines, short lines for people."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+from ..config import SETTINGS, DeviceConfig, read_config
+
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Iterable, Mapping
+
+
+def answer(arguments: argparse.Namespace, data: Mapping[str, object], lines: Iterable[str]) -> None:
+    """Print the answer in the form that was asked for."""
+    if getattr(arguments, "json", False):
+        print(json.dumps(data, ensure_ascii=False))
+    else:
+        print("\n".join(lines))
+
+
+def table(rows: Iterable[tuple[str, str]]) -> list[str]:
+    """Set names and values in two columns."""
+    cells = list(rows)
+    width = max((len(name) for name, _ in cells), default=0) + 2
+    return [f"{name:<{width}}{value}".rstrip() for name, value in cells]
+
+
+def config_of(arguments: argparse.Namespace) -> DeviceConfig:
+    """Put the settings together from flags, environment and file."""
+    import os
+
+    flags = {
+        name: str(getattr(arguments, name))
+        for name in (*SETTINGS, "config")
+        if getattr(arguments, name, None) is not None
+    }
+    return read_config(flags, os.environ)
+
+
+def moment(text: str) -> datetime:
+    """Read an aware time from a flag; a date alone is its midnight, UTC.
+
+    Raises:
+        ValueError: it is no time, or has no zone.
+    """
+    at = datetime.fromisoformat(text)
+    if len(text) == len("2026-01-31"):
+        return at.replace(tzinfo=UTC)
+    if at.tzinfo is None:
+        raise ValueError(f"{text} has no time zone")
+    return at.astimezone(UTC)
+
+
+def now_of(arguments: argparse.Namespace) -> datetime:
+    """Return the moment that a command works at: `--now`, or the system's clock."""
+    given = getattr(arguments, "now", None)
+    return given if isinstance(given, datetime) else datetime.now(UTC)

@@ -1,0 +1,252 @@
+"""`init`, `record`, `export`, `erase`: the device's own store."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..errors import InputError, InputMissingError, ReadingRefusedError, UsageError
+from .answers import answer, config_of, moment, now_of
+
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Callable, Mapping
+
+    from models.telemetry import DeviceProfile
+
+    from ..telemetry_store import TelemetryStore
+
+PROFILE_TEXTS = {
+    "device_id": "stable identifier, never personal data",
+    "device_model": "product name",
+    "chemistry": "cell chemistry, such as NMC111",
+    "manufactured_at": "time or date of manufacture, ISO 8601",
+    "region": "coarse region",
+    "climate": "climate class",
+    "criticality": "what hangs on it: low, medium or high",
+}
+PROFILE_NUMBERS = {
+    "design_capacity_mah": "capacity when new, mAh",
+    "end_of_life_capacity_mah": "capacity at which it is replaced, mAh",
+}
+# Named here too, because models.telemetry loads numpy; a test holds the two together.
+MEASUREMENT_FLAGS = (
+    ("full_charge_capacity_mah", "mAh"),
+    ("charge_cycle_count", "full cycles since new"),
+    ("charge_duration_min", "minutes of the last charge"),
+    ("battery_temp_max_c", "degrees Celsius"),
+    ("battery_temp_avg_c", "degrees Celsius"),
+    ("unexpected_shutdown_count", "shutdowns since new"),
+    ("usage_hours", "hours in the interval"),
+    ("internal_resistance_mohm", "milliohm"),
+)
+EVERYTHING_REFUSED = 3
+OPTIONAL_IN_PROFILE = {"region", "climate", "criticality"}
+
+
+def add_parsers(add: Callable[..., argparse.ArgumentParser]) -> None:
+    """Add the commands of this module."""
+    init = add("init", run_init, "make the store of a new device")
+    init.add_argument("--profile", type=Path, metavar="FILE", help="profile as JSON or TOML")
+    for name, what in (PROFILE_TEXTS | PROFILE_NUMBERS).items():
+        kind = float if name in PROFILE_NUMBERS else str
+        init.add_argument("--" + name.replace("_", "-"), type=kind, metavar="X", help=what)
+    init.add_argument("--language", default="en", help="in which the owner reads: en or de")
+    init.add_argument("--quiet-hours", metavar="22-7", help="local hours without notices")
+    init.add_argument("--zone", help="the owner's time zone, such as Europe/Berlin")
+    init.add_argument(
+        "--retention-days", type=int, default=730, metavar="N", help="days that readings are kept"
+    )
+
+    record = add("record", run_record, "store one reading, or a file of them")
+    record.add_argument(
+        "file",
+        nargs="?",
+        metavar="FILE",
+        help="CSV or JSON lines; - reads one JSON object from standard input",
+    )
+    record.add_argument("--at", metavar="TIME", help="time of the reading; default now")
+    for name, unit in MEASUREMENT_FLAGS:
+        record.add_argument("--" + name.replace("_", "-"), metavar="X", help=unit)
+    record.add_argument("--now", type=moment, metavar="TIME", help="the device's time")
+
+    export = add("export", run_export, "write everything that the store holds, as JSON")
+    export.add_argument("--out", type=Path, metavar="FILE", help="default: standard output")
+
+    erase = add("erase", run_erase, "remove the store and the installed models from this device")
+    erase.add_argument("--yes", action="store_true", help="really do it")
+
+
+def run_init(arguments: argparse.Namespace) -> int:
+    """Make a store."""
+    from ..telemetry_store import TelemetryStore
+    from .owner import quiet_hours_of
+
+    fields = {} if arguments.profile is None else _read_profile(arguments.profile)
+    given = {name: getattr(arguments, name) for name in PROFILE_TEXTS | PROFILE_NUMBERS}
+    profile = _profile_of(fields | {name: v for name, v in given.items() if v is not None})
+    quiet = None
+    if arguments.quiet_hours is not None:
+        quiet = quiet_hours_of(arguments.quiet_hours, arguments.zone, now=now_of(arguments))
+    config = config_of(arguments)
+    with TelemetryStore.create(
+        config.store,
+        profile=profile,
+        language=arguments.language,
+        quiet_hours=quiet,
+        retention_days=arguments.retention_days,
+    ):
+        pass
+    answer(
+        arguments,
+        {"store": str(config.store), "device_id": profile.device_id},
+        [
+            f"made the store of {profile.device_id}: {config.store}",
+            "nothing leaves this device until its owner agrees: fedcell-device consent",
+        ],
+    )
+    return 0
+
+
+def _read_profile(path: Path) -> dict[str, object]:
+    from ..sensors import json_object
+
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise InputMissingError(path, "there is no such file", "check --profile") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(path, f"cannot be read: {error}", "give JSON or TOML") from error
+    if path.suffix.lower() != ".toml":
+        return dict(json_object(text, where=str(path)))
+    import tomllib
+
+    try:
+        return tomllib.loads(text)
+    except ValueError as error:
+        raise InputError(path, f"is no TOML: {error}", "correct the file") from error
+
+
+def _profile_of(fields: Mapping[str, object]) -> DeviceProfile:
+    from models.telemetry import DeviceProfile
+    from models.wire.topics import checked_device_id
+
+    names = PROFILE_TEXTS | PROFILE_NUMBERS
+    unknown = ", ".join(sorted(set(fields) - names.keys()))
+    if unknown:
+        raise InputError("profile", f"unknown field {unknown}", f"known are {', '.join(names)}")
+    missing = sorted(names.keys() - fields.keys() - OPTIONAL_IN_PROFILE)
+    if missing:
+        flags = " ".join("--" + name.replace("_", "-") for name in missing)
+        raise UsageError("profile", "is not complete", f"also give {flags}")
+    values: dict[str, Any] = {name: str(value) for name, value in fields.items()}
+    try:
+        for name in PROFILE_NUMBERS:
+            values[name] = float(values[name])
+        values["manufactured_at"] = moment(values["manufactured_at"])
+        values["device_id"] = checked_device_id(values["device_id"])
+        return DeviceProfile(**values)
+    except ValueError as error:
+        raise InputError("profile", str(error), "correct the value") from error
+
+
+def run_record(arguments: argparse.Namespace) -> int:
+    """Store one reading, or a file of them."""
+    flags = {
+        name: value
+        for name, _ in MEASUREMENT_FLAGS
+        if (value := getattr(arguments, name)) is not None
+    }
+    if arguments.file is not None and (flags or arguments.at):
+        raise UsageError("record", "got a file and a reading", "give one of them")
+    if arguments.file is None and not flags:
+        raise UsageError(
+            "record", "got no reading", "give a file, - or flags such as --usage-hours"
+        )
+    from ..telemetry_store import TelemetryStore
+
+    with TelemetryStore(config_of(arguments).store) as store:
+        if arguments.file not in {None, "-"}:
+            return _record_file(arguments, store)
+        return _record_one(arguments, store, flags)
+
+
+def _record_one(
+    arguments: argparse.Namespace, store: TelemetryStore, flags: Mapping[str, str]
+) -> int:
+    from ..sensors import json_object, reading_of
+
+    fields: Mapping[str, object]
+    if arguments.file == "-":
+        where = "standard input"
+        fields = json_object(sys.stdin.read(), where=where)
+    else:
+        where = "record"
+        fields = {"at": arguments.at or now_of(arguments).isoformat(), **flags}
+    reading = reading_of(fields, where=where, device_id=store.profile.device_id)
+    if isinstance(reading, ReadingRefusedError):
+        store.count_refusal(reading.reason)
+        raise reading
+    store.record(reading, now=now_of(arguments))
+    kept = store.num_readings()
+    answer(
+        arguments,
+        {"stored": 1, "refused": {}, "readings": kept},
+        [f"stored the reading of {reading.at.isoformat()} ({kept} readings)"],
+    )
+    return 0
+
+
+def _record_file(arguments: argparse.Namespace, store: TelemetryStore) -> int:
+    from ..sensors import readings_in
+
+    readings = readings_in(Path(arguments.file), device_id=store.profile.device_id)
+    done = store.record_many(readings, now=now_of(arguments))
+    kept = store.num_readings()
+    answer(
+        arguments,
+        {"stored": done.num_kept, "refused": dict(done.refused), "readings": kept},
+        [
+            f"stored {done.num_kept} readings ({kept} in all)",
+            *(f"refused {count}: {reason}" for reason, count in sorted(done.refused.items())),
+        ],
+    )
+    return EVERYTHING_REFUSED if done.refused and not done.num_kept else 0
+
+
+def run_export(arguments: argparse.Namespace) -> int:
+    """Write out everything that the store holds."""
+    import json
+
+    from ..telemetry_store import TelemetryStore
+
+    with TelemetryStore(config_of(arguments).store) as store:
+        text = json.dumps(store.export(), ensure_ascii=False, indent=1)
+    if arguments.out is None:
+        print(text)
+        return 0
+    aside = arguments.out.with_name(arguments.out.name + ".new")
+    aside.write_text(text + "\n", encoding="utf-8")
+    aside.replace(arguments.out)
+    answer(arguments, {"out": str(arguments.out)}, [f"wrote {arguments.out}"])
+    return 0
+
+
+def run_erase(arguments: argparse.Namespace) -> int:
+    """Remove the store and the installed models."""
+    from ..telemetry_store import TelemetryStore
+
+    path = config_of(arguments).store
+    if not arguments.yes:
+        raise UsageError(path, "erasing cannot be undone", "say so with --yes")
+    removed = TelemetryStore.erase(path)
+    answer(
+        arguments,
+        {"removed": [str(file) for file in removed]},
+        [
+            *(f"removed {file}" for file in removed),
+            "what the server has received before is not touched by this",
+        ],
+    )
+    return 0

@@ -1,0 +1,166 @@
+"""`consent`, `owner`, `outbox`: what the owner agreed to, wishes, and what would leave."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ..errors import UsageError
+from .answers import answer, config_of, moment, now_of, table
+
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Callable
+    from datetime import datetime
+
+    from ..quiet_hours import QuietHours
+
+PURPOSES = ("training", "summaries", "notices")
+
+
+def add_parsers(add: Callable[..., argparse.ArgumentParser]) -> None:
+    """Add the commands of this module."""
+    consent = add("consent", run_consent, "show, grant or withdraw the owner's consent")
+    consent.add_argument(
+        "act",
+        nargs="?",
+        choices=("show", "grant", "withdraw"),
+        default="show",
+        help="default: show",
+    )
+    consent.add_argument(
+        "purpose",
+        nargs="*",
+        metavar="PURPOSE",
+        help=f"{', '.join(PURPOSES)}, or all",
+    )
+    consent.add_argument("--now", type=moment, metavar="TIME", help="the device's time")
+
+    owner = add("owner", run_owner, "show or set the owner's language and quiet hours")
+    owner.add_argument("--language", help="in which the owner reads: en or de")
+    owner.add_argument("--quiet-hours", metavar="22-7", help="local hours without notices, or none")
+    owner.add_argument("--zone", help="the owner's time zone, such as Europe/Berlin")
+    owner.add_argument("--now", type=moment, metavar="TIME", help="the device's time")
+
+    outbox = add("outbox", run_outbox, "show what would leave this device, field by field")
+    outbox.add_argument("--now", type=moment, metavar="TIME", help="the device's time")
+
+
+def quiet_hours_of(span: str, zone: str | None, *, now: datetime) -> QuietHours:
+    """Read quiet hours from flags.
+
+    Raises:
+        UsageError: they are none, or this machine does not know the zone: every notice would wait.
+    """
+    from ..quiet_hours import QuietHours
+
+    try:
+        quiet = QuietHours.parse(span, zone or "")
+    except ValueError as error:
+        raise UsageError("--quiet-hours", str(error), "correct the value") from error
+    if quiet.local(now) is None:
+        remedy = "give one such as Europe/Berlin (Debian: apt-get install tzdata)"
+        raise UsageError("--zone", f"unknown time zone {zone!r}", remedy)
+    return quiet
+
+
+def run_consent(arguments: argparse.Namespace) -> int:
+    """Show or change the owner's word."""
+    from ..mailbox import Purpose
+    from ..telemetry_store import TelemetryStore
+
+    names = PURPOSES if arguments.purpose == ["all"] else tuple(arguments.purpose)
+    unknown = ", ".join(name for name in names if name not in PURPOSES)
+    if unknown:
+        raise UsageError("consent", f"unknown purpose {unknown}", f"known: {', '.join(PURPOSES)}")
+    if arguments.act != "show" and not names:
+        raise UsageError("consent", f"{arguments.act} what?", f"name {', '.join(PURPOSES)} or all")
+    with TelemetryStore(config_of(arguments).store) as store:
+        if arguments.act != "show":
+            for name in names:
+                store.set_consent(
+                    Purpose(name), granted=arguments.act == "grant", now=now_of(arguments)
+                )
+        consents = store.consents()
+    answer(
+        arguments,
+        {
+            purpose.value: {
+                "granted": said.granted,
+                "changed_at": None if said.changed_at is None else said.changed_at.isoformat(),
+            }
+            for purpose, said in consents.items()
+        },
+        table(
+            (
+                purpose.value,
+                ("granted" if said.granted else "not granted")
+                + (f", {said.changed_at:%Y-%m-%d %H:%M} UTC" if said.changed_at else ""),
+            )
+            for purpose, said in consents.items()
+        ),
+    )
+    return 0
+
+
+def run_owner(arguments: argparse.Namespace) -> int:
+    """Show or change the owner's wishes."""
+    from ..telemetry_store import TelemetryStore
+
+    with TelemetryStore(config_of(arguments).store) as store:
+        if arguments.quiet_hours == "none":
+            store.set_quiet_hours(None)
+        elif arguments.quiet_hours is not None:
+            store.set_quiet_hours(
+                quiet_hours_of(arguments.quiet_hours, arguments.zone, now=now_of(arguments))
+            )
+        elif arguments.zone is not None:
+            raise UsageError("--zone", "belongs to quiet hours", "also give --quiet-hours")
+        if arguments.language is not None:
+            store.set_language(arguments.language)
+        language, quiet = store.language, store.quiet_hours
+    answer(
+        arguments,
+        {
+            "language": language,
+            "quiet_hours": None if quiet is None else quiet.span(),
+            "zone": None if quiet is None else quiet.zone,
+        },
+        table(
+            [
+                ("language", language),
+                ("quiet hours", "none" if quiet is None else f"{quiet.span()} {quiet.zone}"),
+            ]
+        ),
+    )
+    return 0
+
+
+def run_outbox(arguments: argparse.Namespace) -> int:
+    """Show what waits for the broker, and what the next summary would say."""
+    from dataclasses import asdict
+
+    from ..client import EdgeClient
+    from ..summaries import leaving_fields
+
+    now = now_of(arguments)
+    with EdgeClient.of_config(config_of(arguments)) as client:
+        client.predict(now, explain=False)
+        summary = client.preview_summary(now)
+        waiting = client.store.outbox()
+    fields = () if summary is None else leaving_fields(summary)
+    data = {
+        "waiting": [
+            {"purpose": item.purpose.value, "topic": item.topic, "payload": item.text()}
+            for item in waiting
+        ],
+        "next_summary": [asdict(field) for field in fields],
+    }
+    lines = [f"waiting for the broker: {len(waiting)}"]
+    lines += [f"  {item.topic}  {item.text()}" for item in waiting]
+    if fields:
+        lines += ["the next summary would say:"]
+        lines += table((f"  {field.name}", f"{field.value}  ({field.what})") for field in fields)
+    else:
+        lines += ["no summary would leave: no consent to summaries, or no prediction"]
+    answer(arguments, data, lines)
+    return 0

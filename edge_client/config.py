@@ -1,0 +1,128 @@
+"""The settings of one device process: defaults, then a TOML file, the environment, the flags."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from .errors import InputError, InputMissingError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+ENVIRONMENT_PREFIX = "FEDCELL_DEVICE_"
+CONFIG_FILE = "config"
+DEFAULT_BROKER_PORT = 1883
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeviceConfig:
+    """What a device process is told; every field is a flag, a TOML key and an environment variable.
+
+    Attributes:
+        store: the device's SQLite file.
+        bundle: which model runs: `installed` (else the default one), `default`, or a path.
+        trusted_keys: JSON file of the public keys (hex Ed25519, by key id) that sign bundles.
+        broker: MQTT broker, `host:port`.
+        server_key: JSON file of the public keys (hex Ed25519, by key id) that sign notices.
+    """
+
+    store: Path = field(metadata={"what": "the device's SQLite file"})
+    bundle: str = field(
+        default="installed",
+        metadata={"what": "model: installed (else default), default, or the path of a bundle"},
+    )
+    trusted_keys: Path | None = field(
+        default=None, metadata={"what": "JSON file of public keys that sign bundles"}
+    )
+    broker: str = field(
+        default=f"127.0.0.1:{DEFAULT_BROKER_PORT}",
+        metadata={"what": "MQTT broker, host:port"},
+    )
+    server_key: Path | None = field(
+        default=None, metadata={"what": "JSON file of public keys that sign notices"}
+    )
+
+    def broker_address(self) -> tuple[str, int]:
+        """Return host and port of the broker.
+
+        Raises:
+            InputError: the setting is no address.
+        """
+        host, colon, port = self.broker.rpartition(":")
+        if not colon or host.endswith(":") or self.broker.endswith("]"):
+            host, port = self.broker, str(DEFAULT_BROKER_PORT)
+        host = host.removeprefix("[").removesuffix("]")
+        if not host or not port.isascii() or not port.isdigit() or not 0 < int(port) < 65_536:
+            raise InputError("broker", f"is no address: {self.broker!r}", "give host:port")
+        return host, int(port)
+
+
+SETTINGS = tuple(entry.name for entry in fields(DeviceConfig))
+"""The names of all settings."""
+
+_PATHS = frozenset({"store", "trusted_keys", "server_key"})
+
+
+def what_is(setting: str) -> str:
+    """Say what a setting is for, in a few words."""
+    return next(
+        str(entry.metadata["what"]) for entry in fields(DeviceConfig) if entry.name == setting
+    )
+
+
+def read_config(flags: Mapping[str, str], environment: Mapping[str, str]) -> DeviceConfig:
+    """Put the settings together.
+
+    Args:
+        flags: what the command line said, by setting; `config` names the TOML file.
+        environment: of the process: `FEDCELL_DEVICE_STORE` and so on.
+
+    Raises:
+        InputMissingError: the TOML file is not there.
+        InputError: it cannot be read, or holds a key that is no setting.
+    """
+    said = {
+        name: environment[ENVIRONMENT_PREFIX + name.upper()]
+        for name in (*SETTINGS, CONFIG_FILE)
+        if environment.get(ENVIRONMENT_PREFIX + name.upper())
+    }
+    said |= flags
+    file = said.pop(CONFIG_FILE, None)
+    texts = ({} if file is None else _read_toml(Path(file))) | said
+    values: dict[str, object] = {
+        name: Path(text) if name in _PATHS else text
+        for name, text in texts.items()
+        if name in SETTINGS
+    }
+    return DeviceConfig(**({"store": _default_store(environment)} | values))  # type: ignore[arg-type]
+
+
+def _default_store(environment: Mapping[str, str]) -> Path:
+    state = environment.get("XDG_STATE_HOME")
+    base = Path(state) if state else Path(environment.get("HOME", ".")) / ".local" / "state"
+    return base / "fedcell" / "device.db"
+
+
+def _read_toml(path: Path) -> dict[str, str]:
+    import tomllib
+
+    try:
+        with path.open("rb") as file:
+            content = tomllib.load(file)
+    except FileNotFoundError:
+        raise InputMissingError(path, "there is no such file", "check --config") from None
+    except OSError as error:
+        raise InputError(path, f"cannot be read: {error.strerror}", "check --config") from error
+    except ValueError as error:
+        raise InputError(path, f"is no TOML: {error}", "correct the file") from error
+    for name, value in content.items():
+        if name not in SETTINGS:
+            raise InputError(path, f"unknown setting {name}", f"known are {', '.join(SETTINGS)}")
+        if not isinstance(value, str):
+            raise InputError(path, f"{name} is no text: {value!r}", "put it into quotes")
+    return {
+        name: str(path.parent / value) if name in _PATHS else value
+        for name, value in content.items()
+    }
