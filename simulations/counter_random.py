@@ -49,6 +49,7 @@ class Channel(IntEnum):
     DAILY_USAGE = 15
     WEATHER = 16
     FAILURE_MOMENT = 17
+    ANSWER = 18
     GAUGE_BIAS = 20
     GAUGE_RELEARN = 21
     CAPACITY_NOISE = 22

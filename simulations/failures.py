@@ -36,9 +36,9 @@ CAPACITY_FADE, RESISTANCE_GROWTH, SWELLING, CHARGER_FAULT, SUDDEN_DEATH = range(
 _MOST_ABRUPT_FIRST = (SUDDEN_DEATH, CHARGER_FAULT, SWELLING, RESISTANCE_GROWTH, CAPACITY_FADE)
 NO_CAUSE = -1
 
-_COLD_GAIN_PER_C = 0.012
-_SHUTDOWN_WIDTH = 0.13
-_SHUTDOWNS_AT_LIMIT_A_DAY = 0.45
+_COLD_GAIN_PER_C = 0.008
+_SHUTDOWN_WIDTH = 0.12
+_SHUTDOWNS_AT_LIMIT_A_DAY = 0.40
 _STRAY_SHUTDOWNS_A_DAY = 0.002
 _MOST_SHUTDOWNS_A_DAY = 3.0
 
@@ -156,9 +156,9 @@ def shutdowns_a_day(
 ) -> Floats:
     """Return the expected unexpected shutdowns a day.
 
-    The resistance that the load sees grows by 1.2 % for each degree below 25, and shutdowns
-    e-fold with every 0.13 of it; at the limit, 25 degrees Celsius and mean load there are 0.45 a
-    day (about 9 in the 21 days that the label's rule looks at). All chosen.
+    The resistance that the load sees grows by 0.8 % for each degree below 25, and shutdowns
+    e-fold with every 0.12 of it; at the limit, 25 degrees Celsius and mean load there are 0.40 a
+    day (about 8 in the 21 days that the label's rule looks at). All chosen.
 
     Args:
         resistance: ratio to new, any shape.

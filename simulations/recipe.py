@@ -27,6 +27,8 @@ _SHARES = (
     "resistance_prone_share",
     "gradual_share",
     "replacement_share",
+    "answer_share",
+    "cause_known_share",
     "lost_reading_share",
     "missing_value_share",
     "duplicate_share",
@@ -102,6 +104,9 @@ class FleetRecipe:
         replacement_delay_days: median days from failure to the new pack.
         silent_shares: share of failures after which the device never sends again and never comes
             back, in the order of `CAUSES`. Such a device can never train on its own failure.
+        answer_share: owners who say, when asked, that the battery failed; a silent device's owner
+            is never asked.
+        cause_known_share: share of these answers that name the cause rightly; the rest cannot tell.
         gauge_bias_scale: factor on the gauge's bias, whose spread is 1.5-3 % by device model.
         gauge_noise: read noise of the capacity, fraction.
         gauge_step: quantisation of the capacity against design, fraction (gauges show integer
@@ -162,6 +167,9 @@ class FleetRecipe:
     replacement_share: float = 0.75
     replacement_delay_days: float = 21.0
     silent_shares: tuple[float, ...] = (0.03, 0.10, 0.20, 0.40, 0.85)
+
+    answer_share: float = 0.5
+    cause_known_share: float = 0.7
 
     gauge_bias_scale: float = 1.0
     gauge_noise: float = 0.01

@@ -88,7 +88,7 @@ def test_shutdowns_grow_with_resistance_cold_and_load():
         )[0]
 
     assert expected(1.2, 25.0) < 0.003
-    assert expected(2.1, 25.0) == pytest.approx(0.452)
+    assert expected(2.1, 25.0) == pytest.approx(0.402)
     assert expected(1.9, 0.0) > 2 * expected(1.9, 25.0)
     assert expected(2.0, 25.0, load=2.0) > 1.9 * expected(2.0, 25.0)
     assert expected(9.0, -20.0) < 3.1

@@ -114,11 +114,12 @@ def test_failed_device_comes_back_with_a_new_pack(worn):
 
 
 def test_devices_are_retired_at_the_stated_rate():
-    lives = live(3000, 365, recipe=replace(QUIET, retired_a_year=0.12))
+    lives = live(2000, 183, recipe=replace(QUIET, retired_a_year=0.12))
     retired = np.isfinite(lives.truth.retired_at_s)
 
-    # Five standard errors of a share of 0.12 among 3,000.
-    assert retired.mean() == pytest.approx(0.12, abs=5 * np.sqrt(0.12 * 0.88 / 3000))
+    half_a_year = 1 - 0.88**0.5
+    # Five standard errors of a share of 0.062 among 2,000.
+    assert retired.mean() == pytest.approx(half_a_year, abs=5 * np.sqrt(0.062 * 0.938 / 2000))
     first = lives.truth.first_packs
     ended = first.ending == RETIRED
     assert (first.ended_at_s[ended] == lives.truth.retired_at_s[ended]).all()

@@ -165,12 +165,12 @@ def test_tidy_telemetry_has_every_reading_in_time_order():
 
 
 def test_lost_readings_outages_and_duplicates_come_at_their_rates():
-    everything = len(readings_of(TIDY, count=200))
-    lossy = len(readings_of(replace(TIDY, lost_reading_share=0.1), count=200))
-    twice = len(readings_of(replace(TIDY, duplicate_share=0.1), count=200))
+    everything = len(readings_of(TIDY, count=100))
+    lossy = len(readings_of(replace(TIDY, lost_reading_share=0.1), count=100))
+    twice = len(readings_of(replace(TIDY, duplicate_share=0.1), count=100))
     # One burst in 20 days, 2 days long, blanks about one day in eleven.
     bursts = replace(TIDY, outage_interval_days=20.0, outage_mean_days=2.0)
-    with_bursts = len(readings_of(bursts, count=200))
+    with_bursts = len(readings_of(bursts, count=100))
 
     assert lossy / everything == pytest.approx(0.9, abs=0.01)
     assert twice / everything == pytest.approx(1.1, abs=0.01)
