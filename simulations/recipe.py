@@ -42,7 +42,7 @@ class FleetRecipe:
     With the defaults the 30-day prevalence (share of device-days at risk with a true failure within
     the next 30 days) is 1.6 % over 365 days and 2.2 % over 730 (4,000 devices, seeds 1 and 2).
     The failures are: capacity_fade 42 and 52 %, resistance_growth 19 and 17 %, swelling 10 and
-    12 %, charger_fault 15 and 10 %, sudden_death 14 and 9 %; 23 and 19 % of the failed devices are
+    12 %, charger_fault 15 and 10 %, sudden_death 14 and 9 %; 23 and 18 % of the failed devices are
     silent for ever. Before their end of life, capacity-fade packs lose 0.17-0.90 % (0.13-0.82 %) of
     their health margin a day (10th to 90th percentile, median 0.48 and 0.40 %) at 0.9 full cycles
     a day; cycled cells lose 0.07-1.1 % a full cycle (medians 0.11, 0.16 and 0.89 % in the sets
