@@ -8,21 +8,22 @@ seconds, forget subscriptions when the broker lost the session, and send what no
 from __future__ import annotations
 
 import logging
+import re
 import socket
 import threading
 import time
 from dataclasses import dataclass, field
-from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Self
 
 import paho.mqtt.client as mqtt
-from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
+from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode, MQTTProtocolVersion
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 from paho.mqtt.subscribeoptions import SubscribeOptions
 
 from .codec import MAX_PAYLOAD_BYTES
 from .errors import DeliverAgainError, LinkError, MessageTooLargeError
+from .link_settings import LinkCounters, LinkSettings, MqttVersion, Will
 from .topics import QOS
 
 if TYPE_CHECKING:
@@ -33,110 +34,72 @@ if TYPE_CHECKING:
 
     Handler = Callable[[str, bytes], None]
 
+__all__ = ["Delivery", "Link", "LinkCounters", "LinkSettings", "MqttVersion", "Will"]
+
 logger = logging.getLogger(__name__)
 
 IN_FLIGHT_WINDOW = 20
 """Messages on their way at once; 500 was 2.6 times slower than 20."""
 WAITING_MESSAGES = 2_000
 """Messages that may wait in memory for the window; more are refused, the caller keeps them."""
-SECONDS_PER_DAY = 86_400
 _POLL_S = 1.0
+_HEADER_ROOM_BYTES = 1024
 
 
-class MqttVersion(StrEnum):
-    """Which protocol to speak; `auto` tries 5 and falls back to 3.1.1."""
-
-    AUTO = "auto"
-    V5 = "5"
-    V311 = "3.1.1"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Will:
-    """What the broker says, retained, once this side is gone without a word."""
-
-    topic: str
-    payload: bytes
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LinkSettings:
-    """How to reach a broker.
-
-    Attributes:
-        host: name or address.
-        port: TCP port.
-        client_id: names the session; two links with one id push each other out.
-        will: last will, None for none.
-        session_expiry_s: how long the broker keeps the session and its queue, seconds (MQTT 5).
-        keep_alive_s: longest silence before a ping, seconds; small devices like 15 minutes.
-        connect_timeout_s: how long one attempt may take, seconds.
-        first_wait_s: upper bound of the first random wait before a new attempt, seconds.
-        longest_wait_s: upper bound to which it doubles, seconds; 15 minutes spread a fleet.
-        version: protocol to speak.
-    """
-
-    host: str
-    port: int
-    client_id: str
-    will: Will | None = None
-    session_expiry_s: int = 14 * SECONDS_PER_DAY
-    keep_alive_s: int = 900
-    connect_timeout_s: float = 10.0
-    first_wait_s: float = 1.0
-    longest_wait_s: float = 900.0
-    version: MqttVersion = MqttVersion.AUTO
-
-
-@dataclass(slots=True)
-class LinkCounters:
-    """What happened on a link since it was made.
-
-    Attributes:
-        received: messages handed to a handler.
-        handler_errors: handlers that raised; the message was acknowledged and is gone.
-        left_unacknowledged: messages that a handler could not keep; the broker brings them again.
-        unrouted: messages that no handler wanted.
-        published: messages handed to the broker's queue.
-        confirmed: messages the broker acknowledged; that is not durability.
-        refused: messages or subscriptions the broker refused.
-        losses: connections lost.
-        bytes_out: payload and topic bytes handed over.
-        bytes_in: payload and topic bytes received.
-    """
-
-    received: int = 0
-    handler_errors: int = 0
-    left_unacknowledged: int = 0
-    unrouted: int = 0
-    published: int = 0
-    confirmed: int = 0
-    refused: int = 0
-    losses: int = 0
-    bytes_out: int = 0
-    bytes_in: int = 0
-
-
-@dataclass(frozen=True, slots=True)
 class Delivery:
-    """One message on its way to the broker."""
+    """One message on its way to the broker; its confirmation is no proof that anybody has it."""
 
-    _info: mqtt.MQTTMessageInfo
+    def __init__(self) -> None:
+        self._answered = threading.Event()
+        self._refused = False
 
     @property
     def confirmed(self) -> bool:
-        """Whether the broker acknowledged it. The receiver may still never see it."""
-        return self._info.is_published()
+        """Whether the broker acknowledged it."""
+        return self._answered.is_set() and not self._refused
 
     def wait(self, timeout_s: float) -> bool:
         """Wait until the broker acknowledged it; never call this from a handler."""
-        self._info.wait_for_publish(timeout_s)
-        return self._info.is_published()
+        self._answered.wait(timeout_s)
+        return self.confirmed
+
+    def _answer(self, *, refused: bool) -> None:
+        self._refused = refused
+        self._answered.set()
+
+
+class _Unconfirmed:
+    """Messages without an answer by packet id; the answer may come before its message is known."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._waiting: dict[int, Delivery] = {}
+        self._early: dict[int, bool] = {}
+
+    def __len__(self) -> int:
+        return len(self._waiting)
+
+    def expect(self, packet_id: int) -> Delivery:
+        delivery = Delivery()
+        with self._lock:
+            if packet_id in self._early:
+                delivery._answer(refused=self._early.pop(packet_id))  # noqa: SLF001 - one module
+            else:
+                self._waiting[packet_id] = delivery
+        return delivery
+
+    def answer(self, packet_id: int, *, refused: bool) -> None:
+        with self._lock:
+            delivery = self._waiting.pop(packet_id, None)
+            if delivery is None:
+                self._early[packet_id] = refused
+            else:
+                delivery._answer(refused=refused)  # noqa: SLF001 - one module
 
 
 @dataclass(slots=True)
 class _Attempt:
-    """The state of the connection as the network thread and `connect` see it."""
+    """One attempt to connect; answered once the broker took the subscriptions, or refused."""
 
     answered: threading.Event = field(default_factory=threading.Event)
     refusal: str | None = None
@@ -162,12 +125,15 @@ class Link:
         self.settings = settings
         self.counters = LinkCounters()
         self._jitter = jitter
-        self._handlers: dict[str, Handler] = {}
+        self._filters: list[str] = []
+        self._routes: list[tuple[re.Pattern[str], Handler]] = []
         self._on_connected: list[Callable[[bool], None]] = []
         self._attempt = _Attempt()
         self._online = threading.Event()
         self._closing = threading.Event()
+        self._unconfirmed = _Unconfirmed()
         self._hold = False
+        self._held_before = False
         self._subscribed_once = False
         self._loss_logged = False
         self._waits = 0
@@ -199,7 +165,8 @@ class Link:
         """
         if self._client is not None:
             raise ValueError(f"subscribe before connecting, got {topic_filter!r} afterwards")
-        self._handlers[topic_filter] = handler
+        self._filters.append(topic_filter)
+        self._routes.append((_pattern_of(topic_filter), handler))
 
     def on_connected(self, hook: Callable[[bool], None]) -> None:
         """Have `hook(session_present)` called in the link's thread after every connection."""
@@ -218,7 +185,7 @@ class Link:
             logger.info("broker speaks no MQTT 5, falling back to 3.1.1")
             accepted = self._first_connection(mqtt.MQTTv311)
         if not accepted:
-            what = self._attempt.refusal or "it closed the connection without an answer"
+            what = self._attempt.refusal or "it does not answer as an MQTT broker"
             self._client = None
             raise self._error(what, "check that an MQTT broker listens there and lets this one in")
         self._thread = threading.Thread(target=self._run, name="fedcell-link", daemon=True)
@@ -247,21 +214,19 @@ class Link:
         """
         if len(payload) > MAX_PAYLOAD_BYTES:
             raise MessageTooLargeError(size=len(payload), limit=MAX_PAYLOAD_BYTES)
-        if self._client is None:
+        if self._client is None or self._closing.is_set():
             raise self._error("the link is not connected", "call connect() first")
         properties = None
-        if self._client.protocol == mqtt.MQTTv5:
+        if expires_in_s is not None and self._client.protocol == mqtt.MQTTv5:
             properties = Properties(PacketTypes.PUBLISH)  # type: ignore[no-untyped-call]  # paho
-            properties.ContentType = "application/json"
-            if expires_in_s is not None:
-                properties.MessageExpiryInterval = max(1, expires_in_s)
+            properties.MessageExpiryInterval = max(1, expires_in_s)
         info = self._client.publish(topic, payload, qos=QOS, retain=retain, properties=properties)
         if info.rc not in {mqtt.MQTT_ERR_SUCCESS, mqtt.MQTT_ERR_NO_CONN}:
             what = f"{WAITING_MESSAGES} messages wait for it already"
             raise self._error(what, "keep the message and publish it later")
         self.counters.published += 1
         self.counters.bytes_out += len(topic) + len(payload)
-        return Delivery(info)
+        return self._unconfirmed.expect(info.mid)
 
     def close(self, *, drain_s: float = 2.0) -> None:
         """Send what waits, for at most `drain_s` seconds, and leave; the session stays."""
@@ -269,7 +234,7 @@ class Link:
         if client is None or thread is None:
             return
         deadline = time.monotonic() + drain_s
-        while self.is_connected and client.want_write() and time.monotonic() < deadline:
+        while self.is_connected and len(self._unconfirmed) and time.monotonic() < deadline:
             time.sleep(0.01)
         self._closing.set()
         client.disconnect()
@@ -296,6 +261,7 @@ class Link:
             properties = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]  # paho
             properties.SessionExpiryInterval = settings.session_expiry_s
             properties.ReceiveMaximum = IN_FLIGHT_WINDOW
+            properties.MaximumPacketSize = MAX_PAYLOAD_BYTES + _HEADER_ROOM_BYTES
             options = {"clean_start": False, "properties": properties}
         try:
             client.connect(settings.host, settings.port, settings.keep_alive_s, **options)
@@ -305,13 +271,12 @@ class Link:
             raise self._error(_reason(error), remedy) from None
         deadline = time.monotonic() + settings.connect_timeout_s
         while not self._attempt.answered.is_set() and time.monotonic() < deadline:
-            if client.loop(timeout=0.1) != mqtt.MQTT_ERR_SUCCESS:
+            if self._loop(client, 0.1) != mqtt.MQTT_ERR_SUCCESS:
+                # Brokers that know no MQTT 5 may hang up instead of saying so.
+                self._attempt.unsupported_version |= not self._attempt.answered.is_set()
                 break
         if self._online.is_set():
             return True
-        if not self._attempt.answered.is_set():
-            # Brokers that know no MQTT 5 may hang up instead of saying so.
-            self._attempt.unsupported_version = True
         client.disconnect()
         return False
 
@@ -353,19 +318,20 @@ class Link:
             self._attempt.unsupported_version = str(reason) == "Unsupported protocol version"
             self._attempt.answered.set()
             return
-        if self._handlers and not (self._subscribed_once and flags.session_present):
-            subscriptions = [(name, SubscribeOptions(qos=QOS)) for name in self._handlers]
+        if self._filters and not (self._subscribed_once and flags.session_present):
             if client.protocol == mqtt.MQTTv5:
-                client.subscribe(subscriptions)
+                client.subscribe([(name, SubscribeOptions(qos=QOS)) for name in self._filters])
             else:
-                client.subscribe([(name, QOS) for name in self._handlers])
+                client.subscribe([(name, QOS) for name in self._filters])
             self._subscribed_once = True
+        else:
+            self._attempt.answered.set()
         if self._loss_logged:
             logger.info("MQTT connection is back")
         self._loss_logged = False
-        self._waits = 0
+        if not self._held_before:
+            self._waits = 0
         self._online.set()
-        self._attempt.answered.set()
         for hook in self._on_connected:
             try:
                 hook(flags.session_present)
@@ -396,17 +362,27 @@ class Link:
         if client is None:
             return
         while not self._closing.is_set():
-            code = client.loop(timeout=_POLL_S)
+            code = self._loop(client, _POLL_S)
             if self._hold:
                 # Only a new connection makes the broker bring a message again.
                 client.disconnect()
-                client.loop(timeout=0.0)
+                self._loop(client, 0.0)
                 code = mqtt.MQTT_ERR_CONN_LOST
             if code != mqtt.MQTT_ERR_SUCCESS and not self._closing.is_set():
                 self._connect_again(client)
-        client.loop(timeout=0.0)
+        self._loop(client, 0.0)
+
+    def _loop(self, client: mqtt.Client, timeout_s: float) -> MQTTErrorCode:
+        try:
+            return client.loop(timeout=timeout_s)
+        except Exception:
+            # What a broker sends must not end the thread; a new connection starts afresh.
+            self.counters.protocol_errors += 1
+            logger.exception("the broker sent what paho cannot read")
+            return mqtt.MQTT_ERR_PROTOCOL
 
     def _connect_again(self, client: mqtt.Client) -> None:
+        self._online.clear()
         while not self._closing.wait(self._next_wait_s()):
             self._hold = False
             self._attempt = _Attempt()
@@ -416,7 +392,7 @@ class Link:
                 continue
             deadline = time.monotonic() + self.settings.connect_timeout_s
             while not self._attempt.answered.is_set() and time.monotonic() < deadline:
-                if client.loop(timeout=0.1) != mqtt.MQTT_ERR_SUCCESS:
+                if self._loop(client, 0.1) != mqtt.MQTT_ERR_SUCCESS:
                     break
             if self._online.is_set():
                 return
@@ -430,7 +406,10 @@ class Link:
     def _received(self, client: mqtt.Client, _userdata: Any, message: mqtt.MQTTMessage) -> None:
         if self._hold:
             return
-        topic = message.topic
+        try:
+            topic = message.topic
+        except UnicodeDecodeError:
+            topic = ""
         self.counters.bytes_in += len(topic) + len(message.payload)
         handler = self._handler_of(topic)
         if handler is None:
@@ -440,7 +419,7 @@ class Link:
                 handler(topic, bytes(message.payload))
             except DeliverAgainError as error:
                 self.counters.left_unacknowledged += 1
-                self._hold = True
+                self._hold = self._held_before = True
                 logger.warning("a message stays with the broker: %s", error)
                 return
             except Exception:
@@ -448,11 +427,12 @@ class Link:
                 logger.exception("a handler failed; its message is gone")
             else:
                 self.counters.received += 1
+                self._held_before = False
         client.ack(message.mid, message.qos)
 
     def _handler_of(self, topic: str) -> Handler | None:
-        for topic_filter, handler in self._handlers.items():
-            if mqtt.topic_matches_sub(topic_filter, topic):
+        for pattern, handler in self._routes:
+            if pattern.fullmatch(topic):
                 return handler
         return None
 
@@ -464,6 +444,7 @@ class Link:
         reasons: list[ReasonCode],
         _properties: Properties | None,
     ) -> None:
+        self._attempt.answered.set()
         refused = sum(reason.is_failure for reason in reasons)
         if refused:
             self.counters.refused += refused
@@ -473,7 +454,7 @@ class Link:
         self,
         _client: mqtt.Client,
         _userdata: Any,
-        _mid: int,
+        packet_id: int,
         reason: ReasonCode,
         _properties: Properties,
     ) -> None:
@@ -482,9 +463,15 @@ class Link:
             logger.error("the broker refused a message: %s", reason)
         else:
             self.counters.confirmed += 1
+        self._unconfirmed.answer(packet_id, refused=reason.is_failure)
 
     def _error(self, what: str, remedy: str) -> LinkError:
         return LinkError(host=self.settings.host, port=self.settings.port, what=what, remedy=remedy)
+
+
+def _pattern_of(topic_filter: str) -> re.Pattern[str]:
+    body = re.escape(topic_filter).replace(r"\+", "[^/]*")
+    return re.compile(re.sub(r"(^|/)\\#$", "(?:$|\\1.*)", body), re.DOTALL)
 
 
 def _write_in_loop(_client: mqtt.Client, _userdata: Any, _socket: Any) -> None:
