@@ -15,6 +15,7 @@ from tests.support.system_parts import REPOSITORY
 
 PROJECT = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
 INSTALLED_AS = {"ray": "flwr[simulation]"}
+PROVIDERS = packages_distributions()
 
 
 def distribution_names(requirements):
@@ -24,9 +25,8 @@ def distribution_names(requirements):
 @pytest.mark.parametrize("extra", LIBRARIES_OF_EXTRA)
 def test_table_agrees_with_what_the_extra_installs(extra):
     declared = distribution_names(PROJECT["optional-dependencies"][extra])
-    providers = packages_distributions()
     listed = {
-        INSTALLED_AS.get(library, providers[library][0].lower())
+        INSTALLED_AS.get(library, PROVIDERS[library][0].lower())
         for library in LIBRARIES_OF_EXTRA[extra]
     }
 
@@ -36,9 +36,7 @@ def test_table_agrees_with_what_the_extra_installs(extra):
 
 
 def test_base_table_agrees_with_the_dependencies():
-    providers = packages_distributions()
-
-    listed = {providers[library][0].lower() for library in BASE_LIBRARIES}
+    listed = {PROVIDERS[library][0].lower() for library in BASE_LIBRARIES}
 
     assert listed == distribution_names(PROJECT["dependencies"])
 
