@@ -59,9 +59,9 @@ class RecipeSettings:
     learning_rate: float = 5e-3
     weight_decay: float = 1e-3
     held_out_share: float = 0.15
-    all_absent_share: float = 0.4
+    all_absent_share: float = 0.35
     group_absent_share: float = 0.3
-    equal_devices: float = 0.0
+    equal_devices: float = 0.5
 
 
 @dataclass(frozen=True, slots=True)

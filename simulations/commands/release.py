@@ -1,0 +1,48 @@
+"""`fedcell release default-bundle`: build the bundle that ships with the package."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def register(app: typer.Typer) -> None:
+    """Add the group `release` with the command `default-bundle`."""
+    release = typer.Typer(help="Bundles for devices.", no_args_is_help=True)
+    release.command("default-bundle")(default_bundle_command)
+    app.add_typer(release, name="release")
+
+
+def default_bundle_command(
+    cells: Annotated[
+        list[Path] | None, typer.Argument(help="Parquet files of public cells.", metavar="FILE...")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder for bundle.zip; without it the package's own.")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="The same seed gives the same bundle.", min=0)] = 0,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Train the default model on simulated fleets and public cells, and write its bundle.
+
+    Without cells the bundle is simulation-only, and its card says so.
+    """
+    from models.bundle import DEFAULT_FOLDER
+
+    from ..default_model import build_default_bundle, install_default_bundle
+
+    if not cells:
+        typer.echo("no cells given: building a simulation-only bundle", err=True)
+    bundle = build_default_bundle(
+        sorted(cells or []), seed=seed, say=lambda line: typer.echo(line, err=True)
+    )
+    folder = out or DEFAULT_FOLDER
+    install_default_bundle(bundle, folder)
+    if as_json:
+        summary = {"version": bundle.version, "digest": bundle.digest, "out": str(folder)}
+        typer.echo(json.dumps(summary))
+        return
+    typer.echo(f"{bundle.version} ({bundle.digest[:12]}): {folder}")

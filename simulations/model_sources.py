@@ -1,0 +1,140 @@
+"""What the default model learns from: simulated fleets, and cells as devices would see them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from models.featurize import featurize
+from models.training.augmentation import (
+    GaugeNoise,
+    at_other_pace,
+    with_gauge_noise,
+    without_channels,
+)
+from models.training_rows import TrainingRows, first_packs, training_rows
+
+from .fleet import simulate_fleet
+from .recipe import FleetRecipe
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from numpy.typing import NDArray
+
+    from models.cycling_cells import ImportedCells
+    from models.telemetry import Outcomes, Telemetry
+
+NUM_DAYS = 540
+NUM_NOISY_COPIES = 4
+THRESHOLD_SEED = 9001
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FleetSource:
+    """One simulated fleet to learn from.
+
+    Attributes:
+        name: what the model card calls it.
+        num_devices: devices.
+        seed: of the fleet.
+        recipe: what it is made of.
+    """
+
+    name: str
+    num_devices: int
+    seed: int
+    recipe: FleetRecipe
+
+
+FLEETS = (
+    FleetSource(name="reference", num_devices=1000, seed=1, recipe=FleetRecipe()),
+    FleetSource(
+        name="laboratory-like",
+        num_devices=600,
+        seed=2,
+        recipe=FleetRecipe(
+            efc_median=1.2,
+            efc_sigma=0.4,
+            gauge_noise=0.002,
+            gauge_step=0.0,
+            gauge_bias_scale=0.3,
+            cadence_h=24,
+            aged_share=0.2,
+        ),
+    ),
+    FleetSource(
+        name="warm, bad lots, noisy gauges",
+        num_devices=600,
+        seed=3,
+        recipe=FleetRecipe(warming_c=6.0, gauge_noise=0.02, bad_lot_share=0.15),
+    ),
+)
+
+
+def fleet_rows(source: FleetSource) -> TrainingRows:
+    """Simulate a fleet and return its rows with the true outcomes of the first packs."""
+    fleet = simulate_fleet(
+        num_devices=source.num_devices, num_days=NUM_DAYS, seed=source.seed, recipe=source.recipe
+    )
+    table = featurize(fleet.telemetry, fleet.profiles)
+    return training_rows(table, first_packs(fleet.outcomes), max_rows=None, least_rows=1)
+
+
+def cell_copies(
+    cells: ImportedCells, *, seed: int = 0, on_copy: Callable[[int], None] | None = None
+) -> list[TrainingRows]:
+    """Return the cells' rows as measured, and as noisy copies that live at another pace.
+
+    Every copy numbers the cells alike, so that a fold can leave a cell out of all of them.
+    """
+    copies = [_rows(cells, cells.telemetry, _outcomes(cells))]
+    for copy in range(1, NUM_NOISY_COPIES + 1):
+        generator = np.random.default_rng([seed, copy])
+        pace = np.exp(generator.normal(-0.3, 0.5, len(cells.profiles)))
+        telemetry, outcomes = at_other_pace(cells.telemetry, _outcomes(cells), pace)
+        noise = GaugeNoise(
+            read_std=float(generator.choice([0.002, 0.005, 0.01, 0.015])),
+            step=float(generator.choice([0.0, 0.005, 0.01])),
+        )
+        telemetry = with_gauge_noise(
+            telemetry, cells.profiles.design_capacity_mah, noise, generator
+        )
+        copies.append(_rows(cells, without_channels(telemetry, 0.3, generator), outcomes))
+        if on_copy is not None:
+            on_copy(copy)
+    return copies
+
+
+def noisy_cells(cells: ImportedCells, *, seed: int) -> Telemetry:
+    """Return the cells' readings through a gauge with bias 2 %, read noise 1 %, integer percent."""
+    return with_gauge_noise(
+        cells.telemetry,
+        cells.profiles.design_capacity_mah,
+        GaugeNoise(),
+        np.random.default_rng(seed),
+    )
+
+
+def threshold_rows(cells: ImportedCells) -> TrainingRows:
+    """Return the cells' rows through the noisy gauge at their own pace: what thresholds are for."""
+    return _rows(cells, noisy_cells(cells, seed=THRESHOLD_SEED), _outcomes(cells))
+
+
+def only_devices(rows: TrainingRows, wanted: NDArray[np.bool_]) -> TrainingRows:
+    """Return the rows of the devices where `wanted`, shape (n_devices,), is True."""
+    return rows.take(wanted[rows.device])
+
+
+def _rows(cells: ImportedCells, telemetry: Telemetry, outcomes: Outcomes) -> TrainingRows:
+    table = featurize(telemetry, cells.profiles)
+    return training_rows(table, first_packs(outcomes), max_rows=None, least_rows=1)
+
+
+def _outcomes(cells: ImportedCells) -> Outcomes:
+    if cells.outcomes is None:
+        message = "cells without eol_flag cannot be learnt from"
+        raise ValueError(message)
+    return cells.outcomes
