@@ -16,9 +16,16 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 HIDDEN_UNITS = 24
-MASKED = ("charge_cycle_count", "days_since_manufacture", "avg_charge_time")
+MASKED = (
+    "charge_cycle_count",
+    "days_since_manufacture",
+    "avg_charge_time",
+    "charge_capacity_remaining",
+    "health_margin_design",
+)
 """Features the network does not see: the first two identify laboratory protocols, the third the
-charger; each has a scale-free twin in the specification."""
+charger, the last two the maker's rating. Each has a scale-free twin in the specification, and
+without them cells of other laboratories are judged better (docs/adr)."""
 
 
 def scaling() -> dict[str, NDArray[np.float32]]:
