@@ -160,7 +160,7 @@ def fit_calibration(network: HazardNetwork, rows: TrainingRows) -> Calibration:
         return loss
 
     optimiser.step(closure)  # type: ignore[no-untyped-call]
-    return Calibration(scale=float(torch.exp(log_scale)), shift=float(shift))
+    return Calibration(scale=float(torch.exp(log_scale.detach())), shift=float(shift.detach()))
 
 
 def explanation_reference(rows: TrainingRows) -> NDArray[np.float32]:
