@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .errors import DatasetError
+from .labels import OwnerAnswers
 from .parquet_tables import Column, Kind, TableWriter, read_table, rows_of, write_table
 from .telemetry import (
     CAUSES,
@@ -20,6 +21,7 @@ from .telemetry import (
     Outcomes,
     Telemetry,
 )
+from .training_rows import cause_index
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -33,6 +35,7 @@ DEVICES_FILE = "devices.parquet"
 TELEMETRY_FILE = "telemetry.parquet"
 TELEMETRY_FOLDER = "telemetry"
 OUTCOMES_FILE = "outcomes.parquet"
+ANSWERS_FILE = "answers.parquet"
 
 _DEVICE_COLUMNS = {
     "device_id": Column(Kind.TEXT, nullable=False),
@@ -55,6 +58,11 @@ _OUTCOME_COLUMNS = {
     "failed_at": Column(Kind.TIME),
     "primary_cause": Column(Kind.TEXT, required=False),
 }
+_ANSWER_COLUMNS = {
+    "device_id": Column(Kind.TEXT, nullable=False),
+    "failed_at": Column(Kind.TIME, nullable=False),
+    "primary_cause": Column(Kind.TEXT, required=False),
+}
 
 
 def _kinds(columns: Mapping[str, Column]) -> dict[str, Kind]:
@@ -62,9 +70,10 @@ def _kinds(columns: Mapping[str, Column]) -> dict[str, Kind]:
 
 
 def read_column_map(path: Path) -> ColumnMap:
-    """Read how foreign columns map to ours: tables `devices`, `telemetry`, `outcomes`.
+    """Read how foreign columns map to ours.
 
-    Each line of a table is `"their name" = "our name"`.
+    Tables are `devices`, `telemetry`, `outcomes` and `answers`; each line of one reads
+    `"their name" = "our name"`.
 
     Raises:
         DatasetError: when the file is no TOML or maps to a column that does not exist.
@@ -77,6 +86,7 @@ def read_column_map(path: Path) -> ColumnMap:
         "devices": _DEVICE_COLUMNS,
         "telemetry": _TELEMETRY_COLUMNS,
         "outcomes": _OUTCOME_COLUMNS,
+        "answers": _ANSWER_COLUMNS,
     }
     for table, names in mapping.items():
         if table not in known or not isinstance(names, dict):
@@ -139,15 +149,30 @@ class Fleet:
         if len(np.unique(position)) != len(ids) or len(position) != len(ids):
             raise DatasetError(path, "not exactly one row a device", "write one row a device")
         order = np.argsort(position)
-        causes = table.get("primary_cause", np.full(len(ids), None, dtype=object))[order]
-        for cause in set(causes.tolist()) - {None, *CAUSES}:
-            remedy = f"use one of {', '.join(CAUSES)} or null"
-            raise DatasetError(path, f"unknown primary_cause {cause!r}", remedy)
+        causes = _causes(path, table, len(ids))[order]
         return Outcomes(
             device_ids=ids,
             observed_until_s=table["observed_until"][order].astype(np.int64),
             failed_at_s=table["failed_at"][order],
             primary_cause=causes,
+        )
+
+    def answers(self) -> OwnerAnswers | None:
+        """Read which owners said that a battery failed; None where nobody was asked.
+
+        Raises:
+            DatasetError: when the file cannot be read or names an unknown device or cause.
+        """
+        path = self.directory / ANSWERS_FILE
+        if not path.exists():
+            return None
+        table = read_table(path, _ANSWER_COLUMNS, renamed=self.column_map.get("answers"))
+        ids = tuple(self.profiles.device_id.tolist())
+        causes = _causes(path, table, len(table["device_id"]))
+        return OwnerAnswers(
+            device=_positions(path, ids, table["device_id"]).astype(np.intp),
+            failed_at_s=table["failed_at"].astype(np.int64),
+            cause=np.array([cause_index(cause) for cause in causes], np.int8),
         )
 
 
@@ -175,6 +200,7 @@ def write_fleet(
     profiles: DeviceProfiles,
     telemetry: Telemetry | Iterable[Telemetry],
     outcomes: Outcomes | None = None,
+    answers: OwnerAnswers | None = None,
 ) -> None:
     """Write a fleet dataset; the folder appears whole or not at all.
 
@@ -183,6 +209,7 @@ def write_fleet(
         profiles: one a device.
         telemetry: the readings, or parts of them, device by device.
         outcomes: what became of each device, where it is known.
+        answers: of owners who were asked, where there are any.
 
     Raises:
         DatasetError: when the place is taken or cannot be written.
@@ -218,6 +245,17 @@ def write_fleet(
                 },
                 _kinds(_OUTCOME_COLUMNS),
             )
+        if answers is not None:
+            known = [CAUSES[cause] if cause >= 0 else None for cause in answers.cause]
+            write_table(
+                aside / ANSWERS_FILE,
+                {
+                    "device_id": profiles.device_id[answers.device],
+                    "failed_at": answers.failed_at_s,
+                    "primary_cause": np.array(known, dtype=object),
+                },
+                _kinds(_ANSWER_COLUMNS),
+            )
         if directory.exists():
             directory.rmdir()
         aside.replace(directory)
@@ -230,6 +268,14 @@ def _telemetry_columns(part: Telemetry) -> dict[str, NDArray[Any]]:
     ids = np.array(part.device_ids, dtype=object)
     columns: dict[str, NDArray[Any]] = {"device_id": ids[part.device_of_row()], "at": part.at_s}
     return columns | {name: part.values[:, i] for i, name in enumerate(MEASUREMENT_NAMES)}
+
+
+def _causes(path: Path, table: dict[str, NDArray[Any]], count: int) -> NDArray[np.object_]:
+    causes = table.get("primary_cause", np.full(count, None, dtype=object))
+    for cause in set(causes.tolist()) - {None, *CAUSES}:
+        remedy = f"use one of {', '.join(CAUSES)} or null"
+        raise DatasetError(path, f"unknown primary_cause {cause!r}", remedy)
+    return causes
 
 
 def _positions(

@@ -13,7 +13,15 @@ import numpy as np
 
 from models.featurize import featurize
 from models.fleet_dataset import open_fleet
-from models.training_rows import LEAST_ROWS, MAX_ROWS, TrainingRows, first_packs, training_rows
+from models.labels import OwnerAnswers, label_packs
+from models.training_rows import (
+    LEAST_ROWS,
+    MAX_ROWS,
+    PackOutcomes,
+    TrainingRows,
+    first_packs,
+    training_rows,
+)
 
 from .errors import SimulationsError
 from .partition import held_out_devices
@@ -22,7 +30,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from models.telemetry import DeviceProfiles, Outcomes, Telemetry
-    from models.training_rows import PackOutcomes
+
 
 DEVICES_A_SLICE = 256
 HELD_OUT_SHARE = 0.2
@@ -47,8 +55,9 @@ class FleetRows:
 
     Attributes:
         device_ids: devices that are enrolled, those without enough rows too.
-        training: their rows; `device` points into `device_ids`.
-        held_out: rows of devices that never train.
+        training: their rows by rule labels, as devices make them; `device` points into
+            `device_ids`.
+        held_out: rows of devices that never train, by the true outcomes: what is judged on.
     """
 
     device_ids: tuple[str, ...]
@@ -72,7 +81,9 @@ def fleet_rows(directory: Path, *, held_out_share: float = HELD_OUT_SHARE) -> Fl
         raise FleetRowsError(
             directory, "has no outcomes to learn from", "use a fleet with outcomes.parquet"
         )
-    rows = rows_of_devices(fleet.telemetry(), fleet.profiles, fleet.outcomes())
+    telemetry, answers = fleet.telemetry(), fleet.answers()
+    rows = rows_of_devices(telemetry, fleet.profiles, answers=answers)
+    judged = rows_of_devices(telemetry, fleet.profiles, outcomes=fleet.outcomes())
     ids = tuple(str(device_id) for device_id in fleet.profiles.device_id)
     is_held_out = held_out_devices(ids, share=held_out_share)
     enrolled = np.flatnonzero(~is_held_out)
@@ -94,45 +105,68 @@ def fleet_rows(directory: Path, *, held_out_share: float = HELD_OUT_SHARE) -> Fl
             event_bin=training.event_bin,
             cause=training.cause,
         ),
-        held_out=rows.take(is_held_out[rows.device]),
+        held_out=judged.take(is_held_out[judged.device]),
     )
 
 
 def rows_of_devices(
-    telemetry: Telemetry, profiles: DeviceProfiles, outcomes: Outcomes
+    telemetry: Telemetry,
+    profiles: DeviceProfiles,
+    *,
+    answers: OwnerAnswers | None = None,
+    outcomes: Outcomes | None = None,
 ) -> TrainingRows:
     """Make the rows of all devices, slice by slice.
 
     Args:
         telemetry: readings, devices in the order of `profiles`.
         profiles: one a device.
-        outcomes: one a device, in the same order.
+        answers: of owners who were asked.
+        outcomes: None labels by rule, as devices do; else every row before the true outcome of a
+            device's first pack is returned, to judge a model on.
 
     Returns:
         Rows whose `device` points into `profiles`.
     """
-    packs = first_packs(outcomes)
+    truth = None if outcomes is None else first_packs(outcomes)
     parts = []
     for start in range(0, len(profiles), DEVICES_A_SLICE):
         stop = min(start + DEVICES_A_SLICE, len(profiles))
-        table = featurize(telemetry.devices(start, stop), profiles.take(slice(start, stop)))
-        part = training_rows(table, _packs_between(packs, start, stop), max_rows=MAX_ROWS)
-        parts.append((start, part))
+        part, owners = telemetry.devices(start, stop), profiles.take(slice(start, stop))
+        table = featurize(part, owners)
+        if truth is None:
+            packs = label_packs(part, owners, answers=_answers_between(answers, start, stop))
+            rows = training_rows(table, packs, max_rows=MAX_ROWS)
+        else:
+            packs = _packs_between(truth, start, stop)
+            rows = training_rows(table, packs, max_rows=None, least_rows=1)
+        parts.append((start, rows))
     return TrainingRows(
-        device=np.concatenate([part.device + start for start, part in parts]),
-        features=np.concatenate([part.features for _, part in parts]),
-        exposure=np.concatenate([part.exposure for _, part in parts]),
-        event_bin=np.concatenate([part.event_bin for _, part in parts]),
-        cause=np.concatenate([part.cause for _, part in parts]),
+        device=np.concatenate([rows.device + start for start, rows in parts]),
+        features=np.concatenate([rows.features for _, rows in parts]),
+        exposure=np.concatenate([rows.exposure for _, rows in parts]),
+        event_bin=np.concatenate([rows.event_bin for _, rows in parts]),
+        cause=np.concatenate([rows.cause for _, rows in parts]),
     )
 
 
 def _packs_between(packs: PackOutcomes, start: int, stop: int) -> PackOutcomes:
     wanted = (packs.device >= start) & (packs.device < stop)
-    return type(packs)(
+    return PackOutcomes(
         device=packs.device[wanted] - start,
         pack=packs.pack[wanted],
         known_until_s=packs.known_until_s[wanted],
         failed_at_s=packs.failed_at_s[wanted],
         cause=packs.cause[wanted],
+    )
+
+
+def _answers_between(answers: OwnerAnswers | None, start: int, stop: int) -> OwnerAnswers | None:
+    if answers is None:
+        return None
+    wanted = (answers.device >= start) & (answers.device < stop)
+    return OwnerAnswers(
+        device=answers.device[wanted] - start,
+        failed_at_s=answers.failed_at_s[wanted],
+        cause=answers.cause[wanted],
     )

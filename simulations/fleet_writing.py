@@ -12,6 +12,7 @@ from models.errors import DatasetError
 from models.fleet_dataset import write_fleet
 from models.telemetry import DeviceProfiles, Telemetry
 
+from .answers import owner_answers
 from .fleet import DEVICES_A_BLOCK, device_ids, lives_of, profiles_of, simulate_blocks
 from .prevalence import FleetSummary, summarise
 from .truth import FleetTruth
@@ -97,6 +98,7 @@ def write_simulated_fleet(
         profiles=all_profiles,
         telemetry=telemetry(),
         outcomes=truth.outcomes(tuple(all_profiles.device_id.tolist())),
+        answers=owner_answers(truth, seed=seed, recipe=recipe),
     )
     made_of = {
         "num_devices": num_devices,
