@@ -3,14 +3,29 @@
 from __future__ import annotations
 
 import argparse
+import gc
+import os
 import sys
+from importlib import import_module
 from typing import TYPE_CHECKING
 
-from .commands import connection, device, owner, prediction
 from .config import ENVIRONMENT_PREFIX, SETTINGS, what_is
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
+
+COMMANDS = {
+    "init": ("device", "make the store of a new device"),
+    "record": ("device", "store one reading, or a file of them"),
+    "predict": ("prediction", "predict from the stored readings"),
+    "update": ("prediction", "verify a bundle and run it from now on"),
+    "consent": ("owner", "show, grant or withdraw the owner's consent"),
+    "owner": ("owner", "show or set the owner's language and quiet hours"),
+    "outbox": ("owner", "show what would leave this device, field by field"),
+    "export": ("device", "write everything that the store holds, as JSON"),
+    "erase": ("device", "remove the store and the installed models from this device"),
+}
+"""Each command: its module in `commands`, which has `add_<command>` and `run_<command>`."""
 
 WRONG_USAGE = 2
 PART_MISSING = 4
@@ -27,13 +42,30 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run `fedcell-device`.
 
     Args:
-        arguments: what follows the command's name; None takes them from the process.
+        arguments: what follows the command's name. None takes them from the process, which ends
+            here: a device that predicts once should not pay for tearing numpy down in order.
 
     Returns:
         The exit code, as documented in docs/reference/exit-codes.md.
     """
-    _one_thread()
-    chosen = make_parser().parse_args(arguments)
+    if arguments is not None:
+        return run(arguments)
+    words = sys.argv[1:]
+    if "run" not in words:
+        _load_little()
+    code = run(words)
+    if sys.stdout is not None:
+        sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
+
+
+def run(words: Sequence[str]) -> int:
+    """Run one command and return its exit code; an error becomes one line on stderr."""
+    chosen = make_parser(words).parse_args(words)
+    # Before numpy is loaded: one prediction is too small for more.
+    for name in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS"):
+        os.environ.setdefault(name, "1")
     try:
         code: int = chosen.run(chosen)
         sys.stdout.flush()
@@ -51,8 +83,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return code
 
 
-def make_parser() -> argparse.ArgumentParser:
-    """Return the parser of all commands."""
+def _load_little() -> None:
+    """Spare a process that answers once what only long-lived ones need.
+
+    The cyclic collector finds nothing while modules load. Without `_hashlib` the standard library
+    hashes with its own SHA-256 instead of loading OpenSSL, 3.6 MB for a few kilobytes of bundle.
+    """
+    gc.disable()
+    sys.modules.setdefault("_hashlib", None)  # type: ignore[arg-type]
+
+
+def make_parser(words: Sequence[str] = ()) -> argparse.ArgumentParser:
+    """Return the parser.
+
+    Args:
+        words: of the command line: only the commands among them are loaded, all if there is none.
+    """
     common = argparse.ArgumentParser(add_help=False, argument_default=argparse.SUPPRESS)
     group = common.add_argument_group("settings of every command")
     group.add_argument("--config", metavar="FILE", help="TOML file of settings")
@@ -68,16 +114,12 @@ def make_parser() -> argparse.ArgumentParser:
         parents=[common],
     )
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
-
-    def add(
-        name: str, run: Callable[[argparse.Namespace], int], what: str
-    ) -> argparse.ArgumentParser:
+    for name in [name for name in COMMANDS if name in words] or COMMANDS:
+        home, what = COMMANDS[name]
+        module = import_module(f".commands.{home}", __package__)
         command = commands.add_parser(name, help=what, description=what, parents=[common])
-        command.set_defaults(run=run)
-        return command
-
-    for module in (device, prediction, owner, connection):
-        module.add_parsers(add)
+        getattr(module, f"add_{name}")(command)
+        command.set_defaults(run=getattr(module, f"run_{name}"))
     return parser
 
 
@@ -98,14 +140,6 @@ def exit_code_of(error: Exception) -> int | None:
     if isinstance(error, ValueError) and _raised_by_us(error):
         return WRONG_USAGE
     return None
-
-
-def _one_thread() -> None:
-    # Before numpy is loaded: one prediction is too small for more.
-    import os
-
-    for name in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS"):
-        os.environ.setdefault(name, "1")
 
 
 def _raised_by_us(error: Exception) -> bool:

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import secrets
+import os
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .mailbox import Purpose
 from .model_store import ModelStore, read_trusted_keys
-from .notices import ShownNotice, own_fields, reason_sentences, render_notice
 from .telemetry_store import TelemetryStore
-from .wording import load_wording
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -26,6 +24,7 @@ if TYPE_CHECKING:
 
     from .config import DeviceConfig
     from .errors import ReadingRefusedError
+    from .notices import ShownNotice
     from .telemetry_store import Recording
 
 
@@ -163,6 +162,9 @@ class EdgeClient:
         Raises:
             ValueError: nothing was predicted yet.
         """
+        from .notices import reason_sentences
+        from .wording import load_wording
+
         wording = load_wording(language or self.store.language)
         return reason_sentences(self.report.reasons, self._fields(wording.language), wording)
 
@@ -179,7 +181,7 @@ class EdgeClient:
         if not self._may_summarise():
             return None
         return self._summary(
-            message_id=secrets.token_hex(16),
+            message_id=os.urandom(16).hex(),
             sequence=self.store.next_sequence("summary"),
             now=_moment(now),
         )
@@ -201,6 +203,9 @@ class EdgeClient:
             notice: from the server, its signature already verified.
             now: the moment of the figures, where nothing was predicted yet.
         """
+        from .notices import render_notice
+        from .wording import load_wording
+
         if self._latest is None:
             self.predict(now)
         wording = load_wording(notice.language)
@@ -232,6 +237,9 @@ class EdgeClient:
         return self._latest
 
     def _fields(self, language: str) -> dict[str, str]:
+        from .notices import own_fields
+        from .wording import load_wording
+
         latest = self._prediction()
         return own_fields(
             report=latest.report,

@@ -25,10 +25,7 @@ from models.telemetry import (
 
 from .errors import ReadingRefusedError
 from .mailbox import Mailbox
-from .model_store import ModelStore
-from .quiet_hours import QuietHours
 from .store_file import create_store_file, remove_store_file, write_fact
-from .wording import LANGUAGES
 
 if TYPE_CHECKING:
     import sqlite3
@@ -36,6 +33,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from models.featurize import PackReferences
+
+    from .quiet_hours import QuietHours
 
 DEFAULT_RETENTION_DAYS = 730
 CLOCK_TOLERANCE_S = SECONDS_PER_DAY
@@ -249,6 +248,8 @@ class TelemetryStore(Mailbox):
     @property
     def quiet_hours(self) -> QuietHours | None:
         """The owner's quiet hours, None where there are none."""
+        from .quiet_hours import QuietHours
+
         value = self.fact("quiet_hours")
         return None if value is None else QuietHours.parse(value["span"], value["zone"])
 
@@ -299,6 +300,8 @@ class TelemetryStore(Mailbox):
         Raises:
             StoreError: there is no store of ours at `path`; nothing was removed.
         """
+        from .model_store import ModelStore
+
         TelemetryStore(path).close()
         return remove_store_file(path, belongings=(ModelStore.beside(path).folder,))
 
@@ -383,6 +386,8 @@ def _quiet_hours_fact(quiet_hours: QuietHours | None) -> dict[str, str] | None:
 
 
 def _known_language(language: str) -> str:
+    from .wording import LANGUAGES
+
     if language not in LANGUAGES:
         raise ValueError(f"language must be one of {LANGUAGES}, got {language!r}")
     return language

@@ -11,7 +11,7 @@ from .answers import answer, config_of, moment, now_of
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Callable, Mapping
+    from collections.abc import Mapping
 
     from models.telemetry import DeviceProfile
 
@@ -45,9 +45,8 @@ EVERYTHING_REFUSED = 3
 OPTIONAL_IN_PROFILE = {"region", "climate", "criticality"}
 
 
-def add_parsers(add: Callable[..., argparse.ArgumentParser]) -> None:
-    """Add the commands of this module."""
-    init = add("init", run_init, "make the store of a new device")
+def add_init(init: argparse.ArgumentParser) -> None:
+    """Add the arguments of `init`."""
     init.add_argument("--profile", type=Path, metavar="FILE", help="profile as JSON or TOML")
     for name, what in (PROFILE_TEXTS | PROFILE_NUMBERS).items():
         kind = float if name in PROFILE_NUMBERS else str
@@ -59,7 +58,9 @@ def add_parsers(add: Callable[..., argparse.ArgumentParser]) -> None:
         "--retention-days", type=int, default=730, metavar="N", help="days that readings are kept"
     )
 
-    record = add("record", run_record, "store one reading, or a file of them")
+
+def add_record(record: argparse.ArgumentParser) -> None:
+    """Add the arguments of `record`."""
     record.add_argument(
         "file",
         nargs="?",
@@ -71,10 +72,14 @@ def add_parsers(add: Callable[..., argparse.ArgumentParser]) -> None:
         record.add_argument("--" + name.replace("_", "-"), metavar="X", help=unit)
     record.add_argument("--now", type=moment, metavar="TIME", help="the device's time")
 
-    export = add("export", run_export, "write everything that the store holds, as JSON")
+
+def add_export(export: argparse.ArgumentParser) -> None:
+    """Add the arguments of `export`."""
     export.add_argument("--out", type=Path, metavar="FILE", help="default: standard output")
 
-    erase = add("erase", run_erase, "remove the store and the installed models from this device")
+
+def add_erase(erase: argparse.ArgumentParser) -> None:
+    """Add the arguments of `erase`."""
     erase.add_argument("--yes", action="store_true", help="really do it")
 
 

@@ -9,7 +9,6 @@ from .answers import answer, config_of, moment, now_of, table
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Callable
     from datetime import datetime
 
     from ..quiet_hours import QuietHours
@@ -17,9 +16,8 @@ if TYPE_CHECKING:
 PURPOSES = ("training", "summaries", "notices")
 
 
-def add_parsers(add: Callable[..., argparse.ArgumentParser]) -> None:
-    """Add the commands of this module."""
-    consent = add("consent", run_consent, "show, grant or withdraw the owner's consent")
+def add_consent(consent: argparse.ArgumentParser) -> None:
+    """Add the arguments of `consent`."""
     consent.add_argument(
         "act",
         nargs="?",
@@ -27,21 +25,21 @@ def add_parsers(add: Callable[..., argparse.ArgumentParser]) -> None:
         default="show",
         help="default: show",
     )
-    consent.add_argument(
-        "purpose",
-        nargs="*",
-        metavar="PURPOSE",
-        help=f"{', '.join(PURPOSES)}, or all",
-    )
+    what = f"{', '.join(PURPOSES)}, or all"
+    consent.add_argument("purpose", nargs="*", metavar="PURPOSE", help=what)
     consent.add_argument("--now", type=moment, metavar="TIME", help="the device's time")
 
-    owner = add("owner", run_owner, "show or set the owner's language and quiet hours")
+
+def add_owner(owner: argparse.ArgumentParser) -> None:
+    """Add the arguments of `owner`."""
     owner.add_argument("--language", help="in which the owner reads: en or de")
     owner.add_argument("--quiet-hours", metavar="22-7", help="local hours without notices, or none")
     owner.add_argument("--zone", help="the owner's time zone, such as Europe/Berlin")
     owner.add_argument("--now", type=moment, metavar="TIME", help="the device's time")
 
-    outbox = add("outbox", run_outbox, "show what would leave this device, field by field")
+
+def add_outbox(outbox: argparse.ArgumentParser) -> None:
+    """Add the arguments of `outbox`."""
     outbox.add_argument("--now", type=moment, metavar="TIME", help="the device's time")
 
 

@@ -10,21 +10,21 @@ from .answers import answer, config_of, moment, now_of, table
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Callable
 
     from models.prediction import Report
 
     from ..client import EdgeClient
 
 
-def add_parsers(add: Callable[..., argparse.ArgumentParser]) -> None:
-    """Add the commands of this module."""
-    predict = add("predict", run_predict, "predict from the stored readings")
+def add_predict(predict: argparse.ArgumentParser) -> None:
+    """Add the arguments of `predict`."""
     predict.add_argument("--explain", action="store_true", help="also say why, in own figures")
     predict.add_argument("--language", help="of the reasons; default: the owner's")
     predict.add_argument("--now", type=moment, metavar="TIME", help="predict as of this time")
 
-    update = add("update", run_update, "verify a bundle and run it from now on")
+
+def add_update(update: argparse.ArgumentParser) -> None:
+    """Add the arguments of `update`."""
     update.add_argument("source", type=Path, metavar="BUNDLE", help="zip or folder")
     update.add_argument(
         "--allow-unsigned", action="store_true", help="for experiments of one's own"

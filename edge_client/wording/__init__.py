@@ -10,7 +10,6 @@ import json
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from string import Formatter
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -75,6 +74,8 @@ def load_wording(language: str) -> Wording:
 
 def fields_of(text: str) -> frozenset[str]:
     """Return the names of the fields that a text needs."""
+    from string import Formatter
+
     return frozenset(name for _, name, _, _ in Formatter().parse(text) if name)
 
 
