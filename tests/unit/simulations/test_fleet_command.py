@@ -29,6 +29,7 @@ def test_fleet_is_written_and_summed_up(run, tmp_path):
     assert "readings of 30 devices over 60 days" in answer.stdout
     assert "30-day prevalence" in answer.stdout
     assert sorted(path.name for path in (tmp_path / "fleet").iterdir()) == [
+        "answers.parquet",
         "devices.parquet",
         "outcomes.parquet",
         "simulation.json",
