@@ -101,9 +101,16 @@ class SigningKey:
         return SigningKey(Ed25519PrivateKey.generate())
 
     @staticmethod
-    def from_seed(seed: bytes) -> SigningKey:
-        """Return the key of a 32-byte seed: for recorded vectors, never for a fleet."""
-        return SigningKey(Ed25519PrivateKey.from_private_bytes(seed))
+    def from_bytes(raw: bytes) -> SigningKey:
+        """Return the key of 32 raw bytes.
+
+        Raises:
+            SignatureError: they are no Ed25519 key.
+        """
+        try:
+            return SigningKey(Ed25519PrivateKey.from_private_bytes(raw))
+        except ValueError:
+            raise SignatureError("bad_key", f"{len(raw)} bytes are no Ed25519 key") from None
 
     @staticmethod
     def from_pem(pem: bytes) -> SigningKey:
@@ -119,6 +126,10 @@ class SigningKey:
         if not isinstance(key, Ed25519PrivateKey):
             raise SignatureError("bad_key", "not an Ed25519 key")
         return SigningKey(key)
+
+    def to_bytes(self) -> bytes:
+        """Return the 32 raw bytes, which is what signs a model bundle too."""
+        return self._key.private_bytes_raw()
 
     def to_pem(self) -> bytes:
         """Return the key as a PEM file; whoever holds it can sign."""

@@ -179,9 +179,9 @@ class Link:
             LinkError: nobody answers at the address, or the broker refuses; nothing keeps running.
         """
         version = self.settings.version
-        first = mqtt.MQTTv311 if version is MqttVersion.V311 else mqtt.MQTTv5
+        first = mqtt.MQTTv311 if version == MqttVersion.V311 else mqtt.MQTTv5
         accepted = self._first_connection(first)
-        if not accepted and version is MqttVersion.AUTO and self._attempt.unsupported_version:
+        if not accepted and version == MqttVersion.AUTO and self._attempt.unsupported_version:
             logger.info("broker speaks no MQTT 5, falling back to 3.1.1")
             accepted = self._first_connection(mqtt.MQTTv311)
         if not accepted:

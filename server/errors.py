@@ -1,0 +1,116 @@
+"""Errors of one server process; each is one line that says where, what and what to do."""
+
+from __future__ import annotations
+
+
+class ServerError(Exception):
+    """Root of the errors that `server` raises.
+
+    Attributes:
+        exit_code: the process exit code a command ends with when this error reaches it.
+    """
+
+    exit_code = 3
+
+
+class SettingError(ServerError):
+    """A setting cannot be used.
+
+    Attributes:
+        setting: its name.
+    """
+
+    exit_code = 2
+
+    def __init__(self, setting: str, what: str, remedy: str) -> None:
+        """Say which setting, what is wrong with it and what to do."""
+        self.setting = setting
+        super().__init__(f"{setting}: {what}; {remedy}")
+
+
+class SettingsMissingError(SettingError):
+    """A file that a setting names is not there."""
+
+    exit_code = 4
+
+
+class BrokerError(ServerError):
+    """A broker could not be started; nothing keeps running.
+
+    Attributes:
+        port: the TCP port it should have served.
+    """
+
+    exit_code = 6
+
+    def __init__(self, *, port: int, what: str, remedy: str) -> None:
+        """Say which port, what happened and what to do."""
+        self.port = port
+        super().__init__(f"MQTT broker on port {port}: {what}; {remedy}")
+
+
+class BrokerMissingError(BrokerError):
+    """No broker is installed here."""
+
+    exit_code = 4
+
+
+class StorageError(ServerError):
+    """The database cannot be used as it is; nothing was written.
+
+    Attributes:
+        url: where it is, without a password.
+    """
+
+    def __init__(self, url: str, what: str, remedy: str) -> None:
+        """Say where, what happened and what to do."""
+        self.url = url
+        super().__init__(f"database {url}: {what}; {remedy}")
+
+
+class StorageUnavailableError(StorageError):
+    """The database is locked, full or gone for now; trying again later may help."""
+
+    exit_code = 6
+
+
+class StorageDriverError(StorageError):
+    """The library that speaks to this kind of database is not installed."""
+
+    exit_code = 4
+
+
+class KeyFileError(ServerError):
+    """A key file is missing, unsafe or holds no key.
+
+    Attributes:
+        where: its path.
+    """
+
+    exit_code = 5
+
+    def __init__(self, where: object, what: str, remedy: str) -> None:
+        """Say where, what is wrong and what to do."""
+        self.where = str(where)
+        super().__init__(f"{where}: {what}; {remedy}")
+
+
+class KeyFileMissingError(KeyFileError):
+    """There is no key file yet: `fedcell server key` makes one."""
+
+    exit_code = 4
+
+
+class RegistryError(ServerError):
+    """The registry refused a model or a change of its state; nothing changed.
+
+    Attributes:
+        version: the model's version.
+    """
+
+    exit_code = 5
+
+    def __init__(self, version: str, what: str, remedy: str) -> None:
+        """Say which model, what is wrong and what to do."""
+        self.version = version
+        super().__init__(f"model {version}: {what}; {remedy}")

@@ -1,0 +1,207 @@
+"""Whether a device's owner should hear of its battery now, and if not, why and when to ask again.
+
+Pure: no IO, no clock. A notice is due if the device is flagged or expects to fail in under 30 days;
+the template is "under 7" below 7 days, else "7 to 30". What stands against sending is looked at in
+a fixed order, and the first that holds is the reason. Low confidence is no blocker: the notice says
+how sure it is.
+
+A held notice is not written ahead of its time: when the quiet is over, the latest summary is
+decided on again, so that nothing stale is sent.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from enum import StrEnum
+from zoneinfo import ZoneInfo
+
+from models.wire.bands import DaysBand
+from models.wire.messages import NoticeState, Summary, Template
+
+TEMPLATES_BY_URGENCY = tuple(Template)
+_SECONDS_PER_HOUR = 3600
+
+
+class ReasonCode(StrEnum):
+    """Why nothing is sent."""
+
+    NOT_DUE = "not_due"
+    NO_CONSENT = "no_consent"
+    ALREADY_NOTIFIED = "already_notified"
+    CONTACTED_RECENTLY = "contacted_recently"
+    UNKNOWN_ZONE = "unknown_zone"
+    QUIET_HOURS = "quiet_hours"
+
+
+class DueCode(StrEnum):
+    """What makes a notice due."""
+
+    FLAGGED = "flagged"
+    UNDER_30_DAYS = "under_30_days"
+
+
+ENDS_WITH_TIME = frozenset({ReasonCode.CONTACTED_RECENTLY, ReasonCode.QUIET_HOURS})
+"""Reasons that pass by themselves: at the recheck date the same summary is decided on again."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NoticePolicy:
+    """When owners are left alone.
+
+    Attributes:
+        contact_gap: least time between two notices to one device (C1: seven days).
+        recheck_after: when to look again where the passing of time alone changes nothing.
+        summary_valid_for: how old a summary may be to be decided on again.
+    """
+
+    contact_gap: timedelta = timedelta(days=7)
+    recheck_after: timedelta = timedelta(days=1)
+    summary_valid_for: timedelta = timedelta(days=3)
+
+
+@dataclass(frozen=True, slots=True)
+class PastNotice:
+    """A notice that this device was sent before.
+
+    Attributes:
+        template: what it said.
+        issued: when, aware, UTC.
+        state: what became of it.
+    """
+
+    template: Template
+    issued: datetime
+    state: NoticeState
+
+
+@dataclass(frozen=True, slots=True)
+class Send:
+    """Send a notice now.
+
+    Attributes:
+        template: which text.
+        language: the owner's.
+        due_because: what makes it due.
+    """
+
+    template: Template
+    language: str
+    due_because: tuple[DueCode, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Suppress:
+    """Send nothing.
+
+    Attributes:
+        reason_code: why.
+        recheck_at: when the answer may be another, aware, UTC.
+    """
+
+    reason_code: ReasonCode
+    recheck_at: datetime
+
+
+def decide(
+    summary: Summary,
+    *,
+    history: tuple[PastNotice, ...],
+    now: datetime,
+    policy: NoticePolicy,
+) -> Send | Suppress:
+    """Decide what a summary calls for.
+
+    Args:
+        summary: the latest of the device.
+        history: the notices it was sent before, in any order.
+        now: aware time.
+        policy: when owners are left alone.
+    """
+    due = due_because(summary)
+    later = now + policy.recheck_after
+    if not due:
+        return Suppress(ReasonCode.NOT_DUE, later)
+    if not summary.notices_wanted:
+        return Suppress(ReasonCode.NO_CONSENT, later)
+    template = template_for(summary)
+    reached = tuple(past for past in history if past.state not in _NOT_REACHED)
+    if any(
+        TEMPLATES_BY_URGENCY.index(past.template) <= TEMPLATES_BY_URGENCY.index(template)
+        for past in _of_this_pack(reached)
+    ):
+        return Suppress(ReasonCode.ALREADY_NOTIFIED, later)
+    contact_until = max((past.issued + policy.contact_gap for past in reached), default=now)
+    if contact_until > now:
+        return Suppress(ReasonCode.CONTACTED_RECENTLY, contact_until)
+    if _zone_is_unknown(summary):
+        return Suppress(ReasonCode.UNKNOWN_ZONE, later)
+    quiet_until = quiet_ends(summary, now=now)
+    if quiet_until is not None:
+        return Suppress(ReasonCode.QUIET_HOURS, quiet_until)
+    return Send(template, summary.language, due)
+
+
+def due_because(summary: Summary) -> tuple[DueCode, ...]:
+    """Return what makes a notice due, nothing where it is not."""
+    codes = []
+    if summary.flagged:
+        codes.append(DueCode.FLAGGED)
+    if summary.days_band in {DaysBand.UNDER_7, DaysBand.FROM_7_TO_30}:
+        codes.append(DueCode.UNDER_30_DAYS)
+    return tuple(codes)
+
+
+def template_for(summary: Summary) -> Template:
+    """Return the template for a summary that makes a notice due."""
+    if summary.days_band is DaysBand.UNDER_7:
+        return Template.UNDER_7
+    return Template.FROM_7_TO_30
+
+
+def quiet_ends(summary: Summary, *, now: datetime) -> datetime | None:
+    """Return when the owner's quiet hours that hold at `now` end (UTC), None where none hold.
+
+    Walks over the owner's wall clock from full hour to full hour, so that days on which clocks
+    change need no case of their own.
+    """
+    if summary.quiet_from_hour is None or summary.quiet_until_hour is None or summary.zone is None:
+        return None
+    zone = ZoneInfo(summary.zone)
+    moment = now.astimezone(UTC)
+    while _is_quiet(local := moment.astimezone(zone), summary):
+        into_the_hour = local.minute * 60 + local.second
+        moment = moment.replace(microsecond=0) + timedelta(
+            seconds=_SECONDS_PER_HOUR - into_the_hour
+        )
+    return None if moment == now else moment
+
+
+_NOT_REACHED = frozenset({NoticeState.EXPIRED, NoticeState.FAILED})
+
+
+def _of_this_pack(history: tuple[PastNotice, ...]) -> tuple[PastNotice, ...]:
+    """Leave out what was said of a battery that has been replaced since."""
+    replaced = [past.issued for past in history if past.state is NoticeState.REPLACED]
+    if not replaced:
+        return history
+    return tuple(past for past in history if past.issued > max(replaced))
+
+
+def _zone_is_unknown(summary: Summary) -> bool:
+    if summary.zone is None:
+        return summary.quiet_from_hour is not None
+    try:
+        ZoneInfo(summary.zone)
+    except (KeyError, ValueError, OSError):
+        return True
+    return False
+
+
+def _is_quiet(local: datetime, summary: Summary) -> bool:
+    start, end = summary.quiet_from_hour, summary.quiet_until_hour
+    if start is None or end is None:
+        return False
+    if start < end:
+        return start <= local.hour < end
+    return local.hour >= start or local.hour < end

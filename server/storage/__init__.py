@@ -1,0 +1,1 @@
+"""What the server keeps: tables, their migrations, and one module per aggregate."""
