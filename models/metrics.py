@@ -119,7 +119,8 @@ def roc_auc(label: Labels, score: Scores) -> float | None:
 
 def _curve(label: Labels, score: Scores) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     order = np.argsort(-score, kind="stable")
-    last = np.append(np.diff(score[order]) != 0, True)
+    ranked = score[order]
+    last = np.append(ranked[1:] != ranked[:-1], [True])
     hits = np.cumsum(label[order])[last].astype(np.float64)
     alarms = (np.flatnonzero(last) + 1).astype(np.float64)
     return hits, alarms
