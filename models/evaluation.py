@@ -11,7 +11,7 @@ from .errors import DatasetError
 from .feature_spec import FEATURE_NAMES
 from .metrics import Quality, Windows, quality, windows
 from .parquet_tables import rows_of
-from .prediction import HORIZON_DAYS, Status
+from .prediction import HORIZON_DAYS, MAX_DAYS, Status
 from .telemetry import SECONDS_PER_DAY
 
 if TYPE_CHECKING:
@@ -99,8 +99,8 @@ def rule_baselines(features: NDArray[np.float32], known: Windows) -> dict[str, Q
         features: float32, shape (n, n_features), of the same rows as `known`.
         known: what is known of each row's future.
     """
-    margin = _column(features, "health_margin")
-    crossing = _column(features, "days_to_eol_linear_30d")
+    margin = _column(features, "health_margin", missing=1.0)
+    crossing = _column(features, "days_to_eol_linear_30d", missing=MAX_DAYS)
     never = np.zeros(len(features))
     return {
         "do_nothing": quality(known, probability=never, flagged=never.astype(bool)),
@@ -113,6 +113,6 @@ def rule_baselines(features: NDArray[np.float32], known: Windows) -> dict[str, Q
     }
 
 
-def _column(features: NDArray[np.float32], name: str) -> NDArray[np.float64]:
+def _column(features: NDArray[np.float32], name: str, *, missing: float) -> NDArray[np.float64]:
     values = features[:, FEATURE_NAMES.index(name)].astype(np.float64)
-    return np.where(np.isnan(values), np.inf, values)
+    return np.where(np.isnan(values), missing, values)

@@ -49,6 +49,7 @@ def build_default_bundle(
     *,
     seed: int = 0,
     settings: RecipeSettings = SETTINGS,
+    judge_folds: bool = True,
     say: Callable[[str], None],
 ) -> Bundle:
     """Train the default model and put its bundle together.
@@ -57,6 +58,7 @@ def build_default_bundle(
         cell_files: cycling data of public cells; empty builds a simulation-only bundle.
         seed: of everything random: the same seed and files give the same bundle.
         settings: of the recipe.
+        judge_folds: retrain the recipe without each set of cells and put its figures on the card.
         say: takes a line for each step, for progress.
     """
     say(f"simulating {len(FLEETS)} fleets")
@@ -79,7 +81,7 @@ def build_default_bundle(
             for name in sorted(set(cells.datasets.tolist()))
         ]
         digests |= {path.name: _digest(path.read_bytes()) for path in cell_files}
-        for fold in dataset_folds(cells):
+        for fold in dataset_folds(cells) if judge_folds else ():
             say(f"judging the recipe {fold.name}")
             for gauge, figures in study_fold(sources, fold, settings=settings, seed=seed).items():
                 metrics[f"Cells, trained {fold.name}, judged on it, {gauge}"] = figures

@@ -24,6 +24,10 @@ def default_bundle_command(
         Path | None, typer.Option(help="Folder for bundle.zip; without it the package's own.")
     ] = None,
     seed: Annotated[int, typer.Option(help="The same seed gives the same bundle.", min=0)] = 0,
+    judge: Annotated[
+        bool,
+        typer.Option(help="Retrain without each set of cells, for the card (some minutes)."),
+    ] = True,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Train the default model on simulated fleets and public cells, and write its bundle.
@@ -37,7 +41,10 @@ def default_bundle_command(
     if not cells:
         typer.echo("no cells given: building a simulation-only bundle", err=True)
     bundle = build_default_bundle(
-        sorted(cells or []), seed=seed, say=lambda line: typer.echo(line, err=True)
+        sorted(cells or []),
+        seed=seed,
+        judge_folds=judge,
+        say=lambda line: typer.echo(line, err=True),
     )
     folder = out or DEFAULT_FOLDER
     install_default_bundle(bundle, folder)
