@@ -22,6 +22,9 @@ COMMANDS = {
     "consent": ("owner", "show, grant or withdraw the owner's consent"),
     "owner": ("owner", "show or set the owner's language and quiet hours"),
     "outbox": ("owner", "show what would leave this device, field by field"),
+    "run": ("connection", "talk to the server: tell in bands, hear, show, acknowledge"),
+    "notices": ("connection", "show the notices that came"),
+    "answer": ("connection", "say for the owner: accept, decline or snooze a notice"),
     "export": ("device", "write everything that the store holds, as JSON"),
     "erase": ("device", "remove the store and the installed models from this device"),
 }

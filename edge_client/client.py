@@ -180,10 +180,11 @@ class EdgeClient:
         """
         if not self._may_summarise():
             return None
+        moment = _moment(now)
         return self._summary(
             message_id=os.urandom(16).hex(),
-            sequence=self.store.next_sequence("summary"),
-            now=_moment(now),
+            sequence=self.store.next_sequence("summary", now=moment),
+            now=moment,
         )
 
     def preview_summary(self, now: datetime | None = None) -> Summary | None:

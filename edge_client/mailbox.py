@@ -106,11 +106,15 @@ class Mailbox(StoreFile):
             if not granted:
                 connection.execute("DELETE FROM outbox WHERE purpose = ?", (purpose.value,))
 
-    def next_sequence(self, kind: str) -> int:
-        """Count up durably: the number of the next message of one kind to the server, from 1."""
+    def next_sequence(self, kind: str, *, now: datetime) -> int:
+        """Count up durably: the number of the next message of one kind to the server.
+
+        At least the seconds since the epoch, so that a device whose store was made anew is not
+        taken for a replay of itself.
+        """
         name = f"{kind}_sequence"
         with self.transaction() as connection:
-            sequence = int(self.fact(name) or 0) + 1
+            sequence = max(int(self.fact(name) or 0) + 1, int(now.timestamp()))
             write_fact(connection, name, sequence)
         return sequence
 

@@ -16,9 +16,9 @@ if TYPE_CHECKING:
 def answer(arguments: argparse.Namespace, data: Mapping[str, object], lines: Iterable[str]) -> None:
     """Print the answer in the form that was asked for."""
     if getattr(arguments, "json", False):
-        print(json.dumps(data, ensure_ascii=False))
+        print(json.dumps(data, ensure_ascii=False), flush=True)
     else:
-        print("\n".join(lines))
+        print("\n".join(lines), flush=True)
 
 
 def table(rows: Iterable[tuple[str, str]]) -> list[str]:

@@ -1,4 +1,4 @@
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
@@ -35,10 +35,17 @@ def test_withdrawn_consent_is_gone(store):
 
 
 def test_sequence_counts_up_durably(store):
-    assert [store.next_sequence("summary") for _ in range(3)] == [1, 2, 3]
-    assert store.next_sequence("ack") == 1
+    old = datetime(1970, 1, 1, tzinfo=UTC)
+    assert [store.next_sequence("summary", now=old) for _ in range(3)] == [1, 2, 3]
+    assert store.next_sequence("ack", now=old) == 1
     with TelemetryStore(store.path) as again:
-        assert again.next_sequence("summary") == 4
+        assert again.next_sequence("summary", now=old) == 4
+
+
+def test_sequence_of_a_new_store_is_above_that_of_the_old_one(store):
+    first = store.next_sequence("summary", now=NOW)
+    assert first == int(NOW.timestamp())
+    assert store.next_sequence("summary", now=NOW - timedelta(days=900)) == first + 1
 
 
 def test_notice_is_kept_once(store):
@@ -95,13 +102,13 @@ def test_transaction_within_another_is_part_of_it(store):
     def two_changes_that_fail():
         with store.transaction():
             store.set_language("de")
-            store.next_sequence("ack")
+            store.next_sequence("ack", now=NOW)
             raise RuntimeError
 
     with pytest.raises(RuntimeError):
         two_changes_that_fail()
     assert store.language == "en"
-    assert store.next_sequence("ack") == 1
+    assert store.fact("ack_sequence") is None
 
 
 def test_unknown_notice_is_an_error(store):

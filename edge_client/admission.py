@@ -1,0 +1,65 @@
+"""Which notices are believed and kept. Decisions only: no IO, no clock."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+from .errors import NoticeRefusedError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from datetime import datetime
+
+    from models.wire.envelope import VerifyKey
+    from models.wire.messages import Notice
+
+CLOCK_TOLERANCE = timedelta(days=1)
+
+
+def open_notice(envelope: bytes, *, device_id: str, trusted: Mapping[str, VerifyKey]) -> Notice:
+    """Return the notice in a signed envelope.
+
+    Args:
+        envelope: what came over the wire.
+        device_id: of this device.
+        trusted: the server's keys, by key id.
+
+    Raises:
+        models.wire.errors.WireError: the signature does not hold, or it is no notice.
+        NoticeRefusedError: it is meant for another device.
+    """
+    from models.wire.codec import decode
+    from models.wire.envelope import open_signed
+    from models.wire.messages import Notice
+
+    notice = decode(open_signed(envelope, trusted), Notice)
+    if notice.device != device_id:
+        raise NoticeRefusedError("foreign_device", f"it is meant for {notice.device}")
+    return notice
+
+
+def require_admissible(
+    notice: Notice, *, last_sequence: int, now: datetime, notices_wanted: bool
+) -> None:
+    """Refuse a genuine notice that must not be shown.
+
+    The sequence number is the authority against replay; the time comes second, with a tolerance,
+    because device clocks are wrong.
+
+    Args:
+        notice: one whose identifier is not in the inbox.
+        last_sequence: the highest sequence number of a notice that was kept.
+        now: the device's time.
+        notices_wanted: whether the owner agrees to notices.
+
+    Raises:
+        NoticeRefusedError: `no_consent`, `replayed` or `expired`.
+    """
+    if not notices_wanted:
+        raise NoticeRefusedError("no_consent", "the owner has not agreed to notices")
+    if notice.sequence <= last_sequence:
+        what = f"sequence {notice.sequence} is not above {last_sequence}"
+        raise NoticeRefusedError("replayed", what)
+    if now > notice.expires + CLOCK_TOLERANCE:
+        raise NoticeRefusedError("expired", f"it was to be shown until {notice.expires}")

@@ -1,0 +1,202 @@
+"""`run`, `notices`, `answer`: talking to the server, and what came of it."""
+
+from __future__ import annotations
+
+import time
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING
+
+from ..errors import InputError, UsageError
+from .answers import answer, config_of, moment, now_of, table
+
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Callable
+
+    from models.prediction import Report
+
+    from ..agent import AgentPlan, DeviceAgent
+    from ..notices import ShownNotice
+
+    Clock = Callable[[], datetime]
+
+SAYABLE = ("accept", "decline", "snooze")
+
+
+def add_run(run: argparse.ArgumentParser) -> None:
+    """Add the arguments of `run`."""
+    ends = run.add_mutually_exclusive_group()
+    ends.add_argument("--once", action="store_true", help="end once the summary was sent")
+    ends.add_argument(
+        "--until-acked", action="store_true", help="end once a notice was shown and acknowledged"
+    )
+    run.add_argument("--timeout", type=float, metavar="S", help="end after so many seconds")
+    run.add_argument(
+        "--answer", choices=SAYABLE, help="what to say for the owner after showing a notice"
+    )
+    run.add_argument(
+        "--predict-every", type=float, default=24.0, metavar="H", help="hours; default 24"
+    )
+    run.add_argument("--now", type=moment, metavar="TIME", help="start the device's clock here")
+
+
+def add_notices(notices: argparse.ArgumentParser) -> None:
+    """Add the arguments of `notices`."""
+    notices.add_argument("--now", type=moment, metavar="TIME", help="the device's time")
+
+
+def add_answer(answer_parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of `answer`."""
+    answer_parser.add_argument("notice", metavar="NOTICE", help="its identifier")
+    answer_parser.add_argument("word", choices=SAYABLE, help="what the owner says")
+    answer_parser.add_argument("--now", type=moment, metavar="TIME", help="the device's time")
+
+
+def clock_from(start: datetime | None) -> Clock:
+    """Return the system's clock, or one that shows `start` now and goes on from there."""
+    if start is None:
+        return lambda: datetime.now(UTC)
+    began = time.monotonic()
+    return lambda: start + timedelta(seconds=time.monotonic() - began)
+
+
+def run_run(arguments: argparse.Namespace) -> int:
+    """Run the agent."""
+    import logging
+    import signal
+
+    from ..agent import run_agent
+    from ..client import EdgeClient
+    from ..mailbox import Purpose
+    from ..model_store import read_trusted_keys
+
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
+    config = config_of(arguments)
+    broker = config.broker_address()
+    plan = _plan(arguments)
+    keys = {} if config.server_key is None else read_trusted_keys(config.server_key)
+
+    def stop_on_signals(agent: DeviceAgent) -> None:
+        signal.signal(signal.SIGTERM, lambda *_: agent.stop())
+
+    with EdgeClient.of_config(config) as client:
+        if client.store.consents()[Purpose.NOTICES].granted and not keys:
+            remedy = "give --server-key FILE, the public key of the server"
+            raise UsageError("run", "no key can verify notices", remedy)
+        counters = run_agent(
+            client,
+            broker=broker,
+            server_keys=keys,
+            plan=plan,
+            clock=clock_from(getattr(arguments, "now", None)),
+            on_start=stop_on_signals,
+            on_report=lambda report: _tell_report(arguments, report),
+            show=lambda notice_id, shown: _tell_notice(arguments, notice_id, shown),
+        )
+    answer(
+        arguments,
+        {
+            "event": "end",
+            "summaries": counters.summaries,
+            "shown": counters.shown,
+            "repeated": counters.repeated,
+            "refused": counters.refused,
+            "confirmed": counters.confirmed,
+        },
+        [
+            f"sent {counters.confirmed} messages, showed {counters.shown} notices",
+            *(f"refused {count}: {reason}" for reason, count in counters.refused.items()),
+        ],
+    )
+    return 0
+
+
+def _plan(arguments: argparse.Namespace) -> AgentPlan:
+    from ..agent import AgentPlan, Until
+    from ..notice_receiver import ANSWERS
+
+    until = Until.SENT if arguments.once else Until.STOPPED
+    until = Until.ACKED if arguments.until_acked else until
+    return AgentPlan(
+        until=until,
+        timeout_s=arguments.timeout,
+        answer=None if arguments.answer is None else ANSWERS[arguments.answer],
+        predict_every=timedelta(hours=arguments.predict_every),
+    )
+
+
+def _tell_report(arguments: argparse.Namespace, report: Report) -> None:
+    from .prediction import report_json
+
+    days = report.days_to_failure_p50
+    estimate = report.status if days is None else f"{days:.0f} days to failure"
+    answer(
+        arguments,
+        {"event": "report", **report_json(report)},
+        [f"{report.device_id}: {estimate} (model {report.model_version})"],
+    )
+
+
+def _tell_notice(arguments: argparse.Namespace, notice_id: str, shown: ShownNotice) -> None:
+    answer(
+        arguments,
+        {"event": "notice", "id": notice_id, **shown.as_json()},
+        ["", *(f"  | {line}".rstrip() for line in shown.text().splitlines()), ""],
+    )
+
+
+def run_notices(arguments: argparse.Namespace) -> int:
+    """Show the inbox, each notice as its owner reads it."""
+    from models.wire.codec import decode
+    from models.wire.messages import Notice
+
+    from ..client import EdgeClient
+
+    now = now_of(arguments)
+    found = []
+    with EdgeClient.of_config(config_of(arguments)) as client:
+        for stored in client.store.notices():
+            shown = client.handle_notice(decode(stored.body.encode(), Notice), now)
+            found.append((stored, shown))
+    data = {
+        "notices": [
+            {
+                "id": stored.message_id,
+                "state": stored.state,
+                "received_at": stored.received_at.isoformat(),
+                **shown.as_json(),
+            }
+            for stored, shown in found
+        ]
+    }
+    rows = [
+        (stored.message_id, f"{stored.received_at:%Y-%m-%d}  {stored.state}  {shown.subject}")
+        for stored, shown in found
+    ]
+    answer(arguments, data, table(rows) or ["no notice came yet"])
+    return 0
+
+
+def run_answer(arguments: argparse.Namespace) -> int:
+    """Keep what the owner says to a notice; a running agent tells the server."""
+    from ..notice_receiver import ANSWERS, answer_notice
+    from ..telemetry_store import TelemetryStore
+
+    with TelemetryStore(config_of(arguments).store) as store:
+        try:
+            stored = answer_notice(
+                store,
+                arguments.notice,
+                ANSWERS[arguments.word],
+                device_id=store.profile.device_id,
+                now=now_of(arguments),
+            )
+        except KeyError:
+            remedy = "list them: fedcell-device notices"
+            raise InputError(arguments.notice, "there is no such notice", remedy) from None
+    answer(
+        arguments,
+        {"id": stored.message_id, "state": stored.state},
+        [f"{stored.message_id}: {stored.state}; the running agent tells the server"],
+    )
+    return 0
