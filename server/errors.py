@@ -74,6 +74,12 @@ class StorageUnavailableError(StorageError):
     exit_code = 6
 
 
+class StorageMissingError(StorageError):
+    """There is no database yet: `fedcell server run` makes it."""
+
+    exit_code = 4
+
+
 class StorageDriverError(StorageError):
     """The library that speaks to this kind of database is not installed."""
 

@@ -146,13 +146,19 @@ class Summary(Message):
         Declared(
             kind=LANGUAGE,
             what="language the owner reads",
+            purpose="say it in the owner's language",
             consent=Consent.NOTICES,
             personal=Personal.INDIRECT,
         ),
     ]
     notices_wanted: Annotated[
         bool,
-        Declared(kind=Flag(), what="whether the owner agreed to notices", consent=Consent.NOTICES),
+        Declared(
+            kind=Flag(),
+            what="whether the owner agreed to notices",
+            purpose="send nothing to an owner who wants nothing",
+            consent=Consent.NOTICES,
+        ),
     ]
     quiet_from_hour: Annotated[
         int | None,

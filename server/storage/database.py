@@ -4,12 +4,18 @@ from __future__ import annotations
 
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from sqlalchemy import URL, Engine, create_engine, event, inspect, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError, OperationalError
 
-from ..errors import StorageDriverError, StorageError, StorageUnavailableError
+from ..errors import (
+    StorageDriverError,
+    StorageError,
+    StorageMissingError,
+    StorageUnavailableError,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -63,18 +69,25 @@ class Database:
         self.close()
 
 
-def open_database(url: str) -> Database:
+def open_database(url: str, *, must_exist: bool = False) -> Database:
     """Open a database and bring its tables to the newest revision.
 
     Args:
         url: such as `sqlite:///hub.db` or `postgresql+psycopg://user@host/name`.
+        must_exist: whether a file that is not there yet is refused instead of made.
 
     Raises:
+        StorageMissingError: it must exist and does not.
         StorageError: the URL is none, or a later version of fedcell has changed the tables.
         StorageDriverError: the library for this kind of database is missing.
         StorageUnavailableError: it cannot be reached or written.
     """
     parsed, shown = _parse(url)
+    if must_exist and parsed.get_backend_name() == "sqlite":
+        file = parsed.database
+        if not file or not Path(file).exists():
+            remedy = "name the one that 'fedcell server run' wrote"
+            raise StorageMissingError(shown, "there is no such file", remedy)
     try:
         engine = create_engine(parsed)
     except (NoSuchModuleError, ModuleNotFoundError) as error:

@@ -56,20 +56,12 @@ class OutboxMessages:
 
     def due(self, *, now: datetime, limit: int) -> tuple[OutboxMessage, ...]:
         """Return the messages whose next attempt is due, the longest due first."""
-        rows = self.connection.execute(
-            select(
-                outbox.c.message_id,
-                outbox.c.device_id,
-                outbox.c.topic,
-                outbox.c.payload,
-                outbox.c.attempts,
-                outbox.c.expires_at,
-            )
-            .where(outbox.c.next_attempt_at <= now)
-            .order_by(outbox.c.next_attempt_at)
-            .limit(limit)
-        )
-        return tuple(OutboxMessage(*row) for row in rows)
+        return self._select(outbox.c.next_attempt_at <= now, limit=limit)
+
+    def expired(self, *, now: datetime, limit: int) -> tuple[OutboxMessage, ...]:
+        """Return the messages that are still waiting though their time is over."""
+        waiting = outbox.c.next_attempt_at.is_not(None)
+        return self._select(waiting & (outbox.c.expires_at <= now), limit=limit)
 
     def attempted(self, message_id: str, *, attempts: int, next_attempt_at: datetime) -> None:
         """Note an attempt, unless the message was acknowledged meanwhile."""
@@ -107,6 +99,22 @@ class OutboxMessages:
     def count_acknowledged(self) -> int:
         """Return how many messages devices have acknowledged."""
         return self._count(outbox.c.acked_at.is_not(None))
+
+    def _select(self, condition: ColumnElement[bool], *, limit: int) -> tuple[OutboxMessage, ...]:
+        rows = self.connection.execute(
+            select(
+                outbox.c.message_id,
+                outbox.c.device_id,
+                outbox.c.topic,
+                outbox.c.payload,
+                outbox.c.attempts,
+                outbox.c.expires_at,
+            )
+            .where(condition)
+            .order_by(outbox.c.next_attempt_at)
+            .limit(limit)
+        )
+        return tuple(OutboxMessage(*row) for row in rows)
 
     def _count(self, condition: ColumnElement[bool]) -> int:
         found = self.connection.scalar(select(func.count()).select_from(outbox).where(condition))

@@ -1,0 +1,128 @@
+"""What is generated from the messages: JSON Schemas, and the table of what leaves a device.
+
+`python -m models.wire.reference` in the project's folder writes both; a test keeps them in step.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from . import rounds
+from .codec import Message, specification
+from .fields import Consent
+from .messages import MESSAGES, schemas
+from .topics import Up
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+SCHEMA_FOLDER = Path("models/wire/schemas")
+TABLE_FILE = Path("docs/reference/what-leaves.md")
+
+ROUND_PURPOSE = "learn together with other devices"
+ROUND_FIELDS: Mapping[str, tuple[str, bool, str]] = {
+    rounds.FLAT_ARRAY: (
+        "sum of the clipped updates of the devices behind a node, whole numbers on a grid",
+        True,
+        "no",
+    ),
+    "schema_version": ("version of the reply", False, "no"),
+    "stream": ("which run of rounds is answered", False, "no"),
+    "index": ("which step of it", False, "no"),
+    "num_devices": (
+        "number of invited devices in the sum, whether they trained or not",
+        False,
+        "no",
+    ),
+    "device_ids": (
+        "when a node is asked once: the ids of the devices behind it",
+        False,
+        "pseudonym",
+    ),
+}
+"""What `rounds` sends up: in words, whether it is accounted, what it says about a person."""
+
+INTRODUCTION = """# What leaves the device
+
+Generated from `models/wire/messages.py` by `python -m models.wire.reference`; do not edit.
+
+Everything that a device sends is in this page, field by field. Raw readings are not, and neither is
+any figure of one device: where a figure matters, its band leaves. A test taps the wire and fails on
+anything else.
+
+Consents: `link` = the owner connected the device to a server at all; `summaries`, `notices` and
+`training` are asked for one by one, and nothing leaves under one that was not given. Accounted:
+whether the privacy ledger is charged. Bands and acknowledgements are outside differential privacy:
+they are sent to the server in the clear, because the owner asked to be told.
+
+Every message is padded with spaces to one size per kind, so that its length says nothing.
+"""
+
+
+def what_leaves() -> str:
+    """Return the page "what leaves the device" in Markdown."""
+    sections = [INTRODUCTION]
+    sections += [_section(m) for topic, m in MESSAGES.items() if isinstance(topic, Up)]
+    return "\n".join([*sections, _round_section()])
+
+
+def generated_files() -> Mapping[Path, str]:
+    """Return each generated file's content by its path within the project."""
+    files = {
+        SCHEMA_FOLDER / f"{name}.schema.json": json.dumps(body, indent=2, sort_keys=True) + "\n"
+        for name, body in schemas().items()
+    }
+    return files | {TABLE_FILE: what_leaves()}
+
+
+def _section(message: type[Message]) -> str:
+    topic = f"`fedcell/v1/{{shard}}/d/{{device}}/up/{message.TOPIC.value}`"
+    lines = [
+        f"## {message.TYPE}",
+        "",
+        f"{(message.__doc__ or '').splitlines()[0]} Topic {topic}, {message.PADDED_BYTES} bytes.",
+        "",
+        "| field | what | may be left out | purpose | consent | accounted | personal |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for name, (declared, required) in specification(message).items():
+        cells = (
+            f"`{name}`",
+            declared.what,
+            "no" if required else "yes",
+            declared.purpose or message.PURPOSE,
+            (declared.consent or message.CONSENT).value,
+            "yes" if declared.accounted else "no",
+            declared.personal.value,
+        )
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
+def _round_section() -> str:
+    lines = [
+        "## round contribution",
+        "",
+        "The answer to one step of federated training, over Flower. No loss, no number of rows.",
+        "",
+        "| field | what | purpose | consent | accounted | personal |",
+        "|---|---|---|---|---|---|",
+    ]
+    for name, (what, accounted, personal) in ROUND_FIELDS.items():
+        charged = "yes" if accounted else "no"
+        cells = (f"`{name}`", what, ROUND_PURPOSE, Consent.TRAINING.value, charged, personal)
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
+def main() -> None:
+    """Write the generated files under the current folder."""
+    for path, content in generated_files().items():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(content)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,210 @@
+"""`fedcell server`: the hub between devices and owners, its broker, its key and its state."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import threading
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from ..clock import Clock
+    from ..config import ServerConfig
+    from ..hub_status import HubStatus
+
+AsJson = Annotated[bool, typer.Option("--json", help="For machines.")]
+Config = Annotated[
+    str | None, typer.Option("--config", metavar="FILE", help="TOML file of settings.")
+]
+Db = Annotated[
+    str | None,
+    typer.Option("--db", metavar="URL", help="Database, such as sqlite:///fedcell.db."),
+]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the group `server` to the root command."""
+    group = typer.Typer(
+        name="server",
+        help="Hear devices, decide on notices, deliver them.",
+        no_args_is_help=True,
+        rich_markup_mode=None,
+    )
+    group.command("run")(run)
+    group.command("status")(status)
+    group.command("key")(key)
+    group.command("broker")(broker)
+    app.add_typer(group)
+
+
+def run(
+    *,
+    db: Db = None,
+    broker_address: Annotated[
+        str | None, typer.Option("--broker", metavar="HOST:PORT", help="MQTT broker.")
+    ] = None,
+    key_file: Annotated[
+        str | None, typer.Option("--key", metavar="FILE", help="Key that signs notices.")
+    ] = None,
+    human_contact: Annotated[
+        str | None, typer.Option(help="Where owners reach a person; stands in every notice.")
+    ] = None,
+    config: Config = None,
+    clock: Annotated[
+        str | None,
+        typer.Option(metavar="ISO", help="Simulated time: begin here instead of now."),
+    ] = None,
+    clock_file: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Simulated time: follow the ISO time in this file."),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Serve until SIGTERM or Ctrl-C: hear summaries, decide, deliver notices, record answers."""
+    from ..hub_process import connected_hub
+
+    settings = _config(
+        {
+            "db": db,
+            "broker": broker_address,
+            "key": key_file,
+            "human_contact": human_contact,
+            "config": config,
+        }
+    )
+    stop = threading.Event()
+    with connected_hub(settings, clock=_clock(clock, clock_file)) as hub:
+
+        def end(_signal: int, _frame: object) -> None:
+            stop.set()
+            hub.wake()
+
+        signal.signal(signal.SIGTERM, end)
+        signal.signal(signal.SIGINT, end)
+        ready = {"event": "ready", "broker": settings.broker, "pid": os.getpid()}
+        _say(ready, f"hub listens through the broker at {settings.broker}", as_json=as_json)
+        hub.run(stop)
+        done = asdict(hub.counters)
+    listed = ", ".join(f"{name} {count}" for name, count in done.items())
+    _say({"event": "stopped", **done}, f"hub stopped: {listed}", as_json=as_json)
+
+
+def status(*, db: Db = None, config: Config = None, as_json: AsJson = False) -> None:
+    """Show how many notices there are and where, what was not sent and why."""
+    from ..hub_status import hub_status
+    from ..storage.database import open_database
+
+    settings = _config({"db": db, "config": config})
+    with open_database(settings.db, must_exist=True) as database:
+        found = hub_status(database)
+    print(json.dumps(found.to_json()) if as_json else _status_text(found))
+
+
+def key(
+    *,
+    out: Annotated[Path, typer.Option(metavar="FILE", help="Where to write the private key.")],
+    as_json: AsJson = False,
+) -> None:
+    """Make a signing key, and beside it the public half that devices trust."""
+    from ..signer import make_key_file, public_key_path
+
+    made = make_key_file(out)
+    public = public_key_path(out)
+    answer = {"key_id": made.key_id, "private": str(out), "public": str(public)}
+    _say(answer, f"key {made.key_id}: keep {out} secret, give {public} to devices", as_json=as_json)
+
+
+def broker(
+    *,
+    port: Annotated[int, typer.Option(min=1, max=65_535, help="TCP port on this machine.")] = 1883,
+    directory: Annotated[
+        Path, typer.Option("--dir", help="Folder for configuration, log and sessions.")
+    ] = Path("fedcell-broker"),
+    kind: Annotated[
+        str | None,
+        typer.Option(metavar="KIND", help="mosquitto or embedded; else whichever is installed."),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Run an MQTT broker for this machine alone, until SIGTERM or Ctrl-C."""
+    from ..broker import running_broker
+
+    stop = threading.Event()
+
+    def end(_signal: int, _frame: object) -> None:
+        stop.set()
+
+    signal.signal(signal.SIGTERM, end)
+    signal.signal(signal.SIGINT, end)
+    with running_broker(directory, port=port, kind=_broker_kind(kind)) as running:
+        ready = {
+            "event": "ready",
+            "kind": running.kind.value,
+            "host": running.host,
+            "port": running.port,
+        }
+        line = f"{running.kind.value} listens at {running.host}:{running.port}"
+        _say(ready, line, as_json=as_json)
+        while running.is_running() and not stop.wait(0.5):
+            continue
+        if not stop.is_set():
+            from ..errors import BrokerError
+
+            remedy = f"see {directory}"
+            raise BrokerError(port=port, what="it ended by itself", remedy=remedy)
+
+
+def _config(flags: dict[str, str | None]) -> ServerConfig:
+    from ..config import read_config
+
+    return read_config(flags, os.environ)
+
+
+def _clock(start: str | None, file: Path | None) -> Clock:
+    from ..clock import clock_from, clock_from_file, machine_clock, parse_time
+    from ..errors import SettingError
+
+    if start is not None and file is not None:
+        raise SettingError("clock", "is given twice", "use --clock or --clock-file")
+    if file is not None:
+        return clock_from_file(file)
+    return machine_clock if start is None else clock_from(parse_time("clock", start))
+
+
+def _broker_kind(name: str | None) -> Any:
+    from ..broker import BrokerKind
+    from ..errors import SettingError
+
+    if name is None:
+        return None
+    try:
+        return BrokerKind(name)
+    except ValueError:
+        names = " or ".join(kind.value for kind in BrokerKind)
+        raise SettingError("kind", f"there is no broker {name!r}", f"choose {names}") from None
+
+
+def _say(answer: dict[str, Any], line: str, *, as_json: bool) -> None:
+    print(json.dumps(answer) if as_json else line, flush=True)
+
+
+def _status_text(found: HubStatus) -> str:
+    lines = [
+        f"devices       {found.devices}",
+        f"notices sent  {found.sent}",
+        f"acknowledged  {found.acknowledged}",
+        f"waiting       {found.waiting}",
+    ]
+    for heading, counts in (
+        ("notices", found.notices),
+        ("suppressed", found.suppressed),
+        ("dead letters", found.dead_letters),
+    ):
+        lines += [f"{heading}:"] if counts else []
+        lines += [f"  {name:<20} {count}" for name, count in sorted(counts.items())]
+    return "\n".join(lines)

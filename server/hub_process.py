@@ -1,0 +1,67 @@
+"""One hub process put together: database, key, link and hub, for as long as a context lasts."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from random import SystemRandom
+from typing import TYPE_CHECKING
+
+from models.wire.link import Link, LinkSettings
+from models.wire.topics import HUB_CLIENT_ID
+
+from .hub import Hub, HubPolicy
+from .signer import load_signer
+from .storage.database import open_database
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from .clock import Clock
+    from .config import ServerConfig
+
+KEEP_ALIVE_S = 60
+LONGEST_WAIT_S = 30.0
+"""There is one hub, and nothing works without it: it comes back sooner than devices do."""
+
+
+@contextmanager
+def connected_hub(config: ServerConfig, *, clock: Clock) -> Iterator[Hub]:
+    """Open the database, read the key, connect, and give a hub that hears; `run` makes it send.
+
+    Args:
+        config: the settings.
+        clock: the time.
+
+    Raises:
+        StorageError: the database cannot be used.
+        KeyFileError: the key cannot be used.
+        LinkError: the broker cannot be reached.
+    """
+    host, port = config.broker_address()
+    signer = load_signer(config.key)
+    jitter = SystemRandom()
+    link = Link(
+        LinkSettings(
+            host=host,
+            port=port,
+            client_id=HUB_CLIENT_ID,
+            keep_alive_s=KEEP_ALIVE_S,
+            longest_wait_s=LONGEST_WAIT_S,
+        ),
+        jitter=jitter,
+    )
+    with open_database(config.db) as database:
+        hub = Hub(
+            database=database,
+            link=link,
+            signer=signer,
+            clock=clock,
+            policy=HubPolicy(
+                notices=config.notice_policy(),
+                delivery=config.delivery_policy(),
+                human_contact=config.human_contact,
+            ),
+            jitter=jitter,
+        )
+        with link:
+            yield hub
