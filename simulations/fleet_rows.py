@@ -6,7 +6,7 @@ run over a fleet dataset, devices in slices so that memory stays small.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -28,6 +28,8 @@ from .partition import held_out_devices
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from numpy.typing import NDArray
 
     from models.telemetry import DeviceProfiles, Outcomes, Telemetry
 
@@ -81,72 +83,71 @@ def fleet_rows(directory: Path, *, held_out_share: float = HELD_OUT_SHARE) -> Fl
         raise FleetRowsError(
             directory, "has no outcomes to learn from", "use a fleet with outcomes.parquet"
         )
-    telemetry, answers = fleet.telemetry(), fleet.answers()
-    rows = rows_of_devices(telemetry, fleet.profiles, answers=answers)
-    judged = rows_of_devices(telemetry, fleet.profiles, outcomes=fleet.outcomes())
     ids = tuple(str(device_id) for device_id in fleet.profiles.device_id)
     is_held_out = held_out_devices(ids, share=held_out_share)
-    enrolled = np.flatnonzero(~is_held_out)
-    position = np.full(len(ids), -1, np.intp)
-    position[enrolled] = np.arange(len(enrolled))
-    training = rows.take(~is_held_out[rows.device])
+    training, held_out = _rows_of_both(
+        fleet.telemetry(),
+        fleet.profiles,
+        answers=fleet.answers(),
+        outcomes=fleet.outcomes(),
+        is_held_out=is_held_out,
+    )
     if len(training) == 0:
         raise FleetRowsError(
             directory,
             f"no device has {LEAST_ROWS} days with features before its outcome",
             "use a fleet with a longer history",
         )
+    enrolled = np.flatnonzero(~is_held_out)
+    position = np.full(len(ids), -1, np.intp)
+    position[enrolled] = np.arange(len(enrolled))
     return FleetRows(
         device_ids=tuple(ids[index] for index in enrolled),
-        training=TrainingRows(
-            device=position[training.device],
-            features=training.features,
-            exposure=training.exposure,
-            event_bin=training.event_bin,
-            cause=training.cause,
-        ),
-        held_out=judged.take(is_held_out[judged.device]),
+        training=replace(training, device=position[training.device]),
+        held_out=held_out,
     )
 
 
-def rows_of_devices(
+def _rows_of_both(
     telemetry: Telemetry,
     profiles: DeviceProfiles,
     *,
-    answers: OwnerAnswers | None = None,
-    outcomes: Outcomes | None = None,
-) -> TrainingRows:
-    """Make the rows of all devices, slice by slice.
+    answers: OwnerAnswers | None,
+    outcomes: Outcomes,
+    is_held_out: NDArray[np.bool_],
+) -> tuple[TrainingRows, TrainingRows]:
+    """Make the rows of enrolled devices by rule, and of held-out devices by the truth.
 
-    Args:
-        telemetry: readings, devices in the order of `profiles`.
-        profiles: one a device.
-        answers: of owners who were asked.
-        outcomes: None labels by rule, as devices do; else every row before the true outcome of a
-            device's first pack is returned, to judge a model on.
-
-    Returns:
-        Rows whose `device` points into `profiles`.
+    Devices go in slices, and each is featurised once; `device` points into `profiles`.
     """
-    truth = None if outcomes is None else first_packs(outcomes)
-    parts = []
+    truth = first_packs(outcomes)
+    training: list[TrainingRows] = []
+    held_out: list[TrainingRows] = []
     for start in range(0, len(profiles), DEVICES_A_SLICE):
         stop = min(start + DEVICES_A_SLICE, len(profiles))
         part, owners = telemetry.devices(start, stop), profiles.take(slice(start, stop))
         table = featurize(part, owners)
-        if truth is None:
-            packs = label_packs(part, owners, answers=_answers_between(answers, start, stop))
-            rows = training_rows(table, packs, max_rows=MAX_ROWS)
-        else:
-            packs = _packs_between(truth, start, stop)
-            rows = training_rows(table, packs, max_rows=None, least_rows=1)
-        parts.append((start, rows))
+        of_rule = label_packs(part, owners, answers=_answers_between(answers, start, stop))
+        by_rule = training_rows(table, of_rule, max_rows=MAX_ROWS)
+        of_truth = _packs_between(truth, start, stop)
+        by_truth = training_rows(table, of_truth, max_rows=None, least_rows=1)
+        for rows, kept, parts in (
+            (by_rule, ~is_held_out[start:stop], training),
+            (by_truth, is_held_out[start:stop], held_out),
+        ):
+            chosen = rows.take(kept[rows.device])
+            parts.append(replace(chosen, device=chosen.device + start))
+    return _stacked(training), _stacked(held_out)
+
+
+def _stacked(parts: list[TrainingRows]) -> TrainingRows:
+    """Stack slices whose devices are numbered already."""
     return TrainingRows(
-        device=np.concatenate([rows.device + start for start, rows in parts]),
-        features=np.concatenate([rows.features for _, rows in parts]),
-        exposure=np.concatenate([rows.exposure for _, rows in parts]),
-        event_bin=np.concatenate([rows.event_bin for _, rows in parts]),
-        cause=np.concatenate([rows.cause for _, rows in parts]),
+        device=np.concatenate([rows.device for rows in parts]),
+        features=np.concatenate([rows.features for rows in parts]),
+        exposure=np.concatenate([rows.exposure for rows in parts]),
+        event_bin=np.concatenate([rows.event_bin for rows in parts]),
+        cause=np.concatenate([rows.cause for rows in parts]),
     )
 
 
