@@ -195,16 +195,16 @@ class DeviceAgent:
         deadline = None
         if self._plan.timeout_s is not None:
             deadline = time.monotonic() + self._plan.timeout_s
+        is_fulfilled = False
         with self._link:
             while not self._is_stopped:
                 self._work_once()
-                if self._is_fulfilled():
-                    break
-                if deadline is not None and time.monotonic() >= deadline:
+                is_fulfilled = self._is_fulfilled()
+                if is_fulfilled or (deadline is not None and time.monotonic() >= deadline):
                     break
                 self._wait(deadline)
             self._say_status(Presence.OFFLINE)
-        if self._is_stopped or self._plan.until is Until.STOPPED or self._is_fulfilled():
+        if is_fulfilled or self._is_stopped or self._plan.until is Until.STOPPED:
             return self.counters
         came = self._plan.until is Until.SENT or self.counters.shown
         what = "the broker did not take everything" if came else "no notice came"
