@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 from dataclasses import asdict
 from pathlib import Path
@@ -99,7 +100,7 @@ def predict_command(
         task = progress.add_task("predicting", total=len(dataset.profiles))
         result = predict_fleet(
             dataset,
-            Predictor(chosen),
+            Predictor(chosen, num_threads=os.cpu_count() or 1),
             out,
             now_s=int(time.time()),
             every_days=every_days,
