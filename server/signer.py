@@ -53,6 +53,10 @@ def make_key_file(path: Path) -> VerifyKey:
     public = public_key_path(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        what = f"the folder cannot be made: {error.strerror}"
+        raise KeyFileError(path, what, "name another folder") from None
+    try:
         _write_new(path, key.to_pem(), mode=KEY_MODE)
     except FileExistsError:
         raise KeyFileError(path, "is there already", "name another file, or move it away") from None

@@ -60,8 +60,8 @@ def messages(draw):
     }
     try:
         return message(device=draw(DEVICE_IDS), **values)
-    except WireError as contradiction:
-        assert contradiction.reason == "bad_field"
+    except WireError:
+        # Fields that contradict each other, or an id of more bytes than are allowed.
         return None
 
 

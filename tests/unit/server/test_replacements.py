@@ -1,0 +1,172 @@
+from datetime import UTC, datetime, timedelta
+from zoneinfo import ZoneInfo
+
+import pytest
+
+from models.prediction import Confidence
+from models.wire.bands import DaysBand
+from models.wire.messages import NoticeState, Template
+from server.replacements import (
+    ENDS_WITH_TIME,
+    DueCode,
+    NoticePolicy,
+    PastNotice,
+    ReasonCode,
+    Send,
+    Suppress,
+    decide,
+    quiet_ends,
+)
+from tests.support.wire_messages import healthy_summary, soon_summary, summary
+
+NOW = datetime(2026, 6, 1, 12, tzinfo=UTC)
+POLICY = NoticePolicy()
+NIGHT = {"quiet_from_hour": 22, "quiet_until_hour": 7, "zone": "Europe/Berlin"}
+
+
+def decided(told, *past, now=NOW):
+    return decide(told, history=past, now=now, policy=POLICY)
+
+
+def sent(days_ago, template=Template.UNDER_7, state=NoticeState.SHOWN):
+    return PastNotice(template, NOW - timedelta(days=days_ago), state)
+
+
+def test_under_seven_days_sends_the_urgent_notice():
+    assert decided(summary(language="de")) == Send(
+        Template.UNDER_7, "de", (DueCode.FLAGGED, DueCode.UNDER_30_DAYS)
+    )
+
+
+def test_seven_to_thirty_days_sends_the_other_notice():
+    assert decided(soon_summary()) == Send(Template.FROM_7_TO_30, "en", (DueCode.UNDER_30_DAYS,))
+
+
+def test_a_flagged_device_with_many_days_left_hears_of_it():
+    flagged = soon_summary(days_band=DaysBand.FROM_90, flagged=True)
+
+    assert decided(flagged) == Send(Template.FROM_7_TO_30, "en", (DueCode.FLAGGED,))
+
+
+@pytest.mark.parametrize("days_band", [DaysBand.FROM_30_TO_90, DaysBand.FROM_90])
+def test_nothing_is_due_from_thirty_days_on(days_band):
+    outcome = decided(healthy_summary(days_band=days_band))
+
+    assert outcome == Suppress(ReasonCode.NOT_DUE, NOW + timedelta(days=1))
+
+
+def test_low_confidence_is_no_blocker():
+    assert isinstance(decided(summary(confidence=Confidence.LOW)), Send)
+
+
+def test_an_owner_who_wants_no_notices_gets_none():
+    outcome = decided(summary(notices_wanted=False))
+
+    assert outcome == Suppress(ReasonCode.NO_CONSENT, NOW + timedelta(days=1))
+
+
+@pytest.mark.parametrize("template", Template)
+def test_a_notice_is_not_repeated_nor_followed_by_a_milder_one(template):
+    milder = soon_summary() if template is Template.FROM_7_TO_30 else summary()
+
+    outcome = decided(milder, sent(30, template))
+
+    assert outcome == Suppress(ReasonCode.ALREADY_NOTIFIED, NOW + timedelta(days=1))
+    assert decided(soon_summary(), sent(30, Template.UNDER_7)).reason_code == "already_notified"
+
+
+def test_a_worse_prediction_is_told_a_week_after_the_milder_notice():
+    milder = sent(6.9, Template.FROM_7_TO_30)
+
+    waiting = decided(summary(), milder)
+
+    assert waiting == Suppress(ReasonCode.CONTACTED_RECENTLY, milder.issued + timedelta(days=7))
+    assert isinstance(decided(summary(), milder, now=waiting.recheck_at), Send)
+
+
+@pytest.mark.parametrize("state", [NoticeState.EXPIRED, NoticeState.FAILED])
+def test_a_notice_that_reached_nobody_does_not_count(state):
+    assert isinstance(decided(summary(), sent(1, state=state)), Send)
+
+
+def test_a_new_battery_has_its_own_notices():
+    old_pack = (sent(400, Template.FROM_7_TO_30), sent(390, state=NoticeState.REPLACED))
+
+    assert isinstance(decided(summary(), *old_pack), Send)
+    assert decided(summary(), *old_pack, sent(20)).reason_code is ReasonCode.ALREADY_NOTIFIED
+
+
+@pytest.mark.parametrize(
+    "quiet",
+    [
+        NIGHT | {"zone": "Europe/Atlantis"},
+        NIGHT | {"zone": None},
+        {"zone": "Europe"},
+    ],
+)
+def test_an_unknown_zone_holds(quiet):
+    outcome = decided(summary(**quiet))
+
+    assert outcome == Suppress(ReasonCode.UNKNOWN_ZONE, NOW + timedelta(days=1))
+
+
+def test_quiet_hours_hold_until_they_end():
+    at_night = datetime(2026, 6, 1, 21, 30, 12, 345678, tzinfo=UTC)
+
+    outcome = decided(summary(**NIGHT), now=at_night)
+
+    assert outcome == Suppress(ReasonCode.QUIET_HOURS, datetime(2026, 6, 2, 5, tzinfo=UTC))
+    assert isinstance(decided(summary(**NIGHT), now=outcome.recheck_at), Send)
+    assert isinstance(decided(summary(**NIGHT), now=NOW), Send)
+
+
+@pytest.mark.parametrize(
+    ("now", "quiet", "ends"),
+    [
+        # 2026-03-29 01:00 UTC: clocks in Berlin go from 02:00 to 03:00.
+        ("2026-03-28T22:30+00:00", (22, 7), "2026-03-29T05:00+00:00"),
+        ("2026-03-29T00:30+00:00", (1, 2), "2026-03-29T01:00+00:00"),
+        ("2026-03-29T01:30+00:00", (2, 3), None),
+        # 2026-10-25 01:00 UTC: clocks go from 03:00 back to 02:00.
+        ("2026-10-24T22:30+00:00", (22, 7), "2026-10-25T06:00+00:00"),
+        ("2026-10-25T00:30+00:00", (2, 3), "2026-10-25T02:00+00:00"),
+        ("2026-06-01T09:00+00:00", (11, 13), "2026-06-01T11:00+00:00"),
+        ("2026-06-01T08:59+00:00", (11, 13), None),
+        ("2026-06-01T11:00+00:00", (11, 13), None),
+    ],
+)
+def test_quiet_hours_follow_the_owners_clock(now, quiet, ends):
+    told = summary(quiet_from_hour=quiet[0], quiet_until_hour=quiet[1], zone="Europe/Berlin")
+    expected = None if ends is None else datetime.fromisoformat(ends)
+
+    assert quiet_ends(told, now=datetime.fromisoformat(now)) == expected
+
+
+@pytest.mark.parametrize(
+    "zone", ["Asia/Kathmandu", "Australia/Lord_Howe", "America/St_Johns", "UTC"]
+)
+def test_quiet_always_ends_at_a_full_hour_that_is_not_quiet(zone):
+    told = summary(quiet_from_hour=20, quiet_until_hour=9, zone=zone)
+    moment, checked = datetime(2026, 3, 27, tzinfo=UTC), 0
+    while moment < datetime(2026, 4, 12, tzinfo=UTC):
+        ends = quiet_ends(told, now=moment)
+        local = moment.astimezone(ZoneInfo(zone))
+        is_quiet = local.hour >= 20 or local.hour < 9
+
+        assert (ends is not None) == is_quiet
+        if ends is not None:
+            end = ends.astimezone(ZoneInfo(zone))
+            assert (end.hour, end.minute, end.second) == (9, 0, 0)
+            assert moment < ends <= moment + timedelta(hours=14)
+            checked += 1
+        moment += timedelta(minutes=37)
+
+    assert checked > 250
+
+
+def test_only_reasons_that_time_ends_are_looked_at_again():
+    assert {ReasonCode.CONTACTED_RECENTLY, ReasonCode.QUIET_HOURS} == ENDS_WITH_TIME
+
+
+def test_the_gap_between_contacts_is_a_week():
+    assert POLICY.contact_gap == timedelta(days=7)
