@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from .rolling import window_median
+from .rolling import sorted_median, window_median
 from .telemetry import COLUMN, SECONDS_PER_DAY
 
 if TYPE_CHECKING:
@@ -19,6 +19,7 @@ NEW_PACK_RISE = 0.08
 NEW_PACK_RISE_WITHOUT_COUNTER = 0.20
 NEW_PACK_COUNTER_SHARE = 0.5
 MEMORY_DAYS = 7
+MOST_A_DAY_IN_A_TABLE = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,9 +203,14 @@ def _daily_median(
 ) -> NDArray[np.float64]:
     present = np.isfinite(values)
     rows, kept = row[present], values[present]
-    ordered = kept[np.lexsort((kept, rows))]
     count = np.bincount(rows, minlength=num_rows)
     first = np.concatenate([[0], np.cumsum(count)[:-1]])
+    most = int(count.max(initial=0))
+    if most <= MOST_A_DAY_IN_A_TABLE:
+        table = np.full((num_rows, most), np.nan)
+        table[rows, np.arange(len(rows)) - first[rows]] = kept
+        return sorted_median(table) if most else np.full(num_rows, np.nan)
+    ordered = kept[np.lexsort((kept, rows))]
     median = np.full(num_rows, np.nan)
     has = count > 0
     low = first[has] + (count[has] - 1) // 2

@@ -25,20 +25,27 @@ def _before(start: Rows, days: int) -> Rows:
 
 def window_sum(values: Values, start: Rows, days: int) -> Values:
     """Return the sum of the values that are present in each window; 0 where none is."""
-    total = np.concatenate([[0.0], np.cumsum(np.nan_to_num(values))])
-    result: Values = total[1:] - total[_before(start, days)]
+    return _sum_since(np.where(np.isfinite(values), values, 0.0), _before(start, days))
+
+
+def _sum_since(values: Values, first: Rows) -> Values:
+    """Return the sum of `values`, none of which is missing, from row `first` to each row."""
+    total = np.zeros(len(values) + 1)
+    np.cumsum(values, out=total[1:])
+    result: Values = total[1:] - total[first]
     return result
 
 
 def window_count(values: Values, start: Rows, days: int) -> Values:
     """Return how many values are present in each window."""
-    return window_sum(np.isfinite(values).astype(float), start, days)
+    return _sum_since(np.isfinite(values).astype(float), _before(start, days))
 
 
 def window_mean(values: Values, start: Rows, days: int, *, at_least: int = 1) -> Values:
     """Return the mean of the values present; NaN below `at_least` of them."""
-    count = window_count(values, start, days)
-    total = window_sum(values, start, days)
+    present, first = np.isfinite(values), _before(start, days)
+    count = _sum_since(present.astype(float), first)
+    total = _sum_since(np.where(present, values, 0.0), first)
     return np.where(count >= at_least, total / np.maximum(count, 1), np.nan)
 
 
@@ -56,14 +63,12 @@ def window_max(values: Values, start: Rows, days: int) -> Values:
 
 def window_median(values: Values, start: Rows, days: int) -> Values:
     """Return the median of the values present; NaN where none is."""
-    rows = np.arange(len(start))
-    lagged = np.stack(
-        [
-            np.where(rows - lag >= start, values[np.maximum(rows - lag, 0)], np.nan)
-            for lag in range(days)
-        ],
-        axis=1,
-    )
+    count = len(start)
+    lagged = np.full((count, days), np.nan)
+    for lag in range(min(days, count)):
+        lagged[lag:, lag] = values[: count - lag]
+    age = np.arange(count) - start
+    lagged[age[:, None] < np.arange(days)] = np.nan
     return sorted_median(lagged)
 
 
@@ -112,20 +117,20 @@ def window_line(
         least_span: fewest days between first and last value, as a share of the window.
     """
     rows = np.arange(len(start))
-    present = np.isfinite(values)
+    present, first = np.isfinite(values), _before(start, days)
     day = (rows - start).astype(float)
-    x = np.where(present, day, np.nan)
-    count = window_count(values, start, days)
+    x, y = np.where(present, day, 0.0), np.where(present, values, 0.0)
+    count = _sum_since(present.astype(float), first)
     divisor = np.maximum(count, 1)
-    mean_x = window_sum(x, start, days) / divisor
-    mean_y = window_sum(values, start, days) / divisor
-    var_x = window_sum(x * x, start, days) / divisor - mean_x**2
-    cov = window_sum(x * values, start, days) / divisor - mean_x * mean_y
-    var_y = window_sum(values * values, start, days) / divisor - mean_y**2
+    mean_x = _sum_since(x, first) / divisor
+    mean_y = _sum_since(y, first) / divisor
+    var_x = _sum_since(x * x, first) / divisor - mean_x**2
+    cov = _sum_since(x * y, first) / divisor - mean_x * mean_y
+    var_y = _sum_since(y * y, first) / divisor - mean_y**2
     latest = np.maximum.accumulate(np.where(present, rows, -1))
     following = np.where(present, rows, len(rows))[::-1]
     next_present = np.minimum.accumulate(following)[::-1]
-    earliest = next_present[_before(start, days)] if len(rows) else rows
+    earliest = next_present[first] if len(rows) else rows
     enough = (count >= at_least) & (latest - earliest + 1 >= least_span * days)
     with np.errstate(divide="ignore", invalid="ignore"):
         slope = np.where(enough, cov / var_x, np.nan)

@@ -253,6 +253,8 @@ class Telemetry:
 
     def rows(self, keep: NDArray[np.bool_]) -> Telemetry:
         """Return only the readings where `keep` is True; devices without any stay listed."""
+        if keep.all():
+            return self
         kept = np.concatenate([[0], np.cumsum(keep)])
         return Telemetry(
             device_ids=self.device_ids,

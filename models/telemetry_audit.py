@@ -3,7 +3,11 @@
 Rules, in this order:
 
 * a value outside its channel's valid range, or not finite, is blanked;
-* a reading before the device was made, or in the future, is refused;
+* a reading before the device was made is refused;
+* a reading more than a day in the future is refused, with all later ones of its device, when a
+  week or more without any reading lies before it: a clock fault. Where readings run on from the
+  past without such a gap the data set keeps a time of its own (laboratory cycles are stamped one a
+  day), and they are noted;
 * a clock jump: a reading more than a day away from the median time of the five readings recorded
   around it is refused; longer runs under a wrong clock cannot be told from late readings and are
   sorted in where they claim to belong (noted as out of order);
@@ -26,6 +30,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 CLOCK_TOLERANCE_S = SECONDS_PER_DAY
+FUTURE_GAP_S = 7 * SECONDS_PER_DAY
 GAP_CADENCES = 2.5
 MAX_GROWTH_AT_RESET = 50.0
 
@@ -78,7 +83,7 @@ def audit(
     Args:
         telemetry: readings in the order in which each device recorded them.
         manufactured_at_s: shape (n_devices,), seconds since the epoch; None skips that rule.
-        now_s: readings more than a day after it are in the future; None skips that rule.
+        now_s: the present, for the rule on the future; None skips that rule.
 
     Returns:
         The accepted readings and the counts.
@@ -87,7 +92,7 @@ def audit(
     noted: dict[str, int] = {}
     num_readings = len(telemetry)
     telemetry, capacity_refused = _blank_invalid_values(telemetry, refused)
-    keep = _timely(telemetry, manufactured_at_s, now_s, refused)
+    keep = _timely(telemetry, manufactured_at_s, now_s, refused, noted)
     telemetry, capacity_refused = telemetry.rows(keep), capacity_refused[keep]
     keep = ~_clock_jumps(telemetry)
     _count(refused, "clock_jump", ~keep)
@@ -95,15 +100,21 @@ def audit(
 
     device = telemetry.device_of_row()
     same_device = device[1:] == device[:-1]
-    _count(noted, "out_of_order", same_device & (np.diff(telemetry.at_s) < 0))
-    order = np.lexsort((telemetry.at_s, device))
-    telemetry = Telemetry(
-        telemetry.device_ids, telemetry.offsets, telemetry.at_s[order], telemetry.values[order]
-    )
-    repeated = np.concatenate([[False], same_device & (np.diff(telemetry.at_s) == 0)])[: len(order)]
+    falls = same_device & (np.diff(telemetry.at_s) < 0)
+    _count(noted, "out_of_order", falls)
+    order = _time_order(telemetry, device, device[1:][falls])
+    at_s = telemetry.at_s[order]
+    repeated = np.concatenate([[False], same_device & (np.diff(at_s) == 0)])[: len(order)]
     _count(refused, "duplicate", repeated)
-    telemetry = telemetry.rows(~repeated)
     capacity_refused = capacity_refused[order][~repeated]
+    kept = np.concatenate([[0], np.cumsum(~repeated)])
+    order = order[~repeated]
+    telemetry = Telemetry(
+        telemetry.device_ids,
+        kept[telemetry.offsets].astype(np.int64),
+        telemetry.at_s[order],
+        telemetry.values[order],
+    )
 
     growth = _counter_growth(telemetry, noted)
     _note_gaps(telemetry, noted)
@@ -120,21 +131,31 @@ def _count(counts: dict[str, int], reason: str, where: NDArray[np.bool_]) -> Non
         counts[reason] = counts.get(reason, 0) + number
 
 
+def _time_order(
+    telemetry: Telemetry, device: NDArray[np.intp], disordered: NDArray[np.intp]
+) -> NDArray[np.intp]:
+    """Return the rows by device and time; only the devices in `disordered` need sorting."""
+    order = np.arange(len(telemetry))
+    needs_sorting = np.zeros(len(telemetry.device_ids), bool)
+    needs_sorting[disordered] = True
+    rows = np.flatnonzero(needs_sorting[device])
+    order[rows] = rows[np.lexsort((telemetry.at_s[rows], device[rows]))]
+    return order
+
+
 def _blank_invalid_values(
     telemetry: Telemetry, refused: dict[str, int]
 ) -> tuple[Telemetry, NDArray[np.bool_]]:
-    values = telemetry.values.copy()
-    capacity_refused = np.zeros(len(telemetry), bool)
-    for column, measurement in enumerate(MEASUREMENTS):
-        data = values[:, column]
-        with np.errstate(invalid="ignore"):
-            bad = ~((data >= measurement.low) & (data <= measurement.high)) & ~np.isnan(data)
-        _count(refused, f"out_of_range:{measurement.name}", bad)
-        data[bad] = np.nan
-        if column == 0:
-            capacity_refused = bad
+    low = np.array([measurement.low for measurement in MEASUREMENTS], np.float32)
+    high = np.array([measurement.high for measurement in MEASUREMENTS], np.float32)
+    values = telemetry.values
+    bad = ((values < low) | (values > high)).astype(bool)
+    for column in np.flatnonzero(bad.any(axis=0)):
+        _count(refused, f"out_of_range:{MEASUREMENTS[column].name}", bad[:, column])
+    if bad.any():
+        values = np.where(bad, np.float32(np.nan), values)
     blanked = Telemetry(telemetry.device_ids, telemetry.offsets, telemetry.at_s, values)
-    return blanked, capacity_refused
+    return blanked, bad[:, 0]
 
 
 def _timely(
@@ -142,6 +163,7 @@ def _timely(
     manufactured_at_s: NDArray[np.int64] | None,
     now_s: int | None,
     refused: dict[str, int],
+    noted: dict[str, int],
 ) -> NDArray[np.bool_]:
     keep = np.ones(len(telemetry), bool)
     if manufactured_at_s is not None:
@@ -151,9 +173,25 @@ def _timely(
         keep &= ~early
     if now_s is not None:
         late = telemetry.at_s > now_s + CLOCK_TOLERANCE_S
-        _count(refused, "in_the_future", late)
-        keep &= ~late
+        cut_off = late & _after_a_gap(telemetry, late)
+        _count(refused, "in_the_future", cut_off)
+        _count(noted, "beyond_now", late & ~cut_off)
+        keep &= ~cut_off
     return keep
+
+
+def _after_a_gap(telemetry: Telemetry, late: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Return the readings at or after the first late one that a long silence cuts off."""
+    device = telemetry.device_of_row()
+    order = np.lexsort((telemetry.at_s, device))
+    rows = np.arange(len(order))
+    silence = np.diff(telemetry.at_s[order], prepend=0)
+    has_earlier = np.diff(device[order], prepend=-1) == 0
+    cuts = late[order] & has_earlier & (silence >= FUTURE_GAP_S)
+    latest_cut = np.maximum.accumulate(np.where(cuts, rows, -1))
+    after = np.empty(len(order), bool)
+    after[order] = latest_cut >= telemetry.offsets[:-1][device[order]]
+    return after
 
 
 def _clock_jumps(telemetry: Telemetry) -> NDArray[np.bool_]:
