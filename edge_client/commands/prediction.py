@@ -18,7 +18,9 @@ if TYPE_CHECKING:
 
 def add_predict(predict: argparse.ArgumentParser) -> None:
     """Add the arguments of `predict`."""
-    predict.add_argument("--explain", action="store_true", help="also say why, in own figures")
+    predict.add_argument(
+        "--explain", action="store_true", help="also say why, in sentences with own figures"
+    )
     predict.add_argument("--language", help="of the reasons; default: the owner's")
     predict.add_argument("--now", type=moment, metavar="TIME", help="predict as of this time")
 
@@ -36,7 +38,7 @@ def run_predict(arguments: argparse.Namespace) -> int:
     from ..client import EdgeClient
 
     with EdgeClient.of_config(config_of(arguments)) as client:
-        report = client.predict(now_of(arguments), explain=arguments.explain)
+        report = client.predict(now_of(arguments))
         if getattr(arguments, "json", False):
             data = report_json(report)
             if arguments.explain:
