@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
     Clock = Callable[[], datetime]
 
+NO_NOTICE_CAME = 1
+DEFAULT_TIMEOUT_S = 60.0
 SAYABLE = ("accept", "decline", "snooze")
 
 
@@ -30,12 +32,17 @@ def add_run(run: argparse.ArgumentParser) -> None:
     ends.add_argument(
         "--until-acked", action="store_true", help="end once a notice was shown and acknowledged"
     )
-    run.add_argument("--timeout", type=float, metavar="S", help="end after so many seconds")
+    run.add_argument(
+        "--timeout",
+        type=positive,
+        metavar="S",
+        help="end after so many seconds; with --once or --until-acked default 60",
+    )
     run.add_argument(
         "--answer", choices=SAYABLE, help="what to say for the owner after showing a notice"
     )
     run.add_argument(
-        "--predict-every", type=float, default=24.0, metavar="H", help="hours; default 24"
+        "--predict-every", type=positive, default=24.0, metavar="H", help="hours; default 24"
     )
     run.add_argument("--now", type=moment, metavar="TIME", help="start the device's clock here")
 
@@ -50,6 +57,18 @@ def add_answer(answer_parser: argparse.ArgumentParser) -> None:
     answer_parser.add_argument("notice", metavar="NOTICE", help="its identifier")
     answer_parser.add_argument("word", choices=SAYABLE, help="what the owner says")
     answer_parser.add_argument("--now", type=moment, metavar="TIME", help="the device's time")
+
+
+def positive(text: str) -> float:
+    """Read a number above 0 from a flag.
+
+    Raises:
+        ValueError: it is none.
+    """
+    number = float(text)
+    if not 0 < number < float("inf"):
+        raise ValueError(f"must be above 0, got {text}")
+    return number
 
 
 def clock_from(start: datetime | None) -> Clock:
@@ -93,6 +112,7 @@ def run_run(arguments: argparse.Namespace) -> int:
             on_report=lambda report: _tell_report(arguments, report),
             show=lambda notice_id, shown: _tell_notice(arguments, notice_id, shown),
         )
+    no_notice_came = arguments.until_acked and not counters.shown
     answer(
         arguments,
         {
@@ -106,9 +126,10 @@ def run_run(arguments: argparse.Namespace) -> int:
         [
             f"sent {counters.confirmed} messages, showed {counters.shown} notices",
             *(f"refused {count}: {reason}" for reason, count in counters.refused.items()),
+            *(["no notice came"] if no_notice_came else []),
         ],
     )
-    return 0
+    return NO_NOTICE_CAME if no_notice_came else 0
 
 
 def _plan(arguments: argparse.Namespace) -> AgentPlan:
@@ -117,9 +138,12 @@ def _plan(arguments: argparse.Namespace) -> AgentPlan:
 
     until = Until.SENT if arguments.once else Until.STOPPED
     until = Until.ACKED if arguments.until_acked else until
+    timeout_s = arguments.timeout
+    if timeout_s is None and until is not Until.STOPPED:
+        timeout_s = DEFAULT_TIMEOUT_S
     return AgentPlan(
         until=until,
-        timeout_s=arguments.timeout,
+        timeout_s=timeout_s,
         answer=None if arguments.answer is None else ANSWERS[arguments.answer],
         predict_every=timedelta(hours=arguments.predict_every),
     )

@@ -1,0 +1,199 @@
+"""`fedcell-device` with a model behind it: report, reasons, update, outbox, inbox."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+from edge_client.cli import main
+from edge_client.mailbox import Purpose
+from edge_client.model_store import ModelStore
+from edge_client.notice_receiver import AgentCounters, NoticeReceiver
+from models.wire.codec import encode
+from models.wire.envelope import SigningKey, sign_payload, trusted_keys
+from models.wire.messages import NoticeState
+from tests.support import line_bundle
+from tests.support.edge_devices import NOW, fading_life, new_store
+from tests.unit.edge_client.test_notices import a_notice
+
+AT_NOW = ["--now", NOW.isoformat()]
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory):
+    return line_bundle.write_line_bundle(tmp_path_factory.mktemp("bundle") / "line.zip")
+
+
+@pytest.fixture
+def keys(tmp_path):
+    path = tmp_path / "keys.json"
+    path.write_text(json.dumps({k: v.hex() for k, v in line_bundle.trusted_keys().items()}))
+    return path
+
+
+@pytest.fixture
+def device(tmp_path):
+    with new_store(tmp_path) as store:
+        store.record_many(fading_life(), now=NOW)
+        yield store
+
+
+@pytest.fixture
+def run(device, bundle, keys, capsys):
+    """Run a command on the device above with the test's bundle; returns code, answer, error."""
+
+    def call(*arguments):
+        settings = ["--store", str(device.path), "--bundle", str(bundle), "--trusted-keys"]
+        code = main([*arguments, *settings, str(keys)])
+        said = capsys.readouterr()
+        return code, said.out, said.err
+
+    return call
+
+
+def test_report_is_short_and_whole(run):
+    code, out, err = run("predict", *AT_NOW)
+    assert (code, err) == (0, "")
+    assert out.splitlines() == [
+        "device-1 · Meter 3 · 2026-06-01 12:00 UTC",
+        "battery health      82 % (2454 of 3000 mAh)",
+        "days to failure     10 (80 % between 5 and 20)",
+        "failure in 30 days  95 %",
+        "confidence          60 %",
+        "likely cause        capacity fade",
+        "recommended         schedule replacement (urgency high)",
+        f"model               {line_bundle.line_bundle().version}",
+    ]
+
+
+def test_report_explains_itself_in_the_language_asked_for(run):
+    lines = run("predict", "--explain", "--language", "de", *AT_NOW)[1].splitlines()
+    assert (
+        "why                 Innerhalb eines Monats verlor der Akku 4 % seiner Kapazität im"
+        " Neuzustand." in lines
+    )
+
+
+def test_report_as_json(run):
+    report = json.loads(run("predict", "--explain", "--json", *AT_NOW)[1])
+    assert report["status"] == "ok"
+    assert report["as_of"] == "2026-06-01T12:00:00+00:00"
+    assert report["recommended_action"] == "schedule_replacement"
+    assert report["reasons"] == [{"code": "capacity_trend.raises", "share": 1.0}]
+    assert report["sentences"] == ["Within a month the battery lost 4 % of its capacity when new."]
+    assert report["figures"]["capacity_mah"] == pytest.approx(2454, abs=1)
+
+
+def test_report_without_a_prediction_says_why(run):
+    code, out, _ = run("predict", "--now", "2026-03-01")
+    assert code == 0
+    assert "insufficient history" in out
+    assert "28 days of readings" in out
+
+
+def test_default_bundle_predicts(run, device):
+    code = main(["predict", *AT_NOW, "--store", str(device.path), "--bundle", "default"])
+    assert code == 0
+
+
+def test_bundle_of_a_stranger_is_refused(device, bundle, capsys):
+    code = main(["predict", *AT_NOW, "--store", str(device.path), "--bundle", str(bundle)])
+    assert code == 5
+    assert "unknown key" in capsys.readouterr().err
+
+
+def test_update_is_verified_and_runs_from_then_on(device, bundle, keys, capsys):
+    store = ["--store", str(device.path)]
+    assert main(["update", str(bundle), "--trusted-keys", str(keys), *store]) == 0
+    assert "signed by test" in capsys.readouterr().out
+    assert main(["predict", "--json", *AT_NOW, *store]) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert report["model_version"] == line_bundle.line_bundle().version
+
+    damaged = device.path.with_name("damaged.zip")
+    damaged.write_bytes(bundle.read_bytes()[:500])
+    assert main(["update", str(damaged), "--trusted-keys", str(keys), *store]) == 5
+    installed = ModelStore.beside(device.path).installed()
+    assert installed.version == line_bundle.line_bundle().version
+
+
+def test_outbox_shows_what_would_leave_and_counts_nothing(run, device):
+    assert "no summary would leave" in run("outbox", *AT_NOW)[1]
+    device.set_consent(Purpose.SUMMARIES, granted=True, now=NOW)
+    told = json.loads(run("outbox", "--json", *AT_NOW)[1])
+    assert told["waiting"] == []
+    fields = {field["name"]: field for field in told["next_summary"]}
+    assert fields["days_band"]["value"] == "7_to_30"
+    assert fields["days_band"]["consent"] == "summaries"
+    assert fields["language"]["consent"] == "notices"
+    assert device.fact("summary_sequence") is None
+    assert "days_band" in run("outbox", *AT_NOW)[1]
+
+
+def test_inbox_is_listed_and_answered(run, device):
+    assert "no notice came yet" in run("notices", *AT_NOW)[1]
+    server = SigningKey.from_bytes(bytes(range(32)))
+    device.set_consent(Purpose.NOTICES, granted=True, now=NOW)
+    receive = NoticeReceiver(
+        device.path,
+        device_id="device-1",
+        trusted=trusted_keys(server.verify_key),
+        clock=lambda: NOW,
+        counters=AgentCounters(),
+        wake=lambda: None,
+    )
+    receive("topic", sign_payload(encode(a_notice()), server))
+    (listed,) = json.loads(run("notices", "--json", *AT_NOW)[1])["notices"]
+    assert listed["state"] == "received"
+    assert "2454 mAh" in listed["text"]
+    assert run("answer", listed["id"], "decline", *AT_NOW)[0] == 0
+    assert device.notice(listed["id"]).state is NoticeState.DECLINED
+    assert len(device.outbox()) == 2
+    code, _, err = run("answer", "f" * 32, "accept")
+    assert code == 3
+    assert "no such notice" in err
+
+
+def test_agent_needs_a_key_once_notices_are_wanted(run, device):
+    device.set_consent(Purpose.NOTICES, granted=True, now=NOW)
+    code, _, err = run("run", "--once")
+    assert code == 2
+    assert "--server-key" in err
+
+
+def in_a_process(*arguments, **variables):
+    return subprocess.run(
+        [sys.executable, "-m", "edge_client.cli", *arguments],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+        env=os.environ | variables,
+    )
+
+
+def test_process_ends_with_its_code_after_saying_everything(device, bundle, keys):
+    settings = {
+        "FEDCELL_DEVICE_STORE": str(device.path),
+        "FEDCELL_DEVICE_BUNDLE": str(bundle),
+        "FEDCELL_DEVICE_TRUSTED_KEYS": str(keys),
+    }
+    done = in_a_process("predict", "--json", *AT_NOW, **settings)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert json.loads(done.stdout)["status"] == "ok"
+
+    refused = in_a_process("predict", "--store", str(bundle))
+    assert refused.returncode == 3
+    assert refused.stdout == ""
+    assert refused.stderr.count("\n") == 1
+    assert in_a_process("predict", "--colour").returncode == 2
+    assert "record" in in_a_process("--help").stdout
+
+
+def test_reader_that_leaves_early_is_no_error(device):
+    command = f"{sys.executable} -m edge_client.cli export --store {device.path} | head -c 10"
+    done = subprocess.run(["sh", "-c", command], capture_output=True, text=True, check=True)
+    assert done.stdout.startswith("{")
+    assert done.stderr == ""
