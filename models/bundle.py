@@ -12,6 +12,7 @@ import io
 import json
 import math
 import os
+import struct
 import zipfile
 import zlib
 from dataclasses import dataclass, replace
@@ -44,6 +45,15 @@ OUTPUTS = (
 DEFAULT = "default"
 DEFAULT_FOLDER = Path(__file__).with_name("default_bundle")
 _REMEDY = "copy it again from where it was released"
+_UNREADABLE = (
+    ValueError,
+    KeyError,
+    TypeError,
+    AttributeError,
+    OverflowError,
+    RecursionError,
+)
+"""What a manifest of any JSON may cause while it is read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -235,25 +245,34 @@ def _read_files(path: Path) -> dict[str, bytes]:
         raise BundleError(path, "no such bundle", "check the path, or use 'default'")
     if path.is_dir():
         return _read_folder(path)
+    if path.stat().st_size > len(FILES) * MAX_FILE_BYTES:
+        raise BundleError(path, "larger than any bundle", _REMEDY)
     try:
         with zipfile.ZipFile(path) as archive:
             names = archive.namelist()
-            content = {}
-            for name in FILES if sorted(names) == sorted(FILES) else ():
-                with archive.open(name) as file:
-                    content[name] = file.read(MAX_FILE_BYTES + 1)
+            if sorted(names) != sorted(FILES):
+                raise BundleError(path, f"holds {names[:9]} instead of {list(FILES)}", _REMEDY)
+            content = {name: _member(path, archive, name) for name in FILES}
     except (
         zipfile.BadZipFile,
         zlib.error,
+        struct.error,
         OSError,
         EOFError,
-        NotImplementedError,
+        ValueError,
+        OverflowError,
         RuntimeError,
     ) as error:
         raise BundleError(path, f"truncated or altered ({error})", _REMEDY) from error
-    if not content:
-        raise BundleError(path, f"holds {names} instead of {list(FILES)}", _REMEDY)
     return _within_cap(path, content)
+
+
+def _member(path: Path, archive: zipfile.ZipFile, name: str) -> bytes:
+    """Read one file of a bundle, and of a larger one no more than shows that it is too large."""
+    if archive.getinfo(name).compress_type not in {zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED}:
+        raise BundleError(path, f"{name} is compressed in an unknown way", _REMEDY)
+    with archive.open(name) as file:
+        return file.read(MAX_FILE_BYTES + 1)
 
 
 def _read_folder(path: Path) -> dict[str, bytes]:
@@ -277,21 +296,25 @@ def _within_cap(path: Path, content: dict[str, bytes]) -> dict[str, bytes]:
 def _verified(files: dict[str, bytes], where: str) -> Bundle:
     try:
         manifest = json.loads(files[MANIFEST])
-        hashes = manifest["files"]
+        digest = manifest_digest(manifest)
         format_number = manifest["format"]
-        spec_digest, spec_version = (
-            manifest["feature_spec_digest"],
-            manifest["feature_spec_version"],
-        )
         least = tuple(int(part) for part in manifest["least_client_version"].split("."))
-        threshold = float(manifest["thresholds"]["flag"])
-        reference = [float(value) for value in manifest["explanation_reference"]]
-        str(manifest["version"])
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except _UNREADABLE as error:
         raise BundleError(where, f"the manifest is not readable ({error!r})", _REMEDY) from error
     if format_number != FORMAT or least > CLIENT_VERSION:
         what = f"needs format {format_number} and client {'.'.join(map(str, least))}"
         raise BundleError(where, what, "update fedcell on this device")
+    try:
+        hashes = dict(manifest["files"])
+        spec_digest, spec_version = (
+            manifest["feature_spec_digest"],
+            manifest["feature_spec_version"],
+        )
+        threshold = float(manifest["thresholds"]["flag"])
+        reference = [float(value) for value in manifest["explanation_reference"]]
+        version = manifest["version"]
+    except _UNREADABLE as error:
+        raise BundleError(where, f"the manifest is not readable ({error!r})", _REMEDY) from error
     for name in FILES:
         if name == MANIFEST:
             continue
@@ -301,9 +324,10 @@ def _verified(files: dict[str, bytes], where: str) -> Bundle:
         what = f"needs feature specification {spec_version} ({str(spec_digest)[:12]})"
         remedy = f"this client computes {feature_spec.FEATURE_SPEC_VERSION}; update one of them"
         raise UnsupportedSpecError(where, what, remedy)
-    if not (0 <= threshold <= 1) or not all(map(math.isfinite, reference)):
+    usable = [math.isfinite(value) for value in reference] == [True] * feature_spec.NUM_FEATURES
+    if not (isinstance(version, str) and 0 <= threshold <= 1 and usable):
         raise BundleError(where, "the manifest holds values that cannot be", _REMEDY)
-    return Bundle(files, manifest, manifest_digest(manifest), where)
+    return Bundle(files, manifest, digest, where)
 
 
 def _signed_bytes(digest: str) -> bytes:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from .bundle import OUTPUTS
 from .errors import BundleError
 from .feature_spec import NUM_FEATURES
 from .prediction import action_band, urgency_band
@@ -69,7 +70,7 @@ class Predictor:
                 self.bundle.model_bytes, options, providers=["CPUExecutionProvider"]
             )
         except Exception as error:
-            what = f"ONNX Runtime refuses the graph ({str(error).splitlines()[0]})"
+            what = f"ONNX Runtime refuses the graph ({_first_line(error)})"
             raise BundleError(self.bundle.where, what, "use another bundle") from error
 
     def outputs(
@@ -80,15 +81,22 @@ class Predictor:
         Args:
             features: float32, shape (n, n_features), raw values, NaN = missing.
             names: outputs wanted; None = all.
+
+        Raises:
+            BundleError: when the graph cannot be run.
         """
         if features.dtype != np.float32 or features.shape[1:] != (NUM_FEATURES,):
             message = f"features must be float32 (n, {NUM_FEATURES}), got {features.shape}"
             raise ValueError(message)
         wanted = names or [output.name for output in self._session.get_outputs()]
-        parts = [
-            self._session.run(wanted, {"features": features[first : first + BATCH_ROWS]})
-            for first in range(0, max(len(features), 1), BATCH_ROWS)
-        ]
+        try:
+            parts = [
+                self._session.run(wanted, {"features": features[first : first + BATCH_ROWS]})
+                for first in range(0, max(len(features), 1), BATCH_ROWS)
+            ]
+        except Exception as error:
+            what = f"ONNX Runtime cannot run the graph ({_first_line(error)})"
+            raise BundleError(self.bundle.where, what, "use another bundle") from error
         columns = zip(*parts, strict=True)
         return {
             name: column[0] if len(column) == 1 else np.concatenate(column)
@@ -120,10 +128,26 @@ class Predictor:
         Raises:
             BundleError: when an output is not finite or not the expected one.
         """
-        golden = self.bundle.golden()
-        outputs = self.outputs(golden.pop("features"))
+        remedy = "use another bundle"
+        try:
+            golden = self.bundle.golden()
+            outputs = self.outputs(golden.pop("features"))
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+            what = f"its golden vectors are not readable ({error!r})"
+            raise BundleError(self.bundle.where, what, remedy) from error
+        if not set(OUTPUTS) == set(golden) <= set(outputs):
+            what = f"its golden vectors are of {sorted(golden)}"
+            raise BundleError(self.bundle.where, what, remedy)
         for name, expected in golden.items():
+            if outputs[name].shape != expected.shape:
+                what = f"golden output {name} has another shape"
+                raise BundleError(self.bundle.where, what, remedy)
             close = np.isclose(outputs[name], expected, rtol=GOLDEN_TOLERANCE, atol=1e-5)
             if not (np.isfinite(outputs[name]).all() and close.all()):
+                what = f"golden output {name} differs"
                 remedy = "use another bundle, or another version of ONNX Runtime"
-                raise BundleError(self.bundle.where, f"golden output {name} differs", remedy)
+                raise BundleError(self.bundle.where, what, remedy)
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).partition("\n")[0]
