@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .errors import DatasetError
+from .fleet_dataset import MOST_EOL_OF_DESIGN as MOST_EOL_OF_NOMINAL
 from .fleet_dataset import write_fleet
 from .parquet_tables import Column, Kind, read_table
 from .telemetry import COLUMN, MEASUREMENTS, SECONDS_PER_DAY, DeviceProfiles, Outcomes, Telemetry
@@ -93,11 +94,9 @@ def read_cells(files: Sequence[Path]) -> ImportedCells:
     count = sum(len(table["day"]) for table in tables)
 
     def column(name: str, missing: object = np.nan) -> NDArray[Any]:
+        dtype = object if isinstance(missing, str) else float
         return np.concatenate(
-            [
-                table.get(name, np.full(len(table["day"]), missing, dtype=type(missing)))
-                for table in tables
-            ]
+            [table.get(name, np.full(len(table["day"]), missing, dtype)) for table in tables]
         )
 
     ids = tuple(seen)
@@ -115,7 +114,7 @@ def read_cells(files: Sequence[Path]) -> ImportedCells:
 
     def text(name: str) -> NDArray[np.object_]:
         found = column(name, "unknown")[first]
-        return np.array([str(value) for value in found], dtype=object)
+        return np.array(["unknown" if value is None else str(value) for value in found], object)
 
     profiles = DeviceProfiles(
         device_id=np.array(ids, dtype=object),
@@ -158,10 +157,19 @@ def _read_cells(path: Path) -> dict[str, NDArray[Any]]:
     if len(table["day"]) == 0:
         raise DatasetError(path, "holds no row", "write at least one cycle")
     for name in ("nominal_ah", "eol_capacity_ah"):
-        if not (table[name] > 0).all():
-            row = int(np.argmin(table[name] > 0))
+        usable = (table[name] > 0) & np.isfinite(table[name])
+        if not usable.all():
+            row = int(np.argmin(usable))
             what = f"{name} of cell {table['cell_id'][row]!r} is {table[name][row]:g}"
             raise DatasetError(path, what, "capacities are above 0, in ampere-hours")
+    beyond = table["eol_capacity_ah"] >= MOST_EOL_OF_NOMINAL * table["nominal_ah"]
+    if beyond.any():
+        row = int(np.argmax(beyond))
+        what = (
+            f"eol_capacity_ah of cell {table['cell_id'][row]!r} is "
+            f"{table['eol_capacity_ah'][row]:g} at nominal_ah {table['nominal_ah'][row]:g}"
+        )
+        raise DatasetError(path, what, f"write it below {MOST_EOL_OF_NOMINAL} x nominal_ah")
     negative = table["capacity_ah"] < 0
     if negative.any():
         row = int(np.argmax(negative))

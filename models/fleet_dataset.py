@@ -36,6 +36,7 @@ TELEMETRY_FILE = "telemetry.parquet"
 TELEMETRY_FOLDER = "telemetry"
 OUTCOMES_FILE = "outcomes.parquet"
 ANSWERS_FILE = "answers.parquet"
+MOST_EOL_OF_DESIGN = 1.5
 
 _DEVICE_COLUMNS = {
     "device_id": Column(Kind.TEXT, nullable=False),
@@ -92,7 +93,7 @@ def read_column_map(path: Path) -> ColumnMap:
         if table not in known or not isinstance(names, dict):
             raise DatasetError(path, f"unknown table [{table}]", f"use {', '.join(known)}")
         for ours in names.values():
-            if ours not in known[table]:
+            if not isinstance(ours, str) or ours not in known[table]:
                 remedy = f"use one of {', '.join(known[table])}"
                 raise DatasetError(path, f"[{table}] maps to unknown column {ours!r}", remedy)
     return mapping
@@ -108,6 +109,8 @@ class Fleet:
 
     def telemetry(self) -> Telemetry:
         """Read the readings of all devices, in the order of `profiles`.
+
+        Times are rounded up to whole seconds, so that no reading counts before its time.
 
         Raises:
             DatasetError: when the file is missing, empty, of wrong types, or speaks of a device
@@ -128,7 +131,7 @@ class Fleet:
         return Telemetry(
             device_ids=ids,
             offsets=offsets.astype(np.int64),
-            at_s=np.floor(table["at"][order]).astype(np.int64),
+            at_s=np.ceil(table["at"][order]).astype(np.int64),
             values=values,
         )
 
@@ -298,14 +301,15 @@ def _profiles(path: Path, table: dict[str, NDArray[Any]]) -> DeviceProfiles:
         twice = ids[int(np.argmax(counts))]
         raise DatasetError(path, f"device {twice!r} is listed twice", "give each device one row")
     design, end_of_life = table["design_capacity_mah"], table["end_of_life_capacity_mah"]
-    bad = ~((end_of_life > 0) & (design > 0) & (end_of_life < 1.5 * design))
+    bad = ~((end_of_life > 0) & (end_of_life < MOST_EOL_OF_DESIGN * design) & np.isfinite(design))
     if bad.any():
         row = int(np.argmax(bad))
         what = (
             f"device {table['device_id'][row]!r} has design_capacity_mah {design[row]:g} "
             f"and end_of_life_capacity_mah {end_of_life[row]:g}"
         )
-        raise DatasetError(path, what, "write both above 0, end of life below 1.5 x design")
+        remedy = f"write both above 0, end of life below {MOST_EOL_OF_DESIGN} x design"
+        raise DatasetError(path, what, remedy)
     segments = {
         name: np.where(_null(table.get(name), count), default, table.get(name, default))
         for name, default in (

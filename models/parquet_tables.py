@@ -115,7 +115,11 @@ def _read_part(
     path: Path, columns: Mapping[str, Column], renamed: Mapping[str, str], *, others_allowed: bool
 ) -> dict[str, NDArray[Any]]:
     file = _open(path)
-    names = {name: renamed.get(name, name) for name in file.schema_arrow.names}
+    found = file.schema_arrow.names
+    for name in found:
+        if found.count(name) > 1:
+            raise DatasetError(path, f"column {name} is there twice", "keep one of them")
+    names = {name: renamed.get(name, name) for name in found}
     unknown = [name for name, ours in names.items() if ours not in columns]
     if unknown and not others_allowed:
         remedy = f"map or remove it (known: {', '.join(columns)})"
@@ -128,7 +132,12 @@ def _read_part(
     wanted = {foreign: ours for foreign, ours in names.items() if ours in columns}
     if len(set(wanted.values())) < len(wanted):
         raise DatasetError(path, "two columns map to the same name", "correct the column map")
-    table = file.read(columns=list(wanted))
+    try:
+        table = file.read(columns=list(wanted))
+    except (pa.ArrowInvalid, OSError) as error:
+        reason = str(error).split("\n", 1)[0]
+        remedy = "write or copy it again"
+        raise DatasetError(path, f"the Parquet file is damaged ({reason})", remedy) from error
     return {
         ours: _to_numpy(path, ours, columns[ours], table[foreign])
         for foreign, ours in wanted.items()
@@ -157,7 +166,7 @@ def _to_numpy(path: Path, name: str, column: Column, data: Any) -> NDArray[Any]:
     if kind is Kind.TEXT:
         return np.asarray(data.cast(pa.string()).to_numpy(), dtype=object)
     if kind is Kind.NUMBER:
-        return np.asarray(data.cast(pa.float64()).to_numpy(), dtype=np.float64)
+        return np.asarray(data.cast(pa.float64(), safe=False).to_numpy(), dtype=np.float64)
     if kind is Kind.FLAG:
         return np.array(data.to_pylist(), dtype=object)
     micros = data.cast(pa.timestamp("us", tz="UTC"), safe=False).cast(pa.int64())
@@ -189,13 +198,15 @@ class TableWriter:
 
     def __enter__(self) -> Self:
         """Open the file aside."""
+        remedy = "choose another place"
+        if self._path.is_dir():
+            raise DatasetError(self._path, "cannot be written (it is a folder)", remedy)
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True)
             self._writer = pq.ParquetWriter(self._aside, self._schema, compression="zstd")
         except OSError as error:
-            raise DatasetError(
-                self._path, f"cannot be written ({error.strerror})", "choose another place"
-            ) from error
+            what = f"cannot be written ({error.strerror})"
+            raise DatasetError(self._path, what, remedy) from error
         return self
 
     def write(self, columns: Columns) -> None:
@@ -205,13 +216,14 @@ class TableWriter:
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         """Put the whole file in place, or leave nothing behind."""
-        self._writer.close()
-        if kind is not None:
-            self._aside.unlink()
-            return
-        with self._aside.open("rb") as file:
-            os.fsync(file.fileno())
-        self._aside.replace(self._path)
+        try:
+            self._writer.close()
+            if kind is None:
+                with self._aside.open("rb") as file:
+                    os.fsync(file.fileno())
+                self._aside.replace(self._path)
+        finally:
+            self._aside.unlink(missing_ok=True)
 
 
 def _to_arrow(values: NDArray[Any], kind: Kind) -> Any:
