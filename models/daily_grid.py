@@ -45,9 +45,9 @@ class DailyGrid:
         temp_avg_c: mean.
         resistance_mohm: median.
         usage_hours: sum.
-        usage_covered_days: days covered by the readings that tell usage.
+        usage_covered_days: days covered by the readings that tell usage, each at most one.
         cycles: growth of the cycle counter.
-        cycles_covered_days: days covered by the readings that tell cycles.
+        cycles_covered_days: days in which it grew, since the counter was read before.
         cycle_count: growth of the cycle counter since the pack was new.
         shutdowns: growth of the shutdown counter.
     """
@@ -123,15 +123,18 @@ def daily_grid(
     def grown(name: str) -> NDArray[np.float64]:
         return audited.growth[:, COLUMN[name]].astype(np.float64)
 
-    covered = _covered_days(telemetry.at_s, device)
-    capacity = column("full_charge_capacity_mah")
-    usage, cycles = column("usage_hours"), grown("charge_cycle_count")
+    covered = np.minimum(_days_since_previous(telemetry.at_s, device), 1.0)
+    usage = np.where(np.isfinite(covered), column("usage_hours"), np.nan)
+    capacity, counted = column("full_charge_capacity_mah"), column("charge_cycle_count")
     capacity_by_day = _daily_median(row, capacity, num_rows)
-    counter = _last_of_day(row, column("charge_cycle_count"), num_rows)
+    counter = _last_of_day(row, counted, num_rows)
     pack_start = _pack_starts(
         capacity_by_day / design_capacity_mah[row_device], counter, device_start
     )
-    cycles_by_day = _daily_sum(row, cycles, num_rows)
+    cycles_by_day = _daily_sum(row, grown("charge_cycle_count"), num_rows)
+    has_count = np.flatnonzero(np.isfinite(counted))
+    counted_days = np.full(len(row), np.nan)
+    counted_days[has_count] = _days_since_previous(telemetry.at_s[has_count], device[has_count])
     reading_rows = np.searchsorted(row, np.arange(num_rows), side="right")
     return DailyGrid(
         device=row_device,
@@ -151,20 +154,19 @@ def daily_grid(
         usage_hours=_daily_sum(row, usage, num_rows),
         usage_covered_days=_daily_sum(row, np.where(np.isfinite(usage), covered, np.nan), num_rows),
         cycles=cycles_by_day,
-        cycles_covered_days=_daily_sum(
-            row, np.where(np.isfinite(cycles), covered, np.nan), num_rows
-        ),
+        cycles_covered_days=_daily_sum(row, counted_days, num_rows),
         cycle_count=_cycles_since_new(counter, cycles_by_day, pack_start, device_start),
         shutdowns=_daily_sum(row, grown("unexpected_shutdown_count"), num_rows),
         row_of_reading=row,
     )
 
 
-def _covered_days(at_s: NDArray[np.int64], device: NDArray[np.intp]) -> NDArray[np.float64]:
+def _days_since_previous(at_s: NDArray[np.int64], device: NDArray[np.intp]) -> NDArray[np.float64]:
+    """Return the days since the device's reading before; NaN at its first."""
     interval = np.diff(at_s, prepend=at_s[:1] if len(at_s) else 0).astype(float)
     interval[np.diff(device, prepend=-1) != 0] = np.nan
-    covered: NDArray[np.float64] = np.minimum(interval / SECONDS_PER_DAY, 1.0)
-    return covered
+    days: NDArray[np.float64] = interval / SECONDS_PER_DAY
+    return days
 
 
 def _daily_count(
@@ -233,13 +235,17 @@ def _pack_starts(
 ) -> NDArray[np.intp]:
     """Find the day on which a new pack was put in, from that day and the days before alone.
 
-    Capacity rises by 8 % of design above the median of the week before while the cycle counter
-    falls below half; where cycles are not counted, by 20 %.
+    Capacity rises by 8 % of design above the median of the week before, or of the last week with
+    readings before an outage, while the cycle counter falls below half; where cycles are not
+    counted, by 20 %. In the week after, while its median is still the old pack's, there is no
+    second one.
     """
     rows = np.arange(len(capacity))
     earlier = np.maximum(rows - 1, device_start)
-    before = window_median(capacity, device_start, MEMORY_DAYS)[earlier]
-    rise = np.where(rows > device_start, capacity - before, np.nan)
+    week = window_median(capacity, device_start, MEMORY_DAYS)
+    known = np.maximum.accumulate(np.where(np.isfinite(week), rows, -1))[earlier]
+    has_week = (known >= device_start) & (rows > device_start)
+    rise = np.where(has_week, capacity - week[np.maximum(known, 0)], np.nan)
     seen = np.maximum.accumulate(np.where(np.isfinite(counter), rows, -1))
     previous = seen[earlier]
     has_previous = (previous >= device_start) & (rows > device_start)
@@ -249,6 +255,9 @@ def _pack_starts(
         uncounted = ~np.isfinite(counter) & ~np.isfinite(counted)
         new = (rise > NEW_PACK_RISE) & counter_fell
         new |= (rise > NEW_PACK_RISE_WITHOUT_COUNTER) & uncounted
+    found = np.flatnonzero(new)
+    again = (np.diff(found) < MEMORY_DAYS) & (np.diff(device_start[found]) == 0)
+    new[found[1:][again]] = False
     begins = np.where(new | (rows == device_start), rows, 0)
     starts: NDArray[np.intp] = np.maximum.accumulate(begins)
     return starts

@@ -31,6 +31,7 @@ LEAST_CAPACITIES = 5
 STALE_DAYS = 7
 LEAST_SPAN_OF_DESIGN = 0.02
 NEVER_DAYS = 3650.0
+LEAST_COVERED_DAYS = 1.0 - 1e-6
 MONTH = 30.0
 
 
@@ -251,7 +252,7 @@ def _use_columns(
         amount: NDArray[np.float64], covered: NDArray[np.float64], days: int
     ) -> NDArray[np.float64]:
         total, time = window_sum(amount, start, days), window_sum(covered, start, days)
-        return np.where(time >= 1.0, total / np.maximum(time, 1.0), np.nan)
+        return np.where(time >= LEAST_COVERED_DAYS, total / np.maximum(time, 1e-3), np.nan)
 
     def counted(days: int) -> NDArray[np.float64]:
         seen = window_count(grid.shutdowns, start, days) > 0
