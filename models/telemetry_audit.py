@@ -45,12 +45,14 @@ class AuditReport:
             valid, by measurement name, 0 to 1.
         refused: readings or values that were refused, by reason; zero counts are left out.
         noted: findings that were handled without refusing anything, by reason.
+        latest_at_s: time of the latest accepted reading, seconds since the epoch; None without any.
     """
 
     num_readings: int
     completeness: Mapping[str, float]
     refused: Mapping[str, int]
     noted: Mapping[str, int]
+    latest_at_s: int | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +123,8 @@ def audit(
     present = np.isfinite(telemetry.values)
     share = present.mean(axis=0) if len(telemetry) else np.zeros(len(MEASUREMENTS))
     completeness = {m.name: float(share[i]) for i, m in enumerate(MEASUREMENTS)}
-    report = AuditReport(num_readings, completeness, refused, noted)
+    latest = int(telemetry.at_s.max()) if len(telemetry) else None
+    report = AuditReport(num_readings, completeness, refused, noted, latest)
     return AuditedTelemetry(telemetry, growth, capacity_refused, report)
 
 
@@ -222,8 +225,15 @@ def _counter_growth(telemetry: Telemetry, noted: dict[str, int]) -> NDArray[np.f
 
 
 def _note_gaps(telemetry: Telemetry, noted: dict[str, int]) -> None:
+    """Count intervals that are long beside the median interval of the same device."""
     device = telemetry.device_of_row()
     same_device = device[1:] == device[:-1]
-    interval = np.diff(telemetry.at_s)[same_device]
-    if len(interval):
-        _count(noted, "gap", interval > GAP_CADENCES * np.median(interval))
+    interval, device = np.diff(telemetry.at_s)[same_device], device[1:][same_device]
+    ordered = interval[np.lexsort((interval, device))]
+    count = np.bincount(device, minlength=len(telemetry.device_ids))
+    first = np.cumsum(count) - count
+    some = np.flatnonzero(count)
+    cadence = np.zeros(len(count))
+    low, high = first[some] + (count[some] - 1) // 2, first[some] + count[some] // 2
+    cadence[some] = (ordered[low] + ordered[high]) / 2
+    _count(noted, "gap", interval > GAP_CADENCES * cadence[device])
