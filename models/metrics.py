@@ -135,7 +135,8 @@ def best_f1_threshold(label: Labels, score: Scores) -> float:
     distinct = np.unique(score)[::-1]
     best = int(np.argmax(f1))
     below = distinct[best + 1] if best + 1 < len(distinct) else distinct[best]
-    return float((distinct[best] + below) / 2)
+    middle = (distinct[best] + below) / 2
+    return float(middle if middle > below else distinct[best])
 
 
 def expected_calibration_error(label: Labels, probability: Scores) -> float | None:
