@@ -4,6 +4,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass
 from enum import StrEnum
+from itertools import pairwise
 from typing import Any, Final, Self
 
 import numpy as np
@@ -169,12 +170,16 @@ class FleetHealth:
         require_names("statuses", self.statuses, STATUSES)
         require_counts(**self.urgency)
         require_counts(**self.statuses)
+        if not self.state_of_health:
+            raise ValueError("state_of_health must hold at least one bin, got none")
         for one in self.state_of_health:
             require_counts(state_of_health=one.devices)
             if not 0 <= one.low < one.high:
                 raise ValueError(
                     f"state_of_health: a bin needs 0 <= low < high, got {one.low} to {one.high}"
                 )
+        if any(a.high != b.low for a, b in pairwise(self.state_of_health)):
+            raise ValueError("state_of_health: a bin must begin where the one before it ends")
 
     @classmethod
     def of_predictions(
@@ -242,7 +247,7 @@ class Life:
             raise ValueError(f"the series of a life must have one length, got {sizes}")
         if not self.as_of_days:
             raise ValueError("as_of_days must hold at least one moment, got none")
-        if any(b <= a for a, b in zip(self.as_of_days, self.as_of_days[1:], strict=False)):
+        if any(b <= a for a, b in pairwise(self.as_of_days)):
             raise ValueError("as_of_days must ascend")
         quantiles = zip(
             self.days_to_failure_p10,
@@ -353,7 +358,8 @@ class FleetDescription:
     Attributes:
         description: what it is made of, and how it differs from what the default bundle saw.
         days: simulated days.
-        judged_devices: devices whose windows the metrics are measured on; they never train.
+        judged_devices: devices whose windows the metrics are measured on; none of them takes
+            part in the rounds.
     """
 
     description: str

@@ -214,6 +214,11 @@ def test_models_measured_on_different_windows_are_not_compared():
         (lambda: FleetHealth(
             urgency={}, state_of_health=(HealthBin(low=1.0, high=0.9, devices=1),), statuses={}),
          "a bin needs 0 <= low < high, got 1.0 to 0.9"),
+        (lambda: FleetHealth(urgency={}, state_of_health=(), statuses={}), "at least one bin"),
+        (lambda: FleetHealth(
+            urgency={}, statuses={}, state_of_health=(
+                HealthBin(low=0.0, high=0.5, devices=1), HealthBin(low=0.6, high=1.0, devices=1))),
+         "must begin where the one before it ends"),
         (lambda: LearningPoint(
             round=1, average_precision=1.2, auc=None, loss=None, epsilon=None),
          "average_precision must lie in 0 to 1, got 1.2"),
