@@ -142,3 +142,21 @@ def digest() -> str:
         separators=(",", ":"),
     )
     return hashlib.sha256(canonical.encode()).hexdigest()
+
+
+def feature_table() -> str:
+    """Return the specification as a Markdown table (docs/reference/features.md)."""
+    lines = ["| feature | unit | window | formula | range | layer | group |", "|" + "---|" * 7]
+    for feature in FEATURES:
+        window = f"{feature.window_days} days" if feature.window_days else "whole life"
+        cells = (
+            f"`{feature.name}`",
+            feature.unit,
+            window,
+            feature.formula,
+            f"{feature.low:g} to {feature.high:g}",
+            feature.layer,
+            feature.group,
+        )
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
