@@ -103,6 +103,7 @@ class _Attempt:
 
     answered: threading.Event = field(default_factory=threading.Event)
     refusal: str | None = None
+    session_present: bool = False
     unsupported_version: bool = False
 
 
@@ -144,7 +145,7 @@ class Link:
 
     @property
     def is_connected(self) -> bool:
-        """Whether the broker has accepted this link and not been lost since."""
+        """Whether the broker took the link and its subscriptions and was not lost since."""
         return self._online.is_set()
 
     @property
@@ -318,23 +319,41 @@ class Link:
             self._attempt.unsupported_version = str(reason) == "Unsupported protocol version"
             self._attempt.answered.set()
             return
-        if self._filters and not (self._subscribed_once and flags.session_present):
-            if client.protocol == mqtt.MQTTv5:
-                client.subscribe([(name, SubscribeOptions(qos=QOS)) for name in self._filters])
-            else:
-                client.subscribe([(name, QOS) for name in self._filters])
-            self._subscribed_once = True
+        self._attempt.session_present = flags.session_present
+        if not self._filters or (self._subscribed_once and flags.session_present):
+            self._ready()
+        elif client.protocol == mqtt.MQTTv5:
+            client.subscribe([(name, SubscribeOptions(qos=QOS)) for name in self._filters])
         else:
-            self._attempt.answered.set()
+            client.subscribe([(name, QOS) for name in self._filters])
+
+    def _subscribed(
+        self,
+        _client: mqtt.Client,
+        _userdata: Any,
+        _mid: int,
+        reasons: list[ReasonCode],
+        _properties: Properties | None,
+    ) -> None:
+        refused = sum(reason.is_failure for reason in reasons)
+        if refused:
+            self.counters.refused += refused
+            logger.error("the broker refused %d of %d subscriptions", refused, len(reasons))
+        self._subscribed_once = True
+        self._ready()
+
+    def _ready(self) -> None:
+        """Count as connected only now: before its subscriptions stand a link is deaf."""
         if self._loss_logged:
             logger.info("MQTT connection is back")
         self._loss_logged = False
         if not self._held_before:
             self._waits = 0
         self._online.set()
+        self._attempt.answered.set()
         for hook in self._on_connected:
             try:
-                hook(flags.session_present)
+                hook(self._attempt.session_present)
             except Exception:
                 self.counters.handler_errors += 1
                 logger.exception("what should run after connecting failed")
@@ -435,20 +454,6 @@ class Link:
             if pattern.fullmatch(topic):
                 return handler
         return None
-
-    def _subscribed(
-        self,
-        _client: mqtt.Client,
-        _userdata: Any,
-        _mid: int,
-        reasons: list[ReasonCode],
-        _properties: Properties | None,
-    ) -> None:
-        self._attempt.answered.set()
-        refused = sum(reason.is_failure for reason in reasons)
-        if refused:
-            self.counters.refused += refused
-            logger.error("the broker refused %d of %d subscriptions", refused, len(reasons))
 
     def _confirmed(
         self,

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 MIGRATIONS = "server.storage:migrations"
 REVISION_TABLE = "alembic_version"
-LOCK_TIMEOUT_S = 10
+LOCK_TIMEOUT_S = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,7 +159,7 @@ def _prepare_sqlite(connection: DBAPIConnection, _entry: ConnectionPoolEntry) ->
     # SQLAlchemy begins transactions, not the driver: see _begin_for_writing.
     connection.isolation_level = None
     cursor = connection.cursor()
-    cursor.execute(f"PRAGMA busy_timeout = {LOCK_TIMEOUT_S * 1000}")
+    cursor.execute(f"PRAGMA busy_timeout = {round(LOCK_TIMEOUT_S * 1000)}")
     cursor.execute("PRAGMA synchronous = FULL")
     cursor.execute("PRAGMA foreign_keys = ON")
     cursor.close()
