@@ -56,7 +56,7 @@ class DeliveryPolicy:
     def wait_after(self, attempts: int) -> timedelta:
         """Return how long to wait after so many attempts, at least one."""
         doublings = min(attempts - 1, 32)
-        return min(self.longest_retry, self.first_retry * 2**doublings)
+        return min(self.longest_retry, self.first_retry * 2.0**doublings)
 
 
 class Outbox:
