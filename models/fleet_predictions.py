@@ -65,14 +65,12 @@ class PredictedFleet:
         by_status: rows by status; zero counts are left out.
         num_flagged: flagged rows.
         refused: refused readings and values, by reason.
-        latest_reading_s: time of the latest reading, seconds since the epoch; None without any.
     """
 
     num_rows: int
     by_status: dict[str, int]
     num_flagged: int
     refused: dict[str, int]
-    latest_reading_s: int | None
 
 
 def predict_fleet(
@@ -80,7 +78,7 @@ def predict_fleet(
     predictor: Predictor,
     out: Path,
     *,
-    now_s: int | None = None,
+    now_s: int,
     every_days: int = 1,
     reasons: Reasons = Reasons.DUE,
     on_devices: Callable[[int], None] | None = None,
@@ -93,8 +91,7 @@ def predict_fleet(
         fleet: the dataset.
         predictor: the model.
         out: Parquet file; appears whole or not at all.
-        now_s: readings more than a day later are refused; None refuses none, because a recorded
-            fleet need not live by the calendar (imported cells do not).
+        now_s: readings more than a day later are refused.
         every_days: days between rows.
         reasons: for which rows; `due` = every row that is flagged or not routine monitoring.
         on_devices: called with the number of devices done, for progress.
@@ -105,7 +102,6 @@ def predict_fleet(
     by_status = np.zeros(len(STATUSES), np.int64)
     num_flagged = 0
     refused: dict[str, int] = {}
-    latest: int | None = None
     with TableWriter(out, _KINDS) as writer:
         for first, profiles, table in feature_blocks(fleet, now_s=now_s, every_days=every_days):
             columns = prediction_columns(profiles, table, predictor, reasons=reasons)
@@ -114,12 +110,10 @@ def predict_fleet(
             num_flagged += sum(flag is True for flag in columns["flagged"].tolist())
             for reason, count in table.audit.refused.items():
                 refused[reason] = refused.get(reason, 0) + count
-            if table.audit.latest_at_s is not None:
-                latest = max(latest or table.audit.latest_at_s, table.audit.latest_at_s)
             if on_devices is not None:
                 on_devices(first + len(profiles))
     named = {str(STATUSES[i]): int(count) for i, count in enumerate(by_status) if count}
-    return PredictedFleet(int(by_status.sum()), named, num_flagged, refused, latest)
+    return PredictedFleet(int(by_status.sum()), named, num_flagged, refused)
 
 
 def feature_blocks(

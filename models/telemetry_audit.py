@@ -45,14 +45,12 @@ class AuditReport:
             valid, by measurement name, 0 to 1.
         refused: readings or values that were refused, by reason; zero counts are left out.
         noted: findings that were handled without refusing anything, by reason.
-        latest_at_s: time of the latest accepted reading, seconds since the epoch; None without any.
     """
 
     num_readings: int
     completeness: Mapping[str, float]
     refused: Mapping[str, int]
     noted: Mapping[str, int]
-    latest_at_s: int | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,8 +121,7 @@ def audit(
     present = np.isfinite(telemetry.values)
     share = present.mean(axis=0) if len(telemetry) else np.zeros(len(MEASUREMENTS))
     completeness = {m.name: float(share[i]) for i, m in enumerate(MEASUREMENTS)}
-    latest = int(telemetry.at_s.max()) if len(telemetry) else None
-    report = AuditReport(num_readings, completeness, refused, noted, latest)
+    report = AuditReport(num_readings, completeness, refused, noted)
     return AuditedTelemetry(telemetry, growth, capacity_refused, report)
 
 

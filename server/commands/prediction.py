@@ -6,7 +6,6 @@ import json
 import os
 import time
 from dataclasses import asdict
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -47,20 +46,6 @@ def days_of(text: str) -> int:
     return int(number)
 
 
-def moment_of(text: str) -> int:
-    """Parse a time such as 2026-06-01T00:00Z into seconds since the epoch; no zone means UTC.
-
-    Raises:
-        typer.BadParameter: when it is none.
-    """
-    try:
-        moment = datetime.fromisoformat(text)
-    except ValueError as error:
-        message = f"{text!r} is no time; write one such as 2026-06-01T00:00Z"
-        raise typer.BadParameter(message) from error
-    return int((moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp())
-
-
 def bundle_of(source: str, trusted_key: Path | None, *, allow_unsigned: bool) -> Bundle:
     """Load a bundle as the options of a command describe it."""
     from models.bundle import load_bundle
@@ -83,10 +68,6 @@ def predict_command(
     reasons: Annotated[
         str, typer.Option(help="Reasons for 'due' rows, 'all' or 'none'.", metavar="WHICH")
     ] = "due",
-    now: Annotated[
-        str | None,
-        typer.Option(help="Refuse readings later than this time, such as 2026-06-01T00:00Z."),
-    ] = None,
     trusted_key: Annotated[
         Path | None, typer.Option(help="Public key file that the bundle must be signed with.")
     ] = None,
@@ -98,11 +79,9 @@ def predict_command(
     """Predict every device at every n-th UTC midnight that its readings reach.
 
     Rows that cannot be predicted say why in their status. Reasons are computed for rows that are
-    due: flagged, or an action other than routine monitoring. A recorded fleet need not live by
-    this machine's clock: readings later than it are used, and said to be there.
+    due: flagged, or an action other than routine monitoring.
     """
     every_days = days_of(every)
-    now_s = None if now is None else moment_of(now)
     if reasons not in ("due", "all", "none"):
         message = f"--reasons {reasons!r}: use due, all or none"
         raise typer.BadParameter(message)
@@ -113,7 +92,6 @@ def predict_command(
     from models.fleet_dataset import open_fleet, read_column_map
     from models.fleet_predictions import Reasons, predict_fleet
     from models.inference import Predictor
-    from models.telemetry import SECONDS_PER_DAY
 
     chosen = bundle_of(bundle, trusted_key, allow_unsigned=allow_unsigned)
     dataset = open_fleet(fleet, column_map=read_column_map(columns) if columns else None)
@@ -124,7 +102,7 @@ def predict_command(
             dataset,
             Predictor(chosen, num_threads=os.cpu_count() or 1),
             out,
-            now_s=now_s,
+            now_s=int(time.time()),
             every_days=every_days,
             reasons=Reasons(reasons),
             on_devices=lambda done: progress.update(task, completed=done),
@@ -139,12 +117,6 @@ def predict_command(
         f"{result.num_rows:,} rows ({states}), {result.num_flagged:,} flagged, "
         f"by {chosen.version} in {seconds:.1f} s: {out}"
     )
-    if now_s is None and (result.latest_reading_s or 0) > time.time() + SECONDS_PER_DAY:
-        latest = datetime.fromtimestamp(result.latest_reading_s or 0, UTC)
-        typer.echo(
-            f"  {fleet}: readings go on to {latest:%Y-%m-%d}, later than this machine's clock, and "
-            "were used; give --now to refuse later ones"
-        )
     for reason, count in sorted(result.refused.items()):
         typer.echo(f"  refused {count:,}: {reason}")
 
