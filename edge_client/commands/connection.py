@@ -124,7 +124,7 @@ def run_run(arguments: argparse.Namespace) -> int:
             "confirmed": counters.confirmed,
         },
         [
-            f"sent {counters.confirmed} messages, showed {counters.shown} notices",
+            f"messages sent: {counters.confirmed}, notices shown: {counters.shown}",
             *(f"refused {count}: {reason}" for reason, count in counters.refused.items()),
             *(["no notice came"] if no_notice_came else []),
         ],
