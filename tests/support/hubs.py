@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from server.broker import BrokerProcess
+    from server.clock import Clock
     from server.hub_status import HubStatus
 
 SIGNER = Signer(SigningKey.from_bytes(bytes(range(32))))
@@ -102,7 +103,11 @@ class HubOnPaper:
 
 @contextmanager
 def running_hub(
-    broker: BrokerProcess, directory: Path, *, delivery: DeliveryPolicy = QUICK
+    broker: BrokerProcess,
+    directory: Path,
+    *,
+    delivery: DeliveryPolicy = QUICK,
+    clock: Clock = machine_clock,
 ) -> Iterator[tuple[Hub, Database]]:
     """Run a hub in a thread, on a real broker and a real database."""
     link = link_to(broker, topics.HUB_CLIENT_ID)
@@ -112,7 +117,7 @@ def running_hub(
             database=database,
             link=link,
             signer=SIGNER,
-            clock=machine_clock,
+            clock=clock,
             policy=HubPolicy(
                 notices=NoticePolicy(), delivery=delivery, human_contact="help@example.org"
             ),
