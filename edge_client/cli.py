@@ -7,7 +7,7 @@ import gc
 import os
 import sys
 from importlib import import_module
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 from .config import ENVIRONMENT_PREFIX, SETTINGS, what_is
 
@@ -39,6 +39,14 @@ EPILOG = f"""Settings may also come from a TOML file (--config) or the environme
 ({ENVIRONMENT_PREFIX}STORE, ...); flags win. Exit codes: 0 done, 1 the answer is no,
 2 wrong usage, 3 bad input, 4 a part is missing, 5 an artefact was refused,
 6 an outside condition, 130 interrupted."""
+
+
+class OneLineParser(argparse.ArgumentParser):
+    """A parser that says in one line what is wrong, and where to read on."""
+
+    def error(self, message: str) -> NoReturn:
+        """Say it, and end the process with the code of wrong usage."""
+        self.exit(WRONG_USAGE, f"{self.prog}: {message}; see {self.prog} --help\n")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -102,14 +110,14 @@ def make_parser(words: Sequence[str] = ()) -> argparse.ArgumentParser:
     Args:
         words: of the command line: only the commands among them are loaded, all if there is none.
     """
-    common = argparse.ArgumentParser(add_help=False, argument_default=argparse.SUPPRESS)
+    common = OneLineParser(add_help=False, argument_default=argparse.SUPPRESS)
     group = common.add_argument_group("settings of every command")
     group.add_argument("--config", metavar="FILE", help="TOML file of settings")
     for setting in SETTINGS:
         flag = "--" + setting.replace("_", "-")
         group.add_argument(flag, metavar="X", help=what_is(setting))
     group.add_argument("--json", action="store_true", help="answer in JSON")
-    parser = argparse.ArgumentParser(
+    parser = OneLineParser(
         prog="fedcell-device",
         description="Battery health on one device: record, predict, tell.",
         epilog=EPILOG,

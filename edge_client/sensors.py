@@ -66,7 +66,8 @@ def readings_in(
     count = 0
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
-            rows = _csv_rows(file) if path.suffix.lower() == ".csv" else _json_rows(file, where)
+            is_csv = path.suffix.lower() == ".csv"
+            rows = _csv_rows(file, where) if is_csv else _json_rows(file, where)
             for line, fields in rows:
                 count += 1
                 yield reading_of(fields, where=f"{where}:{line}", device_id=device_id)
@@ -80,12 +81,16 @@ def readings_in(
         raise InputError(where, "holds no reading", "give CSV with a header, or JSON lines")
 
 
-def _csv_rows(file: Iterator[str]) -> Iterator[tuple[int, Mapping[str, object]]]:
+def _csv_rows(file: Iterator[str], where: str) -> Iterator[tuple[int, Mapping[str, object]]]:
     import csv
 
     reader = csv.DictReader(file, restkey="more values than columns")
-    for fields in reader:
-        yield reader.line_num, fields
+    try:
+        for fields in reader:
+            yield reader.line_num, fields
+    except csv.Error as error:
+        line = f"{where}:{reader.line_num + 1}"
+        raise InputError(line, f"is no CSV: {error}", "give CSV with a header") from error
 
 
 def _json_rows(file: Iterator[str], where: str) -> Iterator[tuple[int, Mapping[str, object]]]:

@@ -44,14 +44,26 @@ def moment(text: str) -> datetime:
     """Read an aware time from a flag; a date alone is its midnight, UTC.
 
     Raises:
-        ValueError: it is no time, or has no zone.
+        ValueError: it is no time between 1970 and 9000, or has no zone.
     """
     at = datetime.fromisoformat(text)
+    if not 1970 < at.year < 9000:
+        raise ValueError(f"the year must lie in 1971 to 8999, got {at.year}")
     if len(text) == len("2026-01-31"):
         return at.replace(tzinfo=UTC)
     if at.tzinfo is None:
         raise ValueError(f"{text} has no time zone")
     return at.astimezone(UTC)
+
+
+def moment_flag(text: str) -> datetime:
+    """Read a time from a flag, and say what is wrong with it as argparse wants to hear it."""
+    import argparse
+
+    try:
+        return moment(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{error}; give one as 2026-01-31T08:00:00Z") from None
 
 
 def now_of(arguments: argparse.Namespace) -> datetime:

@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 from ..errors import InputError, UsageError
-from .answers import answer, config_of, moment, now_of, table
+from .answers import answer, config_of, moment_flag, now_of, table
 
 if TYPE_CHECKING:
     import argparse
@@ -44,30 +44,33 @@ def add_run(run: argparse.ArgumentParser) -> None:
     run.add_argument(
         "--predict-every", type=positive, default=24.0, metavar="H", help="hours; default 24"
     )
-    run.add_argument("--now", type=moment, metavar="TIME", help="start the device's clock here")
+    run.add_argument(
+        "--now", type=moment_flag, metavar="TIME", help="start the device's clock here"
+    )
 
 
 def add_notices(notices: argparse.ArgumentParser) -> None:
     """Add the arguments of `notices`."""
-    notices.add_argument("--now", type=moment, metavar="TIME", help="the device's time")
+    notices.add_argument("--now", type=moment_flag, metavar="TIME", help="the device's time")
 
 
 def add_answer(answer_parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `answer`."""
     answer_parser.add_argument("notice", metavar="NOTICE", help="its identifier")
     answer_parser.add_argument("word", choices=SAYABLE, help="what the owner says")
-    answer_parser.add_argument("--now", type=moment, metavar="TIME", help="the device's time")
+    answer_parser.add_argument("--now", type=moment_flag, metavar="TIME", help="the device's time")
 
 
 def positive(text: str) -> float:
-    """Read a number above 0 from a flag.
+    """Read a number above 0 from a flag."""
+    import argparse
 
-    Raises:
-        ValueError: it is none.
-    """
-    number = float(text)
+    try:
+        number = float(text)
+    except ValueError:
+        number = 0.0
     if not 0 < number < float("inf"):
-        raise ValueError(f"must be above 0, got {text}")
+        raise argparse.ArgumentTypeError(f"must be a number above 0, got {text!r}")
     return number
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import InputError, InputMissingError, ReadingRefusedError, UsageError
-from .answers import answer, config_of, moment, now_of
+from .answers import answer, config_of, moment, moment_flag, now_of
 
 if TYPE_CHECKING:
     import argparse
@@ -70,7 +70,7 @@ def add_record(record: argparse.ArgumentParser) -> None:
     record.add_argument("--at", metavar="TIME", help="time of the reading; default now")
     for name, unit in MEASUREMENT_FLAGS:
         record.add_argument("--" + name.replace("_", "-"), metavar="X", help=unit)
-    record.add_argument("--now", type=moment, metavar="TIME", help="the device's time")
+    record.add_argument("--now", type=moment_flag, metavar="TIME", help="the device's time")
 
 
 def add_export(export: argparse.ArgumentParser) -> None:

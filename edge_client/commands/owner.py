@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ..errors import UsageError
-from .answers import answer, config_of, moment, now_of, table
+from .answers import answer, config_of, moment_flag, now_of, table
 
 if TYPE_CHECKING:
     import argparse
@@ -27,7 +27,7 @@ def add_consent(consent: argparse.ArgumentParser) -> None:
     )
     what = f"{', '.join(PURPOSES)}, or all"
     consent.add_argument("purpose", nargs="*", metavar="PURPOSE", help=what)
-    consent.add_argument("--now", type=moment, metavar="TIME", help="the device's time")
+    consent.add_argument("--now", type=moment_flag, metavar="TIME", help="the device's time")
 
 
 def add_owner(owner: argparse.ArgumentParser) -> None:
@@ -35,12 +35,12 @@ def add_owner(owner: argparse.ArgumentParser) -> None:
     owner.add_argument("--language", help="in which the owner reads: en or de")
     owner.add_argument("--quiet-hours", metavar="22-7", help="local hours without notices, or none")
     owner.add_argument("--zone", help="the owner's time zone, such as Europe/Berlin")
-    owner.add_argument("--now", type=moment, metavar="TIME", help="the device's time")
+    owner.add_argument("--now", type=moment_flag, metavar="TIME", help="the device's time")
 
 
 def add_outbox(outbox: argparse.ArgumentParser) -> None:
     """Add the arguments of `outbox`."""
-    outbox.add_argument("--now", type=moment, metavar="TIME", help="the device's time")
+    outbox.add_argument("--now", type=moment_flag, metavar="TIME", help="the device's time")
 
 
 def quiet_hours_of(span: str, zone: str | None, *, now: datetime) -> QuietHours:

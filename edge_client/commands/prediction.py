@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import UsageError
-from .answers import answer, config_of, moment, now_of, table
+from .answers import answer, config_of, moment_flag, now_of, table
 
 if TYPE_CHECKING:
     import argparse
@@ -22,7 +22,7 @@ def add_predict(predict: argparse.ArgumentParser) -> None:
         "--explain", action="store_true", help="also say why, in sentences with own figures"
     )
     predict.add_argument("--language", help="of the reasons; default: the owner's")
-    predict.add_argument("--now", type=moment, metavar="TIME", help="predict as of this time")
+    predict.add_argument("--now", type=moment_flag, metavar="TIME", help="predict as of this time")
 
 
 def add_update(update: argparse.ArgumentParser) -> None:

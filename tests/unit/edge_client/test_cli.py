@@ -75,6 +75,8 @@ def test_init_reads_a_profile_and_flags_win(run, tmp_path, suffix):
         ([*MADE, "--device-id", "a/b"], 3, "bad_device_id"),
         ([*MADE, "--end-of-life-capacity-mah", "9000"], 3, "end_of_life_capacity_mah"),
         ([*MADE, "--manufactured-at", "long ago"], 3, "long ago"),
+        ([*MADE, "--manufactured-at", "0001-01-01T00:00:00+14:00"], 3, "1971 to 8999"),
+        ([*MADE, "--manufactured-at", "2024-01-01T00:00:00"], 3, "no time zone"),
         ([*MADE, "--criticality", "huge"], 3, "criticality"),
         ([*MADE, "--language", "fr"], 2, "language must be one of"),
         ([*MADE, "--quiet-hours", "22-7"], 2, "unknown time zone"),
@@ -261,10 +263,27 @@ def test_update_needs_a_key(made):
     assert "--trusted-keys" in err
 
 
-def test_wrong_usage_ends_with_two(run):
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["predict", "--colour", "red"], "unrecognized arguments: --colour red"),
+        (["predict", "--now", "tomorrow"], "give one as 2026-01-31T08:00:00Z"),
+        (["predict", "--now", "2026-01-01T00:00:00"], "has no time zone"),
+        (["predict", "--now", "9999-12-31"], "1971 to 8999"),
+        (["run", "--timeout", "-1"], "above 0"),
+        (["run", "--once", "--until-acked"], "not allowed with"),
+        (["answer", "x", "perhaps"], "invalid choice: 'perhaps'"),
+        (["fly"], "invalid choice: 'fly'"),
+    ],
+)
+def test_wrong_usage_is_one_line_and_ends_with_two(run, capsys, arguments, says):
     with pytest.raises(SystemExit) as ended:
-        run("predict", "--colour", "red")
+        run(*arguments)
+    said = capsys.readouterr().err
     assert ended.value.code == 2
+    assert says in said
+    assert "--help" in said
+    assert said.count("\n") == 1
 
 
 def test_flags_for_measurements_are_the_measurements():

@@ -72,6 +72,7 @@ def test_csv_and_json_lines_say_the_same(tmp_path):
         ("r.jsonl", b"[1]\n", "r.jsonl:1: is a JSON list"),
         ("r.jsonl", b'{"at": \n', "r.jsonl:1: is no JSON"),
         ("r.csv", b"at,usage_hours\n2026-06-01T12:00:00Z,1,2\n", "more values than columns"),
+        ("r.csv", b"at,usage_hours\n2026-06-01T12:00:00Z," + b"1" * 200_000, "r.csv:2: is no CSV"),
         ("r.csv", b"\xff\xfe\x00", "not UTF-8"),
     ],
 )
