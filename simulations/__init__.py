@@ -8,13 +8,16 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from .fleet import SimulatedFleet, simulate_fleet
     from .recipe import FleetRecipe
+    from .rounds import RoundsPlan, run_rounds
 
-__all__ = ["FleetRecipe", "SimulatedFleet", "simulate_fleet"]
+__all__ = ["FleetRecipe", "RoundsPlan", "SimulatedFleet", "run_rounds", "simulate_fleet"]
 
 # Public name -> module; imported when first asked for, so that no heavy library comes along unused.
 _HOMES = {
     "FleetRecipe": "recipe",
+    "RoundsPlan": "rounds",
     "SimulatedFleet": "fleet",
+    "run_rounds": "rounds",
     "simulate_fleet": "fleet",
 }
 

@@ -1,0 +1,227 @@
+"""Federated rounds over a fleet dataset, in Flower's simulation engine, up to a bundle."""
+
+from __future__ import annotations
+
+import secrets
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from models.bundle import Bundle, load_bundle, write_bundle
+from models.calibration import Calibration
+from models.model_card import UNIT_DEVICE, Epsilon, ModelCard, PrivacyStatement
+from models.training.export_onnx import network_of, parameters_of, read_parameters
+from models.training.network import HazardNetwork
+from models.training.recipe import (
+    TrainedModel,
+    bundle_of,
+    choose_threshold,
+    fit_calibration,
+)
+from privacy import OperatingSystemNoise
+from server.flower_app import PlannedRun
+from server.rounds import RoundsConfig, RunFolder
+
+from .default_model import LIMITS, PURPOSE
+from .federation import run_planned
+from .fleet_rows import fleet_rows
+from .held_out import HeldOutPart
+from .seeded_noise import SeededNoise
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from datetime import datetime
+    from pathlib import Path
+
+    import numpy as np
+
+    from models.parameters import Parameters
+    from models.training_rows import TrainingRows
+    from models.wire.rounds import LocalRecipe
+    from server.rounds import RoundRecord
+    from server.server_optimizer import ServerRecipe
+    from server.strategy import Metrics
+
+LOG_FILE = "flower.log"
+BUNDLE_FILE = "bundle.zip"
+RANDOM_WEIGHTS = "none"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RoundsPlan:
+    """What decides a run of rounds over a fleet dataset.
+
+    Attributes:
+        num_rounds: T.
+        cohort_size: n, devices invited to each round; None invites all.
+        epsilon: ε_release; None runs without any noise, for comparison.
+        delta: its δ.
+        clipping_norm: C.
+        recipe: how devices train.
+        server: how released updates move the weights.
+        seed: of devices' randomness and noise; None draws from the operating system. A seeded run
+            is stamped `simulated` and cannot be released.
+    """
+
+    num_rounds: int
+    cohort_size: int | None
+    epsilon: float | None
+    delta: float
+    clipping_norm: float
+    recipe: LocalRecipe
+    server: ServerRecipe
+    seed: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RunOutcome:
+    """What a run leaves.
+
+    Attributes:
+        report: what stands in `run.json`.
+        bundle: the exported bundle, unsigned.
+        parameters: the weights after the last round.
+    """
+
+    report: Mapping[str, Any]
+    bundle: Bundle
+    parameters: Parameters
+
+
+def run_rounds(
+    fleet: Path,
+    out: Path,
+    plan: RoundsPlan,
+    *,
+    clock: Callable[[], datetime],
+    start: Bundle | None = None,
+    on_start: Callable[[Metrics | None, float], None] | None = None,
+    on_round: Callable[[RoundRecord], None] | None = None,
+    num_workers: int | None = None,
+) -> RunOutcome:
+    """Run rounds, and write ledger, checkpoint, weights, report and bundle into a folder.
+
+    A fifth of the devices never trains; the curve, calibration and threshold come from them.
+
+    Args:
+        fleet: folder of a fleet dataset with outcomes.
+        out: new folder of the run.
+        plan: rounds and privacy.
+        clock: gives now, aware UTC.
+        start: bundle whose weights the rounds start from; None starts from random weights.
+        on_start: told the metrics of the starting weights and σ.
+        on_round: told of each round.
+        num_workers: processes that train; None takes one a core.
+
+    Raises:
+        DatasetError, FleetRowsError: the fleet cannot be used; nothing was written.
+        RunFolderError: the folder already holds a run.
+        EngineError, RoundsError: the rounds could not go on; what was released is in the ledger.
+    """
+    rows = fleet_rows(fleet)
+    look = HeldOutPart(rows.held_out)
+    parameters = starting_parameters(start, seed=plan.seed)
+    config = RoundsConfig(
+        stream=f"{'simulated' if plan.seed is not None else 'run'}-{secrets.token_hex(8)}",
+        num_rounds=plan.num_rounds,
+        cohort_size=plan.cohort_size or len(rows.device_ids),
+        clipping_norm=plan.clipping_norm,
+        epsilon=plan.epsilon,
+        delta=plan.delta,
+        recipe=plan.recipe,
+        server=plan.server,
+    )
+    run = PlannedRun(
+        config=config,
+        folder=RunFolder(out),
+        start=parameters.flat(),
+        source=OperatingSystemNoise()
+        if plan.seed is None
+        else SeededNoise(plan.seed, "release", config.stream),
+        evaluate=look.metrics,
+        on_start=on_start,
+        on_round=on_round,
+    )
+    run_planned(
+        [run], rows, seed=plan.seed, clock=clock, log_file=out / LOG_FILE, num_workers=num_workers
+    )
+    if run.weights is None:
+        message = f"the engine ended before {out} had weights"
+        raise RuntimeError(message)
+    trained = parameters.with_flat(run.weights)
+    bundle = _bundle(trained, rows.held_out, start=start, plan=plan, report=run.report)
+    write_bundle(bundle, out / BUNDLE_FILE)
+    return RunOutcome(run.report, bundle, trained)
+
+
+def starting_bundle(source: str, *, trusted_keys: Mapping[str, bytes]) -> Bundle | None:
+    """Load the bundle that rounds start from; None for `none`, random weights."""
+    return None if source == RANDOM_WEIGHTS else load_bundle(source, trusted_keys=trusted_keys)
+
+
+def starting_parameters(start: Bundle | None, *, seed: int | None) -> Parameters:
+    """Return the weights of a bundle, or random ones."""
+    if start is not None:
+        return read_parameters(start.model_bytes)
+    import torch
+
+    with torch.random.fork_rng():
+        torch.manual_seed(0 if seed is None else seed)
+        return parameters_of(HazardNetwork())
+
+
+def privacy_statement(report: Mapping[str, Any]) -> PrivacyStatement:
+    """Put the figures of a run's report into the form of a model card."""
+    privacy = report["privacy"]
+    return PrivacyStatement(
+        epsilon_release=Epsilon(
+            value=privacy["epsilon_release"],
+            delta=privacy["delta"],
+            unit_of_privacy=privacy["unit_of_privacy"],
+            assumptions="; ".join(privacy["assumptions"]),
+        ),
+        epsilon_server=Epsilon(
+            value=None,
+            delta=None,
+            unit_of_privacy=UNIT_DEVICE,
+            assumptions="the operator sees clipped updates; secure aggregation does not exist yet",
+        ),
+        record_epsilon=Epsilon(
+            value=privacy["record_epsilon"],
+            delta=privacy["record_delta"],
+            unit_of_privacy=privacy["record_unit"],
+            assumptions="Poisson sampling of rows on the device, noise from its own entropy",
+        ),
+        ledger_entry={
+            **(privacy["ledger_head"] or {"kind": privacy["entry_kind"]}),
+            "stream": report["config"]["stream"],
+        },
+    )
+
+
+def _bundle(
+    parameters: Parameters,
+    held_out: TrainingRows,
+    *,
+    start: Bundle | None,
+    plan: RoundsPlan,
+    report: Mapping[str, Any],
+) -> Bundle:
+    calibration = (
+        fit_calibration(network_of(parameters), held_out) if len(held_out) else Calibration()
+    )
+    model = TrainedModel(parameters, calibration, 0.5)
+    model = TrainedModel(parameters, calibration, choose_threshold(model, held_out))
+    devices = report["schedule"]["population_size"]
+    card = ModelCard(
+        title="fedcell battery model after federated rounds",
+        purpose=PURPOSE,
+        trained_on=(
+            f"starts from {'random weights' if start is None else start.version}",
+            f"{plan.num_rounds} federated rounds over {devices:,} devices of a fleet dataset",
+        ),
+        metrics={},
+        privacy=privacy_statement(report),
+        limits=(*LIMITS, "Calibration and threshold were chosen on devices that never train."),
+    )
+    reference: np.ndarray | None = None if start is None else start.explanation_reference
+    return bundle_of(model, held_out, name="federated", card=card, reference=reference)
