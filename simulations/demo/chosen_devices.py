@@ -1,0 +1,172 @@
+"""Which six devices of the judged fleet run as agents, and at which moment.
+
+Chosen by what the bundle in use says of them: two urgent, two soon, one healthy, and one that is
+due while its owner sleeps. Only devices on their first pack, whose battery has not failed yet. The
+moment is the latest midnight at which the fleet has them all.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from models.prediction import ACTION_EDGES_DAYS
+from models.telemetry import SECONDS_PER_DAY
+
+from ..run_report_parts import Expectation
+from .scene import SceneError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from models.inference import Predictions, Predictor
+
+    from .scene import JudgedFleet
+
+WANTED = {
+    Expectation.URGENT: 2,
+    Expectation.SOON: 2,
+    Expectation.QUIET_HOURS: 1,
+    Expectation.HEALTHY: 1,
+}
+LEAST_HISTORY_DAYS = 60
+URGENT_DAYS, SOON_DAYS, HEALTHY_DAYS = ACTION_EDGES_DAYS
+
+
+@dataclass(frozen=True, slots=True)
+class ChosenDevice:
+    """One device of the six.
+
+    Attributes:
+        position: in the judged fleet.
+        device_id: its identifier.
+        expectation: what it was chosen for.
+    """
+
+    position: int
+    device_id: str
+    expectation: Expectation
+
+
+@dataclass(frozen=True, slots=True)
+class Cast:
+    """The six devices and their moment.
+
+    Attributes:
+        now: aware, UTC; the one simulated clock starts there.
+        devices: in the order of `WANTED`.
+    """
+
+    now: datetime
+    devices: tuple[ChosenDevice, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Moments:
+    """What a bundle says of devices that could be chosen, one row a device and midnight.
+
+    Attributes:
+        as_of_s: int64, shape (n,).
+        device: int, shape (n,), position in the fleet.
+        days_p50: float32, shape (n,).
+        flagged: bool, shape (n,).
+    """
+
+    as_of_s: NDArray[np.int64]
+    device: NDArray[np.intp]
+    days_p50: NDArray[np.float32]
+    flagged: NDArray[np.bool_]
+
+    def take(self, rows: NDArray[np.bool_]) -> Moments:
+        """Return some of the rows."""
+        return Moments(
+            self.as_of_s[rows], self.device[rows], self.days_p50[rows], self.flagged[rows]
+        )
+
+
+def choose(fleet: JudgedFleet, predictor: Predictor) -> Cast:
+    """Choose the six devices.
+
+    Args:
+        fleet: of devices that never train.
+        predictor: of the bundle that devices run.
+
+    Raises:
+        SceneError: the bundle never finds two batteries due at once, or none healthy.
+    """
+    moments = _moments(fleet, predictor.predict(fleet.features))
+    now_s = best_moment(moments)
+    chosen = cast_of(moments.take(moments.as_of_s == now_s))
+    ids = fleet.fleet.telemetry.device_ids
+    return Cast(
+        now=datetime.fromtimestamp(now_s, UTC),
+        devices=tuple(
+            ChosenDevice(position, ids[position], expectation) for position, expectation in chosen
+        ),
+    )
+
+
+def best_moment(moments: Moments) -> int:
+    """Return the latest midnight with the most of the devices that are wanted.
+
+    Raises:
+        SceneError: there is no midnight with two due devices and a healthy one.
+    """
+    midnights, of_row = np.unique(moments.as_of_s, return_inverse=True)
+    urgent, due, healthy = _kinds(moments)
+
+    def count(rows: NDArray[np.bool_]) -> NDArray[np.intp]:
+        return np.bincount(of_row[rows], minlength=len(midnights))
+
+    least_urgent, all_due = WANTED[Expectation.URGENT], sum(WANTED.values()) - 1
+    complete = np.minimum(count(urgent), least_urgent) + np.minimum(count(due), all_due)
+    complete[(count(due) < 2) | (count(healthy) < 1)] = -1
+    if not len(complete) or complete.max() < 0:
+        raise SceneError(
+            "the bundle in use never finds two batteries due at once; use another --seed"
+        )
+    return int(midnights[np.flatnonzero(complete == complete.max())[-1]])
+
+
+def cast_of(moments: Moments) -> list[tuple[int, Expectation]]:
+    """Give each wanted part to a device, at one moment.
+
+    The most urgent come first; where fewer than two have under 7 days, or fewer than two more,
+    the parts shift, and each is called what it is. The owner who sleeps has the last that is due.
+    """
+    urgent, due, healthy = _kinds(moments)
+    by_days = np.argsort(moments.days_p50, kind="stable").tolist()
+    in_order = [row for row in by_days if due[row]][: sum(WANTED.values()) - 1]
+    rows = [(row, Expectation.URGENT if urgent[row] else Expectation.SOON) for row in in_order[:-1]]
+    rows += [(row, Expectation.HEALTHY) for row in by_days if healthy[row]][-1:]
+    rows += [(row, Expectation.QUIET_HOURS) for row in in_order[-1:]]
+    return [(int(moments.device[row]), expectation) for row, expectation in rows]
+
+
+def _moments(fleet: JudgedFleet, predictions: Predictions) -> Moments:
+    table, rows = fleet.table, fleet.judged
+    device, as_of_s = table.device[rows], table.as_of_s[rows]
+    outcomes = fleet.fleet.outcomes
+    begins = table.pack_since_s[rows]
+    intact = ~(outcomes.failed_at_s[device] <= as_of_s)
+    observed = outcomes.observed_until_s[device] > as_of_s
+    old_enough = as_of_s - begins >= LEAST_HISTORY_DAYS * SECONDS_PER_DAY
+    return Moments(
+        as_of_s=as_of_s,
+        device=device,
+        days_p50=predictions.days_to_failure_p50,
+        flagged=predictions.flagged,
+    ).take(intact & observed & old_enough)
+
+
+def _kinds(
+    moments: Moments,
+) -> tuple[NDArray[np.bool_], NDArray[np.bool_], NDArray[np.bool_]]:
+    """Return which rows are urgent, due (urgent ones too), and healthy."""
+    urgent = moments.days_p50 < URGENT_DAYS
+    due = moments.flagged | (moments.days_p50 < SOON_DAYS)
+    healthy = ~moments.flagged & (moments.days_p50 >= HEALTHY_DAYS)
+    return urgent, due, healthy

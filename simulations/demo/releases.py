@@ -1,0 +1,43 @@
+"""The candidate of the rounds in the server's registry: released only where the gate lets it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from server.registry import ModelState, admit, move
+from server.storage.database import open_database
+from server.storage.model_versions import ModelVersions
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from datetime import datetime
+
+    from models.bundle import Bundle
+
+
+def register(
+    database_url: str, bundles: Sequence[Bundle], *, released: Bundle, now: datetime
+) -> None:
+    """Enter bundles as candidates, and release one of them.
+
+    Args:
+        database_url: of the server; made where it does not exist.
+        bundles: all that are known.
+        released: the one of them that devices run.
+        now: aware time.
+
+    Raises:
+        RegistryError: a bundle does not quote the ledger entry that pays for it.
+    """
+    with open_database(database_url) as database, database.transaction() as connection:
+        registry = ModelVersions(connection)
+        for bundle in bundles:
+            model = admit(
+                version=bundle.version,
+                digest=bundle.digest,
+                ledger_entry=bundle.manifest["ledger_entry"],
+                now=now,
+            )
+            registry.add(model)
+            if bundle.version == released.version:
+                registry.keep_state(move(model, ModelState.RELEASED, now=now))

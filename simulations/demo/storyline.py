@@ -1,0 +1,232 @@
+"""The demo from beginning to end: each step in its order, and the report that it leaves."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+import time
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from models.bundle import load_bundle
+from models.inference import Predictor
+from models.wire.envelope import SigningKey
+from server.flower_app import versions_here
+
+from ..report_page import PAGE_FILE, write_page
+from ..run_report import REPORT_FILE, RunReport, write_report
+from ..run_report_parts import BundleInUse, BundleRole, FleetDescription
+from . import scene as scenes
+from .candidate import candidate_bundle, fitted, through_the_gate, write_verified
+from .chosen_devices import choose
+from .comparison import calibration_bins, compare, model_of
+from .device_stores import TrustedBundle
+from .fleet_views import fleet_health, followed_device, life_of
+from .messaging import talk
+from .noise_cost import noise_statement
+from .output_folder import replacing
+from .private_rounds import PRIVATE, WITHOUT_NOISE, run_rounds
+from .real_cells import judge_on_cells
+from .releases import register
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+    from datetime import datetime
+
+    from models.bundle import Bundle
+    from models.metrics import Quality
+    from models.training.recipe import TrainedModel
+
+    from ..gate import GateDecision
+    from .plan import DemoPlan
+    from .private_rounds import RoundsOutcome
+    from .scene import Scene
+
+BUNDLE_FILE = "candidate.zip"
+HUB_FILE = "hub.db"
+DEFAULT = "default_bundle"
+
+
+@dataclass(frozen=True, slots=True)
+class Learnt:
+    """What the rounds and their judgement came to.
+
+    Attributes:
+        default: the bundle that ships with the package.
+        candidate: the signed one of the private rounds.
+        trusted: where the candidate is, and the test key that signed it.
+        rounds: weights, curves and the report of the rounds.
+        models: ours, by name.
+        metrics: of all models on the judged fleet.
+        gate: whether devices run the candidate.
+    """
+
+    default: Bundle
+    candidate: Bundle
+    trusted: TrustedBundle
+    rounds: RoundsOutcome
+    models: Mapping[str, TrainedModel]
+    metrics: Mapping[str, Quality]
+    gate: GateDecision
+
+    @property
+    def in_use(self) -> Bundle:
+        """The bundle that devices run."""
+        return self.candidate if self.gate.passed else self.default
+
+
+def run_demo(
+    plan: DemoPlan,
+    *,
+    out: Path,
+    clock: Callable[[], datetime],
+    tell: Callable[[str], None],
+) -> RunReport:
+    """Run the whole demo and leave its folder.
+
+    Args:
+        plan: what decides it.
+        out: folder of the run; an old run there is replaced once the new one is whole.
+        clock: gives now, aware UTC.
+        tell: takes a line for each step.
+
+    Returns:
+        What `report.json` holds.
+
+    Raises:
+        SimulationsError: a step failed; `out` is as it was before.
+    """
+    started_at, began = clock(), time.perf_counter()
+    with replacing(out) as folder, _scratch() as scratch:
+        scene = scenes.make_scene(plan, tell=tell)
+        learnt = learn(scene, plan, folder=folder, clock=clock, tell=tell)
+        cells = judge_on_cells(plan.cells, learnt.models[DEFAULT], tell=tell)
+        url = f"sqlite:///{folder / HUB_FILE}"
+        register(url, [learnt.default, learnt.candidate], released=learnt.in_use, now=clock())
+        predictor = Predictor(learnt.in_use)
+        cast = choose(scene.judged, predictor)
+        conversation = talk(
+            scene.judged,
+            cast,
+            scratch=scratch,
+            database_url=url,
+            broker_kind=plan.broker,
+            bundle=learnt.trusted if learnt.gate.passed else None,
+            tell=tell,
+        )
+        tell("writing the report")
+        privacy = learnt.rounds.private_report["privacy"]
+        end = scenes.RECIPE.start_at + timedelta(days=plan.days)
+        report = RunReport(
+            started_at=started_at,
+            seconds=round(time.perf_counter() - began, 1),
+            seed=plan.seed,
+            versions=versions_here(),
+            fleet=FleetDescription(
+                description=scenes.DESCRIPTION.format(devices=plan.devices),
+                days=plan.days,
+                judged_devices=plan.judged_devices,
+            ),
+            devices=plan.devices,
+            rounds=plan.rounds,
+            epsilon_release=privacy["epsilon_release"],
+            delta=privacy["delta"],
+            epsilon_server=privacy["epsilon_server"],
+            record_epsilon=privacy["record_epsilon"],
+            record_delta=privacy["record_delta"],
+            unit_of_privacy=privacy["unit_of_privacy"],
+            record_unit=privacy["record_unit"],
+            neighboring_relation=privacy["neighboring_relation"],
+            assumptions=tuple(privacy["assumptions"]),
+            noise_statement=_cost_of_noise(learnt, plan),
+            metrics=learnt.metrics,
+            learning_curve=learnt.rounds.curves,
+            calibration=calibration_bins(scene.judged, learnt.models),
+            bundle_in_use=_bundle_in_use(learnt),
+            notices=conversation.notices,
+            broker=conversation.broker,
+            fleet_health=fleet_health(scene.training, predictor, now_s=int(end.timestamp())),
+            life=life_of(scene.judged, predictor, position=followed_device(scene.judged, cast)),
+            label_score=scene.training.label_score,
+            real_cells=cells,
+        )
+        write_report(report, folder / REPORT_FILE)
+        write_page(report, folder / PAGE_FILE)
+    return report
+
+
+def learn(
+    scene: Scene,
+    plan: DemoPlan,
+    *,
+    folder: Path,
+    clock: Callable[[], datetime],
+    tell: Callable[[str], None],
+) -> Learnt:
+    """Run the rounds, judge all models, and lead the private one through the gate.
+
+    Args:
+        scene: the three fleets.
+        plan: of the demo.
+        folder: of the run.
+        clock: gives now, aware UTC.
+        tell: takes a line for each step.
+    """
+    default = load_bundle("default")
+    start = model_of(default)
+    rounds = run_rounds(
+        scene, plan, start=start.parameters.flat(), folder=folder, clock=clock, tell=tell
+    )
+    tell("choosing calibration and threshold on the simulated reference fleet")
+    models = {DEFAULT: start} | {
+        name: fitted(start, rounds.weights[name], scene.reference)
+        for name in (PRIVATE, WITHOUT_NOISE)
+    }
+    metrics = compare(scene.judged, scene.training, models, seed=plan.seed, tell=tell)
+    tell("building, signing and verifying the new bundle")
+    key = SigningKey.generate()
+    candidate = candidate_bundle(
+        models[PRIVATE],
+        default=default,
+        reference=scene.reference,
+        report=rounds.private_report,
+        metrics=metrics,
+        plan=plan,
+        key=key,
+    )
+    path = folder / BUNDLE_FILE
+    candidate = write_verified(candidate, path, key=key)
+    gate = through_the_gate(default=start, candidate=models[PRIVATE], reference=scene.reference)
+    tell(gate.why)
+    public = key.verify_key
+    trusted = TrustedBundle(path, {public.key_id: public.to_bytes()})
+    return Learnt(default, candidate, trusted, rounds, models, metrics, gate)
+
+
+def _cost_of_noise(learnt: Learnt, plan: DemoPlan) -> str:
+    return noise_statement(
+        default=learnt.metrics[DEFAULT],
+        private=learnt.metrics[PRIVATE],
+        without_noise=learnt.metrics[WITHOUT_NOISE],
+        devices=plan.devices,
+        noise_multiplier=learnt.rounds.private_report["privacy"]["noise_multiplier"],
+        num_weights=len(learnt.rounds.weights[PRIVATE]),
+    )
+
+
+def _bundle_in_use(learnt: Learnt) -> BundleInUse:
+    role = BundleRole.FEDERATED_PRIVATE if learnt.gate.passed else BundleRole.DEFAULT_BUNDLE
+    return BundleInUse(version=learnt.in_use.version, role=role, why=learnt.gate.why)
+
+
+@contextmanager
+def _scratch() -> Iterator[Path]:
+    """A folder for stores, keys and logs, gone afterwards."""
+    folder = Path(tempfile.mkdtemp(prefix="fedcell-demo-"))
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
