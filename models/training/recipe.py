@@ -34,6 +34,7 @@ SOON_BINS = EDGES_DAYS.index(HORIZON_DAYS)
 HEALTHY_BINS = EDGES_DAYS.index(180)
 OPTIONAL_GROUPS = ("charging", "resistance", "temperature", "shutdowns", "usage")
 GOLDEN_ROWS = 24
+GOLDEN_MISSING_SHARE = 0.1
 TREE_ROWS = 60_000
 
 
@@ -177,6 +178,18 @@ def explanation_reference(rows: TrainingRows) -> NDArray[np.float32]:
     return reference
 
 
+def synthetic_features(count: int, generator: np.random.Generator) -> NDArray[np.float32]:
+    """Return rows drawn from the public ranges alone, a tenth of the values missing.
+
+    Golden vectors travel with every bundle: nothing of a device may be in them.
+    """
+    low = np.array([feature.low for feature in FEATURES])
+    high = np.array([feature.high for feature in FEATURES])
+    values = low + (high - low) * generator.random((count, len(FEATURES)))
+    values[generator.random(values.shape) < GOLDEN_MISSING_SHARE] = np.nan
+    return values.astype(np.float32)
+
+
 def bundle_of(
     model: TrainedModel,
     rows: TrainingRows,
@@ -190,7 +203,7 @@ def bundle_of(
 
     Args:
         model: what was trained.
-        rows: public or simulated rows for reference, tree and golden vectors; never a device's.
+        rows: public or simulated rows for reference and tree; never a device's.
         name: what the version begins with.
         card: the model card.
         seed: of the sample of rows.
@@ -208,7 +221,7 @@ def bundle_of(
         reference=reference,
         checked=(sample[half:], flagged[half:]),
     )
-    golden = sample[:GOLDEN_ROWS]
+    golden = synthetic_features(GOLDEN_ROWS, generator)
     model_bytes = export_onnx(model.parameters, model.calibration)
     calibration: dict[str, Any] = {
         "scale": model.calibration.scale,
