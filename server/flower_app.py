@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from flwr.serverapp import ServerApp
 
-from .rounds import RoundRecord, RunFolder, record_epsilon, release_noise, report_of
+from .rounds import RoundRecord, RoundsError, RunFolder, record_epsilon, release_noise, report_of
 from .server_optimizer import OptimizerState
 from .strategy import FederatedRounds, Roster, ask_for_devices
 
@@ -57,6 +57,18 @@ class PlannedRun:
     on_round: Callable[[RoundRecord], None] | None = None
     weights: NDArray[np.float32] | None = None
     report: dict[str, Any] = field(default_factory=dict)
+
+    def result(self) -> NDArray[np.float32]:
+        """Return the weights after the last round.
+
+        Raises:
+            RoundsError: the run was not carried out to its end.
+        """
+        if self.weights is None or self.report.get("status") != "finished":
+            raise RoundsError(
+                f"{self.folder.path}: the run did not reach its last round; see its log"
+            )
+        return self.weights
 
 
 def server_app(

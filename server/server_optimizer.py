@@ -19,11 +19,16 @@ if TYPE_CHECKING:
 
 OptimizerName = Literal["fedavg", "fedavgm", "fedadam"]
 OPTIMIZER_NAMES: tuple[OptimizerName, ...] = get_args(OptimizerName)
+WARM_RATE = 0.01
+"""FedAdam's learning rate for rounds that start from a trained model."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServerRecipe:
     """Which server optimiser runs, with what rate.
+
+    The defaults serve rounds from random weights. From trained weights `WARM_RATE` keeps what they
+    know: Adam's first steps move every coordinate by the whole rate.
 
     Attributes:
         optimizer: fedavg, fedavgm or fedadam.
@@ -35,11 +40,11 @@ class ServerRecipe:
     """
 
     optimizer: OptimizerName = "fedadam"
-    learning_rate: float = 0.02
+    learning_rate: float = 0.06
     momentum: float = 0.9
-    second_momentum: float = 0.99
-    tau: float = 1e-4
-    final_rate: float = 0.1
+    second_momentum: float = 0.999
+    tau: float = 1e-6
+    final_rate: float = 0.05
 
     def __post_init__(self) -> None:
         """Refuse a recipe that cannot be run."""

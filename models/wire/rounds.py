@@ -32,6 +32,12 @@ PlainValue = str | int | float | list[str]
 class LocalRecipe:
     """How one device trains in one step of a stream; every number is public.
 
+    The default is one large step. The many small steps of usual federated averaging drift: all rows
+    of a failing device share one target, and after a few steps its update says little about the
+    fleet. One step is the gradient itself, costs a fifth of five, and at one ε_record drowns less
+    in noise on rows (over 24 participations 7.3 at δ = 1e-5, five steps of rate 0.1 with σ_r = 1:
+    7.7).
+
     Attributes:
         steps: Number of SGD steps.
         sampling_rate: Probability with which each training row enters a step (Poisson).
@@ -42,12 +48,12 @@ class LocalRecipe:
         record_max_grad_norm: Bound on the ℓ2 norm of one row's gradient, where it is on.
     """
 
-    steps: int = 5
-    sampling_rate: float = 0.1
-    expected_batch_size: int = 32
-    learning_rate: float = 0.5
+    steps: int = 1
+    sampling_rate: float = 0.3
+    expected_batch_size: int = 96
+    learning_rate: float = 0.25
     least_rows: int = 180
-    record_noise_multiplier: float = 1.0
+    record_noise_multiplier: float = 1.25
     record_max_grad_norm: float = 1.0
 
     def __post_init__(self) -> None:

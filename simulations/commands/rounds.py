@@ -129,11 +129,9 @@ def _server_recipe(optimizer: str | None, rate: float | None, *, is_warm: bool) 
         raise typer.BadParameter(
             f"{optimizer!r} is none of {', '.join(OPTIMIZER_NAMES)}", param_hint="'--optimizer'"
         )
-    name: OptimizerName = optimizer or "fedadam"  # type: ignore[assignment] # one of the names
-    if name == "fedadam":
-        usual = WARM_RATE if is_warm else ServerRecipe().learning_rate
-    else:
-        usual = 1.0
+    name: OptimizerName = optimizer or "fedadam"
+    of_adam = WARM_RATE if is_warm else ServerRecipe().learning_rate
+    usual = of_adam if name == "fedadam" else 1.0
     return ServerRecipe(optimizer=name, learning_rate=usual if rate is None else rate)
 
 
@@ -148,16 +146,17 @@ def summary_lines(result: RoundsResult) -> list[str]:
     if privacy["record_epsilon"] is not None:
         record = f"{privacy['record_epsilon']:.2f} at δ = {privacy['record_delta']:g}"
     last = report["rounds"][-1]["metrics"] if report["rounds"] else None
+    done = f"{len(report['rounds'])} of {schedule['num_rounds']}"
+    invited = f"{schedule['cohort_size']:,} of {schedule['population_size']:,}"
+    noise = f"{privacy['noise_mechanism']}, σ = {privacy['noise_multiplier']:.3f}"
     lines = [
-        f"rounds       {len(report['rounds'])} of {schedule['num_rounds']}, "
-        f"{schedule['cohort_size']:,} of {schedule['population_size']:,} devices invited to each",
+        f"rounds       {done}, {invited} devices invited to each",
         f"ε_release    {released}",
         f"             unit: {privacy['unit_of_privacy']}",
         f"             neighbours: {privacy['neighboring_relation']}",
         "ε_server     unbounded: the operator sees clipped updates",
         f"ε_record     {record}; unit: {privacy['record_unit']}",
-        f"noise        {privacy['noise_mechanism']}, σ = {privacy['noise_multiplier']:.3f}, "
-        f"ledger entries of kind {privacy['entry_kind']}",
+        f"noise        {noise}, ledger entries of kind {privacy['entry_kind']}",
     ]
     lines += _quality_lines(report["start_metrics"], last)
     lines.append(f"result       {result.bundle or result.folder}")
@@ -183,7 +182,7 @@ def _figure(value: float | None) -> str:
 
 
 class _Progress:
-    """Round, loss, ε spent and time left on standard error: a bar, or lines where it is no terminal."""
+    """Round, loss, ε spent and time left on standard error: a bar, or lines without a terminal."""
 
     def __init__(self, request: RoundsRequest, *, shown: bool) -> None:
         from rich.console import Console
