@@ -8,13 +8,9 @@ The default bundle is pinned by digest in this package; any other needs a truste
 from __future__ import annotations
 
 import hashlib
-import io
 import json
 import math
 import os
-import struct
-import zipfile
-import zlib
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -35,6 +31,7 @@ CLIENT_VERSION = (0, 1, 0)
 MAX_FILE_BYTES = 1 << 20
 MODEL, MANIFEST, GOLDEN = "model.onnx", "manifest.json", "golden.json"
 CARD_JSON, CARD_TEXT = "model_card.json", "model_card.md"
+DIGEST = "bundle.sha256"
 FILES = (MODEL, MANIFEST, GOLDEN, CARD_JSON, CARD_TEXT)
 OUTPUTS = (
     "failure_probability_30d",
@@ -189,17 +186,27 @@ def sign_bundle(bundle: Bundle, *, key_id: str, private_key: bytes) -> Bundle:
 
 def write_bundle(bundle: Bundle, path: Path) -> None:
     """Write a bundle as one zip, byte-identical for the same content; whole or not at all."""
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
-        for name in FILES:
-            entry = zipfile.ZipInfo(name, date_time=(1980, 1, 1, 0, 0, 0))
-            entry.compress_type = zipfile.ZIP_DEFLATED
-            entry.external_attr = 0o644 << 16
-            archive.writestr(entry, bundle.files[name])
+    from .bundle_archive import archive_of
+
     path.parent.mkdir(parents=True, exist_ok=True)
+    _write_durably(path, archive_of({name: bundle.files[name] for name in FILES}))
+
+
+def write_default_bundle(bundle: Bundle, folder: Path = DEFAULT_FOLDER) -> None:
+    """Write the bundle that ships with the package: a folder, with the digest that pins it.
+
+    The digest is written last: until then a half-written folder is refused.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in FILES:
+        _write_durably(folder / name, bundle.files[name])
+    _write_durably(folder / DIGEST, f"{bundle.digest}\n".encode())
+
+
+def _write_durably(path: Path, content: bytes) -> None:
     aside = path.with_name(f".{path.name}.{os.getpid()}.part")
     with aside.open("wb") as file:
-        file.write(buffer.getvalue())
+        file.write(content)
         file.flush()
         os.fsync(file.fileno())
     aside.replace(path)
@@ -223,8 +230,8 @@ def load_bundle(
         UnsupportedSpecError: when this client computes other features than it was trained on.
     """
     if source == DEFAULT:
-        bundle = _verified(_read_files(DEFAULT_FOLDER / "bundle.zip"), DEFAULT)
-        pinned = (DEFAULT_FOLDER / "bundle.sha256").read_text().strip()
+        bundle = _verified(_read_folder(DEFAULT_FOLDER), DEFAULT)
+        pinned = (DEFAULT_FOLDER / DIGEST).read_text().strip()
         if bundle.digest != pinned:
             raise BundleError(DEFAULT, "its digest is not the pinned one", "install fedcell again")
         return bundle
@@ -247,32 +254,9 @@ def _read_files(path: Path) -> dict[str, bytes]:
         return _read_folder(path)
     if path.stat().st_size > len(FILES) * MAX_FILE_BYTES:
         raise BundleError(path, "larger than any bundle", _REMEDY)
-    try:
-        with zipfile.ZipFile(path) as archive:
-            names = archive.namelist()
-            if sorted(names) != sorted(FILES):
-                raise BundleError(path, f"holds {names[:9]} instead of {list(FILES)}", _REMEDY)
-            content = {name: _member(path, archive, name) for name in FILES}
-    except (
-        zipfile.BadZipFile,
-        zlib.error,
-        struct.error,
-        OSError,
-        EOFError,
-        ValueError,
-        OverflowError,
-        RuntimeError,
-    ) as error:
-        raise BundleError(path, f"truncated or altered ({error})", _REMEDY) from error
-    return _within_cap(path, content)
+    from .bundle_archive import read_archive
 
-
-def _member(path: Path, archive: zipfile.ZipFile, name: str) -> bytes:
-    """Read one file of a bundle, and of a larger one no more than shows that it is too large."""
-    if archive.getinfo(name).compress_type not in {zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED}:
-        raise BundleError(path, f"{name} is compressed in an unknown way", _REMEDY)
-    with archive.open(name) as file:
-        return file.read(MAX_FILE_BYTES + 1)
+    return _within_cap(path, read_archive(path, FILES, max_file_bytes=MAX_FILE_BYTES))
 
 
 def _read_folder(path: Path) -> dict[str, bytes]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 from typing import TYPE_CHECKING
 
-from models.bundle import DEFAULT_FOLDER, write_bundle
 from models.cycling_cells import read_cells
 from models.evaluation import device_windows, rule_baselines
 from models.featurize import featurize
@@ -101,12 +100,6 @@ def build_default_bundle(
         limits=LIMITS,
     )
     return bundle_of(model, TrainingRows.concatenate([*copies, *fleets]), name="default", card=card)
-
-
-def install_default_bundle(bundle: Bundle, folder: Path = DEFAULT_FOLDER) -> None:
-    """Write the bundle and its pinned digest where the package looks for them."""
-    write_bundle(bundle, folder / "bundle.zip")
-    (folder / "bundle.sha256").write_text(bundle.digest + "\n")
 
 
 def _on_unseen_fleet(model: TrainedModel) -> dict[str, Quality]:

@@ -187,7 +187,8 @@ def synthetic_features(count: int, generator: np.random.Generator) -> NDArray[np
     high = np.array([feature.high for feature in FEATURES])
     values = low + (high - low) * generator.random((count, len(FEATURES)))
     values[generator.random(values.shape) < GOLDEN_MISSING_SHARE] = np.nan
-    return values.astype(np.float32)
+    features: NDArray[np.float32] = values.astype(np.float32)
+    return features
 
 
 def bundle_of(

@@ -21,7 +21,7 @@ def default_bundle_command(
         list[Path] | None, typer.Argument(help="Parquet files of public cells.", metavar="FILE...")
     ] = None,
     out: Annotated[
-        Path | None, typer.Option(help="Folder for bundle.zip; without it the package's own.")
+        Path | None, typer.Option(help="Folder for the bundle; without it the package's own.")
     ] = None,
     seed: Annotated[int, typer.Option(help="The same seed gives the same bundle.", min=0)] = 0,
     judge: Annotated[
@@ -34,9 +34,9 @@ def default_bundle_command(
 
     Without cells the bundle is simulation-only, and its card says so.
     """
-    from models.bundle import DEFAULT_FOLDER
+    from models.bundle import DEFAULT_FOLDER, write_default_bundle
 
-    from ..default_model import build_default_bundle, install_default_bundle
+    from ..default_model import build_default_bundle
 
     if not cells:
         typer.echo("no cells given: building a simulation-only bundle", err=True)
@@ -47,7 +47,7 @@ def default_bundle_command(
         say=lambda line: typer.echo(line, err=True),
     )
     folder = out or DEFAULT_FOLDER
-    install_default_bundle(bundle, folder)
+    write_default_bundle(bundle, folder)
     if as_json:
         summary = {"version": bundle.version, "digest": bundle.digest, "out": str(folder)}
         typer.echo(json.dumps(summary))
