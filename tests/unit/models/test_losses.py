@@ -1,5 +1,7 @@
 """The likelihood under censoring against numerical integration, and gradients at extremes."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 import torch
@@ -52,11 +54,7 @@ def test_losses_are_the_likelihood_of_a_piecewise_constant_hazard(days, seed):
     lived, _ = integrate.quad(rate, 0, days, points=edges or None, limit=200)
     assert losses(logits, batch_of([days], [False])) == pytest.approx([lived], rel=2e-3)
 
-    low, high = next(
-        (low, high)
-        for low, high in zip(EDGES_DAYS[:-1], EDGES_DAYS[1:], strict=True)
-        if low < days <= high
-    )
+    low, high = next((low, high) for low, high in pairwise(EDGES_DAYS) if low < days <= high)
     before = integrate.quad(rate, 0, low, points=edges or None, limit=200)[0] if low else 0.0
     within = (high - low) * rate((low + high) / 2)
     expected = -np.log(np.exp(-before) - np.exp(-before - within))
