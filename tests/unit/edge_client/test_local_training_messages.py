@@ -1,0 +1,101 @@
+"""The ClientApp: which devices are here, one sum for a task, and nothing else in the reply."""
+
+import numpy as np
+import pytest
+from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MessageType, RecordDict
+from flwr.supercore.task_identity import TaskIdentity
+
+from edge_client.flower_app import client_app
+from edge_client.local_training import LocalTrainer, train_on_device
+from models.training.local_epochs import new_flat_weights
+from models.wire.rounds import (
+    CONTRIBUTION_RECORD,
+    DEVICES_RECORD,
+    FLAT_ARRAY,
+    SUM_RECORD,
+    TASK_RECORD,
+    WEIGHTS_RECORD,
+    LocalRecipe,
+    RoundTask,
+)
+from privacy import UpdateGrid
+from simulations.seeded_noise import SeededNoise
+from tests.support.made_up_rows import made_up_rows
+
+RECIPE = LocalRecipe(record_noise_multiplier=0.0)
+WEIGHTS = new_flat_weights(seed=1)
+
+
+class Block:
+    """Three devices with made-up rows; the third has too few."""
+
+    device_ids = ("a", "b", "c")
+
+    def rows(self, device_id):
+        return made_up_rows(50 if device_id == "c" else 200, seed=ord(device_id))
+
+    def source(self, device_id, *, stream, index):
+        return SeededNoise(1, stream, device_id, index)
+
+
+@pytest.fixture
+def app():
+    TaskIdentity.run_id, TaskIdentity.node_id, TaskIdentity.task_id = 1, 1, 1
+    return client_app(lambda _: Block())
+
+
+def asked(app, message_type, content):
+    message = Message(content, dst_node_id=2, message_type=message_type)
+    return app(message=message, context=None)
+
+
+def task_message(device_ids):
+    task = RoundTask(
+        stream="s",
+        index=4,
+        clipping_norm=0.5,
+        cohort_size=10,
+        device_ids=device_ids,
+        recipe=RECIPE,
+    )
+    content = RecordDict({WEIGHTS_RECORD: ArrayRecord({FLAT_ARRAY: Array(WEIGHTS)})})
+    content[TASK_RECORD] = ConfigRecord({**task.to_plain()})
+    return content
+
+
+def test_query_is_answered_with_the_devices_behind_the_node(app):
+    reply = asked(app, MessageType.QUERY, RecordDict())
+    assert reply.content.config_records[DEVICES_RECORD]["device_ids"] == ["a", "b", "c"]
+
+
+def test_task_is_answered_with_the_sum_over_the_invited_devices(app):
+    reply = asked(app, MessageType.TRAIN, task_message(("a", "c")))
+    total = reply.content.array_records[SUM_RECORD][FLAT_ARRAY].numpy()
+    grid, block = UpdateGrid(clipping_norm=0.5), Block()
+    expected = train_on_device(
+        LocalTrainer(RECIPE),
+        block.rows("a"),
+        weights=WEIGHTS,
+        grid=grid,
+        source=block.source("a", stream="s", index=4),
+    )
+    assert total.dtype == np.int64
+    assert np.array_equal(total, expected)
+
+
+def test_nothing_leaves_beside_sum_step_and_number_of_invited_devices(app):
+    reply = asked(app, MessageType.TRAIN, task_message(("a", "c")))
+    content = reply.content
+    assert set(content) == {SUM_RECORD, CONTRIBUTION_RECORD}
+    assert list(content.array_records[SUM_RECORD]) == [FLAT_ARRAY]
+    assert dict(content.config_records[CONTRIBUTION_RECORD]) == {
+        "schema_version": 1,
+        "stream": "s",
+        "index": 4,
+        "num_devices": 2,
+    }
+
+
+def test_task_for_a_device_that_is_not_here_is_refused(app):
+    with pytest.raises(ValueError, match="1 of the invited devices are not behind this node"):
+        asked(app, MessageType.TRAIN, task_message(("a", "z")))
