@@ -6,16 +6,20 @@ import secrets
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from models.bundle import Bundle, load_bundle, write_bundle
-from models.calibration import Calibration
+from models.metrics import Windows, quality
 from models.model_card import UNIT_DEVICE, Epsilon, ModelCard, PrivacyStatement
 from models.training.export_onnx import network_of, parameters_of, read_parameters
+from models.training.local_epochs import new_flat_weights
 from models.training.network import HazardNetwork
 from models.training.recipe import (
     TrainedModel,
     bundle_of,
     choose_threshold,
     fit_calibration,
+    soon_labels,
 )
 from privacy import OperatingSystemNoise
 from server.flower_app import PlannedRun
@@ -23,7 +27,7 @@ from server.rounds import RoundsConfig, RunFolder
 
 from .default_model import LIMITS, PURPOSE
 from .federation import run_planned
-from .fleet_rows import fleet_rows
+from .fleet_rows import FleetRows, fleet_rows
 from .held_out import HeldOutPart
 from .seeded_noise import SeededNoise
 
@@ -32,8 +36,7 @@ if TYPE_CHECKING:
     from datetime import datetime
     from pathlib import Path
 
-    import numpy as np
-
+    from models.metrics import Quality
     from models.parameters import Parameters
     from models.training_rows import TrainingRows
     from models.wire.rounds import LocalRecipe
@@ -60,6 +63,7 @@ class RoundsPlan:
         server: how released updates move the weights.
         seed: of devices' randomness and noise; None draws from the operating system. A seeded run
             is stamped `simulated` and cannot be released.
+        evaluate_every: rounds between two looks at the held-out part.
     """
 
     num_rounds: int
@@ -70,6 +74,31 @@ class RoundsPlan:
     recipe: LocalRecipe
     server: ServerRecipe
     seed: int | None = None
+    evaluate_every: int = 1
+
+    def config(self, population_size: int) -> RoundsConfig:
+        """Return the configuration over so many enrolled devices.
+
+        A seeded run bears the seed in its stream's name, which decides the invitations, so that it
+        repeats as a whole.
+
+        Raises:
+            ValueError: a number is out of bounds.
+        """
+        name = f"run-{secrets.token_hex(8)}" if self.seed is None else f"simulated-{self.seed}"
+        config = RoundsConfig(
+            stream=name,
+            num_rounds=self.num_rounds,
+            cohort_size=self.cohort_size or population_size,
+            clipping_norm=self.clipping_norm,
+            epsilon=self.epsilon,
+            delta=self.delta,
+            recipe=self.recipe,
+            server=self.server,
+            evaluate_every=self.evaluate_every,
+        )
+        config.policy(config.schedule(population_size))
+        return config
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,17 +107,17 @@ class RunOutcome:
 
     Attributes:
         report: what stands in `run.json`.
-        bundle: the exported bundle, unsigned.
+        bundle: the exported bundle, unsigned; None where no device is held out to calibrate on.
         parameters: the weights after the last round.
     """
 
     report: Mapping[str, Any]
-    bundle: Bundle
+    bundle: Bundle | None
     parameters: Parameters
 
 
 def run_rounds(
-    fleet: Path,
+    fleet: Path | FleetRows,
     out: Path,
     plan: RoundsPlan,
     *,
@@ -103,7 +132,7 @@ def run_rounds(
     A fifth of the devices never trains; the curve, calibration and threshold come from them.
 
     Args:
-        fleet: folder of a fleet dataset with outcomes.
+        fleet: folder of a fleet dataset with outcomes, or its rows.
         out: new folder of the run.
         plan: rounds and privacy.
         clock: gives now, aware UTC.
@@ -117,19 +146,9 @@ def run_rounds(
         RunFolderError: the folder already holds a run.
         EngineError, RoundsError: the rounds could not go on; what was released is in the ledger.
     """
-    rows = fleet_rows(fleet)
-    look = HeldOutPart(rows.held_out)
+    rows = fleet if isinstance(fleet, FleetRows) else fleet_rows(fleet)
+    config = plan.config(len(rows.device_ids))
     parameters = starting_parameters(start, seed=plan.seed)
-    config = RoundsConfig(
-        stream=f"{'simulated' if plan.seed is not None else 'run'}-{secrets.token_hex(8)}",
-        num_rounds=plan.num_rounds,
-        cohort_size=plan.cohort_size or len(rows.device_ids),
-        clipping_norm=plan.clipping_norm,
-        epsilon=plan.epsilon,
-        delta=plan.delta,
-        recipe=plan.recipe,
-        server=plan.server,
-    )
     run = PlannedRun(
         config=config,
         folder=RunFolder(out),
@@ -137,36 +156,40 @@ def run_rounds(
         source=OperatingSystemNoise()
         if plan.seed is None
         else SeededNoise(plan.seed, "release", config.stream),
-        evaluate=look.metrics,
+        evaluate=HeldOutPart(rows.held_out).metrics if len(rows.held_out) else None,
         on_start=on_start,
         on_round=on_round,
     )
     run_planned(
         [run], rows, seed=plan.seed, clock=clock, log_file=out / LOG_FILE, num_workers=num_workers
     )
-    if run.weights is None:
-        message = f"the engine ended before {out} had weights"
-        raise RuntimeError(message)
-    trained = parameters.with_flat(run.weights)
-    bundle = _bundle(trained, rows.held_out, start=start, plan=plan, report=run.report)
-    write_bundle(bundle, out / BUNDLE_FILE)
+    trained = parameters.with_flat(run.result())
+    bundle = None
+    if len(rows.held_out):
+        bundle = _bundle(trained, rows.held_out, start=start, plan=plan, report=run.report)
+        write_bundle(bundle, out / BUNDLE_FILE)
     return RunOutcome(run.report, bundle, trained)
 
 
-def starting_bundle(source: str, *, trusted_keys: Mapping[str, bytes]) -> Bundle | None:
-    """Load the bundle that rounds start from; None for `none`, random weights."""
-    return None if source == RANDOM_WEIGHTS else load_bundle(source, trusted_keys=trusted_keys)
+def starting_bundle(
+    source: str, *, trusted_keys: Mapping[str, bytes], allow_unsigned: bool = False
+) -> Bundle | None:
+    """Load the bundle that rounds start from; None for `none`, random weights.
+
+    Raises:
+        BundleError: the bundle is refused.
+    """
+    if source == RANDOM_WEIGHTS:
+        return None
+    return load_bundle(source, trusted_keys=trusted_keys, allow_unsigned=allow_unsigned)
 
 
 def starting_parameters(start: Bundle | None, *, seed: int | None) -> Parameters:
-    """Return the weights of a bundle, or random ones."""
+    """Return the weights of a bundle, or random ones that a seed repeats."""
     if start is not None:
         return read_parameters(start.model_bytes)
-    import torch
-
-    with torch.random.fork_rng():
-        torch.manual_seed(0 if seed is None else seed)
-        return parameters_of(HazardNetwork())
+    weights = new_flat_weights(seed=secrets.randbits(32) if seed is None else seed)
+    return parameters_of(HazardNetwork()).with_flat(weights)
 
 
 def privacy_statement(report: Mapping[str, Any]) -> PrivacyStatement:
@@ -206,11 +229,12 @@ def _bundle(
     plan: RoundsPlan,
     report: Mapping[str, Any],
 ) -> Bundle:
-    calibration = (
-        fit_calibration(network_of(parameters), held_out) if len(held_out) else Calibration()
-    )
+    """Export the result; what chose calibration and threshold does not judge them as well."""
+    is_first_half = held_out.device % 2 == 0
+    fitted_on, judged_on = held_out.take(is_first_half), held_out.take(~is_first_half)
+    calibration = fit_calibration(network_of(parameters), fitted_on)
     model = TrainedModel(parameters, calibration, 0.5)
-    model = TrainedModel(parameters, calibration, choose_threshold(model, held_out))
+    model = TrainedModel(parameters, calibration, choose_threshold(model, fitted_on))
     devices = report["schedule"]["population_size"]
     card = ModelCard(
         title="fedcell battery model after federated rounds",
@@ -219,9 +243,15 @@ def _bundle(
             f"starts from {'random weights' if start is None else start.version}",
             f"{plan.num_rounds} federated rounds over {devices:,} devices of a fleet dataset",
         ),
-        metrics={},
+        metrics={"Devices that never trained": {"rounds": _judged(model, judged_on)}},
         privacy=privacy_statement(report),
         limits=(*LIMITS, "Calibration and threshold were chosen on devices that never train."),
     )
-    reference: np.ndarray | None = None if start is None else start.explanation_reference
+    reference = None if start is None else start.explanation_reference
     return bundle_of(model, held_out, name="federated", card=card, reference=reference)
+
+
+def _judged(model: TrainedModel, rows: TrainingRows) -> Quality:
+    label, known = soon_labels(rows)
+    windows = Windows(rows.device, label, known, days_left=np.full(len(rows), np.nan))
+    return quality(windows, probability=model.probability(rows.features), threshold=model.threshold)

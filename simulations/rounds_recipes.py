@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from models.wire.rounds import LocalRecipe
 from server.server_optimizer import ServerRecipe
 
 from .rounds import RoundsPlan
 
+WARM_LOCAL = LocalRecipe(
+    steps=2,
+    sampling_rate=0.5,
+    expected_batch_size=160,
+    learning_rate=0.5,
+    record_noise_multiplier=2.0,
+)
+WARM_SERVER = ServerRecipe(optimizer="fedavg", learning_rate=3.0, final_rate=0.3)
 WARM_CLIPPING_NORM = 0.1
-COLD_CLIPPING_NORM = 1.0
+COLD_CLIPPING_NORM = 0.5
+"""Half of the devices send less than 0.15 in the first rounds from random weights, one in ten more
+than 0.75; on simulated fleets the bound changes average precision by less than seeds do."""
 
 
 def plan_for(
@@ -20,12 +32,15 @@ def plan_for(
     is_record_private: bool,
     is_warm: bool,
     clipping_norm: float | None = None,
+    server: ServerRecipe | None = None,
     seed: int | None = None,
+    evaluate_every: int = 1,
 ) -> RoundsPlan:
     """Return the plan of a run.
 
     A start from trained weights needs small steps in the direction that devices agree on (plain
-    averaging, a norm below what they send); random weights need Adam to get going at all.
+    averaging, a norm below what they send); random weights need Adam to get going at all, and one
+    local step, since several drift apart.
 
     Args:
         num_rounds: T.
@@ -35,29 +50,24 @@ def plan_for(
         is_record_private: record-level DP-SGD on the devices.
         is_warm: whether the rounds start from trained weights.
         clipping_norm: C; None takes the recipe's.
+        server: how updates move the weights; None takes the recipe's.
         seed: None draws from the operating system's entropy.
+        evaluate_every: rounds between two looks at the held-out part.
     """
-    record_noise = 2.0 if is_record_private else 0.0
-    recipe = LocalRecipe(
-        steps=2,
-        sampling_rate=0.5,
-        expected_batch_size=160,
-        learning_rate=0.5,
-        record_noise_multiplier=record_noise,
-    )
     if is_warm:
-        server = ServerRecipe(optimizer="fedavg", learning_rate=3.0, final_rate=0.3)
-        norm = WARM_CLIPPING_NORM
+        recipe, usual, norm = WARM_LOCAL, WARM_SERVER, WARM_CLIPPING_NORM
     else:
-        server = ServerRecipe(optimizer="fedadam", learning_rate=0.06, tau=1e-6, final_rate=0.02)
-        norm = COLD_CLIPPING_NORM
+        recipe, usual, norm = LocalRecipe(), ServerRecipe(), COLD_CLIPPING_NORM
+    if not is_record_private:
+        recipe = replace(recipe, record_noise_multiplier=0.0)
     return RoundsPlan(
         num_rounds=num_rounds,
         cohort_size=cohort_size,
         epsilon=epsilon,
         delta=delta,
-        clipping_norm=clipping_norm or norm,
+        clipping_norm=norm if clipping_norm is None else clipping_norm,
         recipe=recipe,
-        server=server,
+        server=server or usual,
         seed=seed,
+        evaluate_every=evaluate_every,
     )

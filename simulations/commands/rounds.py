@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import json
 import os
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Self
 
 import typer
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from server.rounds import RoundRecord
-    from server.server_optimizer import OptimizerName
+    from server.server_optimizer import OptimizerName, ServerRecipe
     from server.strategy import Metrics
 
-    from ..fleet_rounds import RoundsRequest, RoundsResult
-
-_NO_BUNDLE = "none"
+    from ..rounds import RoundsPlan
 
 
 def register(app: typer.Typer) -> None:
@@ -40,7 +41,7 @@ def start_command(
     ] = "default",
     cohort: Annotated[
         int | None,
-        typer.Option(help="Devices invited to each round; all, up to 2,500, unless given.", min=1),
+        typer.Option(help="Devices invited to each round; all of them unless given.", min=1),
     ] = None,
     epsilon: Annotated[float, typer.Option(help="ε of all released models together.")] = 2.0,
     delta: Annotated[float, typer.Option(help="Its δ.")] = 1e-8,
@@ -88,39 +89,44 @@ def start_command(
         os.environ.setdefault(variable, "1")
     from models.trusted_keys import read_trusted_keys
 
-    from ..fleet_rounds import CLIPPING_NORM, RoundsRequest, run_rounds
+    from ..rounds import BUNDLE_FILE, run_rounds, starting_bundle
+    from ..rounds_recipes import plan_for
 
-    request = RoundsRequest(
+    keys = {} if trusted_key is None else read_trusted_keys(trusted_key)
+    start = starting_bundle(bundle, trusted_keys=keys, allow_unsigned=allow_unsigned)
+    plan = plan_for(
         num_rounds=rounds,
         cohort_size=cohort,
         epsilon=epsilon if noise else None,
         delta=delta,
-        bundle=None if bundle == _NO_BUNDLE else bundle,
-        trusted_keys={} if trusted_key is None else read_trusted_keys(trusted_key),
-        allow_unsigned=allow_unsigned,
-        record_level=record_level,
+        is_record_private=record_level,
+        is_warm=start is not None,
+        clipping_norm=clip,
+        server=_server_recipe(optimizer, server_rate, is_warm=start is not None),
         seed=seed,
-        clipping_norm=CLIPPING_NORM if clip is None else clip,
-        server=_server_recipe(optimizer, server_rate, is_warm=bundle != _NO_BUNDLE),
         evaluate_every=evaluate_every,
     )
-    with _Progress(request, shown=not as_json) as progress:
-        result = run_rounds(
+    with _Progress(plan, shown=not as_json) as progress:
+        outcome = run_rounds(
             fleet,
-            out=out,
-            request=request,
+            out,
+            plan,
+            clock=lambda: datetime.now(UTC),
+            start=start,
             on_start=progress.start,
             on_round=progress.advance,
             num_workers=workers,
         )
+    exported = None if outcome.bundle is None else str(out / BUNDLE_FILE)
     if as_json:
-        files = {"out": str(out), "bundle": None if result.bundle is None else str(result.bundle)}
-        print(json.dumps({**files, **result.report}))
+        print(json.dumps({"out": str(out), "bundle": exported, **outcome.report}))
         return
-    print("\n".join(summary_lines(result)))
+    print("\n".join(summary_lines(outcome.report, result=exported or str(out))))
 
 
-def _server_recipe(optimizer: str | None, rate: float | None, *, is_warm: bool) -> Any:
+def _server_recipe(
+    optimizer: str | None, rate: float | None, *, is_warm: bool
+) -> ServerRecipe | None:
     from server.server_optimizer import OPTIMIZER_NAMES, WARM_RATE, ServerRecipe
 
     if optimizer is None and rate is None:
@@ -135,9 +141,13 @@ def _server_recipe(optimizer: str | None, rate: float | None, *, is_warm: bool) 
     return ServerRecipe(optimizer=name, learning_rate=usual if rate is None else rate)
 
 
-def summary_lines(result: RoundsResult) -> list[str]:
-    """Say what a run has come to: every ε with its δ and unit, quality before and after."""
-    report = result.report
+def summary_lines(report: Mapping[str, Any], *, result: str) -> list[str]:
+    """Say what a run has come to: every ε with its δ and unit, quality before and after.
+
+    Args:
+        report: what stands in `run.json`.
+        result: where the bundle is.
+    """
     privacy, schedule = report["privacy"], report["schedule"]
     released = "unbounded (no noise was added: for comparison only)"
     if privacy["epsilon_release"] is not None:
@@ -159,7 +169,7 @@ def summary_lines(result: RoundsResult) -> list[str]:
         f"noise        {noise}, ledger entries of kind {privacy['entry_kind']}",
     ]
     lines += _quality_lines(report["start_metrics"], last)
-    lines.append(f"result       {result.bundle or result.folder}")
+    lines.append(f"result       {result}")
     return lines
 
 
@@ -184,7 +194,7 @@ def _figure(value: float | None) -> str:
 class _Progress:
     """Round, loss, ε spent and time left on standard error: a bar, or lines without a terminal."""
 
-    def __init__(self, request: RoundsRequest, *, shown: bool) -> None:
+    def __init__(self, plan: RoundsPlan, *, shown: bool) -> None:
         from rich.console import Console
         from rich.progress import (
             BarColumn,
@@ -195,7 +205,7 @@ class _Progress:
             TimeRemainingColumn,
         )
 
-        self._request, self._shown = request, shown
+        self._plan, self._shown = plan, shown
         self._console = Console(stderr=True)
         self._has_bar = shown and self._console.is_terminal
         self._bar = Progress(
@@ -211,7 +221,7 @@ class _Progress:
             transient=True,
         )
         self._task = self._bar.add_task(
-            "reading the fleet, starting Flower", total=request.num_rounds, figures=""
+            "reading the fleet, starting Flower", total=plan.num_rounds, figures=""
         )
 
     def __enter__(self) -> Self:
@@ -225,28 +235,28 @@ class _Progress:
         """Show the figures before the first round, and the noise."""
         self._bar.reset(
             self._task,
-            total=self._request.num_rounds,
+            total=self._plan.num_rounds,
             description="rounds",
-            figures=_figures(metrics, None, self._request),
+            figures=_figures(metrics, None, self._plan),
         )
         if self._shown and not self._has_bar:
             said = f"σ = {sigma:.3f}" if sigma > 0 else "without noise"
-            print_error(f"rounds start, {said}, {_figures(metrics, None, self._request)}")
+            print_error(f"rounds start, {said}, {_figures(metrics, None, self._plan)}")
 
     def advance(self, record: RoundRecord) -> None:
         """Show one more round."""
-        figures = _figures(record.metrics, record.epsilon_release, self._request)
+        figures = _figures(record.metrics, record.epsilon_release, self._plan)
         self._bar.update(self._task, advance=1, figures=figures)
         if self._shown and not self._has_bar:
-            total = self._request.num_rounds
+            total = self._plan.num_rounds
             print_error(f"round {record.index + 1}/{total}, {figures}, {record.seconds:.1f} s")
 
 
-def _figures(metrics: Metrics | None, epsilon: float | None, request: RoundsRequest) -> str:
+def _figures(metrics: Metrics | None, epsilon: float | None, plan: RoundsPlan) -> str:
     loss = "–" if metrics is None or metrics["loss"] is None else f"{metrics['loss']:.4f}"
-    if request.epsilon is None:
+    if plan.epsilon is None:
         return f"loss {loss}, ε unbounded"
-    return f"loss {loss}, ε {epsilon or 0.0:.3f} of {request.epsilon:g} (δ {request.delta:g})"
+    return f"loss {loss}, ε {epsilon or 0.0:.3f} of {plan.epsilon:g} (δ {plan.delta:g})"
 
 
 def print_error(line: str) -> None:
