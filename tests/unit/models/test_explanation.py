@@ -1,0 +1,135 @@
+"""Shapley values against their axioms and a brute-force oracle."""
+
+from itertools import permutations
+from math import factorial
+
+import numpy as np
+import pytest
+
+from models.bundle import load_bundle
+from models.explanation import shapley_values, top_reasons
+from models.feature_spec import FEATURE_NAMES, FEATURES, GROUPS, NUM_FEATURES
+from models.inference import Predictor
+from tests.support.fleets import random_bundle, simulated_rows
+
+GROUP_OF = np.array([GROUPS.index(feature.group) for feature in FEATURES])
+
+
+@pytest.fixture(scope="module")
+def predictor():
+    return Predictor(random_bundle())
+
+
+def rows(count=6):
+    features = simulated_rows().features
+    return features[:: len(features) // count][:count].copy()
+
+
+def log_odds(predictor, features):
+    probability = predictor.outputs(features)["failure_probability_30d"].astype(float)
+    probability = np.clip(probability, 1e-6, 1 - 1e-6)
+    return np.log(probability / (1 - probability))
+
+
+def mixed(predictor, own, joined):
+    """Take the groups `joined` from the device and the others from the reference."""
+    other = np.where(np.isnan(own), np.nan, predictor.bundle.explanation_reference)
+    return np.where(np.isin(GROUP_OF, list(joined)), own, other).astype(np.float32)
+
+
+@pytest.mark.parametrize("name", ["default", "random"])
+def test_contributions_add_up_to_what_the_device_differs_from_the_reference(name):
+    predictor = Predictor(load_bundle() if name == "default" else random_bundle())
+    features = rows(20)
+    values = shapley_values(predictor, features)
+    nobody = np.stack([mixed(predictor, own, ()) for own in features])
+    expected = log_odds(predictor, features) - log_odds(predictor, nobody)
+
+    assert values.sum(axis=1) == pytest.approx(expected, abs=1e-5)
+
+
+def test_contributions_are_the_mean_over_all_orders_in_which_groups_can_join(predictor):
+    orders = np.array(list(permutations(range(len(GROUPS)))))
+    for own in rows(2):
+        coalitions = np.arange(256)
+        members = [[g for g in range(len(GROUPS)) if c >> g & 1] for c in coalitions]
+        value = log_odds(predictor, np.stack([mixed(predictor, own, m) for m in members]))
+        expected = np.zeros(len(GROUPS))
+        joined = np.zeros(len(orders), int)
+        for place in range(len(GROUPS)):
+            after = joined | 1 << orders[:, place]
+            np.add.at(expected, orders[:, place], value[after] - value[joined])
+            joined = after
+        expected /= factorial(len(GROUPS))
+
+        assert shapley_values(predictor, own[None])[0] == pytest.approx(expected, abs=1e-6)
+
+
+def test_groups_that_the_model_does_not_see_contribute_nothing(predictor):
+    values = shapley_values(predictor, rows())
+
+    assert values[:, GROUPS.index("age")] == pytest.approx(0, abs=1e-9)
+    assert np.abs(values[:, GROUPS.index("capacity_trend")]).max() > 0.01
+
+
+def test_what_was_not_measured_explains_nothing(predictor):
+    features = rows()
+    features[:, GROUPS.index("resistance") == GROUP_OF] = np.nan
+    features[:, GROUPS.index("charging") == GROUP_OF] = np.nan
+    values = shapley_values(predictor, features)
+
+    assert values[:, GROUPS.index("resistance")] == pytest.approx(0, abs=1e-9)
+    assert values[:, GROUPS.index("charging")] == pytest.approx(0, abs=1e-9)
+
+
+def test_the_reference_itself_needs_no_explanation(predictor):
+    reference = predictor.bundle.explanation_reference[None]
+
+    assert shapley_values(predictor, reference) == pytest.approx(0, abs=1e-9)
+
+
+def test_one_device_is_one_run_of_256_rows(predictor, monkeypatch):
+    runs = []
+    outputs = predictor.outputs
+    monkeypatch.setattr(
+        predictor, "outputs", lambda x, names=None: runs.append(x.shape) or outputs(x, names)
+    )
+    shapley_values(predictor, rows(1))
+
+    assert runs == [(256, NUM_FEATURES)]
+
+
+def test_many_devices_are_explained_as_each_alone(predictor):
+    features = rows(70)
+    together = shapley_values(predictor, features)
+
+    assert together.shape == (70, len(GROUPS))
+    for row in (0, 63, 64, 69):
+        alone = shapley_values(predictor, features[row : row + 1])[0]
+        assert together[row] == pytest.approx(alone, abs=1e-6)
+    assert shapley_values(predictor, features[:0]).shape == (0, len(GROUPS))
+
+
+def test_the_top_three_are_named_with_direction_and_share():
+    values = np.zeros(len(GROUPS))
+    values[[0, 2, 3, 5]] = [-3.0, 0.02, 6.0, 1.0]
+    found = [(reason.code, reason.share) for reason in top_reasons(values)]
+
+    assert found == [
+        ("resistance.raises", pytest.approx(6 / 10.02, abs=1e-4)),
+        ("capacity_level.lowers", pytest.approx(3 / 10.02, abs=1e-4)),
+        ("shutdowns.raises", pytest.approx(1 / 10.02, abs=1e-4)),
+    ]
+
+
+def test_parts_below_a_hundredth_are_no_reasons():
+    values = np.zeros(len(GROUPS))
+    values[[1, 4]] = [5.0, 0.01]
+
+    assert [reason.code for reason in top_reasons(values)] == ["capacity_trend.raises"]
+    assert top_reasons(np.zeros(len(GROUPS))) == ()
+
+
+def test_every_feature_has_its_group():
+    assert len(GROUPS) == 8
+    assert len(GROUP_OF) == len(FEATURE_NAMES)
