@@ -46,6 +46,9 @@ class Column:
     nullable: bool = True
 
 
+_DAMAGE = (pa.ArrowException, OSError, ValueError)
+"""What pyarrow raises over bytes that are no table, or whose text is no UTF-8."""
+
 _ARROW_TYPES = {
     Kind.TEXT: pa.string(),
     Kind.NUMBER: pa.float64(),
@@ -105,7 +108,7 @@ def _open(path: Path) -> Any:
         raise DatasetError(path, "the file is empty (0 bytes)", "write or copy it again")
     try:
         return pq.ParquetFile(path)
-    except (pa.ArrowInvalid, OSError) as error:
+    except _DAMAGE as error:
         reason = str(error).split("\n", 1)[0]
         remedy = "write or copy it again"
         raise DatasetError(path, f"not a readable Parquet file ({reason})", remedy) from error
@@ -134,14 +137,14 @@ def _read_part(
         raise DatasetError(path, "two columns map to the same name", "correct the column map")
     try:
         table = file.read(columns=list(wanted))
-    except (pa.ArrowInvalid, OSError) as error:
+        return {
+            ours: _to_numpy(path, ours, columns[ours], table[foreign])
+            for foreign, ours in wanted.items()
+        }
+    except _DAMAGE as error:
         reason = str(error).split("\n", 1)[0]
         remedy = "write or copy it again"
         raise DatasetError(path, f"the Parquet file is damaged ({reason})", remedy) from error
-    return {
-        ours: _to_numpy(path, ours, columns[ours], table[foreign])
-        for foreign, ours in wanted.items()
-    }
 
 
 def _to_numpy(path: Path, name: str, column: Column, data: Any) -> NDArray[Any]:
