@@ -219,6 +219,7 @@ def write_fleet(
     """
     if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
         raise DatasetError(directory, "exists already", "choose a new folder or remove it")
+    directory = directory.absolute()
     aside = directory.with_name(f".{directory.name}.{os.getpid()}.part")
     try:
         aside.mkdir(parents=True)
@@ -298,7 +299,7 @@ def _profiles(path: Path, table: dict[str, NDArray[Any]]) -> DeviceProfiles:
         raise DatasetError(path, "holds no device", "write at least one")
     ids, counts = np.unique(table["device_id"].astype(str), return_counts=True)
     if (counts > 1).any():
-        twice = ids[int(np.argmax(counts))]
+        twice = str(ids[int(np.argmax(counts))])
         raise DatasetError(path, f"device {twice!r} is listed twice", "give each device one row")
     design, end_of_life = table["design_capacity_mah"], table["end_of_life_capacity_mah"]
     bad = ~((end_of_life > 0) & (end_of_life < MOST_EOL_OF_DESIGN * design) & np.isfinite(design))

@@ -208,10 +208,15 @@ def test_a_table_appears_only_when_it_is_whole(tmp_path):
     write_table(path, ROWS, KINDS)
     before = path.read_bytes()
     for interruption in (KeyboardInterrupt, RuntimeError):
-        with pytest.raises(interruption), TableWriter(path, KINDS) as writer:
-            writer.write(ROWS)
-            assert len(list(tmp_path.iterdir())) == 2
-            raise interruption
+
+        def write_and_stop(error):
+            with TableWriter(path, KINDS) as writer:
+                writer.write(ROWS)
+                assert len(list(tmp_path.iterdir())) == 2
+                raise error
+
+        with pytest.raises(interruption):
+            write_and_stop(interruption)
 
         assert path.read_bytes() == before
         assert [found.name for found in tmp_path.iterdir()] == ["t.parquet"]
