@@ -44,7 +44,7 @@ class Schedule:
             raise ValueError(f"num_rounds must be at least 1, got {self.num_rounds}")
         if not 1 <= self.cohort_size <= self.population_size:
             raise ValueError(
-                f"cohort_size must lie in 1..{self.population_size} (the devices that can train), "
+                f"cohort_size must lie in 1..{self.population_size} (the enrolled devices), "
                 f"got {self.cohort_size}"
             )
 

@@ -254,6 +254,12 @@ class RunFolder:
         self._last_entry = entry
         return entry
 
+    def discard_unless_charged(self) -> None:
+        """Remove the run's files while its ledger is empty: nothing left, so nothing is lost."""
+        if self._last_entry is None:
+            for name in (LEDGER_FILE, REPORT_FILE, WEIGHTS_FILE, CHECKPOINT_FILE):
+                (self.path / name).unlink(missing_ok=True)
+
     def save_checkpoint(self, state: OptimizerState, *, index: int) -> None:
         """Keep weights and optimiser after round `index`."""
         arrays = {**state.to_arrays(), "index": np.array(index, np.int64)}

@@ -135,6 +135,9 @@ def run_planned(
             stop.set()
             done.wait(STOP_WAIT_S)
             ray.shutdown()
+    if failure or not all(run.weights is not None for run in runs):
+        for run in runs:
+            run.folder.discard_unless_charged()
     if failure:
         raise failure[0]
 
