@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import time
 from datetime import UTC, datetime
@@ -68,16 +69,23 @@ def demo_command(
         cells=None if quick else cells,
         quick=quick,
     )
-    from ..demo.storyline import run_demo
-    from ..demo.summary import closing_lines, summary_lines
-    from ..report_page import PAGE_FILE
-    from ..run_report import REPORT_FILE
+    from ..demo.output_folder import require_replaceable
 
+    require_replaceable(out)
     signal.signal(signal.SIGTERM, _interrupt)
     began = time.monotonic()
 
     def tell(line: str) -> None:
         typer.echo(f"{time.monotonic() - began:5.0f} s  {line}", err=True)
+
+    tell("loading torch, Flower and the rest")
+    for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+        # Before the libraries are loaded: on so small arrays, threads wait more than they work.
+        os.environ.setdefault(name, "1")
+    from ..demo.storyline import run_demo
+    from ..demo.summary import closing_lines, legend_lines, summary_lines
+    from ..report_page import PAGE_FILE
+    from ..run_report import REPORT_FILE
 
     report = run_demo(plan, out=out, clock=lambda: datetime.now(UTC), tell=tell)
     if as_json:
@@ -87,10 +95,12 @@ def demo_command(
 
     typer.echo(f"\n{plan.judged_devices:,} simulated devices that never train judge all models:")
     typer.echo(quality_table(dict(report.metrics)))
-    typer.echo()
-    for line in summary_lines(report):
-        typer.echo(line)
-    for line in closing_lines(report, out, files=(REPORT_FILE, PAGE_FILE)):
+    for line in (
+        *legend_lines(),
+        "",
+        *summary_lines(report),
+        *closing_lines(report, out, files=(REPORT_FILE, PAGE_FILE)),
+    ):
         typer.echo(line)
 
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from models.bundle import load_bundle, sign_bundle, write_bundle
+from models.hazard_bins import EDGES_DAYS
 from models.model_card import UNIT_DEVICE, Epsilon, ModelCard, PrivacyStatement
 from models.training.export_onnx import network_of
 from models.training.recipe import (
@@ -16,6 +17,8 @@ from models.training.recipe import (
     choose_threshold,
     fit_calibration,
 )
+from models.trusted_keys import read_trusted_keys
+from server.signer import public_key_json, public_key_path
 
 from ..default_model import LIMITS, PURPOSE
 from ..gate import decide
@@ -29,6 +32,7 @@ if TYPE_CHECKING:
 
     from models.bundle import Bundle
     from models.metrics import Quality
+    from models.training_rows import TrainingRows
     from models.wire.envelope import SigningKey
 
     from ..gate import GateDecision
@@ -36,6 +40,9 @@ if TYPE_CHECKING:
     from .scene import JudgedFleet
 
 BUNDLE_NAME = "federated"
+CALIBRATED_DAYS = 90
+"""Calibration looks this far: the range in which A1's actions differ. Over the whole axis, the many
+rows of healthy devices would decide it."""
 EXTRA_LIMITS = (
     "Calibration and threshold were chosen on a simulated fleet of the same kind.",
     "The devices of these rounds are simulated; nobody's privacy was at stake.",
@@ -76,9 +83,30 @@ def fitted(
     halves = ReferenceHalves.of(len(reference.fleet.profiles))
     rows = reference.rows.take(halves.calibrate[reference.rows.device])
     parameters = start.parameters.with_flat(weights)
-    calibration = fit_calibration(network_of(parameters), rows)
+    calibration = fit_calibration(
+        network_of(parameters), censored_after(rows, days=CALIBRATED_DAYS)
+    )
     model = TrainedModel(parameters, calibration, 0.5)
     return TrainedModel(parameters, calibration, choose_threshold(model, rows))
+
+
+def censored_after(rows: TrainingRows, *, days: int) -> TrainingRows:
+    """Return the rows as if each had been watched for no more than some days.
+
+    Args:
+        rows: to learn from.
+        days: an edge of the hazard bins.
+    """
+    end = EDGES_DAYS.index(days)
+    exposure = rows.exposure.copy()
+    exposure[:, end:] = 0.0
+    seen = rows.event_bin < end
+    return replace(
+        rows,
+        exposure=exposure,
+        event_bin=np.where(seen, rows.event_bin, -1).astype(np.int8),
+        cause=np.where(seen, rows.cause, -1).astype(np.int8),
+    )
 
 
 def through_the_gate(
@@ -167,11 +195,12 @@ def candidate_bundle(
 
 
 def write_verified(bundle: Bundle, path: Path, *, key: SigningKey) -> Bundle:
-    """Write a bundle, and read it back as a device would.
+    """Write a bundle and beside it the public key, and read it back as a device would.
 
     Raises:
         BundleError: it does not verify.
     """
     write_bundle(bundle, path)
-    public = key.verify_key
-    return load_bundle(path, trusted_keys={public.key_id: public.to_bytes()})
+    public = public_key_path(path)
+    public.write_bytes(public_key_json(key.verify_key))
+    return load_bundle(path, trusted_keys=read_trusted_keys(public))

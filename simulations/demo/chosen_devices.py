@@ -2,7 +2,8 @@
 
 Chosen by what the bundle in use says of them: two urgent, two soon, one healthy, and one that is
 due while its owner sleeps. Only devices on their first pack, whose battery has not failed yet. The
-moment is the latest midnight at which the fleet has them all.
+moment is the latest midnight at which the fleet has them all, early enough that the simulation
+still shows what became of them.
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ WANTED = {
     Expectation.HEALTHY: 1,
 }
 LEAST_HISTORY_DAYS = 60
+DAYS_TO_COME = 45
 URGENT_DAYS, SOON_DAYS, HEALTHY_DAYS = ACTION_EDGES_DAYS
 
 
@@ -154,12 +156,13 @@ def _moments(fleet: JudgedFleet, predictions: Predictions) -> Moments:
     intact = ~(outcomes.failed_at_s[device] <= as_of_s)
     observed = outcomes.observed_until_s[device] > as_of_s
     old_enough = as_of_s - begins >= LEAST_HISTORY_DAYS * SECONDS_PER_DAY
+    in_time = as_of_s <= outcomes.observed_until_s.max() - DAYS_TO_COME * SECONDS_PER_DAY
     return Moments(
         as_of_s=as_of_s,
         device=device,
         days_p50=predictions.days_to_failure_p50,
         flagged=predictions.flagged,
-    ).take(intact & observed & old_enough)
+    ).take(intact & observed & old_enough & in_time)
 
 
 def _kinds(

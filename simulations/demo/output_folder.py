@@ -29,6 +29,23 @@ class OutputFolderError(SimulationsError):
         super().__init__(f"{where}: {what}; give another --out")
 
 
+def require_replaceable(out: Path) -> None:
+    """Refuse a place that a run must not take.
+
+    Args:
+        out: where a run is to be.
+
+    Raises:
+        OutputFolderError: something else is there than a run of the demo, or an empty folder.
+    """
+    if not out.exists():
+        return
+    if not out.is_dir():
+        raise OutputFolderError(out, "is no folder")
+    if any(out.iterdir()) and not (out / REPORT_FILE).exists():
+        raise OutputFolderError(out, "holds something that is no run of the demo")
+
+
 @contextmanager
 def replacing(out: Path) -> Iterator[Path]:
     """Give an empty folder that takes the place of `out` if the context ends without an error.
@@ -42,7 +59,7 @@ def replacing(out: Path) -> Iterator[Path]:
         OutputFolderError: something else is there, or nothing can be written beside it.
     """
     out = out.absolute()
-    _refuse_foreign(out)
+    require_replaceable(out)
     aside = out.with_name(f".{out.name}.{os.getpid()}.new")
     _remove_leftovers(out)
     try:
@@ -52,19 +69,10 @@ def replacing(out: Path) -> Iterator[Path]:
         raise OutputFolderError(out, what, code=6) from error
     try:
         yield aside
-        _refuse_foreign(out)
+        require_replaceable(out)
         _swap(aside, out)
     finally:
         shutil.rmtree(aside, ignore_errors=True)
-
-
-def _refuse_foreign(out: Path) -> None:
-    if not out.exists():
-        return
-    if not out.is_dir():
-        raise OutputFolderError(out, "is no folder")
-    if any(out.iterdir()) and not (out / REPORT_FILE).exists():
-        raise OutputFolderError(out, "holds something that is no run of the demo")
 
 
 def _swap(aside: Path, out: Path) -> None:

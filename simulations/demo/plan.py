@@ -43,7 +43,7 @@ class DemoPlan:
 
     devices: int = 600
     judged_devices: int = 300
-    reference_devices: int = 240
+    reference_devices: int = 400
     days: int = 400
     rounds: int = 10
     epsilon: float = 2.0

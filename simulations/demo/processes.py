@@ -77,10 +77,16 @@ class Child:
     stderr: Path
 
     def events(self) -> list[dict[str, Any]]:
-        """Return the JSON objects that it has printed so far; a line still being written waits."""
+        """Return the JSON objects that it has printed so far; a line still being written waits.
+
+        Raises:
+            ProcessError: it printed something else.
+        """
         lines = self.stdout.read_text(encoding="utf-8").splitlines(keepends=True)
-        found = [json.loads(line) for line in lines if line.endswith("\n") and line.strip()]
-        return [event for event in found if isinstance(event, dict)]
+        try:
+            return [dict(json.loads(line)) for line in lines if line.endswith("\n")]
+        except (ValueError, TypeError) as error:
+            raise ProcessError(self.name, f"printed what is no JSON object ({error})") from error
 
     def said(self) -> str:
         """Return the last lines of what it said went wrong, in one."""
@@ -160,6 +166,8 @@ class Children:
                 failure = child.failure()
                 if failure is not None:
                     raise failure
+            if of.process.poll() is not None and not condition():
+                raise ProcessError(of.name, f"ended before {what}", said=of.said())
             if time.monotonic() > deadline:
                 late = f"{what} did not come within {timeout_s:g} s"
                 raise ProcessError(of.name, late, said=of.said())

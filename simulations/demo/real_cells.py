@@ -28,7 +28,7 @@ def judge_on_cells(
     """Measure the default bundle on all cells, one window a week.
 
     Args:
-        folder: of Parquet files of cycling data; it may be missing.
+        folder: of Parquet files of cycling data; it may be missing. None leaves them out.
         model: of the default bundle.
         tell: takes a line.
 
@@ -38,19 +38,23 @@ def judge_on_cells(
     Raises:
         DatasetError: a file there cannot be read.
     """
-    files = [] if folder is None else sorted(folder.glob("*.parquet"))
+    if folder is None:
+        return _without("a quick demo leaves the real cells out", tell)
+    files = sorted(folder.glob("*.parquet"))
     if not files:
-        reason = f"no ageing cells in {folder}; set FEDCELL_CELLS to the folder that holds them"
-        tell(f"going on without real cells: {reason}")
-        return RealCells(cells=None, metrics=None, reason=reason)
+        remedy = "set FEDCELL_CELLS to the folder that holds them"
+        return _without(f"no real cells in {folder} ({remedy})", tell)
     tell("judging the default bundle on the real cells")
     cells = read_cells(files)
     if cells.outcomes is None:
-        reason = f"the cells in {folder} carry no eol_flag"
-        tell(f"going on without real cells: {reason}")
-        return RealCells(cells=None, metrics=None, reason=reason)
+        return _without(f"the cells in {folder} carry no eol_flag", tell)
     table = featurize(cells.telemetry, cells.profiles, every_days=LOOK_EVERY_DAYS)
     judged = np.flatnonzero(table.is_ok())
     windows = device_windows(table.device[judged], table.as_of_s[judged], cells.outcomes)
     figures = judge_model(model, table.features[judged], windows)
     return RealCells(cells=len(cells.profiles), metrics=figures, reason=None)
+
+
+def _without(reason: str, tell: Callable[[str], None]) -> RealCells:
+    tell(f"going on without real cells: {reason}")
+    return RealCells(cells=None, metrics=None, reason=reason)
