@@ -62,7 +62,7 @@ class FeatureTable:
         features: float32, shape (n, n_features), raw values in `FEATURES` order; NaN = missing.
         status: int, shape (n,): index into `prediction.STATUSES`.
         pack: int, shape (n,): 0 for a device's first pack, 1 for the next, ...
-        capacity_mah: float64, shape (n,): C.
+        capacity_mah: float64, shape (n,): C, the pack's latest known where the last week has none.
         capacity_reference_mah: float64, shape (n,).
         charge_reference_min: float64, shape (n,).
         resistance_reference_mohm: float64, shape (n,).
@@ -187,13 +187,18 @@ def _features(
         features=np.clip(table, limits[:, 0], limits[:, 1]).astype(np.float32),
         status=_status(grid, since)[keep],
         pack=pack[keep],
-        capacity_mah=capacity[keep],
+        capacity_mah=_latest_known(capacity, start)[keep],
         capacity_reference_mah=capacity_reference[keep],
         charge_reference_min=charge_reference[keep],
         resistance_reference_mohm=resistance_reference[keep],
         pack_since_s=since[keep],
         audit=audited.report,
     )
+
+
+def _latest_known(values: NDArray[np.float64], start: NDArray[np.intp]) -> NDArray[np.float64]:
+    known = np.maximum.accumulate(np.where(np.isfinite(values), np.arange(len(values)), -1))
+    return np.where(known >= start, values[np.maximum(known, 0)], np.nan)
 
 
 def _capacity_columns(

@@ -239,6 +239,15 @@ def test_capacities_that_are_there_but_cannot_be_are_invalid_data():
     assert set(statuses[54:]) == {"invalid_data"}
 
 
+def test_health_is_the_latest_known_where_the_last_week_measured_no_capacity():
+    capacity = np.where(np.arange(240) < 160, 2900.0, np.nan)
+    table = featurized(readings(times(60), capacity=capacity, temp_avg=20.0))
+
+    assert status_of(table)[55] == "ok"
+    assert table.capacity_mah[[45, 46, 55]].tolist() == [2900] * 3
+    assert np.isnan(column(table, "health_margin")[55])
+
+
 def test_a_device_silent_for_more_than_a_week_is_stale():
     at_s = np.concatenate([times(60), times(3, start_s=START_S + 80 * DAY)])
     statuses = status_of(featurized(readings(at_s, capacity=2900.0)))
