@@ -11,6 +11,7 @@ from models.featurize import featurize
 from models.training.augmentation import (
     GaugeNoise,
     at_other_pace,
+    various_gauges,
     with_gauge_noise,
     without_channels,
 )
@@ -28,7 +29,8 @@ if TYPE_CHECKING:
     from models.telemetry import Outcomes, Telemetry
 
 NUM_DAYS = 540
-NUM_NOISY_COPIES = 4
+NUM_NOISY_COPIES = 5
+NUM_COPIES_AT_OWN_PACE = 2
 THRESHOLD_SEED = 9001
 
 
@@ -71,6 +73,34 @@ FLEETS = (
         seed=3,
         recipe=FleetRecipe(warming_c=6.0, gauge_noise=0.02, bad_lot_share=0.15),
     ),
+    FleetSource(
+        name="quick, gradual fade",
+        num_devices=700,
+        seed=4,
+        recipe=FleetRecipe(
+            efc_median=1.5,
+            efc_sigma=0.5,
+            fade_scale=2.5,
+            gradual_share=0.8,
+            cadence_h=24,
+            aged_share=0.1,
+            gauge_noise=0.005,
+            gauge_step=0.0,
+        ),
+    ),
+    FleetSource(
+        name="quick fade",
+        num_devices=700,
+        seed=5,
+        recipe=FleetRecipe(
+            efc_median=1.2,
+            efc_sigma=0.6,
+            fade_scale=2.0,
+            gradual_share=0.5,
+            cadence_h=24,
+            aged_share=0.2,
+        ),
+    ),
 )
 
 
@@ -91,16 +121,16 @@ def cell_copies(
     Every copy numbers the cells alike, so that a fold can leave a cell out of all of them.
     """
     copies = [_rows(cells, cells.telemetry, _outcomes(cells))]
-    for copy in range(1, NUM_NOISY_COPIES + 1):
+    count = len(cells.profiles)
+    for copy in range(NUM_NOISY_COPIES):
         generator = np.random.default_rng([seed, copy])
-        pace = np.exp(generator.normal(-0.3, 0.5, len(cells.profiles)))
-        telemetry, outcomes = at_other_pace(cells.telemetry, _outcomes(cells), pace)
-        noise = GaugeNoise(
-            read_std=float(generator.choice([0.002, 0.005, 0.01, 0.015])),
-            step=float(generator.choice([0.0, 0.005, 0.01])),
-        )
+        telemetry, outcomes = cells.telemetry, _outcomes(cells)
+        if copy >= NUM_COPIES_AT_OWN_PACE:
+            pace = np.exp(generator.normal(-0.3, 0.5, count))
+            telemetry, outcomes = at_other_pace(telemetry, outcomes, pace)
+        gauges = various_gauges(count, generator)
         telemetry = with_gauge_noise(
-            telemetry, cells.profiles.design_capacity_mah, noise, generator
+            telemetry, cells.profiles.design_capacity_mah, gauges, generator
         )
         copies.append(_rows(cells, without_channels(telemetry, 0.3, generator), outcomes))
         if on_copy is not None:

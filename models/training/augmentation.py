@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..telemetry import COLUMN, SECONDS_PER_DAY, Outcomes, Telemetry
+from ..telemetry import COLUMN, Outcomes, Telemetry
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GaugeNoise:
-    """How a fuel gauge misreads capacity.
+    """How fuel gauges misread capacity; each value for all devices, or of shape (n_devices,).
 
     Attributes:
         bias_std: standard deviation of a device's constant relative error.
@@ -23,12 +23,16 @@ class GaugeNoise:
         step: readings are rounded to this fraction of design capacity; 0 = not rounded.
     """
 
-    bias_std: float = 0.02
-    read_std: float = 0.01
-    step: float = 0.01
+    bias_std: float | NDArray[np.float64] = 0.02
+    read_std: float | NDArray[np.float64] = 0.01
+    step: float | NDArray[np.float64] = 0.01
 
 
-CLEAN = GaugeNoise(bias_std=0.0, read_std=0.0, step=0.0)
+def various_gauges(num_devices: int, generator: np.random.Generator) -> GaugeNoise:
+    """Return a gauge for each device, from laboratory-like to coarse."""
+    read_std = np.exp(generator.uniform(np.log(0.001), np.log(0.02), num_devices))
+    step = generator.choice([0.0, 0.002, 0.005, 0.01, 0.01], num_devices)
+    return GaugeNoise(read_std=read_std, step=step)
 
 
 def with_gauge_noise(
@@ -37,16 +41,18 @@ def with_gauge_noise(
     noise: GaugeNoise,
     generator: np.random.Generator,
 ) -> Telemetry:
-    """Return the readings as such a gauge would give them."""
+    """Return the readings as such gauges would give them."""
+    count = len(telemetry.device_ids)
     device = telemetry.device_of_row()
     values = telemetry.values.copy()
     capacity = values[:, COLUMN["full_charge_capacity_mah"]].astype(np.float64)
-    bias = 1.0 + noise.bias_std * generator.standard_normal(len(telemetry.device_ids))
-    capacity *= bias[device] * (1.0 + noise.read_std * generator.standard_normal(len(capacity)))
-    if noise.step > 0:
-        unit = noise.step * design_capacity_mah[device]
-        capacity = np.round(capacity / unit) * unit
-    values[:, COLUMN["full_charge_capacity_mah"]] = capacity
+    bias = 1.0 + noise.bias_std * generator.standard_normal(count)
+    read_std = np.broadcast_to(noise.read_std, count)[device]
+    capacity *= bias[device] * (1.0 + read_std * generator.standard_normal(len(capacity)))
+    unit = (np.broadcast_to(noise.step, count) * design_capacity_mah)[device]
+    whole = np.where(unit > 0, unit, 1.0)
+    rounded = np.where(unit > 0, np.round(capacity / whole) * whole, capacity)
+    values[:, COLUMN["full_charge_capacity_mah"]] = rounded
     return Telemetry(telemetry.device_ids, telemetry.offsets, telemetry.at_s, values)
 
 
@@ -88,13 +94,3 @@ def without_channels(
     return Telemetry(
         telemetry.device_ids, telemetry.offsets, telemetry.at_s, values.astype(np.float32)
     )
-
-
-def sparser(
-    telemetry: Telemetry, least_interval_days: float, generator: np.random.Generator
-) -> Telemetry:
-    """Return the readings thinned at random to about one every `least_interval_days`."""
-    span = (telemetry.at_s[-1] - telemetry.at_s[0]) / SECONDS_PER_DAY if len(telemetry) else 0
-    days = np.diff(telemetry.at_s, prepend=telemetry.at_s[:1]) / SECONDS_PER_DAY
-    share = np.clip(np.abs(days) / least_interval_days, 0.0, 1.0) if span > 0 else days
-    return telemetry.rows(generator.random(len(telemetry)) < share)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from .losses import Batch, batch_loss
+from .losses import Batch, row_losses
 from .network import HazardNetwork
 
 if TYPE_CHECKING:
@@ -34,6 +34,7 @@ def train_centrally(
     batch_size: int = 2048,
     learning_rate: float = 5e-3,
     weight_decay: float = 1e-4,
+    input_jitter: float = 0.0,
     network: HazardNetwork | None = None,
     on_step: Callable[[int], None] | None = None,
 ) -> HazardNetwork:
@@ -46,6 +47,8 @@ def train_centrally(
         batch_size: rows a step, drawn with replacement.
         learning_rate: peak.
         weight_decay: decoupled.
+        input_jitter: standard deviation of noise on the scaled values: smoother functions, which
+            hold further outside the training sets.
         network: to go on from; None starts from random weights.
         on_step: called with each step's number, for progress.
     """
@@ -61,9 +64,19 @@ def train_centrally(
         picked = torch.randint(len(rows), (batch_size,), generator=generator)
         batch = (tensors[0][picked], tensors[1][picked], tensors[2][picked], tensors[3][picked])
         optimiser.zero_grad()
-        batch_loss(network, batch).backward()  # type: ignore[no-untyped-call]
+        scaled = network.scaled(batch[0])
+        if input_jitter > 0:
+            noise = torch.randn(scaled.shape, generator=generator)
+            scaled = scaled + input_jitter * noise * _is_value(network)
+        loss = row_losses(*network.from_scaled(scaled), batch).mean()
+        loss.backward()  # type: ignore[no-untyped-call]
         optimiser.step()
         schedule.step()
         if on_step is not None:
             on_step(step)
     return network
+
+
+def _is_value(network: HazardNetwork) -> torch.Tensor:
+    """Return 1 for the scaled values the network sees and 0 for missing flags."""
+    return torch.cat([network.seen, torch.zeros_like(network.seen)])

@@ -109,7 +109,11 @@ class HazardNetwork(nn.Module):
         Returns:
             Hazard logits, shape (n, n_bins), and cause logits, shape (n, n_causes).
         """
-        logits = self.head(self.trunk(self.scaled(features)))
+        return self.from_scaled(self.scaled(features))
+
+    def from_scaled(self, scaled: Tensor) -> tuple[Tensor, Tensor]:
+        """Compute the logits from what `scaled` returns."""
+        logits = self.head(self.trunk(scaled))
         return logits[:, :NUM_BINS], logits[:, NUM_BINS:]
 
 

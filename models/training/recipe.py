@@ -47,6 +47,7 @@ class RecipeSettings:
         batch_size: rows a step.
         learning_rate: peak of the one-cycle schedule.
         weight_decay: decoupled.
+        input_jitter: noise on the scaled inputs in training.
         held_out_share: devices kept for calibration and threshold.
         all_absent_share: devices that are shown without every optional group of features, so that
             no data set can be recognised by what it lacks.
@@ -55,10 +56,11 @@ class RecipeSettings:
             proportion to (rows of their device) ** −equal_devices.
     """
 
-    num_steps: int = 4000
+    num_steps: int = 3000
     batch_size: int = 2048
     learning_rate: float = 5e-3
     weight_decay: float = 1e-3
+    input_jitter: float = 0.05
     held_out_share: float = 0.15
     all_absent_share: float = 0.35
     group_absent_share: float = 0.3
@@ -123,6 +125,7 @@ def train_model(
         batch_size=settings.batch_size,
         learning_rate=settings.learning_rate,
         weight_decay=settings.weight_decay,
+        input_jitter=settings.input_jitter,
         on_step=on_step,
     )
     calibration = fit_calibration(network, TrainingRows.concatenate(held_out))

@@ -8,10 +8,9 @@ from models.metrics import average_precision
 from models.telemetry import Outcomes
 from models.training import baselines
 from models.training.augmentation import (
-    CLEAN,
     GaugeNoise,
     at_other_pace,
-    sparser,
+    various_gauges,
     with_gauge_noise,
     without_channels,
 )
@@ -109,7 +108,8 @@ def test_a_noisy_gauge_has_its_bias_noise_and_steps():
         life, np.full(400, DESIGN_MAH), GaugeNoise(), np.random.default_rng(0)
     )
     assert stepped.values[:, 0] % 30 == pytest.approx(0, abs=1e-2)
-    clean = with_gauge_noise(life, np.full(400, DESIGN_MAH), CLEAN, np.random.default_rng(0))
+    none = GaugeNoise(bias_std=0.0, read_std=0.0, step=0.0)
+    clean = with_gauge_noise(life, np.full(400, DESIGN_MAH), none, np.random.default_rng(0))
     assert np.array_equal(clean.values, life.values, equal_nan=True)
 
 
@@ -140,7 +140,13 @@ def test_channels_go_missing_on_whole_devices_but_capacity_never_does():
     assert missing[:, 0, 2].mean() == pytest.approx(0.3, abs=0.13)
 
 
-def test_thinned_readings_come_about_as_seldom_as_asked():
-    sparse = sparser(flat(1, 400), 2.0, np.random.default_rng(0))
+def test_various_gauges_range_from_fine_to_coarse_and_each_keeps_its_own():
+    gauges = various_gauges(400, np.random.default_rng(0))
+    life = flat(400, 30)
+    noisy = with_gauge_noise(life, np.full(400, DESIGN_MAH), gauges, np.random.default_rng(1))
+    own_scatter = (noisy.values[:, 0] / life.values[:, 0]).reshape(400, -1).std(axis=1)
 
-    assert len(sparse) == pytest.approx(400 / 2.0, rel=0.25)
+    assert 0.001 <= gauges.read_std.min() < 0.002
+    assert 0.01 < gauges.read_std.max() <= 0.02
+    fine = gauges.step == 0
+    assert own_scatter[fine] == pytest.approx(gauges.read_std[fine], rel=0.35)
