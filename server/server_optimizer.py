@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 OptimizerName = Literal["fedavg", "fedavgm", "fedadam"]
 OPTIMIZER_NAMES: tuple[OptimizerName, ...] = get_args(OptimizerName)
+_FIRST_RATE = 0.04
 WARM_RATE = 0.01
 """FedAdam's learning rate for rounds that start from a trained model."""
 
@@ -27,8 +28,8 @@ WARM_RATE = 0.01
 class ServerRecipe:
     """Which server optimiser runs, with what rate.
 
-    The defaults serve rounds from random weights. From trained weights `WARM_RATE` keeps what they
-    know: Adam's first steps move every coordinate by the whole rate.
+    From trained weights `WARM_RATE` keeps what they know: Adam's first steps move every coordinate
+    by the whole rate.
 
     Attributes:
         optimizer: fedavg, fedavgm or fedadam.
@@ -37,6 +38,8 @@ class ServerRecipe:
         second_momentum: β₂ of FedAdam.
         tau: FedAdam's floor under the root of the second moment, in the update's unit.
         final_rate: share of `learning_rate` left at the last round; it falls by a half cosine.
+        warm_up: share of the rounds in which the rate first rises from 4 % by a half cosine, as in
+            the one-cycle policy (Smith and Topin 2019).
     """
 
     optimizer: OptimizerName = "fedadam"
@@ -45,6 +48,7 @@ class ServerRecipe:
     second_momentum: float = 0.999
     tau: float = 1e-6
     final_rate: float = 0.05
+    warm_up: float = 0.0
 
     def __post_init__(self) -> None:
         """Refuse a recipe that cannot be run."""
@@ -60,12 +64,18 @@ class ServerRecipe:
                 raise ValueError(f"{name} must lie in [0, 1), got {getattr(self, name)}")
         if not 0 < self.final_rate <= 1:
             raise ValueError(f"final_rate must lie in (0, 1], got {self.final_rate}")
+        if not 0 <= self.warm_up < 1:
+            raise ValueError(f"warm_up must lie in [0, 1), got {self.warm_up}")
 
     def rate_at(self, index: int, *, num_rounds: int) -> float:
-        """Learning rate of step `index`, from `learning_rate` to `final_rate` of it."""
-        progress = index / max(num_rounds - 1, 1)
-        fall = (1 + np.cos(np.pi * progress)) / 2
-        return float(self.learning_rate * (self.final_rate + (1 - self.final_rate) * fall))
+        """Learning rate of step `index`: up to `learning_rate`, then to `final_rate` of it."""
+        rising = int(self.warm_up * num_rounds)
+        if index < rising:
+            start, progress = _FIRST_RATE, 1 - index / rising
+        else:
+            start, progress = self.final_rate, (index - rising) / max(num_rounds - 1 - rising, 1)
+        height = (1 + np.cos(np.pi * progress)) / 2
+        return float(self.learning_rate * (start + (1 - start) * height))
 
 
 @dataclass(frozen=True, slots=True)

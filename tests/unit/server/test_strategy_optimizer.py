@@ -50,6 +50,16 @@ def test_rate_falls_from_its_start_to_its_final_share():
     assert recipe.rate_at(0, num_rounds=1) == pytest.approx(0.1)
 
 
+def test_rate_rises_in_the_warm_up_and_then_falls():
+    recipe = ServerRecipe(learning_rate=1.0, final_rate=0.2, warm_up=0.5)
+    rates = [recipe.rate_at(index, num_rounds=8) for index in range(8)]
+    assert rates[0] == pytest.approx(0.04)
+    assert rates[2] == pytest.approx(0.52)
+    assert rates[4] == pytest.approx(1.0)
+    assert rates[7] == pytest.approx(0.2)
+    assert rates[:5] == sorted(rates[:5])
+
+
 def test_state_reads_back_from_a_checkpoint_bit_for_bit():
     state = after_two_steps(ServerRecipe(), 0.06)
     read = OptimizerState.from_arrays(state.to_arrays())
@@ -67,6 +77,7 @@ def test_state_reads_back_from_a_checkpoint_bit_for_bit():
         ("momentum", 1.0),
         ("second_momentum", -0.1),
         ("final_rate", 0.0),
+        ("warm_up", 1.0),
     ],
 )
 def test_meaningless_recipe_is_refused_by_name(name, value):
