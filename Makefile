@@ -4,7 +4,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
 .PHONY: help demo test check bench soak fix venv \
-        check-style check-types check-layers check-unit test-light test-heavy
+        check-style check-types check-layers check-leaves check-upper test-light test-heavy
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -27,6 +27,8 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 PARALLEL := $(MAKE) --no-print-directory -j2 -k --output-sync=target
 PYTEST := $(BIN)/python -m pytest --no-header
+QUICK := $(PYTEST) --hypothesis-profile=quick -m 'not soak and not slow'
+LEAVES := tests/unit/models tests/unit/privacy
 COVERED := $(BIN)/coverage run -m pytest --no-header
 
 help: ## List these targets
@@ -44,7 +46,7 @@ test: $(STAMP) ## The whole suite with coverage (at least 85 %), about 3 minutes
 	@$(BIN)/coverage report
 
 check: $(STAMP) ## Style, types, import layers and unit tests, in a minute
-	@$(PARALLEL) check-types check-style check-layers check-unit
+	@$(PARALLEL) check-types check-style check-layers check-leaves check-upper
 
 bench: $(STAMP) ## Benchmarks; figures in build/bench
 	@$(PYTEST) tests/benchmarks -m '' -s
@@ -66,8 +68,12 @@ check-types: $(STAMP)
 check-layers: $(STAMP)
 	@$(BIN)/lint-imports --no-logo
 
-check-unit: $(STAMP)
-	@$(PYTEST) -m 'not soak and not slow' tests/unit tests/property
+# The unit tests in two halves of equal length, one for each core.
+check-leaves: $(STAMP)
+	@$(QUICK) $(LEAVES)
+
+check-upper: $(STAMP)
+	@$(QUICK) $(filter-out $(LEAVES),$(wildcard tests/unit/*)) tests/property
 
 test-light: $(STAMP)
 	@$(COVERED) tests/unit tests/property tests/golden tests/packaging

@@ -18,6 +18,7 @@ LIBRARIES_OF_EXTRA: dict[str, tuple[str, ...]] = {
         "rich",
         "sqlalchemy",
         "typer",
+        "tzdata",
         "uvicorn",
     ),
     "train": ("dp_accounting", "flwr", "onnx", "opacus", "pyarrow", "sklearn", "torch"),

@@ -28,6 +28,7 @@ settings.register_profile(
     derandomize=ON_CI,
     suppress_health_check=[HealthCheck.too_slow],
 )
+settings.register_profile("quick", parent=settings.get_profile("fedcell"), max_examples=10)
 settings.load_profile("fedcell")
 
 
