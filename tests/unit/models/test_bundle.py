@@ -244,7 +244,7 @@ def test_a_bundle_with_any_changed_byte_is_refused_or_unchanged_in_content(
     places = {p for h in headers for p in range(h, h + 50)} | set(range(directory, len(whole)))
     places |= set(rng.integers(0, directory, 100).tolist())
     refused = 0
-    for place in sorted(places):
+    for place in sorted(places)[::2]:
         damaged = bytearray(whole)
         damaged[place] ^= 1 << int(rng.integers(8))
         (tmp_path / "b.zip").write_bytes(damaged)
@@ -254,7 +254,7 @@ def test_a_bundle_with_any_changed_byte_is_refused_or_unchanged_in_content(
             refused += 1
         else:
             assert loaded.files == signed.files
-    assert refused > len(places) / 2
+    assert refused > len(places) / 4
 
 
 def test_other_files_are_no_bundles(tmp_path):

@@ -6,7 +6,7 @@ import pytest
 from models.bundle import GOLDEN, OUTPUTS, canonical_json, load_bundle
 from models.errors import BundleError
 from models.feature_spec import NUM_FEATURES
-from models.inference import BATCH_ROWS, Predictor
+from models.inference import Predictor
 from models.prediction import action_band, urgency_band
 from tests.support.fleets import random_bundle, simulated_rows
 from tests.support.line_bundle import CONFIDENCE, LINE, line_bundle
@@ -54,14 +54,15 @@ def test_a_line_bundle_says_what_its_line_says():
     assert predictions.confidence == pytest.approx([CONFIDENCE] * 3)
 
 
-def test_batches_are_put_together_in_order(predictor):
-    rows = np.resize(np.arange(500), BATCH_ROWS + 700)
+def test_batches_are_put_together_in_order(predictor, monkeypatch):
     features = simulated_rows().features[:500]
     once = predictor.outputs(features)
-    often = predictor.outputs(features[rows])
+    monkeypatch.setattr("models.inference.BATCH_ROWS", 64)
+    in_parts = predictor.outputs(features)
 
     for name in OUTPUTS:
-        assert often[name] == pytest.approx(once[name][rows], abs=1e-6)
+        assert in_parts[name].shape == once[name].shape
+        assert np.allclose(in_parts[name], once[name], rtol=1e-5, atol=1e-6)
 
 
 def test_no_rows_give_no_predictions(predictor):
