@@ -29,6 +29,7 @@ from models.wire.rounds import (
 from privacy import UpdateGrid
 
 from .local_training import LocalTrainer, train_block
+from .own_training import own_device
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -110,7 +111,15 @@ class _TaskAnswer:
         return Message(answer, reply_to=message)
 
 
+def _own_device(context: Context) -> DeviceBlock:
+    return own_device(context.node_config)
+
+
 @lru_cache(maxsize=2)
 def _trainer(recipe: LocalRecipe) -> LocalTrainer:
     """Keep the network of the last recipes: building one takes as long as training a device."""
     return LocalTrainer(recipe)
+
+
+app = client_app(_own_device)
+"""The ClientApp of a real device: a SuperNode with the device's store in its configuration."""

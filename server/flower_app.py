@@ -3,30 +3,41 @@
 from __future__ import annotations
 
 import platform
+import secrets
+import threading
 import time
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from importlib import metadata
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
 
+import numpy as np
 from flwr.serverapp import ServerApp
 
-from .rounds import RoundRecord, RoundsError, RunFolder, record_epsilon, release_noise, report_of
-from .server_optimizer import OptimizerState
+from privacy import OperatingSystemNoise
+
+from .rounds import (
+    RoundRecord,
+    RoundsConfig,
+    RoundsError,
+    RunFolder,
+    record_epsilon,
+    release_noise,
+    report_of,
+)
+from .server_optimizer import WARM_RATE, OptimizerState, ServerRecipe
 from .strategy import FederatedRounds, Roster, ask_for_devices
 
 if TYPE_CHECKING:
-    import threading
-    from collections.abc import Callable, Sequence
-    from datetime import datetime
+    from collections.abc import Callable, Mapping, Sequence
 
-    import numpy as np
     from flwr.app import Context
     from flwr.serverapp import Grid
     from numpy.typing import NDArray
 
     from privacy import NoiseSource
 
-    from .rounds import RoundsConfig
     from .strategy import Metrics
 
 LIBRARIES = ("fedcell", "flwr", "torch", "opacus", "dp-accounting", "numpy", "onnx")
@@ -173,6 +184,58 @@ def carry_out(
         run.weights = rounds.weights()
         run.folder.save_weights(run.weights)
         report("finished" if finished else "interrupted", is_final=True)
+
+
+def deployed_run(run_config: Mapping[str, object]) -> PlannedRun:
+    """Read one run from the configuration of a deployed Flower run.
+
+    Keys, with what stands in for a missing one: `out` (a folder, required), `rounds` (24), `cohort`
+    (2000), `epsilon` (2.0), `delta` (1e-8), `clipping-norm` (0.5), `deadline-s` (600.0), and
+    `start-weights` (required: an .npz with the array `weights`, as a run leaves it).
+
+    Raises:
+        RoundsError: a required key is missing.
+        ValueError: a value is out of bounds.
+    """
+
+    def read(key: str, otherwise: Any) -> Any:
+        value = run_config.get(key, otherwise)
+        if value in {None, ""}:
+            raise RoundsError(f"the run's configuration lacks {key!r}; add --run-config '{key}=…'")
+        return value
+
+    with np.load(read("start-weights", None), allow_pickle=False) as arrays:
+        start = arrays["weights"].astype(np.float32)
+    config = RoundsConfig(
+        stream=f"run-{secrets.token_hex(8)}",
+        num_rounds=int(read("rounds", 24)),
+        cohort_size=int(read("cohort", 2000)),
+        clipping_norm=float(read("clipping-norm", 0.5)),
+        epsilon=float(read("epsilon", 2.0)),
+        delta=float(read("delta", 1e-8)),
+        deadline_s=float(read("deadline-s", 600.0)),
+        server=ServerRecipe(learning_rate=WARM_RATE),
+    )
+    return PlannedRun(
+        config=config,
+        folder=RunFolder(Path(read("out", None))),
+        start=start,
+        source=OperatingSystemNoise(),
+    )
+
+
+app = ServerApp()
+"""The ServerApp of a deployment: one run, from the run's configuration, over all nodes here."""
+
+
+@app.main()
+def main(grid: Grid, context: Context) -> None:
+    """Carry out the run that the Flower run's configuration describes."""
+    stop = threading.Event()
+    num_nodes = int(cast("int", context.run_config.get("least-nodes", 1)))
+    roster = ask_for_devices(grid, num_nodes=num_nodes, deadline_s=120.0, stop=stop)
+    run = deployed_run(context.run_config)
+    carry_out(run, grid, roster=roster, stop=stop, clock=lambda: datetime.now(UTC))
 
 
 def versions_here() -> dict[str, str]:

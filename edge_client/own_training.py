@@ -1,0 +1,85 @@
+"""What a real device brings to a round: its own store, rows made from it, its own entropy.
+
+The rows are made here, by the same functions as everywhere, and never leave. A device whose owner
+has not agreed to training names no device and trains nothing.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from models.featurize import featurize
+from models.labels import label_packs
+from models.telemetry import DeviceProfiles
+from models.training_rows import training_rows
+from privacy import OperatingSystemNoise
+
+from .errors import InputMissingError
+from .mailbox import Mailbox, Purpose
+from .telemetry_store import TelemetryStore
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from models.training_rows import TrainingRows
+    from privacy import NoiseSource
+
+STORE_KEY = "telemetry-db"
+"""Key of the node's configuration that names the device's store."""
+
+
+@dataclass(frozen=True, slots=True)
+class OwnDevice:
+    """The one device behind a node of its own.
+
+    Attributes:
+        store: path of the device's store.
+    """
+
+    store: Path
+
+    @property
+    def device_ids(self) -> tuple[str, ...]:
+        """The device's identifier; none without its owner's consent to training."""
+        with Mailbox(self.store) as mailbox:
+            if not mailbox.consents()[Purpose.TRAINING].granted:
+                return ()
+        with TelemetryStore(self.store) as store:
+            return (str(store.profile.device_id),)
+
+    def rows(self, device_id: str) -> TrainingRows:
+        """Training rows from the device's own readings, labelled by rule.
+
+        Raises:
+            ValueError: another device is asked for.
+        """
+        with TelemetryStore(self.store) as store:
+            if device_id != store.profile.device_id:
+                raise ValueError(f"this is device {store.profile.device_id}, not {device_id}")
+            telemetry = store.telemetry()
+            profiles = DeviceProfiles.of([store.profile])
+            references = store.references_beyond_the_ring()
+        table = featurize(telemetry, profiles, references=references)
+        return training_rows(table, label_packs(telemetry, profiles))
+
+    def source(self, device_id: str, *, stream: str, index: int) -> NoiseSource:  # noqa: ARG002
+        """The operating system's entropy, whatever the step."""
+        return OperatingSystemNoise()
+
+
+def own_device(node_config: Mapping[str, object]) -> OwnDevice:
+    """Find the device behind a node by the node's configuration.
+
+    Raises:
+        InputMissingError: the configuration names no store.
+    """
+    path = node_config.get(STORE_KEY)
+    if not isinstance(path, str) or not path:
+        raise InputMissingError(
+            "node configuration",
+            f"{STORE_KEY} is missing",
+            f"start flower-supernode with --node-config '{STORE_KEY}=\"PATH\"'",
+        )
+    return OwnDevice(Path(path))

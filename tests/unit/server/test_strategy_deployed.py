@@ -1,0 +1,73 @@
+"""The ServerApp of a deployment: one run, described by the Flower run's configuration."""
+
+import json
+
+import numpy as np
+import pytest
+from flwr.app import ConfigRecord, Context, RecordDict
+from flwr.app.user_config import UserConfig
+
+from models.wire.rounds import DEVICES_RECORD
+from privacy import read_ledger
+from server.flower_app import app, deployed_run
+from server.rounds import RoundsError
+from tests.support.flower_grid import GridInMemory
+from tests.unit.server.test_strategy import contribution, task_of
+
+
+@pytest.fixture
+def run_config(tmp_path):
+    np.savez(tmp_path / "start.npz", weights=np.zeros(3, np.float32))
+    return {
+        "start-weights": str(tmp_path / "start.npz"),
+        "out": str(tmp_path / "run"),
+        "rounds": 2,
+        "cohort": 2,
+        "delta": 1e-6,
+    }
+
+
+def node(message):
+    """A node with two devices, both of which send zeros."""
+    if message.metadata.message_type == "query":
+        number = message.metadata.dst_node_id
+        names = {"device_ids": [f"{number}-a", f"{number}-b"]}
+        return [RecordDict({DEVICES_RECORD: ConfigRecord(names)})]
+    task = task_of(message)
+    zeros = np.zeros(3, np.int64)
+    facts = {"stream": task.stream, "index": task.index, "num_devices": len(task.device_ids)}
+    return [contribution(zeros, **facts)]
+
+
+def test_run_over_nodes_that_name_their_devices(run_config, tmp_path):
+    context = Context(
+        run_id=1,
+        node_id=1,
+        node_config=UserConfig(),
+        state=RecordDict(),
+        run_config=run_config,
+    )
+    app(grid=GridInMemory({1: node, 2: node}), context=context)
+
+    report = json.loads((tmp_path / "run" / "run.json").read_text(encoding="utf-8"))
+    assert report["status"] == "finished"
+    assert report["schedule"]["population_size"] == 4
+    assert report["privacy"]["epsilon_release"] == pytest.approx(2.0, rel=1e-6)
+    entries = read_ledger((tmp_path / "run" / "ledger.jsonl").read_text(encoding="ascii"))
+    assert [entry.kind for entry in entries] == ["stream", "stream"]
+    # Nobody sent anything: what moved the weights is noise, and it is there.
+    weights = np.load(tmp_path / "run" / "weights.npz", allow_pickle=False)["weights"]
+    assert np.abs(weights).min() > 0
+
+
+@pytest.mark.parametrize("key", ["out", "start-weights"])
+def test_missing_key_is_named_with_what_to_add(run_config, key):
+    del run_config[key]
+    with pytest.raises(RoundsError, match=f"lacks '{key}'; add --run-config"):
+        deployed_run(run_config)
+
+
+def test_impossible_value_is_refused(run_config):
+    config = deployed_run({**run_config, "delta": 2.0}).config
+    with pytest.raises(ValueError, match="delta must lie in"):
+        config.policy(config.schedule(10))
