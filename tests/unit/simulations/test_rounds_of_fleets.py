@@ -1,0 +1,190 @@
+"""`fedcell rounds start` up to the engine and after it: plans, refusals, summary, bundle."""
+
+from datetime import UTC, datetime
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from models.bundle import load_bundle
+from models.training.local_epochs import new_flat_weights
+from privacy import next_entry
+from server.commands.root import build_app
+from server.rounds import (
+    RoundRecord,
+    RunFolder,
+    RunFolderError,
+    record_epsilon,
+    release_noise,
+    report_of,
+)
+from simulations import run_rounds
+from simulations.commands.rounds import summary_lines
+from simulations.fleet_rows import FleetRows
+from simulations.rounds import _bundle, starting_bundle, starting_parameters
+from simulations.rounds_recipes import plan_for
+from simulations.seeded_noise import SeededNoise
+from tests.support.made_up_rows import made_up_rows
+from tests.unit.privacy.test_accountant import release
+
+NOW = datetime(2026, 3, 1, tzinfo=UTC)
+
+
+def plan_of(**changes):
+    values = {
+        "num_rounds": 6,
+        "cohort_size": 5,
+        "epsilon": 2.0,
+        "delta": 1e-6,
+        "is_record_private": True,
+        "is_warm": False,
+    }
+    return plan_for(**(values | changes))
+
+
+def report_from(plan, *, population=10, with_metrics=True):
+    """A report as a run over `population` devices leaves it."""
+    config = plan.config(population)
+    schedule = config.schedule(population)
+    policy = config.policy(schedule)
+    noise = release_noise(policy, SeededNoise(1))
+    metrics = {"loss": 0.5, "average_precision": 0.25, "auc": None, "prevalence": 0.02}
+    record = RoundRecord(
+        index=0,
+        invited=5,
+        replied=5,
+        refused={},
+        most_participations=1,
+        epsilon_release=None if policy is None else policy.epsilon_after(1),
+        metrics=metrics if with_metrics else None,
+        seconds=1.0,
+    )
+    return report_of(
+        config,
+        status="finished",
+        schedule=schedule,
+        policy=policy,
+        noise=noise,
+        rounds=[record],
+        start_metrics=metrics if with_metrics else None,
+        record=record_epsilon(config.recipe, participations=1, delta=1e-5),
+        ledger_head=next_entry(None, release(), kind=noise.entry_kind, at=NOW),
+        versions={"python": "3.11"},
+        started_at=NOW,
+        seconds=1.0,
+    )
+
+
+def test_sigma_follows_from_the_participations_that_the_schedule_gives():
+    config = plan_of().config(10)
+    schedule = config.schedule(10)
+    assert schedule.participations == 3
+    assert config.policy(schedule).epsilon_after(3) == pytest.approx(2.0, rel=1e-6)
+
+
+def test_without_a_cohort_every_device_is_invited():
+    assert plan_of(cohort_size=None).config(37).cohort_size == 37
+
+
+def test_streams_differ_unless_a_seed_repeats_them():
+    assert plan_of().config(10).stream != plan_of().config(10).stream
+    assert plan_of(seed=7).config(10).stream == plan_of(seed=7).config(10).stream
+
+
+def test_a_cold_start_takes_one_local_step_and_a_warm_one_plain_averaging():
+    cold, warm = plan_of(), plan_of(is_warm=True)
+    assert (cold.recipe.steps, cold.server.optimizer) == (1, "fedadam")
+    assert warm.server.optimizer == "fedavg"
+    assert not plan_of(is_record_private=False).recipe.is_record_private
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        ({"cohort_size": 11}, "cohort_size"),
+        ({"delta": 1.0}, "delta"),
+        ({"epsilon": 0.0}, "epsilon"),
+        ({"clipping_norm": 0.0}, "clipping_norm"),
+    ],
+)
+def test_an_impossible_plan_is_refused_before_anything_is_written(tmp_path, changes, named):
+    rows = FleetRows(
+        device_ids=tuple(f"d{number}" for number in range(10)),
+        training=made_up_rows(190, num_devices=10),
+        held_out=made_up_rows(50, num_devices=2),
+    )
+    out = tmp_path / "run"
+    with pytest.raises(ValueError, match=named):
+        run_rounds(rows, out, plan_of(**changes), clock=lambda: NOW)
+    assert not out.exists()
+
+
+def test_random_weights_repeat_with_a_seed_and_differ_without():
+    assert starting_bundle("none", trusted_keys={}) is None
+    first, again = (starting_parameters(None, seed=3).flat() for _ in range(2))
+    assert np.array_equal(first, again)
+    assert not np.array_equal(first, starting_parameters(None, seed=None).flat())
+
+
+def test_rounds_from_the_default_bundle_start_from_its_weights():
+    bundle = starting_bundle("default", trusted_keys={})
+    weights = starting_parameters(bundle, seed=None).flat()
+    assert weights.shape == new_flat_weights(seed=0).shape
+    assert not np.array_equal(weights, new_flat_weights(seed=0))
+
+
+def test_summary_puts_every_epsilon_beside_its_delta_and_unit():
+    lines = "\n".join(summary_lines(report_from(plan_of()), result="run/bundle.zip"))
+    assert "at δ = 1e-06" in lines
+    assert "unit: one device, its whole life" in lines
+    assert "ε_server     unbounded" in lines
+    assert "one training row" in lines
+    assert "avg precision  0.2500 → 0.2500" in lines
+    assert "AUC            not measurable → not measurable" in lines
+    assert lines.endswith("run/bundle.zip")
+
+
+def test_summary_of_a_comparison_says_that_it_is_unbounded():
+    plan = plan_of(epsilon=None, is_record_private=False)
+    lines = "\n".join(summary_lines(report_from(plan, with_metrics=False), result="run"))
+    assert "unbounded (no noise was added: for comparison only)" in lines
+    assert "ε_record     off" in lines
+    assert "no device is held out" in lines
+
+
+@pytest.mark.slow
+def test_exported_bundle_loads_and_its_card_quotes_the_ledger(tmp_path):
+    plan = plan_of()
+    report = report_from(plan)
+    parameters = starting_parameters(None, seed=1)
+    held_out = made_up_rows(60, num_devices=24)
+    bundle = _bundle(parameters, held_out, start=None, plan=plan, report=report)
+    for name, content in bundle.files.items():
+        (tmp_path / name).write_bytes(content)
+    card = load_bundle(tmp_path, allow_unsigned=True).card
+    assert card["privacy"]["epsilon_release"]["delta"] == 1e-6
+    assert card["privacy"]["epsilon_server"]["value"] is None
+    entry = card["privacy"]["ledger_entry"]
+    assert entry["hash"] == report["privacy"]["ledger_head"]["hash"]
+    assert entry["kind"] == "simulated"
+    assert card["metrics"]["Devices that never trained"]["rounds"]["num_windows"] > 0
+
+
+def test_a_folder_that_was_never_charged_can_be_used_again(tmp_path):
+    folder = RunFolder(tmp_path / "run")
+    with pytest.raises(RunFolderError):
+        RunFolder(tmp_path / "run")
+    folder.discard_unless_charged()
+    again = RunFolder(tmp_path / "run")
+    again.charge(release(), kind="stream", at=NOW)
+    again.discard_unless_charged()
+    assert len((tmp_path / "run" / "ledger.jsonl").read_text().splitlines()) == 1
+
+
+def test_command_refuses_an_unknown_optimiser_by_name(tmp_path):
+    arguments = ["rounds", "start", "--fleet", str(tmp_path), "--rounds", "1"]
+    arguments += ["--out", str(tmp_path / "run"), "--bundle", "none", "--optimizer", "sgd"]
+    result = CliRunner().invoke(build_app(), arguments)
+    assert result.exit_code == 2
+    assert "sgd" in result.output
+    assert not (tmp_path / "run").exists()
