@@ -21,7 +21,7 @@ WARM_CLIPPING_NORM = 0.1
 COLD_SERVER = ServerRecipe(optimizer="fedadam", learning_rate=0.06, final_rate=0.02, warm_up=0.25)
 COLD_CLIPPING_NORM = 1.0
 """From random weights half of the devices send less than 0.15 and one in ten, those that fail, more
-than 0.75. Bounds of 0.5, 1 and 2 gave average precisions of 0.402, 0.408 and 0.414 (two seeds each,
+than 0.75. Bounds of 0.5, 1 and 2 gave average precisions of 0.402, 0.408 and 0.408 (two seeds each,
 200 rounds of 320 devices): the bound costs little, and noise grows with it."""
 
 
