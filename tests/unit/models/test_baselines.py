@@ -33,10 +33,11 @@ def test_peers_learn_what_can_be_learnt_though_columns_are_empty(name):
     test_features, test_label, _ = problem(2)
     scores = score_with_peer(name, train=problem(1), test_features=test_features, seed=0)
     flagged = scores.flagged
+    by_chance = test_label.mean()
 
-    assert average_precision(test_label, scores.probability) > 0.55
+    assert average_precision(test_label, scores.probability) > 3 * by_chance
     f1 = 2 * (flagged & test_label).sum() / (flagged.sum() + test_label.sum())
-    assert f1 > 0.45
+    assert f1 > 1.5 * 2 * by_chance / (1 + by_chance)
 
 
 def test_cross_fitting_scores_every_window_by_a_peer_that_saw_nothing_of_its_group(monkeypatch):
