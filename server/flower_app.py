@@ -139,9 +139,15 @@ def carry_out(
     records: list[RoundRecord] = []
     versions = versions_here()
 
-    def report(status: str, *, is_final: bool) -> None:
-        most = records[-1].most_participations if records else 0
-        counted = most if is_final else 0
+    def report(status: str) -> None:
+        # The record-level figure takes a second to compute: it is left out while the run goes on.
+        record: tuple[float | None, float | None] = (None, None)
+        if status != "running":
+            record = record_epsilon(
+                config.recipe,
+                participations=records[-1].most_participations if records else 0,
+                delta=config.record_delta,
+            )
         run.report = report_of(
             config,
             status=status,
@@ -150,7 +156,7 @@ def carry_out(
             noise=noise,
             rounds=records,
             start_metrics=start_metrics,
-            record=record_epsilon(config.recipe, participations=counted, delta=config.record_delta),
+            record=record,
             ledger_head=run.folder.ledger_head,
             versions=versions,
             started_at=started_at,
@@ -160,6 +166,7 @@ def carry_out(
 
     def on_round(record: RoundRecord) -> None:
         records.append(record)
+        report("running")
         if run.on_round is not None:
             run.on_round(record)
 
@@ -176,14 +183,14 @@ def carry_out(
         evaluate=run.evaluate,
         on_round=on_round,
     )
-    report("running", is_final=False)
+    report("running")
     finished = False
     try:
         finished = rounds.run(grid)
     finally:
         run.weights = rounds.weights()
         run.folder.save_weights(run.weights)
-        report("finished" if finished else "interrupted", is_final=True)
+        report("finished" if finished else "interrupted")
 
 
 def deployed_run(run_config: Mapping[str, object]) -> PlannedRun:
