@@ -23,6 +23,7 @@ QUICK = {
     "reference_devices": 60,
     "days": 300,
     "rounds": 2,
+    "workers": 1,
 }
 
 
@@ -75,8 +76,11 @@ def demo_command(
     signal.signal(signal.SIGTERM, _interrupt)
     began = time.monotonic()
 
+    def elapsed_s() -> float:
+        return time.monotonic() - began
+
     def tell(line: str) -> None:
-        typer.echo(f"{time.monotonic() - began:5.0f} s  {line}", err=True)
+        typer.echo(f"{elapsed_s():5.0f} s  {line}", err=True)
 
     tell("loading torch, Flower and the rest")
     for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
@@ -87,7 +91,9 @@ def demo_command(
     from ..report_page import PAGE_FILE
     from ..run_report import REPORT_FILE
 
-    report = run_demo(plan, out=out, clock=lambda: datetime.now(UTC), tell=tell)
+    report = run_demo(
+        plan, out=out, clock=lambda: datetime.now(UTC), elapsed_s=elapsed_s, tell=tell
+    )
     if as_json:
         typer.echo(json.dumps(report.to_json(), ensure_ascii=False))
         return

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from models.wire.messages import NoticeState
-from server.broker import running_broker
+from server.broker import choose_broker, running_broker
 from server.hub_status import hub_status
 from server.replacements import ReasonCode
 from server.signer import make_key_file, public_key_path
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from .device_stores import FilledStore, TrustedBundle
     from .scene import JudgedFleet
 
+SERVER_PROGRAM, DEVICE_PROGRAM = "fedcell", "fedcell-device"
 HUMAN_CONTACT = "support@example.org"
 START_TIMEOUT_S = 60.0
 TALK_TIMEOUT_S = 90.0
@@ -45,12 +46,26 @@ class Conversation:
     Attributes:
         notices: sent, acknowledged and held back, and what each owner reads.
         broker: who carried them.
-        days_p50: by device, what its agent expected.
     """
 
     notices: Notices
     broker: BrokerKind
-    days_p50: dict[str, float | None]
+
+
+def require_parts(scratch: Path, broker_kind: server.broker.BrokerKind | None) -> None:
+    """Refuse at once what would otherwise be missed after minutes.
+
+    Args:
+        scratch: a folder; nothing is written.
+        broker_kind: None takes Mosquitto where installed.
+
+    Raises:
+        BrokerMissingError: no such broker is installed.
+        ProgramMissingError: a command of this package is not installed.
+    """
+    choose_broker(scratch, kind=broker_kind)
+    for name in (SERVER_PROGRAM, DEVICE_PROGRAM):
+        program(name)
 
 
 def talk(
@@ -105,6 +120,8 @@ def talk(
             status = _status_of(database)
             reasons = _reasons_of(database, cast)
         told = [_what_became(store, agents[store.device.device_id], reasons) for store in stores]
+        for one in told:
+            tell(_told_line(one, _report_of(agents[one.device])))
         kind = BrokerKind(broker.kind.value)
     notices = Notices(
         sent=status.sent,
@@ -112,14 +129,13 @@ def talk(
         suppressed=held_back(status.suppressed),
         per_device=tuple(told),
     )
-    days = {name: _report_of(agent).get("days_to_failure_p50") for name, agent in agents.items()}
-    return Conversation(notices=notices, broker=kind, days_p50=days)
+    return Conversation(notices=notices, broker=kind)
 
 
 def server_arguments(database_url: str, address: str, key: Path, cast: Cast) -> list[str]:
     """Return the command line of the server."""
     return [
-        program("fedcell"),
+        program(SERVER_PROGRAM),
         "server",
         "run",
         *("--db", database_url),
@@ -136,7 +152,7 @@ def agent_arguments(store: FilledStore, address: str, key: Path, cast: Cast) -> 
     answer = ANSWERS.get(store.device.expectation)
     part = ["--once"] if answer is None else ["--until-acked", "--answer", answer]
     return [
-        program("fedcell-device"),
+        program(DEVICE_PROGRAM),
         "run",
         *("--store", str(store.path)),
         *("--broker", address),
@@ -212,3 +228,9 @@ def _what_became(store: FilledStore, agent: Child, reasons: dict[str, str]) -> D
 
 def _report_of(agent: Child) -> dict[str, Any]:
     return next((event for event in agent.events() if event.get("event") == "report"), {})
+
+
+def _told_line(one: DeviceNotice, report: dict[str, Any]) -> str:
+    days = report.get("days_to_failure_p50")
+    expected = "no prediction" if days is None else f"{days:.0f} days expected"
+    return f"{one.device}: {expected}, {one.template or 'no notice'}, {one.state.replace('_', ' ')}"

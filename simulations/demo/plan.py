@@ -35,7 +35,8 @@ class DemoPlan:
         delta: its δ.
         seed: of the fleets.
         broker: which broker; None takes Mosquitto where installed, else the embedded one.
-        cells: folder of real ageing cells; it may be missing.
+        cells: folder of real ageing cells; it may be missing. None leaves them out.
+        workers: processes that train; None takes one a core.
 
     Raises:
         ValueError: a value with which there is nothing to show.
@@ -51,6 +52,7 @@ class DemoPlan:
     seed: int = 7
     broker: BrokerKind | None = None
     cells: Path | None = None
+    workers: int | None = None
 
     def __post_init__(self) -> None:
         """Refuse values with which there is nothing to show."""

@@ -82,9 +82,9 @@ class Child:
         Raises:
             ProcessError: it printed something else.
         """
-        lines = self.stdout.read_text(encoding="utf-8").splitlines(keepends=True)
+        whole_lines = self.stdout.read_bytes().split(b"\n")[:-1]
         try:
-            return [dict(json.loads(line)) for line in lines if line.endswith("\n")]
+            return [dict(json.loads(line)) for line in whole_lines]
         except (ValueError, TypeError) as error:
             raise ProcessError(self.name, f"printed what is no JSON object ({error})") from error
 

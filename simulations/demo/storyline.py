@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-import time
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -25,7 +24,7 @@ from .chosen_devices import choose
 from .comparison import calibration_bins, compare, model_of
 from .device_stores import TrustedBundle
 from .fleet_views import fleet_health, followed_device, life_of
-from .messaging import talk
+from .messaging import require_parts, talk
 from .noise_cost import noise_statement
 from .output_folder import replacing
 from .private_rounds import PRIVATE, WITHOUT_NOISE, run_rounds
@@ -41,6 +40,9 @@ if TYPE_CHECKING:
     from models.training.recipe import TrainedModel
 
     from ..gate import GateDecision
+    from ..run_report_parts import RealCells
+    from .chosen_devices import Cast
+    from .messaging import Conversation
     from .plan import DemoPlan
     from .private_rounds import RoundsOutcome
     from .scene import Scene
@@ -83,6 +85,7 @@ def run_demo(
     *,
     out: Path,
     clock: Callable[[], datetime],
+    elapsed_s: Callable[[], float],
     tell: Callable[[str], None],
 ) -> RunReport:
     """Run the whole demo and leave its folder.
@@ -91,6 +94,7 @@ def run_demo(
         plan: what decides it.
         out: folder of the run; an old run there is replaced once the new one is whole.
         clock: gives now, aware UTC.
+        elapsed_s: gives the seconds since the run began, its start-up included.
         tell: takes a line for each step.
 
     Returns:
@@ -99,15 +103,16 @@ def run_demo(
     Raises:
         SimulationsError: a step failed; `out` is as it was before.
     """
-    started_at, began = clock(), time.perf_counter()
+    started_at = clock()
     with replacing(out) as folder, _scratch() as scratch:
+        require_parts(scratch, plan.broker)
+        default = load_bundle("default")
+        cells = judge_on_cells(plan.cells, model_of(default), tell=tell)
         scene = scenes.make_scene(plan, tell=tell)
-        learnt = learn(scene, plan, folder=folder, clock=clock, tell=tell)
-        cells = judge_on_cells(plan.cells, learnt.models[DEFAULT], tell=tell)
+        learnt = learn(scene, plan, default=default, folder=folder, clock=clock, tell=tell)
         url = f"sqlite:///{folder / HUB_FILE}"
         register(url, [learnt.default, learnt.candidate], released=learnt.in_use, now=clock())
-        predictor = Predictor(learnt.in_use)
-        cast = choose(scene.judged, predictor)
+        cast = choose(scene.judged, Predictor(learnt.in_use))
         conversation = talk(
             scene.judged,
             cast,
@@ -118,50 +123,88 @@ def run_demo(
             tell=tell,
         )
         tell("writing the report")
-        privacy = learnt.rounds.private_report["privacy"]
-        end = scenes.RECIPE.start_at + timedelta(days=plan.days)
-        report = RunReport(
+        report = put_together(
+            plan,
+            scene,
+            learnt,
+            cells=cells,
+            cast=cast,
+            conversation=conversation,
             started_at=started_at,
-            seconds=round(time.perf_counter() - began, 1),
-            seed=plan.seed,
-            versions=versions_here(),
-            fleet=FleetDescription(
-                description=scenes.DESCRIPTION.format(devices=plan.devices),
-                days=plan.days,
-                judged_devices=plan.judged_devices,
-            ),
-            devices=plan.devices,
-            rounds=plan.rounds,
-            epsilon_release=privacy["epsilon_release"],
-            delta=privacy["delta"],
-            epsilon_server=privacy["epsilon_server"],
-            record_epsilon=privacy["record_epsilon"],
-            record_delta=privacy["record_delta"],
-            unit_of_privacy=privacy["unit_of_privacy"],
-            record_unit=privacy["record_unit"],
-            neighboring_relation=privacy["neighboring_relation"],
-            assumptions=tuple(privacy["assumptions"]),
-            noise_statement=_cost_of_noise(learnt, plan),
-            metrics=learnt.metrics,
-            learning_curve=learnt.rounds.curves,
-            calibration=calibration_bins(scene.judged, learnt.models),
-            bundle_in_use=_bundle_in_use(learnt),
-            notices=conversation.notices,
-            broker=conversation.broker,
-            fleet_health=fleet_health(scene.training, predictor, now_s=int(end.timestamp())),
-            life=life_of(scene.judged, predictor, position=followed_device(scene.judged, cast)),
-            label_score=scene.training.label_score,
-            real_cells=cells,
+            seconds=elapsed_s(),
         )
         write_report(report, folder / REPORT_FILE)
         write_page(report, folder / PAGE_FILE)
     return report
 
 
+def put_together(
+    plan: DemoPlan,
+    scene: Scene,
+    learnt: Learnt,
+    *,
+    cells: RealCells,
+    cast: Cast,
+    conversation: Conversation,
+    started_at: datetime,
+    seconds: float,
+) -> RunReport:
+    """Put the report together from what each step came to.
+
+    Args:
+        plan: of the demo.
+        scene: the three fleets.
+        learnt: rounds, models, figures and gate.
+        cells: the default bundle on real cells.
+        cast: the six devices.
+        conversation: between server and devices.
+        started_at: aware, UTC.
+        seconds: that the run took.
+    """
+    privacy = learnt.rounds.private_report["privacy"]
+    end = scenes.RECIPE.start_at + timedelta(days=plan.days)
+    predictor = Predictor(learnt.in_use)
+    followed = followed_device(scene.judged, cast)
+    return RunReport(
+        started_at=started_at,
+        seconds=round(seconds, 1),
+        seed=plan.seed,
+        versions=versions_here(),
+        fleet=FleetDescription(
+            description=scenes.DESCRIPTION.format(devices=plan.devices),
+            days=plan.days,
+            judged_devices=plan.judged_devices,
+        ),
+        devices=plan.devices,
+        rounds=plan.rounds,
+        epsilon_release=privacy["epsilon_release"],
+        delta=privacy["delta"],
+        epsilon_server=privacy["epsilon_server"],
+        record_epsilon=privacy["record_epsilon"],
+        record_delta=privacy["record_delta"],
+        unit_of_privacy=privacy["unit_of_privacy"],
+        record_unit=privacy["record_unit"],
+        neighboring_relation=privacy["neighboring_relation"],
+        assumptions=tuple(privacy["assumptions"]),
+        noise_statement=_cost_of_noise(learnt, plan),
+        metrics=learnt.metrics,
+        learning_curve=learnt.rounds.curves,
+        calibration=calibration_bins(scene.judged, learnt.models),
+        bundle_in_use=_bundle_in_use(learnt),
+        notices=conversation.notices,
+        broker=conversation.broker,
+        fleet_health=fleet_health(scene.training, predictor, now_s=int(end.timestamp())),
+        life=life_of(scene.judged, predictor, position=followed),
+        label_score=scene.training.label_score,
+        real_cells=cells,
+    )
+
+
 def learn(
     scene: Scene,
     plan: DemoPlan,
     *,
+    default: Bundle,
     folder: Path,
     clock: Callable[[], datetime],
     tell: Callable[[str], None],
@@ -171,11 +214,11 @@ def learn(
     Args:
         scene: the three fleets.
         plan: of the demo.
+        default: the bundle from which the rounds start.
         folder: of the run.
         clock: gives now, aware UTC.
         tell: takes a line for each step.
     """
-    default = load_bundle("default")
     start = model_of(default)
     rounds = run_rounds(
         scene, plan, start=start.parameters.flat(), folder=folder, clock=clock, tell=tell
