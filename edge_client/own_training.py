@@ -53,8 +53,10 @@ class OwnDevice:
         """Training rows from the device's own readings, labelled by rule.
 
         Raises:
-            ValueError: another device is asked for.
+            ValueError: another device is asked for, or its owner no longer agrees to training.
         """
+        if not self.device_ids:
+            raise ValueError("the owner does not agree to training")
         with TelemetryStore(self.store) as store:
             if device_id != store.profile.device_id:
                 raise ValueError(f"this is device {store.profile.device_id}, not {device_id}")

@@ -43,7 +43,15 @@ def test_device_names_itself_only_with_its_owners_consent(device, fleet):
     assert device.device_ids == ()
 
 
+def test_rows_are_refused_once_the_owner_no_longer_agrees(device, fleet):
+    consent(device, granted=True)
+    consent(device, granted=False)
+    with pytest.raises(ValueError, match="does not agree"):
+        device.rows(fleet.telemetry.device_ids[0])
+
+
 def test_rows_are_those_that_the_fleet_would_make_of_its_readings(device, fleet):
+    consent(device, granted=True)
     table = featurize(fleet.telemetry, fleet.profiles)
     expected = training_rows(table, label_packs(fleet.telemetry, fleet.profiles))
     rows = device.rows(fleet.telemetry.device_ids[0])
@@ -53,6 +61,7 @@ def test_rows_are_those_that_the_fleet_would_make_of_its_readings(device, fleet)
 
 
 def test_another_devices_rows_are_refused(device):
+    consent(device, granted=True)
     with pytest.raises(ValueError, match="not somebody-else"):
         device.rows("somebody-else")
 
