@@ -1,9 +1,9 @@
 """Which six devices of the judged fleet run as agents, and at which moment.
 
 Chosen by what the bundle in use says of them: two urgent, two soon, one healthy, and one that is
-due while its owner sleeps. Only devices on their first pack, whose battery has not failed yet. The
-moment is the latest midnight at which the fleet has them all, early enough that the simulation
-still shows what became of them.
+due while its owner sleeps; all on their first pack. An urgent one may have passed its end of life
+unnoticed a few days before, where none is found that has not. The moment is the latest midnight at
+which the fleet has them all, early enough that the simulation still shows what became of them.
 """
 
 from __future__ import annotations
@@ -33,8 +33,11 @@ WANTED = {
     Expectation.QUIET_HOURS: 1,
     Expectation.HEALTHY: 1,
 }
+NUM_URGENT = WANTED[Expectation.URGENT]
+NUM_DUE = sum(WANTED.values()) - WANTED[Expectation.HEALTHY]
 LEAST_HISTORY_DAYS = 60
 DAYS_TO_COME = 45
+UNNOTICED_DAYS = 14
 URGENT_DAYS, SOON_DAYS, HEALTHY_DAYS = ACTION_EDGES_DAYS
 
 
@@ -75,18 +78,41 @@ class Moments:
         device: int, shape (n,), position in the fleet.
         days_p50: float32, shape (n,).
         flagged: bool, shape (n,).
+        failed: bool, shape (n,), whether the battery has failed by then, which only the
+            simulation knows.
     """
 
     as_of_s: NDArray[np.int64]
     device: NDArray[np.intp]
     days_p50: NDArray[np.float32]
     flagged: NDArray[np.bool_]
+    failed: NDArray[np.bool_]
 
     def take(self, rows: NDArray[np.bool_]) -> Moments:
         """Return some of the rows."""
         return Moments(
-            self.as_of_s[rows], self.device[rows], self.days_p50[rows], self.flagged[rows]
+            self.as_of_s[rows],
+            self.device[rows],
+            self.days_p50[rows],
+            self.flagged[rows],
+            self.failed[rows],
         )
+
+    @property
+    def urgent(self) -> NDArray[np.bool_]:
+        """Which are expected to fail within a week."""
+        return self.days_p50 < URGENT_DAYS
+
+    @property
+    def soon(self) -> NDArray[np.bool_]:
+        """Which are due, but not urgent, and still work."""
+        due = self.flagged | (self.days_p50 < SOON_DAYS)
+        return due & ~self.urgent & ~self.failed
+
+    @property
+    def healthy(self) -> NDArray[np.bool_]:
+        """Which have nothing to fear for long."""
+        return ~self.flagged & (self.days_p50 >= HEALTHY_DAYS) & ~self.failed
 
 
 def choose(fleet: JudgedFleet, predictor: Predictor) -> Cast:
@@ -118,33 +144,36 @@ def best_moment(moments: Moments) -> int:
         SceneError: there is no midnight with two due devices and a healthy one.
     """
     midnights, of_row = np.unique(moments.as_of_s, return_inverse=True)
-    urgent, due, healthy = _kinds(moments)
 
     def count(rows: NDArray[np.bool_]) -> NDArray[np.intp]:
         return np.bincount(of_row[rows], minlength=len(midnights))
 
-    least_urgent, all_due = WANTED[Expectation.URGENT], sum(WANTED.values()) - 1
-    complete = np.minimum(count(urgent), least_urgent) + np.minimum(count(due), all_due)
-    complete[(count(due) < 2) | (count(healthy) < 1)] = -1
-    if not len(complete) or complete.max() < 0:
+    urgent, soon = count(moments.urgent), count(moments.soon)
+    parts = np.minimum(urgent, NUM_URGENT) + np.minimum(soon, NUM_DUE - NUM_URGENT)
+    working = np.minimum(count(moments.urgent & ~moments.failed), NUM_URGENT)
+    rank = parts * (NUM_URGENT + 1) + working
+    rank[(urgent + soon < 2) | (count(moments.healthy) < 1)] = -1
+    if not len(rank) or rank.max() < 0:
         raise SceneError(
             "the bundle in use never finds two batteries due at once; use another --seed"
         )
-    return int(midnights[np.flatnonzero(complete == complete.max())[-1]])
+    return int(midnights[np.flatnonzero(rank == rank.max())[-1]])
 
 
 def cast_of(moments: Moments) -> list[tuple[int, Expectation]]:
     """Give each wanted part to a device, at one moment.
 
-    The most urgent come first; where fewer than two have under 7 days, or fewer than two more,
-    the parts shift, and each is called what it is. The owner who sleeps has the last that is due.
+    Where there are fewer urgent ones, or fewer soon, others that are due take their place, and each
+    is called what it is. The owner who sleeps has the last that is due.
     """
-    urgent, due, healthy = _kinds(moments)
-    by_days = np.argsort(moments.days_p50, kind="stable").tolist()
-    in_order = [row for row in by_days if due[row]][: sum(WANTED.values()) - 1]
-    rows = [(row, Expectation.URGENT if urgent[row] else Expectation.SOON) for row in in_order[:-1]]
-    rows += [(row, Expectation.HEALTHY) for row in by_days if healthy[row]][-1:]
-    rows += [(row, Expectation.QUIET_HOURS) for row in in_order[-1:]]
+    urgent, soon = moments.urgent, moments.soon
+    by_days = np.lexsort((moments.days_p50, moments.failed)).tolist()
+    most_urgent = [row for row in by_days if urgent[row]]
+    others = [row for row in by_days if soon[row]]
+    due = [*most_urgent[:NUM_URGENT], *others, *most_urgent[NUM_URGENT:]][:NUM_DUE]
+    rows = [(row, Expectation.URGENT if urgent[row] else Expectation.SOON) for row in due[:-1]]
+    rows += [(row, Expectation.HEALTHY) for row in by_days if moments.healthy[row]][-1:]
+    rows += [(row, Expectation.QUIET_HOURS) for row in due[-1:]]
     return [(int(moments.device[row]), expectation) for row, expectation in rows]
 
 
@@ -153,8 +182,10 @@ def _moments(fleet: JudgedFleet, predictions: Predictions) -> Moments:
     device, as_of_s = table.device[rows], table.as_of_s[rows]
     outcomes = fleet.fleet.outcomes
     begins = table.pack_since_s[rows]
-    intact = ~(outcomes.failed_at_s[device] <= as_of_s)
-    observed = outcomes.observed_until_s[device] > as_of_s
+    failed_at_s = outcomes.failed_at_s[device]
+    failed = failed_at_s <= as_of_s
+    watched = outcomes.observed_until_s[device] > as_of_s
+    unnoticed = failed & (as_of_s - failed_at_s <= UNNOTICED_DAYS * SECONDS_PER_DAY)
     old_enough = as_of_s - begins >= LEAST_HISTORY_DAYS * SECONDS_PER_DAY
     in_time = as_of_s <= outcomes.observed_until_s.max() - DAYS_TO_COME * SECONDS_PER_DAY
     return Moments(
@@ -162,14 +193,5 @@ def _moments(fleet: JudgedFleet, predictions: Predictions) -> Moments:
         device=device,
         days_p50=predictions.days_to_failure_p50,
         flagged=predictions.flagged,
-    ).take(intact & observed & old_enough & in_time)
-
-
-def _kinds(
-    moments: Moments,
-) -> tuple[NDArray[np.bool_], NDArray[np.bool_], NDArray[np.bool_]]:
-    """Return which rows are urgent, due (urgent ones too), and healthy."""
-    urgent = moments.days_p50 < URGENT_DAYS
-    due = moments.flagged | (moments.days_p50 < SOON_DAYS)
-    healthy = ~moments.flagged & (moments.days_p50 >= HEALTHY_DAYS)
-    return urgent, due, healthy
+        failed=failed,
+    ).take((watched | unnoticed) & old_enough & in_time)

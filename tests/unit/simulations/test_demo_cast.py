@@ -12,18 +12,19 @@ HEALTHY, QUIET = Expectation.HEALTHY, Expectation.QUIET_HOURS
 
 
 def moments(*rows):
-    """Build rows of (midnight, device, days, flagged)."""
-    at, device, days, flagged = zip(*rows, strict=True)
+    """Build rows of (midnight, device, days, flagged), and whether the battery has failed."""
+    at, device, days, flagged, failed = zip(*((*row, False)[:5] for row in rows), strict=True)
     return Moments(
         as_of_s=np.array(at, np.int64),
         device=np.array(device, np.intp),
         days_p50=np.array(days, np.float32),
         flagged=np.array(flagged, bool),
+        failed=np.array(failed, bool),
     )
 
 
 def at_once(*devices, midnight=0):
-    return [(midnight, number, days, flagged) for number, days, flagged in devices]
+    return [(midnight, *device) for device in devices]
 
 
 FULL = at_once(
@@ -70,3 +71,18 @@ def test_moment_without_two_due_batteries_is_refused():
 def test_moment_without_a_healthy_battery_is_refused():
     with pytest.raises(SceneError, match="another --seed"):
         best_moment(moments(*at_once((1, 3, True), (2, 5, False))))
+
+
+def test_battery_that_failed_unnoticed_is_urgent_where_none_is_found_that_still_works():
+    one_works = [row for row in FULL if row[1] != 11]
+    overdue = at_once((20, 1, True, True), (21, 12, True, True))
+
+    assert cast_of(moments(*one_works, *overdue))[:2] == [(10, URGENT), (20, URGENT)]
+    assert cast_of(moments(*FULL, *overdue))[:2] == [(10, URGENT), (11, URGENT)]
+    assert 21 not in dict(cast_of(moments(*one_works, *overdue)))
+
+
+def test_moment_at_which_urgent_batteries_still_work_is_preferred():
+    overdue = [(300, *row[1:], row[1] == 11) for row in FULL]
+
+    assert best_moment(moments(*FULL, *overdue)) == 0
