@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 QUICK = {
     "devices": 60,
-    "judged_devices": 80,
+    "judged_devices": 120,
     "reference_devices": 60,
     "days": 300,
     "rounds": 2,

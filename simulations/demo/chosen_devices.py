@@ -163,8 +163,8 @@ def best_moment(moments: Moments) -> int:
 def cast_of(moments: Moments) -> list[tuple[int, Expectation]]:
     """Give each wanted part to a device, at one moment.
 
-    Where there are fewer urgent ones, or fewer soon, others that are due take their place, and each
-    is called what it is. The owner who sleeps has the last that is due.
+    Where there are fewer urgent ones, or fewer soon, others that are due take their place, after
+    them healthy ones, and each is called what it is. The owner who sleeps has the last that is due.
     """
     urgent, soon = moments.urgent, moments.soon
     by_days = np.lexsort((moments.days_p50, moments.failed)).tolist()
@@ -172,7 +172,8 @@ def cast_of(moments: Moments) -> list[tuple[int, Expectation]]:
     others = [row for row in by_days if soon[row]]
     due = [*most_urgent[:NUM_URGENT], *others, *most_urgent[NUM_URGENT:]][:NUM_DUE]
     rows = [(row, Expectation.URGENT if urgent[row] else Expectation.SOON) for row in due[:-1]]
-    rows += [(row, Expectation.HEALTHY) for row in by_days if moments.healthy[row]][-1:]
+    healthy = [(row, Expectation.HEALTHY) for row in by_days if moments.healthy[row]]
+    rows += healthy[len(due) - sum(WANTED.values()) :]
     rows += [(row, Expectation.QUIET_HOURS) for row in due[-1:]]
     return [(int(moments.device[row]), expectation) for row, expectation in rows]
 

@@ -93,7 +93,7 @@ def talk(
         BrokerError: no broker is installed, or it did not start.
         ProcessError: a process failed, or was too slow.
     """
-    tell(f"filling the stores of six devices, at {cast.now:%Y-%m-%d %H:%M} UTC of their time")
+    tell(f"filling {len(cast.devices)} stores; the devices' clock: {cast.now:%Y-%m-%d %H:%M} UTC")
     key = scratch / "notices.pem"
     make_key_file(key)
     stores_folder = scratch / "devices"
@@ -104,7 +104,7 @@ def talk(
         Children(scratch) as children,
     ):
         address = f"{broker.host}:{broker.port}"
-        tell(f"starting the server, and six agents over {broker.kind.value} at {address}")
+        tell(f"starting the server, and the agents over {broker.kind.value} at {address}")
         hub = children.start("server", server_arguments(database_url, address, key, cast))
         children.wait_for(
             "the server's first sign", lambda: bool(hub.events()), timeout_s=START_TIMEOUT_S, of=hub

@@ -56,6 +56,14 @@ def test_with_two_due_batteries_one_owner_sleeps():
     assert cast == [(2, URGENT), (3, HEALTHY), (1, QUIET)]
 
 
+def test_healthy_devices_take_the_parts_that_nobody_due_can_play():
+    many = at_once((1, 12, False), (2, 3, True), *((n, 100.0 * n, False) for n in range(3, 20)))
+    cast = cast_of(moments(*many))
+
+    assert len(cast) == 6
+    assert [part for _, part in cast] == [URGENT, HEALTHY, HEALTHY, HEALTHY, HEALTHY, QUIET]
+
+
 def test_moment_is_the_latest_with_all_that_are_wanted():
     complete = [(day, *row[1:]) for day in (100, 200) for row in FULL]
     poorer = at_once((10, 3, True), (11, 20, True), (12, 500, False), midnight=300)
