@@ -10,6 +10,8 @@ from __future__ import annotations
 import logging
 import os
 import shutil
+import signal
+import sys
 import tempfile
 import threading
 import warnings
@@ -17,7 +19,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import flwr.simulation
 import ray
@@ -33,6 +35,7 @@ from .training_row_files import RowFiles, write_row_files
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
     from datetime import datetime
+    from types import FrameType
 
     from flwr.app import Context
 
@@ -117,13 +120,18 @@ def run_planned(
             row_folder, device_ids=rows.device_ids, rows=rows.training, num_blocks=num_blocks
         )
         app = server_app(runs, num_nodes=num_blocks, stop=stop, done=done, clock=clock)
+        has_started = False
         try:
-            flwr.simulation.run_simulation(
-                server_app=app,
-                client_app=client_app(partial(_block_behind, str(row_folder), seed)),
-                num_supernodes=num_blocks,
-                backend_config=_backend(workers, scratch),
-            )
+            with _ray(workers, scratch), _stop_on_signals(stop) as signals:
+                has_started = True
+                flwr.simulation.run_simulation(
+                    server_app=app,
+                    client_app=client_app(partial(_block_behind, str(row_folder), seed)),
+                    num_supernodes=num_blocks,
+                    backend_config={"client_resources": {"num_cpus": 1, "num_gpus": 0.0}},
+                )
+            if signals:
+                failure.append(KeyboardInterrupt())
         except KeyboardInterrupt as interrupt:
             failure.append(interrupt)
         except RuntimeError as error:
@@ -133,8 +141,8 @@ def run_planned(
             failure[0].__cause__ = error
         finally:
             stop.set()
-            done.wait(STOP_WAIT_S)
-            ray.shutdown()
+            if has_started:
+                done.wait(STOP_WAIT_S)
     if failure or not all(run.weights is not None for run in runs):
         for run in runs:
             run.folder.discard_unless_charged()
@@ -153,23 +161,60 @@ def _block_behind(row_folder: str, seed: int | None, context: Context) -> Simula
     return SimulatedBlock(files=_row_files(row_folder), block=block, seed=seed)
 
 
-def _backend(workers: int, scratch: Path) -> dict[str, dict[str, Any]]:
+@contextmanager
+def _ray(workers: int, scratch: Path) -> Iterator[None]:
+    """Ray on this machine, started before Flower would and ended whatever happens."""
     # Ray gives its workers niceness 15 unless told otherwise, which halves a round where anything
     # else runs.
     os.environ["RAY_worker_niceness"] = "0"  # noqa: SIM112 - Ray reads it in this spelling
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("FLWR_TELEMETRY_ENABLED", "0")
-    return {
-        "init_args": {
-            "num_cpus": workers,
-            "include_dashboard": False,
-            "log_to_driver": False,
-            "logging_level": logging.ERROR,
-            "object_store_memory": OBJECT_STORE_BYTES,
-            "_temp_dir": str(scratch / "ray"),
-        },
-        "client_resources": {"num_cpus": 1, "num_gpus": 0.0},
-    }
+    try:
+        ray.init(
+            num_cpus=workers,
+            include_dashboard=False,
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+            object_store_memory=OBJECT_STORE_BYTES,
+            runtime_env={"env_vars": {"PYTHONPATH": os.pathsep.join(sys.path)}},
+            _temp_dir=str(scratch / "ray"),
+        )
+        yield
+    finally:
+        ray.shutdown()
+
+
+@contextmanager
+def _stop_on_signals(stop: threading.Event) -> Iterator[list[int]]:
+    """Let an interrupt or a termination end the run between two messages, with whole files.
+
+    Raised in the middle of Flower's engine, either would leave its threads waiting for workers
+    that are gone, and the process would never end. A second signal does what it did before.
+
+    Yields:
+        The signals that came.
+    """
+    came: list[int] = []
+    if threading.current_thread() is not threading.main_thread():
+        yield came
+        return
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+
+    def restore() -> None:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+    def on_signal(number: int, _frame: FrameType | None) -> None:
+        came.append(number)
+        stop.set()
+        restore()
+
+    for number in before:
+        signal.signal(number, on_signal)
+    try:
+        yield came
+    finally:
+        restore()
 
 
 @contextmanager
