@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     import server.broker
-    from server.hub_status import HubStatus
     from server.storage.database import Database
 
     from .chosen_devices import Cast
@@ -117,7 +116,7 @@ def talk(
         }
         with open_database(database_url, must_exist=True) as database:
             _await_all(children, hub, agents, stores, database)
-            status = _status_of(database)
+            status = hub_status(database)
             reasons = _reasons_of(database, cast)
         told = [_what_became(store, agents[store.device.device_id], reasons) for store in stores]
         for one in told:
@@ -186,16 +185,12 @@ def _await_all(
         )
 
     def server_knows() -> bool:
-        status = _status_of(database)
+        status = hub_status(database)
         on_the_way = sum(status.notices.get(state.value, 0) for state in ON_THE_WAY)
         decided = status.sent + sum(status.suppressed.values())
         return decided >= len(stores) and not on_the_way and status.acknowledged == status.sent
 
     children.wait_for("the last word", server_knows, timeout_s=TALK_TIMEOUT_S, of=hub)
-
-
-def _status_of(database: Database) -> HubStatus:
-    return hub_status(database)
 
 
 def _reasons_of(database: Database, cast: Cast) -> dict[str, str]:

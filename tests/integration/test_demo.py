@@ -11,6 +11,8 @@ from models.bundle import load_bundle
 from models.inference import Predictor
 from models.trusted_keys import read_trusted_keys
 from server.broker import BrokerKind
+from server.storage.database import open_database
+from server.storage.model_versions import ModelVersions
 from simulations.demo.chosen_devices import choose
 from simulations.demo.messaging import talk
 from simulations.demo.plan import DemoPlan
@@ -62,6 +64,9 @@ def test_demo_leaves_a_whole_report_of_all_models(small_demo):
     assert report.record_epsilon > 0
     assert [point.round for point in report.learning_curve["federated_private"]] == [0, 1, 2]
     assert report.broker == "mosquitto"
+    assert sum(report.fleet_health.statuses.values()) == report.devices == 60
+    assert sum(one.found for one in report.label_score.by_cause.values()) > 0
+    assert report.life.failed_at_days is not None
     assert "<h1" in (out / "report.html").read_text()
 
 
@@ -94,6 +99,22 @@ def test_demo_signs_its_candidate_and_accounts_for_it(small_demo):
     assert json.loads(ledger[-1])["hash"] == entry["hash"]
     assert entry["kind"] == "stream"
     assert candidate.card["privacy"]["epsilon_release"]["value"] <= 2.0
+
+
+@pytest.mark.broker
+@pytest.mark.slow
+def test_registry_has_released_the_bundle_that_devices_ran_and_no_other(small_demo):
+    out, _ = small_demo
+    in_use = read_report(out / "report.json").bundle_in_use.version
+
+    with (
+        open_database(f"sqlite:///{out / 'hub.db'}", must_exist=True) as database,
+        database.transaction() as connection,
+    ):
+        states = {one.version: one.state for one in ModelVersions(connection).all()}
+
+    assert len(states) == 2
+    assert [version for version, state in states.items() if state == "released"] == [in_use]
 
 
 @pytest.mark.broker
