@@ -24,6 +24,7 @@ COMMANDS = {
     "outbox": ("owner", "show what would leave this device, field by field"),
     "run": ("connection", "talk to the server: tell in bands, hear, show, acknowledge"),
     "notices": ("connection", "show the notices that came"),
+    "failed": ("owner", "say for the owner that the battery failed, or take it back"),
     "answer": ("connection", "say for the owner: accept, decline or snooze a notice"),
     "export": ("device", "write everything that the store holds, as JSON"),
     "erase": ("device", "remove the store and the installed models from this device"),

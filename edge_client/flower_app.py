@@ -8,6 +8,7 @@ Nothing else leaves: no loss, no number of rows, no figure of one device.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from functools import lru_cache
 from typing import TYPE_CHECKING, Protocol
 
@@ -112,7 +113,7 @@ class _TaskAnswer:
 
 
 def _own_device(context: Context) -> DeviceBlock:
-    return own_device(context.node_config)
+    return own_device(context.node_config, now=datetime.now(UTC))
 
 
 @lru_cache(maxsize=2)

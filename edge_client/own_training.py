@@ -22,6 +22,7 @@ from .telemetry_store import TelemetryStore
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from datetime import datetime
 
     from models.training_rows import TrainingRows
     from privacy import NoiseSource
@@ -36,9 +37,11 @@ class OwnDevice:
 
     Attributes:
         store: path of the device's store.
+        now: aware time; what claims to be more than a day later is no reading.
     """
 
     store: Path
+    now: datetime
 
     @property
     def device_ids(self) -> tuple[str, ...]:
@@ -63,16 +66,25 @@ class OwnDevice:
             telemetry = store.telemetry()
             profiles = DeviceProfiles.of([store.profile])
             references = store.references_beyond_the_ring()
-        table = featurize(telemetry, profiles, references=references)
-        return training_rows(table, label_packs(telemetry, profiles))
+            answers = store.owner_answers()
+        now_s = int(self.now.timestamp())
+        table = featurize(telemetry, profiles, now_s=now_s, references=references)
+        packs = label_packs(
+            telemetry, profiles, now_s=now_s, answers=answers, references=references
+        )
+        return training_rows(table, packs)
 
     def source(self, device_id: str, *, stream: str, index: int) -> NoiseSource:  # noqa: ARG002
         """The operating system's entropy, whatever the step."""
         return OperatingSystemNoise()
 
 
-def own_device(node_config: Mapping[str, object]) -> OwnDevice:
+def own_device(node_config: Mapping[str, object], *, now: datetime) -> OwnDevice:
     """Find the device behind a node by the node's configuration.
+
+    Args:
+        node_config: of the SuperNode.
+        now: aware time.
 
     Raises:
         InputMissingError: the configuration names no store.
@@ -84,4 +96,4 @@ def own_device(node_config: Mapping[str, object]) -> OwnDevice:
             f"{STORE_KEY} is missing",
             f"start flower-supernode with --node-config '{STORE_KEY}=\"PATH\"'",
         )
-    return OwnDevice(Path(path))
+    return OwnDevice(Path(path), now)

@@ -14,6 +14,7 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from models.telemetry import (
+    CAUSES,
     MEASUREMENT_NAMES,
     MEASUREMENTS,
     SECONDS_PER_DAY,
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from models.featurize import PackReferences
+    from models.labels import OwnerAnswers
 
     from .quiet_hours import QuietHours
 
@@ -40,6 +42,7 @@ DEFAULT_RETENTION_DAYS = 730
 CLOCK_TOLERANCE_S = SECONDS_PER_DAY
 
 _EXPIRED_PER_READING = 8
+_FAILURES = "owner_failures"
 _PACKED = struct.Struct(f"<{len(MEASUREMENTS)}f")
 
 
@@ -256,6 +259,49 @@ class TelemetryStore(Mailbox):
     def set_quiet_hours(self, quiet_hours: QuietHours | None) -> None:
         """Keep the owner's quiet hours, or remove them."""
         self.keep_fact("quiet_hours", _quiet_hours_fact(quiet_hours))
+
+    def keep_failure(self, *, failed_at: datetime, cause: str | None = None, now: datetime) -> None:
+        """Keep the owner's word that the battery failed; it becomes a label, and never leaves.
+
+        Args:
+            failed_at: when, by the owner's word.
+            cause: one of `CAUSES`, None = the owner cannot tell.
+            now: the device's time.
+
+        Raises:
+            ValueError: no cause has this name, or the moment lies ahead or before manufacture.
+        """
+        if cause is not None and cause not in CAUSES:
+            raise ValueError(f"cause must be one of {', '.join(CAUSES)}, got {cause!r}")
+        if not self.profile.manufactured_at <= failed_at <= now:
+            raise ValueError(
+                f"the battery failed between manufacture and now, {now.isoformat()},"
+                f" got {failed_at.isoformat()}"
+            )
+        with self.transaction():
+            said = self.fact(_FAILURES) or []
+            self.keep_fact(_FAILURES, [*said, [_seconds(failed_at), cause]])
+
+    def take_failures_back(self) -> None:
+        """Forget every word of the owner that the battery failed."""
+        self.keep_fact(_FAILURES, [])
+
+    def owner_answers(self) -> OwnerAnswers:
+        """Return the owner's words that the battery failed, as labels take them.
+
+        What the owner does with a notice is none: an alarm must not confirm itself.
+        """
+        import numpy as np
+
+        from models.labels import OwnerAnswers
+
+        said = self.fact(_FAILURES) or []
+        causes = [-1 if cause is None else CAUSES.index(cause) for _, cause in said]
+        return OwnerAnswers(
+            device=np.zeros(len(said), np.intp),
+            failed_at_s=np.array([at_s for at_s, _ in said], np.int64),
+            cause=np.array(causes, np.int8),
+        )
 
     # Everything
 

@@ -6,7 +6,7 @@ A pack has failed at the earliest of
   `end_of_life_capacity_mah` on five measured days in a row; the first of them;
 * shutdowns: six or more unexpected shutdowns in 21 days, with the resistance of that week at
   least 1.8 times the pack's first ones where it is measured; the day of the sixth;
-* the owner's answer that it failed.
+* the owner's answer that it failed. What an owner does with a notice is no such answer.
 
 Nothing is a failure before the readings that confirm it exist: the five days and the three
 measured days after them that the filter needs. A new pack, after a notice or without one, ends
@@ -29,6 +29,8 @@ from .training_rows import PackOutcomes
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+
+    from .featurize import PackReferences
 
 FILTER_REACH = 3
 DAYS_BELOW = 5
@@ -59,6 +61,7 @@ def label_packs(
     *,
     now_s: int | None = None,
     answers: OwnerAnswers | None = None,
+    references: PackReferences | None = None,
 ) -> PackOutcomes:
     """Say what became of every pack, as far as the readings up to now confirm it.
 
@@ -67,6 +70,7 @@ def label_packs(
         profiles: one a device.
         now_s: readings more than a day later are refused as lying in the future.
         answers: of owners.
+        references: kept from earlier for the first pack (one device only).
 
     Returns:
         One row a pack that has a reading; packs are numbered as in `featurize`.
@@ -79,7 +83,7 @@ def label_packs(
     number = np.arange(len(begins)) - np.searchsorted(device, device)
     end_of_life = profiles.end_of_life_capacity_mah[grid.device]
     by_capacity, known_until = _capacity_rule(grid, end_of_life, pack_of_row, len(begins))
-    by_shutdowns, with_resistance = _shutdown_rule(grid, pack_of_row, len(begins))
+    by_shutdowns, with_resistance = _shutdown_rule(grid, pack_of_row, len(begins), references)
     by_owner, owners_cause = _owners_word(grid, begins, answers)
     known_until = np.maximum(known_until, grid.as_of_s[begins].astype(float))
 
@@ -133,7 +137,10 @@ def _capacity_rule(
 
 
 def _shutdown_rule(
-    grid: DailyGrid, pack: NDArray[np.intp], num_packs: int
+    grid: DailyGrid,
+    pack: NDArray[np.intp],
+    num_packs: int,
+    kept_references: PackReferences | None,
 ) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
     """Return each pack's failure by shutdowns (NaN = none), and whether resistance confirms it."""
     start = grid.pack_start
@@ -141,7 +148,11 @@ def _shutdown_rule(
     recent = window_median(grid.resistance_mohm, start, 7)
     early = window_median(grid.resistance_mohm, start, REFERENCE_DAYS)
     reference_row = np.minimum(start + REFERENCE_DAYS - 1, np.arange(len(grid)))
-    ratio = recent / early[reference_row]
+    reference = early[reference_row]
+    if kept_references is not None and np.isfinite(kept_references.resistance_mohm):
+        is_first_pack = start == grid.device_start
+        reference = np.where(is_first_pack, kept_references.resistance_mohm, reference)
+    ratio = recent / reference
     failed = np.flatnonzero(many & ~(ratio < RESISTANCE_RATIO))
     first = np.full(num_packs, len(grid))
     np.minimum.at(first, pack[failed], failed)

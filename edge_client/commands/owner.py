@@ -1,4 +1,4 @@
-"""`consent`, `owner`, `outbox`: what the owner agreed to, wishes, and what would leave."""
+"""`consent`, `owner`, `failed`, `outbox`: the owner's word and wishes, and what would leave."""
 
 from __future__ import annotations
 
@@ -36,6 +36,14 @@ def add_owner(owner: argparse.ArgumentParser) -> None:
     owner.add_argument("--quiet-hours", metavar="22-7", help="local hours without notices, or none")
     owner.add_argument("--zone", help="the owner's time zone, such as Europe/Berlin")
     owner.add_argument("--now", type=moment_flag, metavar="TIME", help="the device's time")
+
+
+def add_failed(failed: argparse.ArgumentParser) -> None:
+    """Add the arguments of `failed`."""
+    failed.add_argument("--at", type=moment_flag, metavar="TIME", help="when; default now")
+    failed.add_argument("--cause", help="swelling, charger_fault, ...; leave out if not known")
+    failed.add_argument("--take-back", action="store_true", help="forget what was said before")
+    failed.add_argument("--now", type=moment_flag, metavar="TIME", help="the device's time")
 
 
 def add_outbox(outbox: argparse.ArgumentParser) -> None:
@@ -130,6 +138,28 @@ def run_owner(arguments: argparse.Namespace) -> int:
             ]
         ),
     )
+    return 0
+
+
+def run_failed(arguments: argparse.Namespace) -> int:
+    """Keep the owner's word that the battery failed, for training on this device."""
+    from ..telemetry_store import TelemetryStore
+
+    now = now_of(arguments)
+    failed_at = arguments.at or now
+    with TelemetryStore(config_of(arguments).store) as store:
+        if arguments.take_back:
+            store.take_failures_back()
+        else:
+            store.keep_failure(failed_at=failed_at, cause=arguments.cause, now=now)
+    if arguments.take_back:
+        answer(arguments, {"failed_at": None}, ["no failure is kept any more"])
+    else:
+        answer(
+            arguments,
+            {"failed_at": failed_at.isoformat(), "cause": arguments.cause},
+            [f"kept: failed at {failed_at:%Y-%m-%d %H:%M} UTC; it never leaves this device"],
+        )
     return 0
 
 

@@ -9,7 +9,7 @@ from edge_client.commands.device import MEASUREMENT_FLAGS
 from edge_client.commands.owner import PURPOSES
 from edge_client.mailbox import Purpose
 from edge_client.telemetry_store import TelemetryStore
-from models.telemetry import MEASUREMENTS
+from models.telemetry import CAUSES, MEASUREMENTS
 from tests.support.edge_devices import NOW, PROFILE
 
 MADE = [
@@ -48,6 +48,34 @@ def test_init_makes_the_store_of_the_device(run, tmp_path):
     with TelemetryStore(tmp_path / "device.db") as store:
         assert store.profile == PROFILE
         assert store.quiet_hours.span() == "22-7"
+
+
+def test_owners_word_that_the_battery_failed_is_kept_exported_and_taken_back(made, tmp_path):
+    at = "2026-05-20T00:00:00+00:00"
+    assert made("failed", "--at", at, "--cause", "swelling", *AT_NOW)[0] == 0
+    with TelemetryStore(tmp_path / "device.db") as store:
+        answers = store.owner_answers()
+    assert answers.cause.tolist() == [CAUSES.index("swelling")]
+    assert answers.failed_at_s.tolist() == [1_779_235_200]
+    exported = json.loads(made("export")[1])
+    assert exported["facts"]["owner_failures"] == [[1_779_235_200, "swelling"]]
+
+    assert made("failed", "--take-back")[0] == 0
+    with TelemetryStore(tmp_path / "device.db") as store:
+        assert len(store.owner_answers().device) == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["--cause", "gremlins"], "cause must be one of capacity_fade"),
+        (["--at", "2026-06-02"], "between manufacture and now"),
+        (["--at", "2023-12-31"], "between manufacture and now"),
+    ],
+)
+def test_owners_word_that_cannot_be_is_refused(made, arguments, says):
+    code, _, err = made("failed", *arguments, *AT_NOW)
+    assert (code, says in err) == (2, True)
 
 
 @pytest.mark.parametrize("suffix", ["json", "toml"])

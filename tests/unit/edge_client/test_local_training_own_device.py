@@ -9,11 +9,14 @@ from edge_client.errors import InputMissingError
 from edge_client.mailbox import Mailbox, Purpose
 from edge_client.own_training import STORE_KEY, own_device
 from edge_client.telemetry_store import TelemetryStore, readings_of
-from models.featurize import featurize
+from models.featurize import PackReferences, featurize
 from models.labels import label_packs
+from models.telemetry import CAUSES
 from models.training_rows import training_rows
+from models.wire.messages import NoticeState
 from privacy import OperatingSystemNoise
 from simulations import simulate_fleet
+from tests.support.fleets import DAY, START_S, profiles, readings, times
 
 
 @pytest.fixture(scope="module")
@@ -27,7 +30,7 @@ def device(fleet, tmp_path):
     now = datetime.fromtimestamp(int(fleet.telemetry.at_s.max()), UTC) + timedelta(hours=1)
     with TelemetryStore.create(path, profile=fleet.profiles[0]) as store:
         store.record_many(readings_of(fleet.telemetry), now=now)
-    return own_device({STORE_KEY: str(path)})
+    return own_device({STORE_KEY: str(path)}, now=now)
 
 
 def consent(device, *, granted):
@@ -72,4 +75,83 @@ def test_randomness_is_the_operating_systems(device):
 
 def test_node_without_a_store_in_its_configuration_is_told_what_to_do():
     with pytest.raises(InputMissingError, match=r"telemetry-db is missing.*--node-config"):
-        own_device({})
+        own_device({}, now=datetime.now(UTC))
+
+
+def moment(day):
+    return datetime.fromtimestamp(START_S + day * DAY, UTC)
+
+
+def life(*, days, shutdowns_from_day=None):
+    """A pack whose resistance reads 80 for ten days, then 120, and 150 in its last month."""
+    at_s = times(days, per_day=1)
+    day = (at_s - START_S) / DAY
+    resistance = np.select([day <= 10, day <= days - 30], [80.0, 120.0], default=150.0)
+    shutdowns = 0.0 if shutdowns_from_day is None else np.clip(day - shutdowns_from_day, 0, 8)
+    return readings(at_s, capacity=2800.0, resistance=resistance, shutdowns=shutdowns)
+
+
+def trained_device(folder, telemetry, *, now, references=None):
+    path = folder / "device.db"
+    with TelemetryStore.create(path, profile=profiles()[0]) as store:
+        store.record_many(readings_of(telemetry), now=now)
+        store.set_consent(Purpose.TRAINING, granted=True, now=now)
+        if references is not None:
+            store.keep_references(references)
+    return own_device({STORE_KEY: str(path)}, now=now)
+
+
+def test_label_is_measured_against_the_first_days_though_the_ring_has_lost_them(tmp_path):
+    whole = life(days=320, shutdowns_from_day=300)
+    kept = whole.rows(whole.at_s > START_S + 60 * DAY)
+    references = PackReferences(
+        capacity_mah=2800.0,
+        charge_duration_min=np.nan,
+        resistance_mohm=80.0,
+        since_s=int(whole.at_s[0]),
+    )
+    device = trained_device(tmp_path, kept, now=moment(320), references=references)
+
+    rows = device.rows("d0")
+    expected = training_rows(featurize(whole, profiles()), label_packs(whole, profiles()))
+
+    assert np.isfinite(label_packs(whole, profiles()).failed_at_s).all()
+    assert np.isnan(label_packs(kept, profiles()).failed_at_s).all()
+    assert rows.event_bin.tolist() == expected.event_bin[-len(rows) :].tolist()
+    assert set(rows.cause.tolist()) == {CAUSES.index("resistance_growth")}
+
+
+def test_owners_word_that_the_battery_failed_is_a_label(tmp_path):
+    device = trained_device(tmp_path, life(days=260), now=moment(260))
+    assert (device.rows("d0").event_bin == -1).all()
+
+    with TelemetryStore(device.store) as store:
+        store.keep_failure(failed_at=moment(255), cause="swelling", now=moment(260))
+    rows = device.rows("d0")
+
+    assert (rows.event_bin >= 0).all()
+    assert set(rows.cause.tolist()) == {CAUSES.index("swelling")}
+
+
+@pytest.mark.parametrize("state", list(NoticeState))
+def test_what_the_owner_does_with_a_notice_is_no_label(tmp_path, state):
+    device = trained_device(tmp_path, life(days=260), now=moment(260))
+    with Mailbox(device.store) as mailbox:
+        mailbox.keep_notice("a" * 32, sequence=1, version=2, body="{}", now=moment(250))
+        mailbox.set_notice_state("a" * 32, state)
+
+    assert (device.rows("d0").event_bin == -1).all()
+
+
+def test_reading_from_a_clock_that_ran_ahead_confirms_nothing(tmp_path):
+    telemetry = life(days=260)
+    device = trained_device(tmp_path, telemetry, now=moment(260))
+    honest = device.rows("d0")
+    ahead = readings(times(90, per_day=1, start_s=START_S + 300 * DAY), capacity=2300.0)
+    with TelemetryStore(device.store) as store:
+        store.record_many(readings_of(ahead), now=moment(390))
+
+    rows = device.rows("d0")
+
+    assert np.array_equal(rows.features, honest.features, equal_nan=True)
+    assert rows.event_bin.tolist() == honest.event_bin.tolist()

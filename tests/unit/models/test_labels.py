@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from models.featurize import PackReferences
 from models.labels import OwnerAnswers, label_packs
 from models.telemetry import CAUSES
 from tests.support.fleets import (
@@ -190,6 +191,36 @@ def test_the_reference_of_resistance_is_what_the_pack_showed_first_however_old_i
 
     assert np.isnan(label(aged).failed_at_s).all()
     assert failed_day(label(worse)) == 68
+
+
+@pytest.mark.parametrize(
+    ("remembered", "failures"), [(80.0, 1), (90.0, 0), (np.nan, 0)], ids=["new", "aged", "unknown"]
+)
+def test_what_a_device_remembers_of_its_packs_first_days_wins(remembered, failures):
+    life = shutting_down(count=8, resistance=lambda day: np.where(day > 50, 150.0, 120.0))
+    references = PackReferences(
+        capacity_mah=np.nan, charge_duration_min=np.nan, resistance_mohm=remembered, since_s=0
+    )
+
+    failed_at_s = label(life, references=references).failed_at_s
+
+    assert np.isfinite(failed_at_s).sum() == failures
+
+
+def test_what_is_remembered_of_the_first_pack_says_nothing_of_its_successor():
+    number = np.arange(1, 161)
+    new = number >= 60
+    life = daily(
+        np.where(new, 2990.0, 2700.0),
+        cycles=np.where(new, number - 60, 500 + number),
+        resistance=np.where(number > 120, 150.0, 120.0),
+        shutdowns=np.clip(number - 130, 0, 8),
+    )
+    references = PackReferences(
+        capacity_mah=np.nan, charge_duration_min=np.nan, resistance_mohm=80.0, since_s=0
+    )
+
+    assert np.isnan(label(life, references=references).failed_at_s).tolist() == [True, True]
 
 
 def test_resistance_that_is_not_measured_in_that_week_does_not_vote():
