@@ -5,10 +5,14 @@ import re
 import subprocess
 import sys
 import tomllib
+from dataclasses import fields, is_dataclass
 from pathlib import Path
 
 import pytest
 
+from models.metrics import Quality
+from simulations import run_report_parts
+from simulations.run_report import MODEL_NAMES, RunReport
 from tests.support.system_parts import REPOSITORY
 
 PAGES = sorted(
@@ -18,6 +22,20 @@ PAGES = sorted(
 FENCE = re.compile(r"^```(?P<info>[^\n`]*)\n(?P<body>.*?)^```\s*$", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"(?<!!)\[[^\]\n]+\]\((?P<target>[^)\s]+)\)")
 SECONDS_FOR_A_SNIPPET = 120
+KEYS = re.compile(r"^\| (?P<keys>`\w+`(?:, `\w+`)*) \|", re.MULTILINE)
+REPORT_OBJECTS = {
+    "Top level": (RunReport,),
+    "`fleet`": (run_report_parts.FleetDescription,),
+    "Quality of a model": (Quality,),
+    "`learning_curve`": (run_report_parts.LearningPoint,),
+    "`bundle_in_use`": (run_report_parts.BundleInUse,),
+    "`notices`": (run_report_parts.Notices, run_report_parts.DeviceNotice),
+    "`fleet_health`": (run_report_parts.FleetHealth, run_report_parts.HealthBin),
+    "`life`": (run_report_parts.Life,),
+    "`label_score`": (run_report_parts.LabelScore, run_report_parts.CauseFound),
+    "`real_cells`": (run_report_parts.RealCells,),
+}
+"""Headings of the page about report.json, with the objects whose keys stand under them."""
 
 
 def name_of(page):
@@ -97,6 +115,32 @@ def test_every_page_can_be_reached_from_the_readme():
                 waiting.append((page.parent / target).resolve())
 
     assert {name_of(page) for page in PAGES} - {name_of(page) for page in reached} == set()
+
+
+def keys_under(heading, *, page):
+    """Names in the first column of the tables under a heading."""
+    found = re.search(
+        rf"^## {re.escape(heading)}\n(?P<body>.*?)(?=^## |\Z)", page, re.MULTILINE | re.DOTALL
+    )
+    body = "" if found is None else found["body"]
+    return [key for row in KEYS.finditer(body) for key in re.findall(r"\w+", row["keys"])]
+
+
+@pytest.mark.parametrize("heading", REPORT_OBJECTS)
+def test_every_key_of_the_run_report_is_documented_and_no_other(heading):
+    page = (REPOSITORY / "docs" / "reference" / "report-json.md").read_text()
+    version = ["schema_version"] if heading == "Top level" else []
+    written = [entry.name for kind in REPORT_OBJECTS[heading] for entry in fields(kind)]
+
+    assert sorted(keys_under(heading, page=page)) == sorted(version + written)
+
+
+def test_every_object_of_the_run_report_and_every_model_has_its_place():
+    page = (REPOSITORY / "docs" / "reference" / "report-json.md").read_text()
+    parts = {kind for kind in vars(run_report_parts).values() if is_dataclass(kind)}
+
+    assert {kind for kinds in REPORT_OBJECTS.values() for kind in kinds} == parts | {RunReport}
+    assert sorted(keys_under("Names of models", page=page)) == sorted(MODEL_NAMES)
 
 
 def test_readme_names_its_two_commands():
