@@ -91,6 +91,10 @@ class ConsentMissingError(EdgeError):
         )
 
 
+class TaskRefusedError(EdgeError):
+    """A training task is not for this device, or its owner does not agree; nothing was trained."""
+
+
 class NoticeRefusedError(EdgeError):
     """A message from the server is not genuine, not for this device, or too old; it was dropped.
 

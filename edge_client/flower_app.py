@@ -2,18 +2,20 @@
 
 A node stands for one device or for a block of devices behind it. It answers a query with the
 identifiers of its devices, and a task with one integer sum over those of them that were invited.
-Nothing else leaves: no loss, no number of rows, no figure of one device.
+Nothing else leaves: no loss, no number of rows, no figure of one device, and of a failure only
+its code. Flower would send an exception's text, so no exception gets as far as Flower.
 """
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import lru_cache
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
-from flwr.app import Array, ArrayRecord, ConfigRecord, Message, RecordDict
+from flwr.app import Array, ArrayRecord, ConfigRecord, Error, Message, RecordDict
 from flwr.clientapp import ClientApp
 
 from models.wire.rounds import (
@@ -25,10 +27,12 @@ from models.wire.rounds import (
     WEIGHTS_RECORD,
     Contribution,
     LocalRecipe,
+    NodeFailure,
     RoundTask,
 )
 from privacy import UpdateGrid
 
+from .errors import InputError, StoreError, TaskRefusedError
 from .local_training import LocalTrainer, train_block
 from .own_training import own_device
 
@@ -36,9 +40,16 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from flwr.app import Context
+    from numpy.typing import NDArray
 
     from models.training_rows import TrainingRows
     from privacy import NoiseSource
+
+
+logger = logging.getLogger(__name__)
+
+APP_FAILED = 2
+"""Flower's code of an error reply whose cause lies in the app."""
 
 
 class DeviceBlock(Protocol):
@@ -62,9 +73,40 @@ def client_app(block_of: Callable[[Context], DeviceBlock]) -> ClientApp:
         block_of: finds the devices behind the node from its Flower context.
     """
     app = ClientApp()
-    app.query()(_DevicesAnswer(block_of))
-    app.train()(_TaskAnswer(block_of))
+    app.query()(_CodedFailures(_DevicesAnswer(block_of)))
+    app.train()(_CodedFailures(_TaskAnswer(block_of)))
     return app
+
+
+def failure_code(error: Exception) -> NodeFailure:
+    """Return all that may leave of an error: to which class it belongs."""
+    match error:
+        case TaskRefusedError():
+            return NodeFailure.TASK_REFUSED
+        case StoreError():
+            return NodeFailure.STORE_UNUSABLE
+        case InputError():
+            return NodeFailure.MISCONFIGURED
+        case ImportError():
+            return NodeFailure.PART_MISSING
+        case MemoryError():
+            return NodeFailure.OUT_OF_MEMORY
+        case _:
+            return NodeFailure.OTHER
+
+
+@dataclass(frozen=True, slots=True)
+class _CodedFailures:
+    """Answers as `handler` does, or with the code of its failure; the text stays in the log."""
+
+    handler: Callable[[Message, Context], Message]
+
+    def __call__(self, message: Message, context: Context) -> Message:
+        try:
+            return self.handler(message, context)
+        except Exception as error:
+            logger.exception("a message of the server could not be answered")
+            return Message(Error(APP_FAILED, failure_code(error).value), reply_to=message)
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,11 +129,12 @@ class _TaskAnswer:
 
     def __call__(self, message: Message, context: Context) -> Message:
         block = self.block_of(context)
-        task = RoundTask.from_plain(message.content.config_records[TASK_RECORD])
+        task, weights = _read_task(message)
         unknown = set(task.device_ids) - set(block.device_ids)
         if unknown:
-            raise ValueError(f"{len(unknown)} of the invited devices are not behind this node")
-        weights = message.content.array_records[WEIGHTS_RECORD][FLAT_ARRAY].numpy()
+            raise TaskRefusedError(
+                f"{len(unknown)} of the devices invited are not behind this node"
+            )
         total = train_block(
             _trainer(task.recipe),
             (
@@ -101,7 +144,7 @@ class _TaskAnswer:
                 )
                 for device_id in task.device_ids
             ),
-            weights=weights.astype(np.float32),
+            weights=weights,
             grid=UpdateGrid(clipping_norm=task.clipping_norm),
         )
         contribution = Contribution(
@@ -110,6 +153,15 @@ class _TaskAnswer:
         answer = RecordDict({SUM_RECORD: ArrayRecord({FLAT_ARRAY: Array(total)})})
         answer[CONTRIBUTION_RECORD] = ConfigRecord({**contribution.to_plain()})
         return Message(answer, reply_to=message)
+
+
+def _read_task(message: Message) -> tuple[RoundTask, NDArray[np.float32]]:
+    try:
+        task = RoundTask.from_plain(message.content.config_records[TASK_RECORD])
+        weights = message.content.array_records[WEIGHTS_RECORD][FLAT_ARRAY].numpy()
+    except (KeyError, ValueError) as error:
+        raise TaskRefusedError(f"not a task that this version can read: {error}") from error
+    return task, weights.astype(np.float32)
 
 
 def _own_device(context: Context) -> DeviceBlock:

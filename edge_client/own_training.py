@@ -16,7 +16,7 @@ from models.telemetry import DeviceProfiles
 from models.training_rows import training_rows
 from privacy import OperatingSystemNoise
 
-from .errors import InputMissingError
+from .errors import InputMissingError, TaskRefusedError
 from .mailbox import Mailbox, Purpose
 from .telemetry_store import TelemetryStore
 
@@ -56,13 +56,13 @@ class OwnDevice:
         """Training rows from the device's own readings, labelled by rule.
 
         Raises:
-            ValueError: another device is asked for, or its owner no longer agrees to training.
+            TaskRefusedError: another device is asked for, or its owner does not agree.
         """
         if not self.device_ids:
-            raise ValueError("the owner does not agree to training")
+            raise TaskRefusedError("the owner does not agree to training")
         with TelemetryStore(self.store) as store:
             if device_id != store.profile.device_id:
-                raise ValueError(f"this is device {store.profile.device_id}, not {device_id}")
+                raise TaskRefusedError(f"this is device {store.profile.device_id}, not {device_id}")
             telemetry = store.telemetry()
             profiles = DeviceProfiles.of([store.profile])
             references = store.references_beyond_the_ring()

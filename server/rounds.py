@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from models.wire.rounds import NodeFailure
     from privacy import EntryKind, Event, NoiseSource, ReleaseNoise
 
 LEDGER_FILE: Final = "ledger.jsonl"
@@ -90,12 +91,14 @@ class NoAnswerError(RoundsError):
     Attributes:
         index: the round.
         refused: how many replies were refused, by reason.
-        first_failure: what the first failing node said, if any did.
+        first_failure: why the first failing node failed, if any did.
     """
 
     exit_code = 6
 
-    def __init__(self, *, index: int, refused: Mapping[str, int], first_failure: str) -> None:
+    def __init__(
+        self, *, index: int, refused: Mapping[str, int], first_failure: NodeFailure | None
+    ) -> None:
         """Keep the facts beside the message."""
         self.index = index
         self.refused = dict(refused)

@@ -29,6 +29,7 @@ from models.wire.rounds import (
     TASK_RECORD,
     WEIGHTS_RECORD,
     Contribution,
+    NodeFailure,
     RoundTask,
 )
 from privacy import GaussianRelease, UpdateGrid
@@ -197,7 +198,7 @@ class FederatedRounds:
         self.history = self.history.after(cohort, index=index)
         tasks = self.roster.tasks(cohort, config=self.config, index=index)
         cohort_sum = CohortSum.empty(len(self.state.weights))
-        first_failure = ""
+        first_failure: NodeFailure | None = None
         answered: set[int] = set()
         for reply in exchange(
             grid,
@@ -321,9 +322,18 @@ def exchange(
             stop.wait(poll_s)
 
 
-def failure_of(reply: Message) -> str:
-    """Return what a failing node said, shortened; empty for a reply that is no error."""
-    return (reply.error.reason or "")[:500] if reply.has_error() else ""
+def failure_of(reply: Message) -> NodeFailure | None:
+    """Return why a node failed, None for a reply that is no error.
+
+    Whatever is not one of the codes is `OTHER`: it may be an exception's text from a device that
+    runs something else, and nobody shall read on the server what it holds.
+    """
+    if not reply.has_error():
+        return None
+    try:
+        return NodeFailure(reply.error.reason or "")
+    except ValueError:
+        return NodeFailure.OTHER
 
 
 def read_contribution(reply: Message) -> tuple[NDArray[np.generic], Contribution] | None:

@@ -41,6 +41,11 @@ ROUND_FIELDS: Mapping[str, tuple[str, bool, str]] = {
         False,
         "pseudonym",
     ),
+    "failure": (
+        f"in place of all others: why there is no answer, {', '.join(rounds.NodeFailure)}",
+        False,
+        "no",
+    ),
 }
 """What `rounds` sends up: in words, whether it is accounted, what it says about a person."""
 

@@ -9,6 +9,7 @@ device.
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
+from enum import StrEnum
 from typing import Any, Final
 
 SCHEMA_VERSION: Final = 1
@@ -24,6 +25,18 @@ CONTRIBUTION_RECORD: Final = "contribution"
 DEVICES_RECORD: Final = "devices"
 """Record of the answer to a query, with the identifiers of the devices behind a node."""
 FLAT_ARRAY: Final = "flat"
+
+
+class NodeFailure(StrEnum):
+    """All that a node says of why it cannot answer; a text could hold readings or paths."""
+
+    TASK_REFUSED = "task_refused"
+    MISCONFIGURED = "misconfigured"
+    STORE_UNUSABLE = "store_unusable"
+    PART_MISSING = "part_missing"
+    OUT_OF_MEMORY = "out_of_memory"
+    OTHER = "other"
+
 
 PlainValue = str | int | float | list[str]
 

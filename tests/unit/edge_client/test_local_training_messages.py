@@ -3,8 +3,10 @@
 import numpy as np
 import pytest
 from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MessageType, RecordDict
+from flwr.common.constant import ErrorCode
 from flwr.supercore.task_identity import TaskIdentity
 
+from edge_client.errors import InputMissingError, StoreError
 from edge_client.flower_app import client_app
 from edge_client.local_training import LocalTrainer, train_on_device
 from models.training.local_epochs import new_flat_weights
@@ -16,6 +18,7 @@ from models.wire.rounds import (
     TASK_RECORD,
     WEIGHTS_RECORD,
     LocalRecipe,
+    NodeFailure,
     RoundTask,
 )
 from privacy import UpdateGrid
@@ -97,5 +100,39 @@ def test_nothing_leaves_beside_sum_step_and_number_of_invited_devices(app):
 
 
 def test_task_for_a_device_that_is_not_here_is_refused(app):
-    with pytest.raises(ValueError, match="1 of the invited devices are not behind this node"):
-        asked(app, MessageType.TRAIN, task_message(("a", "z")))
+    reply = asked(app, MessageType.TRAIN, task_message(("a", "z")))
+    assert reply.error.reason == NodeFailure.TASK_REFUSED
+
+
+@pytest.mark.parametrize("missing", [TASK_RECORD, WEIGHTS_RECORD])
+def test_task_that_is_none_is_refused(app, missing):
+    content = task_message(("a",))
+    del content[missing]
+    assert asked(app, MessageType.TRAIN, content).error.reason == NodeFailure.TASK_REFUSED
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (StoreError("/home/ada/device.db", "is damaged", "init"), NodeFailure.STORE_UNUSABLE),
+        (InputMissingError("/home/ada", "missing", "start"), NodeFailure.MISCONFIGURED),
+        (ModuleNotFoundError("/home/ada/torch"), NodeFailure.PART_MISSING),
+        (MemoryError("/home/ada"), NodeFailure.OUT_OF_MEMORY),
+        (ValueError("2437.5 mAh in /home/ada/device.db"), NodeFailure.OTHER),
+    ],
+    ids=lambda value: getattr(value, "name", type(value).__name__),
+)
+@pytest.mark.parametrize("message_type", [MessageType.QUERY, MessageType.TRAIN])
+def test_of_a_failure_only_its_code_leaves(app, caplog, error, code, message_type):
+    def broken(_context):
+        raise error
+
+    reply = asked(client_app(broken), message_type, task_message(("a",)))
+
+    assert (reply.error.reason, reply.has_content()) == (code.value, False)
+    assert str(error) in caplog.text
+
+
+def test_clients_own_error_reply_has_flowers_code(app):
+    reply = asked(app, MessageType.TRAIN, task_message(("z",)))
+    assert reply.error.code == ErrorCode.CLIENT_APP_RAISED_EXCEPTION

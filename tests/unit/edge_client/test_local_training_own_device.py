@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 import numpy as np
 import pytest
 
-from edge_client.errors import InputMissingError
+from edge_client.errors import InputMissingError, TaskRefusedError
 from edge_client.mailbox import Mailbox, Purpose
 from edge_client.own_training import STORE_KEY, own_device
 from edge_client.telemetry_store import TelemetryStore, readings_of
@@ -49,7 +49,7 @@ def test_device_names_itself_only_with_its_owners_consent(device, fleet):
 def test_rows_are_refused_once_the_owner_no_longer_agrees(device, fleet):
     consent(device, granted=True)
     consent(device, granted=False)
-    with pytest.raises(ValueError, match="does not agree"):
+    with pytest.raises(TaskRefusedError, match="does not agree"):
         device.rows(fleet.telemetry.device_ids[0])
 
 
@@ -65,7 +65,7 @@ def test_rows_are_those_that_the_fleet_would_make_of_its_readings(device, fleet)
 
 def test_another_devices_rows_are_refused(device):
     consent(device, granted=True)
-    with pytest.raises(ValueError, match="not somebody-else"):
+    with pytest.raises(TaskRefusedError, match="not somebody-else"):
         device.rows("somebody-else")
 
 

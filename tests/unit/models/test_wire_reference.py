@@ -23,7 +23,7 @@ def test_no_schema_is_left_over():
 def test_the_page_lists_every_field_that_rounds_send_up():
     reply = rounds.Contribution(stream="s", index=0, num_devices=1).to_plain()
 
-    assert set(ROUND_FIELDS) == {rounds.FLAT_ARRAY, "device_ids", *reply}
+    assert set(ROUND_FIELDS) == {rounds.FLAT_ARRAY, "device_ids", "failure", *reply}
 
 
 def test_the_page_says_whose_consent_covers_what():
