@@ -8,6 +8,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from models.quiet_hours import QuietHours
+
     from .client import EdgeClient
     from .errors import (
         EdgeError,
@@ -19,7 +21,6 @@ if TYPE_CHECKING:
     from .mailbox import GivenConsent, Purpose
     from .model_store import InstalledBundle, ModelStore
     from .notices import ShownNotice
-    from .quiet_hours import QuietHours
     from .telemetry_store import Recording, TelemetryStore, readings_of
 
 __all__ = [
@@ -41,21 +42,21 @@ __all__ = [
 ]
 
 _MODULES = {
-    "EdgeClient": "client",
-    "EdgeError": "errors",
-    "GivenConsent": "mailbox",
-    "InstalledBundle": "model_store",
-    "ModelStore": "model_store",
-    "Purpose": "mailbox",
-    "QuietHours": "quiet_hours",
-    "ReadingRefusedError": "errors",
-    "Recording": "telemetry_store",
-    "ShownNotice": "notices",
-    "StoreBusyError": "errors",
-    "StoreError": "errors",
-    "StoreMissingError": "errors",
-    "TelemetryStore": "telemetry_store",
-    "readings_of": "telemetry_store",
+    "EdgeClient": ".client",
+    "EdgeError": ".errors",
+    "GivenConsent": ".mailbox",
+    "InstalledBundle": ".model_store",
+    "ModelStore": ".model_store",
+    "Purpose": ".mailbox",
+    "QuietHours": "models.quiet_hours",
+    "ReadingRefusedError": ".errors",
+    "Recording": ".telemetry_store",
+    "ShownNotice": ".notices",
+    "StoreBusyError": ".errors",
+    "StoreError": ".errors",
+    "StoreMissingError": ".errors",
+    "TelemetryStore": ".telemetry_store",
+    "readings_of": ".telemetry_store",
 }
 
 
@@ -65,7 +66,7 @@ def __getattr__(name: str) -> object:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from importlib import import_module
 
-    return getattr(import_module(f".{module}", __name__), name)
+    return getattr(import_module(module, __name__), name)
 
 
 def __dir__() -> list[str]:

@@ -16,9 +16,8 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from models.prediction import Report
+    from models.quiet_hours import QuietHours
     from models.telemetry import DeviceProfile
-
-    from .quiet_hours import QuietHours
 
 T = TypeVar("T")
 

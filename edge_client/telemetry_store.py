@@ -35,8 +35,7 @@ if TYPE_CHECKING:
 
     from models.featurize import PackReferences
     from models.labels import OwnerAnswers
-
-    from .quiet_hours import QuietHours
+    from models.quiet_hours import QuietHours
 
 DEFAULT_RETENTION_DAYS = 730
 CLOCK_TOLERANCE_S = SECONDS_PER_DAY
@@ -251,7 +250,7 @@ class TelemetryStore(Mailbox):
     @property
     def quiet_hours(self) -> QuietHours | None:
         """The owner's quiet hours, None where there are none."""
-        from .quiet_hours import QuietHours
+        from models.quiet_hours import QuietHours
 
         value = self.fact("quiet_hours")
         return None if value is None else QuietHours.parse(value["span"], value["zone"])

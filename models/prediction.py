@@ -58,6 +58,13 @@ class Urgency(StrEnum):
     LOW = "low"
 
 
+class DueCode(StrEnum):
+    """What makes a notice due."""
+
+    FLAGGED = "flagged"
+    UNDER_30_DAYS = "under_30_days"
+
+
 class Confidence(StrEnum):
     """A6's words for a confidence."""
 
@@ -129,7 +136,24 @@ class Report:
         """Return whether the owner should hear of it: flagged, or p50 under 30 days."""
         if self.status is not Status.OK or self.days_to_failure_p50 is None:
             return False
-        return bool(self.flagged) or self.days_to_failure_p50 < HORIZON_DAYS
+        return bool(
+            due_because(flagged=bool(self.flagged), days_to_failure=self.days_to_failure_p50)
+        )
+
+
+def due_because(*, flagged: bool, days_to_failure: float) -> tuple[DueCode, ...]:
+    """Return what makes a notice due, nothing where it is not.
+
+    Args:
+        flagged: whether the probability reaches the bundle's threshold.
+        days_to_failure: the estimate, or where only its band is known the least it can be.
+    """
+    codes = []
+    if flagged:
+        codes.append(DueCode.FLAGGED)
+    if days_to_failure < HORIZON_DAYS:
+        codes.append(DueCode.UNDER_30_DAYS)
+    return tuple(codes)
 
 
 def action_band(days_to_failure_p50: NDArray[np.floating]) -> NDArray[np.intp]:

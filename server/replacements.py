@@ -12,15 +12,15 @@ decided on again, so that nothing stale is sent.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from enum import StrEnum
-from zoneinfo import ZoneInfo
 
-from models.wire.bands import DaysBand
+from models.prediction import DueCode, due_because
+from models.quiet_hours import QuietHours, known_zone
+from models.wire.bands import DaysBand, least_days
 from models.wire.messages import NoticeState, Summary, Template
 
 TEMPLATES_BY_URGENCY = tuple(Template)
-_SECONDS_PER_HOUR = 3600
 
 
 class ReasonCode(StrEnum):
@@ -32,13 +32,6 @@ class ReasonCode(StrEnum):
     CONTACTED_RECENTLY = "contacted_recently"
     UNKNOWN_ZONE = "unknown_zone"
     QUIET_HOURS = "quiet_hours"
-
-
-class DueCode(StrEnum):
-    """What makes a notice due."""
-
-    FLAGGED = "flagged"
-    UNDER_30_DAYS = "under_30_days"
 
 
 ENDS_WITH_TIME = frozenset({ReasonCode.CONTACTED_RECENTLY, ReasonCode.QUIET_HOURS})
@@ -118,7 +111,7 @@ def decide(
         now: aware time.
         policy: when owners are left alone.
     """
-    due = due_because(summary)
+    due = due_because(flagged=summary.flagged, days_to_failure=least_days(summary.days_band))
     later = now + policy.recheck_after
     if not due:
         return Suppress(ReasonCode.NOT_DUE, later)
@@ -136,20 +129,11 @@ def decide(
         return Suppress(ReasonCode.CONTACTED_RECENTLY, contact_until)
     if _zone_is_unknown(summary):
         return Suppress(ReasonCode.UNKNOWN_ZONE, later)
-    quiet_until = quiet_ends(summary, now=now)
+    quiet = _quiet_hours(summary)
+    quiet_until = None if quiet is None else quiet.end(now)
     if quiet_until is not None:
         return Suppress(ReasonCode.QUIET_HOURS, quiet_until)
     return Send(template, summary.language, due)
-
-
-def due_because(summary: Summary) -> tuple[DueCode, ...]:
-    """Return what makes a notice due, nothing where it is not."""
-    codes = []
-    if summary.flagged:
-        codes.append(DueCode.FLAGGED)
-    if summary.days_band in {DaysBand.UNDER_7, DaysBand.FROM_7_TO_30}:
-        codes.append(DueCode.UNDER_30_DAYS)
-    return tuple(codes)
 
 
 def template_for(summary: Summary) -> Template:
@@ -157,24 +141,6 @@ def template_for(summary: Summary) -> Template:
     if summary.days_band is DaysBand.UNDER_7:
         return Template.UNDER_7
     return Template.FROM_7_TO_30
-
-
-def quiet_ends(summary: Summary, *, now: datetime) -> datetime | None:
-    """Return when the owner's quiet hours that hold at `now` end (UTC), None where none hold.
-
-    Walks over the owner's wall clock from full hour to full hour, so that days on which clocks
-    change need no case of their own.
-    """
-    if summary.quiet_from_hour is None or summary.quiet_until_hour is None or summary.zone is None:
-        return None
-    zone = ZoneInfo(summary.zone)
-    moment = now.astimezone(UTC)
-    while _is_quiet(local := moment.astimezone(zone), summary):
-        into_the_hour = local.minute * 60 + local.second
-        moment = moment.replace(microsecond=0) + timedelta(
-            seconds=_SECONDS_PER_HOUR - into_the_hour
-        )
-    return None if moment == now else moment
 
 
 _NOT_REACHED = frozenset({NoticeState.EXPIRED, NoticeState.FAILED})
@@ -191,17 +157,10 @@ def _of_this_pack(history: tuple[PastNotice, ...]) -> tuple[PastNotice, ...]:
 def _zone_is_unknown(summary: Summary) -> bool:
     if summary.zone is None:
         return summary.quiet_from_hour is not None
-    try:
-        ZoneInfo(summary.zone)
-    except (KeyError, ValueError, OSError):
-        return True
-    return False
+    return known_zone(summary.zone) is None
 
 
-def _is_quiet(local: datetime, summary: Summary) -> bool:
-    start, end = summary.quiet_from_hour, summary.quiet_until_hour
-    if start is None or end is None:
-        return False
-    if start < end:
-        return start <= local.hour < end
-    return local.hour >= start or local.hour < end
+def _quiet_hours(summary: Summary) -> QuietHours | None:
+    if summary.quiet_from_hour is None or summary.quiet_until_hour is None or summary.zone is None:
+        return None
+    return QuietHours(summary.quiet_from_hour, summary.quiet_until_hour, summary.zone)

@@ -93,7 +93,7 @@ def run_init(arguments: argparse.Namespace) -> int:
     profile = _profile_of(fields | {name: v for name, v in given.items() if v is not None})
     quiet = None
     if arguments.quiet_hours is not None:
-        quiet = quiet_hours_of(arguments.quiet_hours, arguments.zone, now=now_of(arguments))
+        quiet = quiet_hours_of(arguments.quiet_hours, arguments.zone)
     config = config_of(arguments)
     with TelemetryStore.create(
         config.store,

@@ -9,9 +9,8 @@ from .answers import answer, config_of, moment_flag, now_of, table
 
 if TYPE_CHECKING:
     import argparse
-    from datetime import datetime
 
-    from ..quiet_hours import QuietHours
+    from models.quiet_hours import QuietHours
 
 PURPOSES = ("training", "summaries", "notices")
 
@@ -51,19 +50,19 @@ def add_outbox(outbox: argparse.ArgumentParser) -> None:
     outbox.add_argument("--now", type=moment_flag, metavar="TIME", help="the device's time")
 
 
-def quiet_hours_of(span: str, zone: str | None, *, now: datetime) -> QuietHours:
+def quiet_hours_of(span: str, zone: str | None) -> QuietHours:
     """Read quiet hours from flags.
 
     Raises:
         UsageError: they are none, or this machine does not know the zone: every notice would wait.
     """
-    from ..quiet_hours import QuietHours
+    from models.quiet_hours import QuietHours, known_zone
 
     try:
         quiet = QuietHours.parse(span, zone or "")
     except ValueError as error:
         raise UsageError("--quiet-hours", str(error), "correct the value") from error
-    if quiet.local(now) is None:
+    if known_zone(quiet.zone) is None:
         remedy = "give one such as Europe/Berlin (Debian: apt-get install tzdata)"
         raise UsageError("--zone", f"unknown time zone {zone!r}", remedy)
     return quiet
@@ -116,9 +115,7 @@ def run_owner(arguments: argparse.Namespace) -> int:
         if arguments.quiet_hours == "none":
             store.set_quiet_hours(None)
         elif arguments.quiet_hours is not None:
-            store.set_quiet_hours(
-                quiet_hours_of(arguments.quiet_hours, arguments.zone, now=now_of(arguments))
-            )
+            store.set_quiet_hours(quiet_hours_of(arguments.quiet_hours, arguments.zone))
         elif arguments.zone is not None:
             raise UsageError("--zone", "belongs to quiet hours", "also give --quiet-hours")
         if arguments.language is not None:

@@ -64,6 +64,11 @@ def days_band(days_to_failure_p50: float) -> DaysBand:
     return _band(DaysBand, DAYS_EDGES, days_to_failure_p50, high=math.inf)
 
 
+def least_days(band: DaysBand) -> float:
+    """Return the lower edge of a band, days."""
+    return (0.0, *DAYS_EDGES)[tuple(DaysBand).index(band)]
+
+
 def _band(bands: type[_Band], edges: tuple[float, ...], value: float, *, high: float) -> _Band:
     if not 0.0 <= value <= high:
         raise ValueError(f"a figure for {bands.__name__} must lie in 0 to {high}, got {value}")

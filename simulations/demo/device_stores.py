@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 from edge_client.mailbox import Purpose
 from edge_client.model_store import ModelStore
-from edge_client.quiet_hours import QuietHours
 from edge_client.telemetry_store import TelemetryStore, readings_of
+from models.quiet_hours import QuietHours
 
 from ..run_report_parts import Expectation
 

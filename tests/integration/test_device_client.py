@@ -6,10 +6,10 @@ import pytest
 
 from edge_client.client import EdgeClient
 from edge_client.mailbox import Purpose
-from edge_client.quiet_hours import QuietHours
 from edge_client.telemetry_store import TelemetryStore
 from models.featurize import featurize
 from models.prediction import Action, Status
+from models.quiet_hours import QuietHours
 from models.telemetry import DeviceProfiles
 from models.wire.bands import DaysBand, HealthBand, ProbabilityBand
 from models.wire.codec import encode

@@ -12,10 +12,10 @@ from edge_client.errors import (
     StoreMissingError,
 )
 from edge_client.mailbox import Purpose
-from edge_client.quiet_hours import QuietHours
 from edge_client.store_file import APPLICATION_ID
 from edge_client.telemetry_store import TelemetryStore, readings_of
 from models.featurize import PackReferences
+from models.quiet_hours import QuietHours
 from models.telemetry import Reading
 from tests.support.edge_devices import NOW, PROFILE, fading_life, new_store, reading
 

@@ -14,8 +14,10 @@ from models.prediction import (
     Status,
     action_band,
     confidence_level,
+    due_because,
     urgency_band,
 )
+from models.wire.bands import days_band, least_days
 
 
 @pytest.mark.parametrize(
@@ -80,6 +82,14 @@ def test_a_notice_is_due_when_flagged_or_within_30_days(status, flagged, p50, du
     )
 
     assert report.notice_is_due() is due
+
+
+@pytest.mark.parametrize("flagged", [False, True])
+@pytest.mark.parametrize("days", [0.0, 6.9, 7.0, 29.9, 30.0, 89.9, 90.0])
+def test_a_notice_is_due_by_the_band_as_by_the_days(flagged, days):
+    by_days = due_because(flagged=flagged, days_to_failure=days)
+
+    assert due_because(flagged=flagged, days_to_failure=least_days(days_band(days))) == by_days
 
 
 def test_statuses_are_those_of_the_predictions_table():

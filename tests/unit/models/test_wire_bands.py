@@ -12,6 +12,7 @@ from models.wire.bands import (
     ProbabilityBand,
     days_band,
     health_band,
+    least_days,
     probability_band,
 )
 
@@ -31,6 +32,14 @@ from models.wire.bands import (
 def test_days_are_told_in_the_bands_of_the_actions(days, band):
     assert days_band(days) == band
     assert DAYS_EDGES == ACTION_EDGES_DAYS
+
+
+@pytest.mark.parametrize("band", DaysBand)
+def test_a_band_begins_at_the_least_days_in_it(band):
+    least = least_days(band)
+
+    assert days_band(least) is band
+    assert least == 0 or days_band(math.nextafter(least, 0)) is not band
 
 
 @pytest.mark.parametrize(

@@ -1,21 +1,18 @@
 from datetime import UTC, datetime, timedelta
-from zoneinfo import ZoneInfo
 
 import pytest
 
-from models.prediction import Confidence
+from models.prediction import Confidence, DueCode
 from models.wire.bands import DaysBand
 from models.wire.messages import NoticeState, Template
 from server.replacements import (
     ENDS_WITH_TIME,
-    DueCode,
     NoticePolicy,
     PastNotice,
     ReasonCode,
     Send,
     Suppress,
     decide,
-    quiet_ends,
 )
 from tests.support.wire_messages import healthy_summary, soon_summary, summary
 
@@ -118,50 +115,6 @@ def test_quiet_hours_hold_until_they_end():
     assert outcome == Suppress(ReasonCode.QUIET_HOURS, datetime(2026, 6, 2, 5, tzinfo=UTC))
     assert isinstance(decided(summary(**NIGHT), now=outcome.recheck_at), Send)
     assert isinstance(decided(summary(**NIGHT), now=NOW), Send)
-
-
-@pytest.mark.parametrize(
-    ("now", "quiet", "ends"),
-    [
-        # 2026-03-29 01:00 UTC: clocks in Berlin go from 02:00 to 03:00.
-        ("2026-03-28T22:30+00:00", (22, 7), "2026-03-29T05:00+00:00"),
-        ("2026-03-29T00:30+00:00", (1, 2), "2026-03-29T01:00+00:00"),
-        ("2026-03-29T01:30+00:00", (2, 3), None),
-        # 2026-10-25 01:00 UTC: clocks go from 03:00 back to 02:00.
-        ("2026-10-24T22:30+00:00", (22, 7), "2026-10-25T06:00+00:00"),
-        ("2026-10-25T00:30+00:00", (2, 3), "2026-10-25T02:00+00:00"),
-        ("2026-06-01T09:00+00:00", (11, 13), "2026-06-01T11:00+00:00"),
-        ("2026-06-01T08:59+00:00", (11, 13), None),
-        ("2026-06-01T11:00+00:00", (11, 13), None),
-    ],
-)
-def test_quiet_hours_follow_the_owners_clock(now, quiet, ends):
-    told = summary(quiet_from_hour=quiet[0], quiet_until_hour=quiet[1], zone="Europe/Berlin")
-    expected = None if ends is None else datetime.fromisoformat(ends)
-
-    assert quiet_ends(told, now=datetime.fromisoformat(now)) == expected
-
-
-@pytest.mark.parametrize(
-    "zone", ["Asia/Kathmandu", "Australia/Lord_Howe", "America/St_Johns", "UTC"]
-)
-def test_quiet_always_ends_at_a_full_hour_that_is_not_quiet(zone):
-    told = summary(quiet_from_hour=20, quiet_until_hour=9, zone=zone)
-    moment, checked = datetime(2026, 3, 27, tzinfo=UTC), 0
-    while moment < datetime(2026, 4, 12, tzinfo=UTC):
-        ends = quiet_ends(told, now=moment)
-        local = moment.astimezone(ZoneInfo(zone))
-        is_quiet = local.hour >= 20 or local.hour < 9
-
-        assert (ends is not None) == is_quiet
-        if ends is not None:
-            end = ends.astimezone(ZoneInfo(zone))
-            assert (end.hour, end.minute, end.second) == (9, 0, 0)
-            assert moment < ends <= moment + timedelta(hours=14)
-            checked += 1
-        moment += timedelta(minutes=37)
-
-    assert checked > 250
 
 
 def test_only_reasons_that_time_ends_are_looked_at_again():

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import UTC, timedelta
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from datetime import datetime
+    from zoneinfo import ZoneInfo
 
 _SPAN = re.compile(r"(\d{1,2})(?::00)?\s*-\s*(\d{1,2})(?::00)?")
-_ONE_DAY = timedelta(days=1)
+_SECONDS_PER_HOUR = 3600
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,33 +58,40 @@ class QuietHours:
 
     def hold(self, now: datetime) -> bool:
         """Tell whether a message must wait at `now`; an unknown zone holds, it does not send."""
-        local = self.local(now)
-        if local is None:
-            return True
+        zone = known_zone(self.zone)
+        return zone is None or self._cover(now.astimezone(zone))
+
+    def end(self, now: datetime) -> datetime | None:
+        """Return when the quiet that holds at `now` ends (UTC), None where none holds.
+
+        Walks over the owner's wall clock from full hour to full hour, so that days on which clocks
+        change need no case of their own.
+
+        Raises:
+            ValueError: this machine does not know the zone.
+        """
+        zone = known_zone(self.zone)
+        if zone is None:
+            raise ValueError(f"zone must be one that this machine knows, got {self.zone!r}")
+        moment = now.astimezone(UTC)
+        while self._cover(local := moment.astimezone(zone)):
+            into_the_hour = local.minute * 60 + local.second
+            moment = moment.replace(microsecond=0) + timedelta(
+                seconds=_SECONDS_PER_HOUR - into_the_hour
+            )
+        return None if moment == now else moment
+
+    def _cover(self, local: datetime) -> bool:
         if self.from_hour < self.until_hour:
             return self.from_hour <= local.hour < self.until_hour
         return local.hour >= self.from_hour or local.hour < self.until_hour
 
-    def end_after(self, now: datetime) -> datetime | None:
-        """Return when the quiet that holds at `now` ends, `now` where none holds.
 
-        None for a zone that nobody knows: it ends when the owner names another.
-        """
-        local = self.local(now)
-        if local is None:
-            return None
-        if not self.hold(now):
-            return now
-        end = local.replace(hour=self.until_hour, minute=0, second=0, microsecond=0)
-        if end <= local:
-            end += _ONE_DAY
-        return end.astimezone(now.tzinfo)
+def known_zone(name: str) -> ZoneInfo | None:
+    """Return a time zone by its IANA name, None where this machine does not know it."""
+    from zoneinfo import ZoneInfo
 
-    def local(self, now: datetime) -> datetime | None:
-        """Return `now` on the owner's clock, None for a zone that this machine does not know."""
-        from zoneinfo import ZoneInfo
-
-        try:
-            return now.astimezone(ZoneInfo(self.zone))
-        except (KeyError, ValueError, OSError):
-            return None
+    try:
+        return ZoneInfo(name)
+    except (KeyError, ValueError, OSError):
+        return None
