@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 import pwd
-import shutil
 import socket
 import subprocess
 import time
@@ -17,25 +16,24 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from enum import StrEnum
 from importlib.util import find_spec
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from models.wire.codec import MAX_PAYLOAD_BYTES
 from models.wire.link import IN_FLIGHT_WINDOW
 
 from .errors import BrokerError, BrokerMissingError
+from .mosquitto import INSTALL, find_mosquitto
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
 LOOPBACK = "127.0.0.1"
 START_TIMEOUT_S = 10.0
 STOP_TIMEOUT_S = 5.0
-SEARCH_PATH = os.pathsep.join([os.environ.get("PATH", ""), "/usr/sbin", "/usr/local/sbin"])
-"""Debian puts Mosquitto where a user's PATH may not look."""
 PACKET_HEADER_BYTES = 1024
 QUEUED_MESSAGES = 1_000
-INSTALL_REMEDY = "apt-get install --no-install-recommends mosquitto, or pip install fedcell[server]"
+INSTALL_REMEDY = f"{INSTALL}, or pip install fedcell[server]"
 
 
 class BrokerKind(StrEnum):
@@ -216,12 +214,6 @@ def choose_broker(
             port=chosen_port, what="no broker is installed here", remedy=INSTALL_REMEDY
         )
     return Embedded(directory, chosen_port)
-
-
-def find_mosquitto() -> Path | None:
-    """Return Mosquitto's path, None where it is not installed."""
-    found = shutil.which("mosquitto", path=SEARCH_PATH)
-    return None if found is None else Path(found)
 
 
 def free_port() -> int:

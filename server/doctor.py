@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import shutil
 import socket
 import sys
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .extras import BASE_LIBRARIES, LIBRARIES_OF_EXTRA, is_installed, missing_libraries
+from .mosquitto import INSTALL, find_mosquitto
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping
@@ -29,8 +29,6 @@ PORTS = (
     (8883, "MQTT with TLS"),
     (8080, "the server's HTTP"),
 )
-SERVER_PROGRAMS = ("/usr/sbin", "/usr/local/sbin")
-"""Where Debian puts Mosquitto, and where a user's PATH may not look."""
 
 
 class Verdict(StrEnum):
@@ -201,14 +199,6 @@ def check_clock(now: datetime) -> Check:
     )
 
 
-def find_mosquitto() -> Path | None:
-    """Return the path of Mosquitto, None where it is not installed."""
-    found = shutil.which("mosquitto")
-    if found is None:
-        found = shutil.which("mosquitto", path=":".join(SERVER_PROGRAMS))
-    return Path(found) if found else None
-
-
 def check_broker(mosquitto: Path | None, *, has_embedded: bool) -> Check:
     """Check that there is an MQTT broker to run with.
 
@@ -216,7 +206,6 @@ def check_broker(mosquitto: Path | None, *, has_embedded: bool) -> Check:
         mosquitto: path of Mosquitto, None where it is not installed.
         has_embedded: whether the embedded broker's library is installed.
     """
-    remedy = "apt-get install --no-install-recommends mosquitto"
     if mosquitto is not None:
         return Check("broker", Verdict.OK, f"Mosquitto at {mosquitto}")
     if has_embedded:
@@ -224,9 +213,9 @@ def check_broker(mosquitto: Path | None, *, has_embedded: bool) -> Check:
             "broker",
             Verdict.NOTE,
             "no Mosquitto; the embedded broker serves demos on this machine, and keeps no sessions",
-            remedy,
+            INSTALL,
         )
-    return Check("broker", Verdict.FAILED, "neither Mosquitto nor an embedded broker", remedy)
+    return Check("broker", Verdict.FAILED, "neither Mosquitto nor an embedded broker", INSTALL)
 
 
 def check_cells(folder: Path) -> Check:

@@ -10,16 +10,17 @@ from pathlib import Path
 import pytest
 
 from server import broker as broker_module
+from server import mosquitto as mosquitto_module
 from server.broker import (
     LOOPBACK,
     BrokerKind,
     Mosquitto,
     choose_broker,
-    find_mosquitto,
     free_port,
     running_broker,
 )
 from server.errors import BrokerError, BrokerMissingError
+from server.mosquitto import find_mosquitto
 from tests.support.brokers import Heard, link_to, wait_until
 
 KINDS = [pytest.param(BrokerKind.MOSQUITTO, marks=pytest.mark.broker), BrokerKind.EMBEDDED]
@@ -63,6 +64,17 @@ def test_a_port_in_use_is_said_and_its_owner_left_alone(tmp_path, kind):
 def test_mosquitto_is_taken_where_it_is_installed(tmp_path, mosquitto):
     assert find_mosquitto() == mosquitto
     assert choose_broker(tmp_path).kind is BrokerKind.MOSQUITTO
+
+
+@pytest.mark.parametrize("of_path", [True, False])
+def test_mosquitto_is_found_where_the_user_or_debian_looks(tmp_path, monkeypatch, of_path):
+    program = tmp_path / "mosquitto"
+    program.write_text("#!/bin/sh\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path) if of_path else "")
+    monkeypatch.setattr(mosquitto_module, "SERVER_PROGRAMS", "" if of_path else str(tmp_path))
+
+    assert choose_broker(tmp_path).program == program
 
 
 def test_the_embedded_broker_is_taken_where_mosquitto_is_not(tmp_path, monkeypatch):
