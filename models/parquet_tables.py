@@ -92,15 +92,6 @@ def read_table(
     return {name: np.concatenate([table[name] for table in tables]) for name in present}
 
 
-def column_names(path: Path) -> list[str]:
-    """Return the names of a Parquet file's columns.
-
-    Raises:
-        DatasetError: when the file is no Parquet file.
-    """
-    return list(_open(path).schema_arrow.names)
-
-
 def _open(path: Path) -> Any:
     if not path.exists():
         raise DatasetError(path, "no such file", "check the path")

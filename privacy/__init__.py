@@ -6,7 +6,7 @@ on a device (`privacy.dp_sgd`, `privacy.record_accountant`) is a second, weaker 
 merged with the first. Both heavy modules are imported by whoever needs them, never from here.
 """
 
-from .accountant import gaussian_delta, gaussian_epsilon, noise_multiplier_for
+from .accountant import gaussian_delta, gaussian_epsilon, noise_multiplier_for, release_epsilon
 from .budget import PrivacyPolicy, policy_for
 from .clipping import UpdateGrid, clip_update
 from .errors import (
@@ -17,7 +17,7 @@ from .errors import (
     UnsupportedEventError,
 )
 from .events import EntryKind, Event, GaussianRelease, PublicData, RecordLevelSteps
-from .ledger import LedgerEntry, next_entry, read_ledger, verify_ledger
+from .ledger import LedgerEntry, events_of, next_entry, read_ledger, verify_ledger
 from .noise import (
     IndependentGaussian,
     NoiseSource,
@@ -46,11 +46,13 @@ __all__ = [
     "UpdateGrid",
     "WithoutNoise",
     "clip_update",
+    "events_of",
     "gaussian_delta",
     "gaussian_epsilon",
     "next_entry",
     "noise_multiplier_for",
     "policy_for",
     "read_ledger",
+    "release_epsilon",
     "verify_ledger",
 ]

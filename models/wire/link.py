@@ -155,10 +155,6 @@ class Link:
             return None
         return MqttVersion.V5 if self._client.protocol == mqtt.MQTTv5 else MqttVersion.V311
 
-    def wait_connected(self, timeout_s: float) -> bool:
-        """Wait until the link is connected, and tell whether it is."""
-        return self._online.wait(timeout_s)
-
     def subscribe(self, topic_filter: str, handler: Handler) -> None:
         """Have `handler(topic, payload)` called for messages that match a filter.
 

@@ -2,11 +2,10 @@
 
     fedcell/v1/{shard}/d/{device}/dn/{notify|config|cancel|answer|round}
     fedcell/v1/{shard}/d/{device}/up/{ack|outcome|summary|birth|status|contribution|...}
-    fedcell/v1/all/release                fedcell/v1/ring/{ring}/release
 
 A shard is two hex digits of a hash of the device id: the hub subscribes plainly, by shard, because
 a shared subscription can be joined by any device that may subscribe to it. Everything is QoS 1;
-only status and release are retained.
+only status is retained.
 """
 
 from __future__ import annotations
@@ -24,11 +23,9 @@ QOS = 1
 MAX_DEVICE_ID_BYTES = 64
 """A device id is also the common name of a certificate (at most 64) and the MQTT client id."""
 HUB_CLIENT_ID = "fedcell-hub"
-ALL_RELEASE = f"{PREFIX}/all/release"
 
 _FORBIDDEN = re.compile(r"[+#/\x00-\x20\x7f]")
 _SHARD = re.compile(r"[0-9a-f]{2}")
-_RING = re.compile(r"[a-z0-9][a-z0-9-]{0,31}")
 
 
 class Down(StrEnum):
@@ -100,23 +97,11 @@ def up(device: str, kind: Up) -> str:
     return _device_topic(device, "up", kind)
 
 
-def everything_down(device: str) -> str:
-    """Return the filter under which a device hears all that is meant for it alone."""
-    return f"{_device_root(device)}/dn/+"
-
-
 def from_all_devices(kind: Up, *, shard: str = "+") -> str:
     """Return the filter under which the hub hears `kind` from all devices, or from one shard."""
     if shard != "+" and _SHARD.fullmatch(shard) is None:
         raise ValueError(f"shard must be two hex digits or +, got {shard!r}")
     return f"{PREFIX}/{shard}/d/+/up/{kind.value}"
-
-
-def ring_release(ring: str) -> str:
-    """Return the topic on which releases for one ring of devices are announced."""
-    if _RING.fullmatch(ring) is None:
-        raise ValueError(f"ring must be 1 to 32 of a-z, 0-9 and -, got {ring!r}")
-    return f"{PREFIX}/ring/{ring}/release"
 
 
 def parse(topic: str) -> DeviceTopic:
@@ -142,12 +127,9 @@ def parse(topic: str) -> DeviceTopic:
     raise WireError("bad_topic", f"no such kind of message: {direction}/{kind[:40]!r}")
 
 
-def _device_root(device: str) -> str:
-    return f"{PREFIX}/{shard_of(checked_device_id(device))}/d/{device}"
-
-
 def _device_topic(device: str, direction: str, kind: Down | Up) -> str:
-    return f"{_device_root(device)}/{direction}/{kind.value}"
+    shard = shard_of(checked_device_id(device))
+    return f"{PREFIX}/{shard}/d/{device}/{direction}/{kind.value}"
 
 
 def _is_utf8(text: str) -> bool:

@@ -7,9 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from privacy import GaussianRelease, PublicData, RecordLevelSteps, read_ledger
-from privacy.accountant import release_epsilon
-from privacy.ledger import events_of
+from privacy import (
+    GaussianRelease,
+    PublicData,
+    RecordLevelSteps,
+    events_of,
+    read_ledger,
+    release_epsilon,
+)
 
 GOLDEN = Path(__file__).parent / "privacy_ledger_v1.jsonl"
 HEAD = "cac0ccbe48257cac63881a84a4e18c610fc9205874ebf6b8a12e9459f87478a0"

@@ -13,9 +13,7 @@ import pytest
 
 from models.training.local_epochs import new_flat_weights
 from models.wire.rounds import LocalRecipe
-from privacy import read_ledger
-from privacy.accountant import release_epsilon
-from privacy.ledger import events_of
+from privacy import events_of, read_ledger, release_epsilon
 from server.flower_app import PlannedRun
 from server.rounds import LEDGER_FILE, RoundsConfig, RunFolder
 from simulations.federation import run_planned

@@ -11,11 +11,8 @@ def test_topics_are_those_of_the_contract():
     assert hashlib.sha256(b"device-1").hexdigest()[:2] == "03"
     assert topics.up("device-1", Up.SUMMARY) == "fedcell/v1/03/d/device-1/up/summary"
     assert topics.down("device-1", Down.NOTIFY) == "fedcell/v1/03/d/device-1/dn/notify"
-    assert topics.everything_down("device-1") == "fedcell/v1/03/d/device-1/dn/+"
     assert topics.from_all_devices(Up.ACK) == "fedcell/v1/+/d/+/up/ack"
     assert topics.from_all_devices(Up.ACK, shard="03") == "fedcell/v1/03/d/+/up/ack"
-    assert topics.ring_release("canary") == "fedcell/v1/ring/canary/release"
-    assert topics.ALL_RELEASE == "fedcell/v1/all/release"
 
 
 @pytest.mark.parametrize("kind", [*Up, *Down])
@@ -65,9 +62,3 @@ def test_other_topics_are_refused(topic):
 def test_a_shard_is_two_hex_digits(shard):
     with pytest.raises(ValueError, match="shard"):
         topics.from_all_devices(Up.ACK, shard=shard)
-
-
-@pytest.mark.parametrize("ring", ["", "Canary", "a/b", "+", "r" * 33])
-def test_a_ring_is_a_plain_word(ring):
-    with pytest.raises(ValueError, match="ring"):
-        topics.ring_release(ring)

@@ -24,12 +24,14 @@ def test_public_names_are_these():
         "UpdateGrid",
         "WithoutNoise",
         "clip_update",
+        "events_of",
         "gaussian_delta",
         "gaussian_epsilon",
         "next_entry",
         "noise_multiplier_for",
         "policy_for",
         "read_ledger",
+        "release_epsilon",
         "verify_ledger",
     ]
 

@@ -19,9 +19,14 @@ from models.wire.rounds import (
     LocalRecipe,
     RoundTask,
 )
-from privacy import GaussianRelease, OperatingSystemNoise, UpdateGrid, read_ledger
-from privacy.accountant import release_epsilon
-from privacy.ledger import events_of
+from privacy import (
+    GaussianRelease,
+    OperatingSystemNoise,
+    UpdateGrid,
+    events_of,
+    read_ledger,
+    release_epsilon,
+)
 from server.rounds import (
     LEDGER_FILE,
     NoAnswerError,
