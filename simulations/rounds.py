@@ -10,25 +10,19 @@ import numpy as np
 
 from models.bundle import Bundle, load_bundle, write_bundle
 from models.metrics import Windows, quality
-from models.model_card import UNIT_DEVICE, Epsilon, ModelCard, PrivacyStatement
-from models.training.export_onnx import network_of, parameters_of, read_parameters
+from models.training.export_onnx import parameters_of, read_parameters
 from models.training.local_epochs import new_flat_weights
 from models.training.network import HazardNetwork
-from models.training.recipe import (
-    TrainedModel,
-    bundle_of,
-    choose_threshold,
-    fit_calibration,
-    soon_labels,
-)
+from models.training.recipe import soon_labels
 from privacy import OperatingSystemNoise
 from server.flower_app import PlannedRun
 from server.rounds import RoundsConfig, RunFolder
 
-from .default_model import LIMITS, PURPOSE
+from .federated_bundle import REFERENCE_FLEET, federated_bundle, fitted
 from .federation import run_planned
 from .fleet_rows import FleetRows, fleet_rows
 from .held_out import HeldOutPart
+from .model_sources import fleet_rows as source_rows
 from .seeded_noise import SeededNoise
 
 if TYPE_CHECKING:
@@ -38,6 +32,7 @@ if TYPE_CHECKING:
 
     from models.metrics import Quality
     from models.parameters import Parameters
+    from models.training.recipe import TrainedModel
     from models.training_rows import TrainingRows
     from models.wire.rounds import LocalRecipe
     from server.rounds import RoundRecord
@@ -47,6 +42,9 @@ if TYPE_CHECKING:
 LOG_FILE = "flower.log"
 BUNDLE_FILE = "bundle.zip"
 RANDOM_WEIGHTS = "none"
+JUDGED_CENTRALLY = (
+    "Figures come from devices that never trained, looked at centrally and without noise."
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -107,12 +105,12 @@ class RunOutcome:
 
     Attributes:
         report: what stands in `run.json`.
-        bundle: the exported bundle, unsigned; None where no device is held out to calibrate on.
+        bundle: the exported bundle, unsigned.
         parameters: the weights after the last round.
     """
 
     report: Mapping[str, Any]
-    bundle: Bundle | None
+    bundle: Bundle
     parameters: Parameters
 
 
@@ -123,13 +121,14 @@ def run_rounds(
     *,
     clock: Callable[[], datetime],
     start: Bundle | None = None,
+    reference: TrainingRows | None = None,
     on_start: Callable[[Metrics | None, float], None] | None = None,
     on_round: Callable[[RoundRecord], None] | None = None,
     num_workers: int | None = None,
 ) -> RunOutcome:
     """Run rounds, and write ledger, checkpoint, weights, report and bundle into a folder.
 
-    A fifth of the devices never trains; the curve, calibration and threshold come from them.
+    A fifth of the devices never trains; the curve and the figures on the card come from them.
 
     Args:
         fleet: folder of a fleet dataset with outcomes, or its rows.
@@ -137,6 +136,8 @@ def run_rounds(
         plan: rounds and privacy.
         clock: gives now, aware UTC.
         start: bundle whose weights the rounds start from; None starts from random weights.
+        reference: rows of simulated devices, for calibration, threshold and surrogate tree; None
+            simulates `REFERENCE_FLEET`.
         on_start: told the metrics of the starting weights and σ.
         on_round: told of each round.
         num_workers: processes that train; None takes one a core.
@@ -164,10 +165,14 @@ def run_rounds(
         [run], rows, seed=plan.seed, clock=clock, log_file=out / LOG_FILE, num_workers=num_workers
     )
     trained = parameters.with_flat(run.result())
-    bundle = None
-    if len(rows.held_out):
-        bundle = _bundle(trained, rows.held_out, start=start, plan=plan, report=run.report)
-        write_bundle(bundle, out / BUNDLE_FILE)
+    bundle = _bundle(
+        trained,
+        reference=source_rows(REFERENCE_FLEET) if reference is None else reference,
+        held_out=rows.held_out,
+        start=start,
+        report=run.report,
+    )
+    write_bundle(bundle, out / BUNDLE_FILE)
     return RunOutcome(run.report, bundle, trained)
 
 
@@ -192,63 +197,31 @@ def starting_parameters(start: Bundle | None, *, seed: int | None) -> Parameters
     return parameters_of(HazardNetwork()).with_flat(weights)
 
 
-def privacy_statement(report: Mapping[str, Any]) -> PrivacyStatement:
-    """Put the figures of a run's report into the form of a model card."""
-    privacy = report["privacy"]
-    return PrivacyStatement(
-        epsilon_release=Epsilon(
-            value=privacy["epsilon_release"],
-            delta=privacy["delta"],
-            unit_of_privacy=privacy["unit_of_privacy"],
-            assumptions="; ".join(privacy["assumptions"]),
-        ),
-        epsilon_server=Epsilon(
-            value=None,
-            delta=None,
-            unit_of_privacy=UNIT_DEVICE,
-            assumptions="the operator sees clipped updates; secure aggregation does not exist yet",
-        ),
-        record_epsilon=Epsilon(
-            value=privacy["record_epsilon"],
-            delta=privacy["record_delta"],
-            unit_of_privacy=privacy["record_unit"],
-            assumptions="Poisson sampling of rows on the device, noise from its own entropy",
-        ),
-        ledger_entry={
-            **(privacy["ledger_head"] or {"kind": privacy["entry_kind"]}),
-            "stream": report["config"]["stream"],
-        },
-    )
-
-
 def _bundle(
     parameters: Parameters,
-    held_out: TrainingRows,
     *,
+    reference: TrainingRows,
+    held_out: TrainingRows,
     start: Bundle | None,
-    plan: RoundsPlan,
     report: Mapping[str, Any],
 ) -> Bundle:
-    """Export the result; what chose calibration and threshold does not judge them as well."""
-    is_first_half = held_out.device % 2 == 0
-    fitted_on, judged_on = held_out.take(is_first_half), held_out.take(~is_first_half)
-    calibration = fit_calibration(network_of(parameters), fitted_on)
-    model = TrainedModel(parameters, calibration, 0.5)
-    model = TrainedModel(parameters, calibration, choose_threshold(model, fitted_on))
-    devices = report["schedule"]["population_size"]
-    card = ModelCard(
+    model = fitted(parameters, reference)
+    schedule = report["schedule"]
+    rounds, devices = schedule["num_rounds"], schedule["population_size"]
+    judged = {"rounds": _judged(model, held_out)} if len(held_out) else {}
+    return federated_bundle(
+        model,
+        reference,
         title="fedcell battery model after federated rounds",
-        purpose=PURPOSE,
         trained_on=(
             f"starts from {'random weights' if start is None else start.version}",
-            f"{plan.num_rounds} federated rounds over {devices:,} devices of a fleet dataset",
+            f"{rounds} federated rounds over {devices:,} devices of a fleet dataset",
         ),
-        metrics={"Devices that never trained": {"rounds": _judged(model, judged_on)}},
-        privacy=privacy_statement(report),
-        limits=(*LIMITS, "Calibration and threshold were chosen on devices that never train."),
+        metrics={"Devices that never trained": judged} if judged else {},
+        limits=(JUDGED_CENTRALLY,) if judged else (),
+        report=report,
+        explanation_reference=None if start is None else start.explanation_reference,
     )
-    reference = None if start is None else start.explanation_reference
-    return bundle_of(model, held_out, name="federated", card=card, reference=reference)
 
 
 def _judged(model: TrainedModel, rows: TrainingRows) -> Quality:

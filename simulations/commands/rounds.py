@@ -6,18 +6,51 @@ import json
 import os
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Self
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from server.rounds import RoundRecord
     from server.server_optimizer import OptimizerName, ServerRecipe
-    from server.strategy import Metrics
 
-    from ..rounds import RoundsPlan
+Fleet = Annotated[Path, typer.Option(help="Folder of a fleet dataset with outcomes.")]
+Rounds = Annotated[int, typer.Option(help="Number of rounds.", min=1)]
+Out = Annotated[Path, typer.Option(help="New folder for the run.")]
+Start = Annotated[
+    str, typer.Option(help="Start from: default, a bundle's path, or none (random weights).")
+]
+Cohort = Annotated[
+    int | None,
+    typer.Option(help="Devices invited to each round; all of them unless given.", min=1),
+]
+EpsilonOption = Annotated[float, typer.Option(help="ε of all released models together.")]
+Delta = Annotated[float, typer.Option(help="Its δ.")]
+Noise = Annotated[bool, typer.Option(help="Noise on releases; without it nothing can be released.")]
+RecordLevel = Annotated[bool, typer.Option(help="Record-level DP-SGD on each device, by Opacus.")]
+Clip = Annotated[float | None, typer.Option(help="Clipping norm C of a device's update.", min=0.0)]
+Optimizer = Annotated[
+    str | None, typer.Option(help="Server optimiser: fedavg, fedavgm or fedadam.")
+]
+ServerRate = Annotated[
+    float | None, typer.Option(help="Learning rate of the server optimiser.", min=0.0)
+]
+EvaluateEvery = Annotated[
+    int, typer.Option(help="Rounds between two looks at the held-out part.", min=1)
+]
+Workers = Annotated[
+    int | None, typer.Option(help="Processes that train; one a core unless given.", min=1)
+]
+Seed = Annotated[
+    int | None,
+    typer.Option(help="Repeat the run: noise is then simulated, nothing can be released."),
+]
+TrustedKey = Annotated[
+    Path | None, typer.Option(help="JSON file of public keys that may sign the bundle.")
+]
+AllowUnsigned = Annotated[
+    bool, typer.Option("--allow-unsigned", help="Start from an unsigned bundle of your own.")
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 
 
 def register(app: typer.Typer) -> None:
@@ -33,50 +66,24 @@ def _group() -> None:
 
 
 def start_command(
-    fleet: Annotated[Path, typer.Option(help="Folder of a fleet dataset with outcomes.")],
-    rounds: Annotated[int, typer.Option(help="Number of rounds.", min=1)],
-    out: Annotated[Path, typer.Option(help="New folder for the run.")],
-    bundle: Annotated[
-        str, typer.Option(help="Start from: default, a bundle's path, or none (random weights).")
-    ] = "default",
-    cohort: Annotated[
-        int | None,
-        typer.Option(help="Devices invited to each round; all of them unless given.", min=1),
-    ] = None,
-    epsilon: Annotated[float, typer.Option(help="ε of all released models together.")] = 2.0,
-    delta: Annotated[float, typer.Option(help="Its δ.")] = 1e-8,
-    noise: Annotated[
-        bool, typer.Option(help="Noise on releases; without it nothing can be released.")
-    ] = True,
-    record_level: Annotated[
-        bool, typer.Option(help="Record-level DP-SGD on each device, by Opacus.")
-    ] = True,
-    clip: Annotated[
-        float | None, typer.Option(help="Clipping norm C of a device's update.", min=0.0)
-    ] = None,
-    optimizer: Annotated[
-        str | None, typer.Option(help="Server optimiser: fedavg, fedavgm or fedadam.")
-    ] = None,
-    server_rate: Annotated[
-        float | None, typer.Option(help="Learning rate of the server optimiser.", min=0.0)
-    ] = None,
-    evaluate_every: Annotated[
-        int, typer.Option(help="Rounds between two looks at the held-out part.", min=1)
-    ] = 1,
-    workers: Annotated[
-        int | None, typer.Option(help="Processes that train; one a core unless given.", min=1)
-    ] = None,
-    seed: Annotated[
-        int | None,
-        typer.Option(help="Repeat the run: noise is then simulated, nothing can be released."),
-    ] = None,
-    trusted_key: Annotated[
-        Path | None, typer.Option(help="JSON file of public keys that may sign the bundle.")
-    ] = None,
-    allow_unsigned: Annotated[
-        bool, typer.Option("--allow-unsigned", help="Start from an unsigned bundle of your own.")
-    ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    fleet: Fleet,
+    rounds: Rounds,
+    out: Out,
+    bundle: Start = "default",
+    cohort: Cohort = None,
+    epsilon: EpsilonOption = 2.0,
+    delta: Delta = 1e-8,
+    noise: Noise = True,
+    record_level: RecordLevel = True,
+    clip: Clip = None,
+    optimizer: Optimizer = None,
+    server_rate: ServerRate = None,
+    evaluate_every: EvaluateEvery = 1,
+    workers: Workers = None,
+    seed: Seed = None,
+    trusted_key: TrustedKey = None,
+    allow_unsigned: AllowUnsigned = False,
+    as_json: AsJson = False,
 ) -> None:
     """Train the model in federated rounds, with a ledger of what they cost in privacy.
 
@@ -91,6 +98,8 @@ def start_command(
 
     from ..rounds import BUNDLE_FILE, run_rounds, starting_bundle
     from ..rounds_recipes import plan_for
+    from ..rounds_summary import summary_lines
+    from .rounds_progress import RoundsProgress
 
     keys = {} if trusted_key is None else read_trusted_keys(trusted_key)
     start = starting_bundle(bundle, trusted_keys=keys, allow_unsigned=allow_unsigned)
@@ -106,7 +115,7 @@ def start_command(
         seed=seed,
         evaluate_every=evaluate_every,
     )
-    with _Progress(plan, shown=not as_json) as progress:
+    with RoundsProgress(plan, shown=not as_json) as progress:
         outcome = run_rounds(
             fleet,
             out,
@@ -117,11 +126,11 @@ def start_command(
             on_round=progress.advance,
             num_workers=workers,
         )
-    exported = None if outcome.bundle is None else str(out / BUNDLE_FILE)
+    exported = str(out / BUNDLE_FILE)
     if as_json:
         print(json.dumps({"out": str(out), "bundle": exported, **outcome.report}))
         return
-    print("\n".join(summary_lines(outcome.report, result=exported or str(out))))
+    print("\n".join(summary_lines(outcome.report, result=exported)))
 
 
 def _server_recipe(
@@ -139,126 +148,3 @@ def _server_recipe(
     of_adam = WARM_RATE if is_warm else ServerRecipe().learning_rate
     usual = of_adam if name == "fedadam" else 1.0
     return ServerRecipe(optimizer=name, learning_rate=usual if rate is None else rate)
-
-
-def summary_lines(report: Mapping[str, Any], *, result: str) -> list[str]:
-    """Say what a run has come to: every ε with its δ and unit, quality before and after.
-
-    Args:
-        report: what stands in `run.json`.
-        result: where the bundle is.
-    """
-    privacy, schedule = report["privacy"], report["schedule"]
-    released = "unbounded (no noise was added: for comparison only)"
-    if privacy["epsilon_release"] is not None:
-        released = f"{privacy['epsilon_release']:.3f} at δ = {privacy['delta']:g}"
-    record = "off"
-    if privacy["record_epsilon"] is not None:
-        record = f"{privacy['record_epsilon']:.2f} at δ = {privacy['record_delta']:g}"
-    last = report["rounds"][-1]["metrics"] if report["rounds"] else None
-    done = f"{len(report['rounds'])} of {schedule['num_rounds']}"
-    invited = f"{schedule['cohort_size']:,} of {schedule['population_size']:,}"
-    noise = f"{privacy['noise_mechanism']}, σ = {privacy['noise_multiplier']:.3f}"
-    lines = [
-        f"rounds       {done}, {invited} devices invited to each",
-        f"ε_release    {released}",
-        f"             unit: {privacy['unit_of_privacy']}",
-        f"             neighbours: {privacy['neighboring_relation']}",
-        "ε_server     unbounded: the operator sees clipped updates",
-        f"ε_record     {record}; unit: {privacy['record_unit']}",
-        f"noise        {noise}, ledger entries of kind {privacy['entry_kind']}",
-    ]
-    lines += _quality_lines(report["start_metrics"], last)
-    lines.append(f"result       {result}")
-    return lines
-
-
-def _quality_lines(before: Metrics | None, after: Metrics | None) -> list[str]:
-    if before is None or after is None:
-        return ["held out     no device is held out, so nothing was looked at"]
-    lines = []
-    for name, shown in (
-        ("average_precision", "avg precision"),
-        ("auc", "AUC"),
-        ("loss", "loss"),
-        ("prevalence", "prevalence"),
-    ):
-        lines.append(f"held out     {shown:<14} {_figure(before[name])} → {_figure(after[name])}")
-    return lines
-
-
-def _figure(value: float | None) -> str:
-    return "not measurable" if value is None else f"{value:.4f}"
-
-
-class _Progress:
-    """Round, loss, ε spent and time left on standard error: a bar, or lines without a terminal."""
-
-    def __init__(self, plan: RoundsPlan, *, shown: bool) -> None:
-        from rich.console import Console
-        from rich.progress import (
-            BarColumn,
-            MofNCompleteColumn,
-            Progress,
-            TextColumn,
-            TimeElapsedColumn,
-            TimeRemainingColumn,
-        )
-
-        self._plan, self._shown = plan, shown
-        self._console = Console(stderr=True)
-        self._has_bar = shown and self._console.is_terminal
-        self._bar = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TextColumn("{task.fields[figures]}"),
-            TimeElapsedColumn(),
-            TextColumn("left"),
-            TimeRemainingColumn(),
-            console=self._console,
-            disable=not self._has_bar,
-            transient=True,
-        )
-        self._task = self._bar.add_task(
-            "reading the fleet, starting Flower", total=plan.num_rounds, figures=""
-        )
-
-    def __enter__(self) -> Self:
-        self._bar.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._bar.stop()
-
-    def start(self, metrics: Metrics | None, sigma: float) -> None:
-        """Show the figures before the first round, and the noise."""
-        self._bar.reset(
-            self._task,
-            total=self._plan.num_rounds,
-            description="rounds",
-            figures=_figures(metrics, None, self._plan),
-        )
-        if self._shown and not self._has_bar:
-            said = f"σ = {sigma:.3f}" if sigma > 0 else "without noise"
-            print_error(f"rounds start, {said}, {_figures(metrics, None, self._plan)}")
-
-    def advance(self, record: RoundRecord) -> None:
-        """Show one more round."""
-        figures = _figures(record.metrics, record.epsilon_release, self._plan)
-        self._bar.update(self._task, advance=1, figures=figures)
-        if self._shown and not self._has_bar:
-            total = self._plan.num_rounds
-            print_error(f"round {record.index + 1}/{total}, {figures}, {record.seconds:.1f} s")
-
-
-def _figures(metrics: Metrics | None, epsilon: float | None, plan: RoundsPlan) -> str:
-    loss = "–" if metrics is None or metrics["loss"] is None else f"{metrics['loss']:.4f}"
-    if plan.epsilon is None:
-        return f"loss {loss}, ε unbounded"
-    return f"loss {loss}, ε {epsilon or 0.0:.3f} of {plan.epsilon:g} (δ {plan.delta:g})"
-
-
-def print_error(line: str) -> None:
-    """Print a line to standard error."""
-    typer.echo(line, err=True)

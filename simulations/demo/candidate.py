@@ -2,25 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from models.bundle import load_bundle, sign_bundle, write_bundle
-from models.hazard_bins import EDGES_DAYS
-from models.model_card import UNIT_DEVICE, Epsilon, ModelCard, PrivacyStatement
-from models.training.export_onnx import network_of
-from models.training.recipe import (
-    TrainedModel,
-    bundle_of,
-    choose_threshold,
-    fit_calibration,
-)
 from models.trusted_keys import read_trusted_keys
 from server.signer import public_key_json, public_key_path
 
-from ..default_model import LIMITS, PURPOSE
+from ..federated_bundle import federated_bundle, fitted
 from ..gate import decide
 from .comparison import quality_on
 
@@ -32,21 +23,14 @@ if TYPE_CHECKING:
 
     from models.bundle import Bundle
     from models.metrics import Quality
-    from models.training_rows import TrainingRows
+    from models.training.recipe import TrainedModel
     from models.wire.envelope import SigningKey
 
     from ..gate import GateDecision
     from .plan import DemoPlan
     from .scene import JudgedFleet
 
-BUNDLE_NAME = "federated"
-CALIBRATED_DAYS = 90
-"""Calibration looks this far: the range in which A1's actions differ. Over the whole axis, the many
-rows of healthy devices would decide it."""
-EXTRA_LIMITS = (
-    "Calibration and threshold were chosen on a simulated fleet of the same kind.",
-    "The devices of these rounds are simulated; nobody's privacy was at stake.",
-)
+EXTRA_LIMIT = "The devices of these rounds are simulated; nobody's privacy was at stake."
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,43 +54,19 @@ class ReferenceHalves:
         return ReferenceHalves(calibrate, ~calibrate)
 
 
-def fitted(
+def fitted_on_reference(
     start: TrainedModel, weights: NDArray[np.float32], reference: JudgedFleet
 ) -> TrainedModel:
-    """Give new weights a calibration and a threshold, by simulated devices alone.
+    """Give new weights a calibration and a threshold by the first half of the reference fleet.
 
     Args:
         start: the model whose shape they have.
         weights: float32, shape (n_weights,).
-        reference: the simulated reference fleet; its first half is used.
+        reference: the simulated reference fleet.
     """
     halves = ReferenceHalves.of(len(reference.fleet.profiles))
     rows = reference.rows.take(halves.calibrate[reference.rows.device])
-    parameters = start.parameters.with_flat(weights)
-    calibration = fit_calibration(
-        network_of(parameters), censored_after(rows, days=CALIBRATED_DAYS)
-    )
-    model = TrainedModel(parameters, calibration, 0.5)
-    return TrainedModel(parameters, calibration, choose_threshold(model, rows))
-
-
-def censored_after(rows: TrainingRows, *, days: int) -> TrainingRows:
-    """Return the rows as if each had been watched for no more than some days.
-
-    Args:
-        rows: to learn from.
-        days: an edge of the hazard bins.
-    """
-    end = EDGES_DAYS.index(days)
-    exposure = rows.exposure.copy()
-    exposure[:, end:] = 0.0
-    seen = rows.event_bin < end
-    return replace(
-        rows,
-        exposure=exposure,
-        event_bin=np.where(seen, rows.event_bin, -1).astype(np.int8),
-        cause=np.where(seen, rows.cause, -1).astype(np.int8),
-    )
+    return fitted(start.parameters.with_flat(weights), rows)
 
 
 def through_the_gate(
@@ -117,38 +77,6 @@ def through_the_gate(
     return decide(
         default=quality_on(reference, default, of_devices=judge),
         candidate=quality_on(reference, candidate, of_devices=judge),
-    )
-
-
-def privacy_statement(report: Mapping[str, Any], *, stream: str) -> PrivacyStatement:
-    """Put the figures of a run's report into the form of a model card.
-
-    Args:
-        report: what stands in `run.json`.
-        stream: of the run.
-    """
-    privacy = report["privacy"]
-    assumptions = "; ".join(privacy["assumptions"])
-    return PrivacyStatement(
-        epsilon_release=Epsilon(
-            value=privacy["epsilon_release"],
-            delta=privacy["delta"],
-            unit_of_privacy=privacy["unit_of_privacy"],
-            assumptions=assumptions,
-        ),
-        epsilon_server=Epsilon(
-            value=None,
-            delta=None,
-            unit_of_privacy=UNIT_DEVICE,
-            assumptions="the operator sees clipped updates; secure aggregation does not exist yet",
-        ),
-        record_epsilon=Epsilon(
-            value=privacy["record_epsilon"],
-            delta=privacy["record_delta"],
-            unit_of_privacy=privacy["record_unit"],
-            assumptions="Poisson sampling of rows on the device, noise from its own entropy",
-        ),
-        ledger_entry={**(privacy["ledger_head"] or {}), "stream": stream},
     )
 
 
@@ -173,23 +101,18 @@ def candidate_bundle(
         plan: of the demo.
         key: a test key.
     """
-    card = ModelCard(
+    bundle = federated_bundle(
+        model,
+        reference.rows,
         title="fedcell battery model after the demo's private rounds",
-        purpose=PURPOSE,
         trained_on=(
             f"the bundle {default.version}, from which the rounds started",
             f"{plan.rounds} private rounds over {plan.devices:,} simulated devices",
         ),
         metrics={"Simulated fleet that never trained": metrics},
-        privacy=privacy_statement(report, stream=report["config"]["stream"]),
-        limits=(*LIMITS, *EXTRA_LIMITS),
-    )
-    bundle = bundle_of(
-        model,
-        reference.rows,
-        name=BUNDLE_NAME,
-        card=card,
-        reference=default.explanation_reference,
+        limits=(EXTRA_LIMIT,),
+        report=report,
+        explanation_reference=default.explanation_reference,
     )
     return sign_bundle(bundle, key_id=key.verify_key.key_id, private_key=key.to_bytes())
 

@@ -19,7 +19,7 @@ from ..report_page import PAGE_FILE, write_page
 from ..run_report import REPORT_FILE, RunReport, write_report
 from ..run_report_parts import BundleInUse, BundleRole, FleetDescription
 from . import scene as scenes
-from .candidate import candidate_bundle, fitted, through_the_gate, write_verified
+from .candidate import candidate_bundle, fitted_on_reference, through_the_gate, write_verified
 from .chosen_devices import choose
 from .comparison import calibration_bins, compare, model_of
 from .device_stores import TrustedBundle
@@ -225,7 +225,7 @@ def learn(
     )
     tell("choosing calibration and threshold on the simulated reference fleet")
     models = {DEFAULT: start} | {
-        name: fitted(start, rounds.weights[name], scene.reference)
+        name: fitted_on_reference(start, rounds.weights[name], scene.reference)
         for name in (PRIVATE, WITHOUT_NOISE)
     }
     metrics = compare(scene.judged, scene.training, models, seed=plan.seed, tell=tell)

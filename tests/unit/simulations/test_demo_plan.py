@@ -1,11 +1,8 @@
 """What decides a run of the demo, and what is decided from it."""
 
-import numpy as np
 import pytest
 
-from models.hazard_bins import EDGES_DAYS, NUM_BINS
-from models.training_rows import TrainingRows
-from simulations.demo.candidate import ReferenceHalves, censored_after, privacy_statement
+from simulations.demo.candidate import ReferenceHalves
 from simulations.demo.plan import DemoPlan
 from simulations.demo.private_rounds import (
     PRIVATE,
@@ -79,56 +76,8 @@ def test_learning_curve_without_noise_has_no_epsilon():
     assert [point.epsilon for point in learning_curve(run_json(None))] == [None, None]
 
 
-def rows_of(event_bins, days_at_risk):
-    """Build rows that were at risk for whole bins up to an edge."""
-    exposure = np.zeros((len(event_bins), NUM_BINS), np.float32)
-    for row, days in enumerate(days_at_risk):
-        exposure[row, : EDGES_DAYS.index(days)] = 1
-    return TrainingRows(
-        device=np.arange(len(event_bins)),
-        features=np.zeros((len(event_bins), 1), np.float32),
-        exposure=exposure,
-        event_bin=np.array(event_bins, np.int8),
-        cause=np.where(np.array(event_bins) >= 0, 0, -1).astype(np.int8),
-    )
-
-
-def test_rows_are_censored_after_some_days():
-    soon, late = EDGES_DAYS.index(21), EDGES_DAYS.index(180)
-    rows = censored_after(rows_of([soon, late, -1], [21, 180, 365]), days=90)
-
-    assert rows.event_bin.tolist() == [soon, -1, -1]
-    assert rows.cause.tolist() == [0, -1, -1]
-    last = EDGES_DAYS.index(90)
-    assert rows.exposure[:, last:].sum() == 0
-    assert rows.exposure.sum(axis=1).tolist() == [soon, last, last]
-
-
 def test_what_calibrates_a_candidate_does_not_judge_it():
     halves = ReferenceHalves.of(7)
 
     assert not (halves.calibrate & halves.judge).any()
     assert (halves.calibrate | halves.judge).all()
-
-
-def test_privacy_statement_quotes_the_entry_and_leaves_the_server_unbounded():
-    head = {"index": 9, "kind": "stream", "hash": "ab" * 32}
-    report = {
-        "privacy": {
-            "epsilon_release": 2.0,
-            "delta": 1e-6,
-            "unit_of_privacy": "one device",
-            "assumptions": ["trusted aggregator", "no sampling"],
-            "record_epsilon": 3.0,
-            "record_delta": 1e-5,
-            "record_unit": "one row",
-            "ledger_head": head,
-        }
-    }
-    statement = privacy_statement(report, stream="demo-1")
-
-    assert (statement.epsilon_release.value, statement.epsilon_release.delta) == (2.0, 1e-6)
-    assert statement.epsilon_release.assumptions == "trusted aggregator; no sampling"
-    assert statement.epsilon_server.value is None
-    assert (statement.record_epsilon.value, statement.record_epsilon.delta) == (3.0, 1e-5)
-    assert statement.ledger_entry == {**head, "stream": "demo-1"}

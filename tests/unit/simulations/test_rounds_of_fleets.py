@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from models.bundle import load_bundle
 from models.training.local_epochs import new_flat_weights
 from privacy import next_entry
 from server.commands.root import build_app
@@ -19,10 +18,10 @@ from server.rounds import (
     report_of,
 )
 from simulations import run_rounds
-from simulations.commands.rounds import summary_lines
 from simulations.fleet_rows import FleetRows
-from simulations.rounds import _bundle, starting_bundle, starting_parameters
+from simulations.rounds import starting_bundle, starting_parameters
 from simulations.rounds_recipes import plan_for
+from simulations.rounds_summary import summary_lines
 from simulations.seeded_noise import SeededNoise
 from tests.support.made_up_rows import made_up_rows
 from tests.unit.privacy.test_accountant import release
@@ -150,24 +149,6 @@ def test_summary_of_a_comparison_says_that_it_is_unbounded():
     assert "unbounded (no noise was added: for comparison only)" in lines
     assert "ε_record     off" in lines
     assert "no device is held out" in lines
-
-
-@pytest.mark.slow
-def test_exported_bundle_loads_and_its_card_quotes_the_ledger(tmp_path):
-    plan = plan_of()
-    report = report_from(plan)
-    parameters = starting_parameters(None, seed=1)
-    held_out = made_up_rows(60, num_devices=24)
-    bundle = _bundle(parameters, held_out, start=None, plan=plan, report=report)
-    for name, content in bundle.files.items():
-        (tmp_path / name).write_bytes(content)
-    card = load_bundle(tmp_path, allow_unsigned=True).card
-    assert card["privacy"]["epsilon_release"]["delta"] == 1e-6
-    assert card["privacy"]["epsilon_server"]["value"] is None
-    entry = card["privacy"]["ledger_entry"]
-    assert entry["hash"] == report["privacy"]["ledger_head"]["hash"]
-    assert entry["kind"] == "simulated"
-    assert card["metrics"]["Devices that never trained"]["rounds"]["num_windows"] > 0
 
 
 def test_a_folder_that_was_never_charged_can_be_used_again(tmp_path):

@@ -1,0 +1,84 @@
+"""Round, loss, ε spent and time left, while rounds go on."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Self
+
+import typer
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+if TYPE_CHECKING:
+    from server.rounds import RoundRecord
+    from server.strategy import Metrics
+
+    from ..rounds import RoundsPlan
+
+
+class RoundsProgress:
+    """Round, loss, ε spent and time left on standard error: a bar, or lines without a terminal."""
+
+    def __init__(self, plan: RoundsPlan, *, shown: bool) -> None:
+        self._plan, self._shown = plan, shown
+        self._console = Console(stderr=True)
+        self._has_bar = shown and self._console.is_terminal
+        self._bar = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[figures]}"),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+            console=self._console,
+            disable=not self._has_bar,
+            transient=True,
+        )
+        self._task = self._bar.add_task(
+            "reading the fleet, starting Flower", total=plan.num_rounds, figures=""
+        )
+
+    def __enter__(self) -> Self:
+        self._bar.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.stop()
+
+    def start(self, metrics: Metrics | None, sigma: float) -> None:
+        """Show the figures before the first round, and the noise."""
+        self._bar.reset(
+            self._task,
+            total=self._plan.num_rounds,
+            description="rounds",
+            figures=_figures(metrics, None, self._plan),
+        )
+        if self._shown and not self._has_bar:
+            said = f"σ = {sigma:.3f}" if sigma > 0 else "without noise"
+            _say(f"rounds start, {said}, {_figures(metrics, None, self._plan)}")
+
+    def advance(self, record: RoundRecord) -> None:
+        """Show one more round."""
+        figures = _figures(record.metrics, record.epsilon_release, self._plan)
+        self._bar.update(self._task, advance=1, figures=figures)
+        if self._shown and not self._has_bar:
+            total = self._plan.num_rounds
+            _say(f"round {record.index + 1}/{total}, {figures}, {record.seconds:.1f} s")
+
+
+def _figures(metrics: Metrics | None, epsilon: float | None, plan: RoundsPlan) -> str:
+    loss = "–" if metrics is None or metrics["loss"] is None else f"{metrics['loss']:.4f}"
+    if plan.epsilon is None:
+        return f"loss {loss}, ε unbounded"
+    return f"loss {loss}, ε {epsilon or 0.0:.3f} of {plan.epsilon:g} (δ {plan.delta:g})"
+
+
+def _say(line: str) -> None:
+    typer.echo(line, err=True)
