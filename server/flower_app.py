@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from flwr.serverapp import ServerApp
@@ -196,39 +196,41 @@ def carry_out(
 def deployed_run(run_config: Mapping[str, object]) -> PlannedRun:
     """Read one run from the configuration of a deployed Flower run.
 
-    Keys, with what stands in for a missing one: `out` (a folder, required), `rounds` (24), `cohort`
-    (2000), `epsilon` (2.0), `delta` (1e-8), `clipping-norm` (0.5), `deadline-s` (600.0), and
-    `start-weights` (required: an .npz with the array `weights`, as a run leaves it).
+    Keys, with the defaults that `[tool.flwr.app.config]` in pyproject.toml gives them: `out`
+    (required: a folder), `start-weights` (required: an .npz with the array `weights`, as a run
+    leaves it), `least-nodes` (1: nodes to wait for), `rounds` (24), `cohort` (2000),
+    `epsilon` (2.0), `delta` (1e-8), `clipping-norm` (0.5), `deadline-s` (600.0).
 
     Raises:
-        RoundsError: a required key is missing.
+        RoundsError: a key is missing, or has no value.
         ValueError: a value is out of bounds.
     """
-
-    def read(key: str, otherwise: Any) -> Any:
-        value = run_config.get(key, otherwise)
-        if value in {None, ""}:
-            raise RoundsError(f"the run's configuration lacks {key!r}; add --run-config '{key}=…'")
-        return value
-
-    with np.load(read("start-weights", None), allow_pickle=False) as arrays:
+    with np.load(_value(run_config, "start-weights"), allow_pickle=False) as arrays:
         start = arrays["weights"].astype(np.float32)
     config = RoundsConfig(
         stream=f"run-{secrets.token_hex(8)}",
-        num_rounds=int(read("rounds", 24)),
-        cohort_size=int(read("cohort", 2000)),
-        clipping_norm=float(read("clipping-norm", 0.5)),
-        epsilon=float(read("epsilon", 2.0)),
-        delta=float(read("delta", 1e-8)),
-        deadline_s=float(read("deadline-s", 600.0)),
+        num_rounds=int(_value(run_config, "rounds")),
+        cohort_size=int(_value(run_config, "cohort")),
+        clipping_norm=float(_value(run_config, "clipping-norm")),
+        epsilon=float(_value(run_config, "epsilon")),
+        delta=float(_value(run_config, "delta")),
+        deadline_s=float(_value(run_config, "deadline-s")),
         server=ServerRecipe(learning_rate=WARM_RATE),
     )
     return PlannedRun(
         config=config,
-        folder=RunFolder(Path(read("out", None))),
+        folder=RunFolder(Path(_value(run_config, "out"))),
         start=start,
         source=OperatingSystemNoise(),
     )
+
+
+def _value(run_config: Mapping[str, object], key: str) -> Any:
+    value = run_config.get(key, "")
+    if value == "":
+        what = f"the run's configuration lacks {key!r}"
+        raise RoundsError(f"{what}; add --run-config '{key}=…', a text in double quotes")
+    return value
 
 
 app = ServerApp()
@@ -239,7 +241,7 @@ app = ServerApp()
 def main(grid: Grid, context: Context) -> None:
     """Carry out the run that the Flower run's configuration describes."""
     stop = threading.Event()
-    num_nodes = int(cast("int", context.run_config.get("least-nodes", 1)))
+    num_nodes = int(_value(context.run_config, "least-nodes"))
     roster = ask_for_devices(grid, num_nodes=num_nodes, deadline_s=120.0, stop=stop)
     run = deployed_run(context.run_config)
     carry_out(run, grid, roster=roster, stop=stop, clock=lambda: datetime.now(UTC))

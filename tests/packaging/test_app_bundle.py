@@ -1,7 +1,11 @@
 """What Flower packs for its nodes: four packages, no simulation, no tests, no docs."""
 
 import io
+import json
 import shutil
+import subprocess
+import sys
+import sysconfig
 import tomllib
 import zipfile
 
@@ -40,6 +44,33 @@ def test_bundle_holds_every_module_of_four_packages_and_nothing_else(bundle):
     }
 
     assert packed == expected | {"pyproject.toml", "LICENSE", ".info/CONTENT"}
+
+
+def test_unpacked_bundle_alone_carries_a_round_on_server_and_device(bundle, tmp_path):
+    unpacked = tmp_path / "app"
+    with zipfile.ZipFile(io.BytesIO(bundle)) as archive:
+        archive.extractall(unpacked)
+    config = tomllib.loads((unpacked / "pyproject.toml").read_text())["tool"]["flwr"]["app"]
+    # -S leaves out the .pth file by which an editable install finds the checkout.
+    libraries = f"import runpy, sys; sys.path.append({sysconfig.get_path('purelib')!r})"
+    script = str(REPOSITORY / "tests" / "support" / "bundled_round.py")
+    answer = subprocess.run(
+        [
+            *(sys.executable, "-I", "-S", "-c"),
+            f"{libraries}; sys.argv.pop(0); runpy.run_path({script!r}, run_name='__main__')",
+            *("-", str(unpacked), str(tmp_path), json.dumps(config["config"])),
+        ],
+        check=False,
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+    )
+
+    assert answer.returncode == 0, answer.stderr
+    loaded = json.loads(answer.stdout.splitlines()[-1])
+    assert {str(unpacked)} == {file[: len(str(unpacked))] for file in loaded}
+    report = json.loads((tmp_path / "run" / "run.json").read_text())
+    assert (report["status"], report["rounds"][0]["replied"]) == ("finished", 1)
 
 
 def test_bundle_fits_what_flower_accepts(bundle):

@@ -1,6 +1,8 @@
 """The ServerApp of a deployment: one run, described by the Flower run's configuration."""
 
 import json
+import re
+import tomllib
 
 import numpy as np
 import pytest
@@ -12,13 +14,18 @@ from privacy import read_ledger
 from server.flower_app import app, deployed_run
 from server.rounds import RoundsError
 from tests.support.flower_grid import GridInMemory
+from tests.support.system_parts import REPOSITORY
 from tests.unit.server.test_strategy import contribution, task_of
+
+DECLARED = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["tool"]["flwr"]["app"][
+    "config"
+]
 
 
 @pytest.fixture
 def run_config(tmp_path):
     np.savez(tmp_path / "start.npz", weights=np.zeros(3, np.float32))
-    return {
+    return DECLARED | {
         "start-weights": str(tmp_path / "start.npz"),
         "out": str(tmp_path / "run"),
         "rounds": 2,
@@ -39,15 +46,43 @@ def node(message):
     return [contribution(zeros, **facts)]
 
 
-def test_run_over_nodes_that_name_their_devices(run_config, tmp_path):
-    context = Context(
+def context_of(run_config):
+    return Context(
         run_id=1,
         node_id=1,
         node_config=UserConfig(),
         state=RecordDict(),
         run_config=run_config,
     )
-    app(grid=GridInMemory({1: node, 2: node}), context=context)
+
+
+class NotingReads(dict):
+    """A configuration that notes which of its keys are read."""
+
+    def __init__(self, values):
+        super().__init__(values)
+        self.read = set()
+
+    def get(self, key, *otherwise):
+        self.read.add(key)
+        return super().get(key, *otherwise)
+
+
+def test_flower_lets_through_exactly_the_keys_that_a_run_reads(run_config):
+    noting = NotingReads(run_config)
+    app(grid=GridInMemory({1: node, 2: node}), context=context_of(noting))
+
+    assert noting.read == set(DECLARED)
+
+
+def test_described_keys_and_defaults_are_those_declared():
+    described = re.findall(r"`([a-z-]+)`\s+\(([^):]+)", deployed_run.__doc__)
+
+    assert {key: "" if text == "required" else float(text) for key, text in described} == DECLARED
+
+
+def test_run_over_nodes_that_name_their_devices(run_config, tmp_path):
+    app(grid=GridInMemory({1: node, 2: node}), context=context_of(run_config))
 
     report = json.loads((tmp_path / "run" / "run.json").read_text(encoding="utf-8"))
     assert report["status"] == "finished"
@@ -62,7 +97,7 @@ def test_run_over_nodes_that_name_their_devices(run_config, tmp_path):
 
 @pytest.mark.parametrize("key", ["out", "start-weights"])
 def test_missing_key_is_named_with_what_to_add(run_config, key):
-    del run_config[key]
+    run_config[key] = DECLARED[key]
     with pytest.raises(RoundsError, match=f"lacks '{key}'; add --run-config"):
         deployed_run(run_config)
 
