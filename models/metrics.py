@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from numpy.typing import NDArray
 
     Scores = NDArray[np.floating]
@@ -126,14 +128,29 @@ def _curve(label: Labels, score: Scores) -> tuple[NDArray[np.float64], NDArray[n
     return hits, alarms
 
 
-def best_f1_threshold(label: Labels, score: Scores) -> float:
-    """Return the threshold with the highest F1, between two scores; 1 without a positive."""
-    if not label.any():
+def best_f1_threshold(parts: Sequence[tuple[Labels, Scores]]) -> float:
+    """Return the threshold with the highest F1, averaged over parts that count alike.
+
+    The best threshold of one part moves with its prevalence; in the average no part decides by its
+    number of windows.
+
+    Args:
+        parts: label and score of each; those without a positive say nothing.
+
+    Returns:
+        A number between two scores; 1 where no part has a positive.
+    """
+    telling = [(label, score) for label, score in parts if label.any()]
+    if not telling:
         return 1.0
-    hits, alarms = _curve(label, score)
-    f1 = 2 * hits / (alarms + hits[-1])
-    distinct = np.unique(score)[::-1]
-    best = int(np.argmax(f1))
+    distinct = np.unique(np.concatenate([score for _, score in telling]))[::-1]
+    mean_f1 = np.zeros(len(distinct))
+    for label, score in telling:
+        hits, alarms = _curve(label, score)
+        f1 = np.append(0.0, 2 * hits / (alarms + hits[-1]))
+        own = np.unique(score)
+        mean_f1 += f1[len(own) - np.searchsorted(own, distinct)] / len(telling)
+    best = int(np.argmax(mean_f1))
     below = distinct[best + 1] if best + 1 < len(distinct) else distinct[best]
     middle = (distinct[best] + below) / 2
     return float(middle if middle > below else distinct[best])

@@ -11,8 +11,8 @@ if TYPE_CHECKING:
     from .metrics import Quality
 
 SCHEMA_VERSION = 1
-UNIT_DEVICE = "one device, its whole life, over every release made from its data"
-UNIT_ROW = "one training row of one device"
+UNIT_DEVICE = "one device: all that it sends in one stream of releases (one run)"
+NOT_APPLICABLE = "not applicable: trained on public and simulated data, no device took part"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,6 +47,15 @@ class PrivacyStatement:
     epsilon_server: Epsilon
     record_epsilon: Epsilon
     ledger_entry: Mapping[str, Any]
+
+    def said(self, name: str) -> str:
+        """Return one of the three figures in words, with everything that it means."""
+        if self.ledger_entry.get("kind") == "public":
+            return NOT_APPLICABLE
+        figure: Epsilon = getattr(self, name)
+        value = "unbounded" if figure.value is None else f"{figure.value:.4g}"
+        delta = "" if figure.delta is None else f" at δ = {figure.delta:g}"
+        return f"{value}{delta}; unit of privacy: {figure.unit_of_privacy}; {figure.assumptions}"
 
 
 def public_data_statement(sources: Mapping[str, str]) -> PrivacyStatement:
@@ -120,13 +129,7 @@ class ModelCard:
             lines += _table(windows, models)
         lines += ["## Privacy", ""]
         for name in ("epsilon_release", "epsilon_server", "record_epsilon"):
-            figure: Epsilon = getattr(self.privacy, name)
-            value = "unbounded" if figure.value is None else f"{figure.value:.4g}"
-            delta = "" if figure.delta is None else f" at δ = {figure.delta:g}"
-            lines.append(
-                f"- {name}: {value}{delta}; unit of privacy: {figure.unit_of_privacy}; "
-                f"{figure.assumptions}"
-            )
+            lines.append(f"- {name}: {self.privacy.said(name)}")
         lines.append(f"- ledger entry: {self.privacy.ledger_entry.get('kind')}")
         lines += ["", "## Limits", "", *(f"- {line}" for line in self.limits), ""]
         return "\n".join(lines)

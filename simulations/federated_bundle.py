@@ -50,7 +50,7 @@ def fitted(parameters: Parameters, reference: TrainingRows) -> TrainedModel:
         network_of(parameters), censored_after(reference, days=CALIBRATED_DAYS)
     )
     model = TrainedModel(parameters, calibration, 0.5)
-    return TrainedModel(parameters, calibration, choose_threshold(model, reference))
+    return TrainedModel(parameters, calibration, choose_threshold(model, [reference]))
 
 
 def censored_after(rows: TrainingRows, *, days: int) -> TrainingRows:

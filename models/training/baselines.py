@@ -79,7 +79,7 @@ def score_with_peer(
         return PeerScores(nothing, np.zeros(len(test_features), bool))
     rehearsal = _model(name, seed).fit(known[~validation], label[~validation])
     threshold = best_f1_threshold(
-        label[validation], rehearsal.predict_proba(known[validation])[:, 1]
+        [(label[validation], rehearsal.predict_proba(known[validation])[:, 1])]
     )
     model = _model(name, seed).fit(known, label)
     empty = np.isnan(features).all(axis=0)

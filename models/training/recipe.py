@@ -104,7 +104,8 @@ def train_model(
 
     Args:
         training: row tables; no device may stand in two of them under different outcomes.
-        threshold_rows: tables like those the model will meet, for the threshold by F1.
+        threshold_rows: tables like those the model will meet, for the threshold by F1; each counts
+            alike.
         settings: how.
         seed: of everything random.
         on_step: called with each step's number.
@@ -130,7 +131,7 @@ def train_model(
     )
     calibration = fit_calibration(network, TrainingRows.concatenate(held_out))
     model = TrainedModel(parameters_of(network), calibration, 0.5)
-    threshold = choose_threshold(model, TrainingRows.concatenate(list(threshold_rows)))
+    threshold = choose_threshold(model, threshold_rows)
     return TrainedModel(model.parameters, calibration, threshold)
 
 
@@ -141,10 +142,16 @@ def soon_labels(rows: TrainingRows) -> tuple[NDArray[np.bool_], NDArray[np.bool_
     return label, label | lived
 
 
-def choose_threshold(model: TrainedModel, rows: TrainingRows) -> float:
-    """Return the probability with the best F1 over the rows whose next 30 days are known."""
-    label, known = soon_labels(rows)
-    return best_f1_threshold(label[known], model.probability(rows.features[known]))
+def choose_threshold(model: TrainedModel, tables: Sequence[TrainingRows]) -> float:
+    """Return the probability with the best F1, averaged over tables that count alike.
+
+    Only rows whose next 30 days are known say something.
+    """
+    parts = []
+    for rows in tables:
+        label, known = soon_labels(rows)
+        parts.append((label[known], model.probability(rows.features[known])))
+    return best_f1_threshold(parts)
 
 
 def fit_calibration(network: HazardNetwork, rows: TrainingRows) -> Calibration:

@@ -37,4 +37,14 @@ def test_the_threshold_has_the_best_f1_of_all_thresholds(case):
     label, score = case
     best = max(f1_at(label, score, threshold) for threshold in np.unique(score))
 
-    assert f1_at(label, score, best_f1_threshold(label, score)) == pytest.approx(best)
+    assert f1_at(label, score, best_f1_threshold([(label, score)])) == pytest.approx(best)
+
+
+@given(st.lists(scored(), min_size=1, max_size=4))
+def test_the_threshold_has_the_best_mean_f1_however_large_each_part_is(parts):
+    def mean_f1(threshold):
+        return np.mean([f1_at(label, score, threshold) for label, score in parts])
+
+    best = max(mean_f1(threshold) for _, score in parts for threshold in np.unique(score))
+
+    assert mean_f1(best_f1_threshold(parts)) == pytest.approx(best)

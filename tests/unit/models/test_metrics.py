@@ -36,14 +36,14 @@ def test_a_threshold_between_neighbouring_numbers_still_parts_them():
         high = np.nextafter(low, np.float32(1))
         score = np.array([high, high, low, low, low], np.float32)
         label = np.array([True, True, False, False, False])
-        assert f1_at(label, score, best_f1_threshold(label, score)) == 1
+        assert f1_at(label, score, best_f1_threshold([(label, score)])) == 1
         low = high
 
 
 def test_without_a_failure_nothing_is_flagged():
     score = np.array([0.1, 0.9], np.float32)
 
-    assert best_f1_threshold(np.zeros(2, bool), score) == 1
+    assert best_f1_threshold([(np.zeros(2, bool), score)]) == 1
 
 
 def test_calibration_error_is_the_gap_of_each_tenth_weighted_by_its_size():

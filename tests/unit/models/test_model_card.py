@@ -6,14 +6,15 @@ import pytest
 from models.bundle import load_bundle
 from models.metrics import Quality
 from models.model_card import (
+    NOT_APPLICABLE,
     UNIT_DEVICE,
-    UNIT_ROW,
     Epsilon,
     ModelCard,
     PrivacyStatement,
     public_data_statement,
 )
 
+UNIT_ROW = "one training row"
 GOOD = Quality(
     num_windows=1234,
     prevalence=0.0312,
@@ -82,6 +83,14 @@ def test_public_data_spends_nothing():
 
     assert statement.epsilon_release.value == statement.epsilon_server.value == 0
     assert statement.ledger_entry == {"kind": "public", "sources": {"cells": "ab"}}
+
+
+def test_a_card_of_public_data_says_that_no_figure_applies():
+    text = replace(CARD, privacy=public_data_statement({"cells": "ab"})).to_markdown()
+
+    for name in ("epsilon_release", "epsilon_server", "record_epsilon"):
+        assert f"- {name}: {NOT_APPLICABLE}\n" in text
+    assert "δ" not in text
 
 
 @pytest.mark.parametrize("part", ["privacy", "metrics", "limits", "trained_on", "version"])

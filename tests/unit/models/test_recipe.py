@@ -134,7 +134,7 @@ def test_the_threshold_is_chosen_among_rows_whose_month_is_known():
     model = TrainedModel(parameters_of(random_network(6)), Calibration(), 0.5)
     rows = learnable_rows(7)
     label, known = soon_labels(rows)
-    threshold = choose_threshold(model, rows)
+    threshold = choose_threshold(model, [rows])
     flagged = model.probability(rows.features)[known] >= np.float32(threshold)
 
     others = [
