@@ -1,9 +1,10 @@
 """Differential privacy for the fleet: clipping, noise, accounting, ledger and policy.
 
-The unit of privacy is one device for its whole life; two worlds are neighbours when they differ in
-one device's contributions, replaced by zero, and the cohort's size is public. Record-level DP-SGD
-on a device (`privacy.dp_sgd`, `privacy.record_accountant`) is a second, weaker statement, never
-merged with the first. Both heavy modules are imported by whoever needs them, never from here.
+The unit of privacy is one device: all that it sends in the releases that are composed, a stream or
+several. Two worlds are neighbours when they differ in one device's contributions, replaced by zero,
+and the cohort's size is public. Record-level DP-SGD on a device (`privacy.dp_sgd`,
+`privacy.record_accountant`) is a second, weaker statement, never merged with the first. Both heavy
+modules are imported by whoever needs them, never from here.
 """
 
 from .accountant import gaussian_delta, gaussian_epsilon, noise_multiplier_for, release_epsilon

@@ -9,9 +9,10 @@ corollary 2). A μ-GDP mechanism is (ε, δ(ε))-private, and for no smaller δ,
 (Balle and Wang 2018, "Improving the Gaussian mechanism", theorem 8). This holds for independent
 noise and, over at most k participations, for correlated noise whose sensitivity is √k·C.
 
-Assumptions: the unit of privacy is one device for its whole life; neighbours differ in one device's
-contributions, replaced by zero, with the cohort's size public; the aggregator is trusted to add the
-noise; no amplification by sampling. Real-valued noise: floating point is named in the threat model.
+Assumptions: the unit of privacy is one device, all that it sends in the releases that are composed;
+what it sends elsewhere is not covered. Neighbours differ in one device's contributions, replaced by
+zero, with the cohort's size public; the aggregator is trusted to add the noise; no amplification by
+sampling. Real-valued noise: floating point is named in the threat model.
 """
 
 import math
@@ -123,7 +124,7 @@ def noise_multiplier_for(
     σ = √(k / share) / μ_max(ε, δ): the share of μ² that updates may use is divided evenly.
 
     Args:
-        epsilon: ε of everything released in a device's life.
+        epsilon: ε of everything released over these participations.
         delta: Its δ.
         participations: k, the most steps to which one device is invited.
         share: Part of μ² that these steps may use, in (0, 1].

@@ -27,7 +27,7 @@ class PrivacyPolicy:
     """The constants of a stream; changing one opens a new stream.
 
     Attributes:
-        epsilon: ε_release of one device's whole life.
+        epsilon: ε_release of one device, over all that its history counts.
         delta: Its δ.
         update_share: Part of μ²_max(ε, δ) that updates may use; the rest is for everything else.
         noise_multiplier: σ, standard deviation of the noise on the sum over C.
@@ -73,7 +73,7 @@ class PrivacyPolicy:
 
     @property
     def mu_squared_limit(self) -> float:
-        """Part of μ² that one device's updates may use in its life."""
+        """Part of μ² that one device's updates may use."""
         return float(self.update_share * mu_for(epsilon=self.epsilon, delta=self.delta) ** 2)
 
     def epsilon_after(self, participations: int) -> float:
@@ -91,7 +91,7 @@ class ParticipationHistory:
     Attributes:
         participations: Number of steps of this stream to which it was invited.
         last_index: Index of the last of them, or None.
-        mu_squared: Σ 1/σ_j² over its whole life, this stream included.
+        mu_squared: Σ 1/σ_j² over all streams that are counted, this one included.
     """
 
     participations: int = 0
@@ -121,7 +121,7 @@ def policy_for(
     """The policy with the least σ that keeps (ε, δ) over k participations.
 
     Args:
-        epsilon: ε_release of one device's whole life.
+        epsilon: ε_release of one device, over all that its history counts.
         delta: Its δ.
         max_participations: k.
         clipping_norm: C.

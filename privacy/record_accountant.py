@@ -2,7 +2,9 @@
 
 What ε_record protects is one training row (one device and day), added or removed. It is not a
 reading, a day or a failure: a failure sets the target of every row of its device, and a reading
-sits in up to 90 rows. It is a second, weaker statement beside ε_release, never merged with it.
+sits in up to 90 rows. Devices with fewer than the least rows (180) sit out, a hard rule that looks
+at the data: the statement holds for neighbours that both have enough. It is a second, weaker
+statement beside ε_release, never merged with it.
 
 The mechanism is the Poisson-sampled Gaussian with a public rate and step count. The distribution is
 rounded to the pessimistic side, so the figure is an upper bound (Doroshenko et al. 2022, "Connect

@@ -45,12 +45,17 @@ CHECKPOINT_FILE: Final = "checkpoint.npz"
 WEIGHTS_FILE: Final = "weights.npz"
 REPORT_FILE: Final = "run.json"
 
-UNIT_OF_PRIVACY: Final = "one device, its whole life, over every release of this stream"
+UNIT_OF_PRIVACY: Final = (
+    "one device: all that it sends in this stream of releases (one run); "
+    "several runs compose, and this figure does not cover them"
+)
 NEIGHBORING_RELATION: Final = (
     "one device's contributions replaced by zero; the number of invited devices is public"
 )
 RECORD_UNIT: Final = (
-    "one training row (one device and day), added or removed; not a reading, a day or a failure"
+    "one training row (one device and day), added or removed where the device has enough rows to "
+    "train with and without it: fewer than the least sit out, a hard rule that looks at the data "
+    "and is not covered; not a reading, a day or a failure"
 )
 ASSUMPTIONS: Final = (
     "the aggregator is trusted to add the noise",

@@ -114,13 +114,15 @@ def test_report_agrees_with_the_ledger(runs):
 def test_every_epsilon_stands_beside_its_delta_unit_and_assumptions(runs):
     privacy = runs["private"].report["privacy"]
     assert privacy["delta"] == 1e-5
-    assert privacy["unit_of_privacy"].startswith("one device")
+    assert "one run" in privacy["unit_of_privacy"]
+    assert "does not cover" in privacy["unit_of_privacy"]
     assert "replaced by zero" in privacy["neighboring_relation"]
     assert len(privacy["assumptions"]) >= 3
     assert (privacy["epsilon_server"], privacy["epsilon_server_unbounded"]) == (None, True)
     assert privacy["record_epsilon"] > 0
     assert privacy["record_delta"] == 1e-5
     assert privacy["record_unit"].startswith("one training row")
+    assert "enough rows" in privacy["record_unit"]
 
 
 def test_a_run_without_noise_is_unbounded_and_stamped_for_comparison(runs):

@@ -91,7 +91,7 @@ def run_report(**changes: object) -> RunReport:
         epsilon_server=None,
         record_epsilon=3.41,
         record_delta=1e-5,
-        unit_of_privacy="one device, its whole life, over every release of this stream",
+        unit_of_privacy="one device: all that it sends in this stream of releases (one run)",
         record_unit="one training row (one device and day), added or removed; "
         "not a reading, a day or a failure",
         neighboring_relation="one device's contributions replaced by zero; "

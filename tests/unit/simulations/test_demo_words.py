@@ -54,7 +54,7 @@ def test_without_failures_nothing_is_claimed():
 def test_summary_states_every_epsilon_with_delta_and_unit():
     text = " ".join(" ".join(summary_lines(run_report())).split())
 
-    assert "ε_release 2.00 at δ = 10⁻⁵, for one device, its whole life" in text
+    assert "ε_release 2.00 at δ = 10⁻⁵, for one device: all that it sends" in text
     assert "ε_server unbounded" in text
     assert "record ε 3.41 at δ = 10⁻⁵, for one training row" in text
 
