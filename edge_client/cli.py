@@ -42,6 +42,23 @@ EPILOG = f"""Settings may also come from a TOML file (--config) or the environme
 6 an outside condition, 130 interrupted."""
 
 
+class ShowVersion(argparse.Action):
+    """Prints the version and leaves; what reads it is imported only then."""
+
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,  # noqa: ARG002 - argparse calls it so
+        values: object,  # noqa: ARG002
+        option_string: str | None = None,  # noqa: ARG002
+    ) -> NoReturn:
+        """Print it, and end the process."""
+        from importlib.metadata import version
+
+        print(f"fedcell {version('fedcell')}")
+        parser.exit()
+
+
 class OneLineParser(argparse.ArgumentParser):
     """A parser that says in one line what is wrong, and where to read on."""
 
@@ -124,6 +141,9 @@ def make_parser(words: Sequence[str] = ()) -> argparse.ArgumentParser:
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         parents=[common],
+    )
+    parser.add_argument(
+        "--version", action=ShowVersion, nargs=0, help="print the version and leave"
     )
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
     for name in [name for name in COMMANDS if name in words] or COMMANDS:

@@ -1,6 +1,7 @@
 """The command line in this process: answers, errors and exit codes."""
 
 import json
+from importlib import metadata
 
 import pytest
 
@@ -33,6 +34,14 @@ def run(tmp_path, monkeypatch, capsys):
         return code, said.out, said.err
 
     return call
+
+
+def test_version_is_printed_and_nothing_else_done(capsys):
+    with pytest.raises(SystemExit) as left:
+        main(["--version"])
+
+    assert left.value.code == 0
+    assert capsys.readouterr().out == f"fedcell {metadata.version('fedcell')}\n"
 
 
 @pytest.fixture
