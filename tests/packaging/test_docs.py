@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from edge_client.cli import COMMANDS
 from models.metrics import Quality
 from simulations import run_report_parts
 from simulations.run_report import MODEL_NAMES, RunReport
@@ -115,6 +116,27 @@ def test_every_page_can_be_reached_from_the_readme():
                 waiting.append((page.parent / target).resolve())
 
     assert {name_of(page) for page in PAGES} - {name_of(page) for page in reached} == set()
+
+
+def test_index_lists_every_page_but_single_decisions():
+    index = REPOSITORY / "docs" / "index.md"
+    listed = {
+        (index.parent / match["target"].partition("#")[0]).resolve()
+        for match in LINK.finditer(index.read_text())
+    }
+    decisions = REPOSITORY / "docs" / "adr"
+    pages = {page for page in PAGES if page.is_relative_to(index.parent) and page != index}
+
+    assert {page for page in pages if page.parent != decisions} - listed == set()
+    assert decisions / "README.md" in listed
+
+
+def test_every_command_of_a_device_is_documented():
+    page = (REPOSITORY / "docs" / "reference" / "commands.md").read_text()
+    rows = re.findall(r"^\| (`[a-z].*?) \|", page.partition("## `fedcell-device`")[2], re.MULTILINE)
+    named = {word for row in rows for word in re.findall(r"`(\w+)", row)}
+
+    assert named == set(COMMANDS)
 
 
 def keys_under(heading, *, page):
