@@ -158,14 +158,14 @@ def make_parser(words: Sequence[str] = ()) -> argparse.ArgumentParser:
 def exit_code_of(error: Exception) -> int | None:
     """Map an error to an exit code; None for a defect, which deserves its traceback.
 
-    The root errors of our packages bring their code; a library that is not installed is a missing
-    part; what the operating system refuses is an outside condition; a `ValueError` of our own code
-    is wrong usage.
+    The root errors of our packages bring their code; a library that is not installed and a file
+    that is not there are missing parts; any other refusal of the operating system is an outside
+    condition; a `ValueError` of our own code is wrong usage.
     """
     code = getattr(error, "exit_code", None)
     if isinstance(code, int):
         return code
-    if isinstance(error, ModuleNotFoundError):
+    if isinstance(error, ModuleNotFoundError | FileNotFoundError):
         return PART_MISSING
     if isinstance(error, OSError):
         return OUTSIDE_CONDITION

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .mailbox import Purpose
-from .model_store import ModelStore, read_trusted_keys
+from .model_store import ModelStore
 from .telemetry_store import TelemetryStore
 
 if TYPE_CHECKING:
@@ -36,8 +36,9 @@ class EdgeClient:
 
     Args:
         store_path: an existing store; `fedcell-device init` or `TelemetryStore.create` makes one.
-        bundle: `default` for the model that ships with the package, `installed` for the one that
-            was installed on this device (else the default), or the path of a bundle.
+        bundle: `installed` for the model that was installed on this device (the one that ships
+            with the package where none was), `default` for the latter in any case, or the path of
+            a bundle.
         trusted_keys: for a path: Ed25519 public keys (32 raw bytes) by key id.
 
     Raises:
@@ -60,6 +61,8 @@ class EdgeClient:
     @classmethod
     def of_config(cls, config: DeviceConfig) -> Self:
         """Open the client that a process is configured for."""
+        from models.trusted_keys import read_trusted_keys
+
         keys = None if config.trusted_keys is None else read_trusted_keys(config.trusted_keys)
         return cls(config.store, config.bundle, trusted_keys=keys)
 

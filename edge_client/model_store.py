@@ -7,10 +7,11 @@ every byte of the bundle, and at each start the slot is checked against that: no
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from models.durable_file import write_durably
 
 from .errors import SlotError
 
@@ -144,17 +145,7 @@ class ModelStore:
             "digest": installed.digest,
             "signed_by": installed.signed_by,
         }
-        aside = self.folder / f"{_CURRENT}.new"
-        with aside.open("w", encoding="utf-8") as file:
-            json.dump(content, file)
-            file.flush()
-            os.fsync(file.fileno())
-        aside.replace(self.folder / _CURRENT)
-        handle = os.open(self.folder, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
+        write_durably(self.folder / _CURRENT, json.dumps(content).encode())
 
 
 def _unsigned(bundle: Bundle) -> Bundle:
@@ -164,23 +155,3 @@ def _unsigned(bundle: Bundle) -> Bundle:
     return replace(
         bundle, manifest=manifest, files={**bundle.files, MANIFEST: canonical_json(manifest)}
     )
-
-
-def read_trusted_keys(path: Path) -> dict[str, bytes]:
-    """Read a file of public keys: one JSON object of key ids and hex Ed25519 keys.
-
-    Raises:
-        SlotError: the file cannot be read, or holds something else.
-    """
-    try:
-        keys = {
-            str(key_id): bytes.fromhex(value)
-            for key_id, value in json.loads(path.read_text(encoding="utf-8")).items()
-        }
-    except (OSError, ValueError, TypeError, AttributeError) as error:
-        remedy = 'give a JSON file such as {"key-id": "<64 hex digits>"}'
-        raise SlotError(path, f"holds no public keys ({error})", remedy) from error
-    for key_id, key in keys.items():
-        if len(key) != 32:
-            raise SlotError(path, f"key {key_id} has {len(key)} bytes, not 32", "copy it again")
-    return keys

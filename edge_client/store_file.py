@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
 import sqlite3
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
+
+from models.durable_file import sync_folder
 
 from .errors import StoreBusyError, StoreError, StoreMissingError
 
@@ -172,7 +173,7 @@ def create_store_file(path: Path, fill: Callable[[sqlite3.Connection], None]) ->
         finally:
             connection.close()
         aside.replace(path)
-        _sync_folder(path.parent)
+        sync_folder(path.parent)
 
 
 def remove_store_file(path: Path, *, belongings: tuple[Path, ...]) -> tuple[Path, ...]:
@@ -193,7 +194,7 @@ def remove_store_file(path: Path, *, belongings: tuple[Path, ...]) -> tuple[Path
             file.unlink()
         for folder in folders:
             folder.rmdir()
-        _sync_folder(path.parent)
+        sync_folder(path.parent)
     return tuple(removed + folders)
 
 
@@ -245,11 +246,3 @@ def _named_errors(path: Path) -> Iterator[None]:
         raise StoreBusyError(
             path, f"cannot be written: {error.strerror}", "check the folder and the disk"
         ) from error
-
-
-def _sync_folder(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import os
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,7 +17,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from . import feature_spec
-from .errors import BundleError, UnsupportedSpecError
+from .durable_file import write_durably
+from .errors import ArtefactMissingError, BundleError, UnsupportedSpecError
 from .prediction import ModelVersion
 
 if TYPE_CHECKING:
@@ -189,7 +189,7 @@ def write_bundle(bundle: Bundle, path: Path) -> None:
     from .bundle_archive import archive_of
 
     path.parent.mkdir(parents=True, exist_ok=True)
-    _write_durably(path, archive_of({name: bundle.files[name] for name in FILES}))
+    write_durably(path, archive_of({name: bundle.files[name] for name in FILES}))
 
 
 def write_default_bundle(bundle: Bundle, folder: Path = DEFAULT_FOLDER) -> None:
@@ -199,17 +199,8 @@ def write_default_bundle(bundle: Bundle, folder: Path = DEFAULT_FOLDER) -> None:
     """
     folder.mkdir(parents=True, exist_ok=True)
     for name in FILES:
-        _write_durably(folder / name, bundle.files[name])
-    _write_durably(folder / DIGEST, f"{bundle.digest}\n".encode())
-
-
-def _write_durably(path: Path, content: bytes) -> None:
-    aside = path.with_name(f".{path.name}.{os.getpid()}.part")
-    with aside.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    aside.replace(path)
+        write_durably(folder / name, bundle.files[name])
+    write_durably(folder / DIGEST, f"{bundle.digest}\n".encode())
 
 
 def load_bundle(
@@ -226,7 +217,8 @@ def load_bundle(
         allow_unsigned: accept a bundle that carries no signature (for experiments of one's own).
 
     Raises:
-        BundleError: when it is missing, truncated, altered, untrusted or too new.
+        ArtefactMissingError: there is no such file or folder.
+        BundleError: when it is truncated, altered, untrusted or too new.
         UnsupportedSpecError: when this client computes other features than it was trained on.
     """
     if source == DEFAULT:
@@ -249,7 +241,7 @@ def load_bundle(
 
 def _read_files(path: Path) -> dict[str, bytes]:
     if not path.exists():
-        raise BundleError(path, "no such bundle", "check the path, or use 'default'")
+        raise ArtefactMissingError(path, "no such bundle", "check the path, or use 'default'")
     if path.is_dir():
         return _read_folder(path)
     if path.stat().st_size > len(FILES) * MAX_FILE_BYTES:

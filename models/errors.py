@@ -35,5 +35,11 @@ class BundleError(ModelsError):
         super().__init__(f"{where}: {what}; {remedy}")
 
 
+class ArtefactMissingError(BundleError):
+    """There is no bundle or key file where one was said to be."""
+
+    exit_code = 4
+
+
 class UnsupportedSpecError(BundleError):
     """The bundle was trained on a feature specification that this client does not compute."""

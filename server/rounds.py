@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
+from models.durable_file import sync_folder, write_durably
 from models.wire.rounds import LocalRecipe
 from privacy import (
     IndependentGaussian,
@@ -244,7 +245,7 @@ class RunFolder:
             raise RunFolderError(
                 path, f"cannot be written ({error.strerror})", "give another --out"
             ) from error
-        _sync_folder(path)
+        sync_folder(path)
         self._last_entry: LedgerEntry | None = None
 
     @property
@@ -353,29 +354,6 @@ def report_of(
         "rounds": [asdict(record) for record in rounds],
         "versions": dict(versions),
     }
-
-
-def write_durably(path: Path, content: bytes) -> None:
-    """Write a file aside, sync it and rename it into place."""
-    aside = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with aside.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        aside.replace(path)
-    except BaseException:
-        aside.unlink(missing_ok=True)
-        raise
-    _sync_folder(path.parent)
-
-
-def _sync_folder(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _npz(arrays: Mapping[str, NDArray[Any]]) -> bytes:

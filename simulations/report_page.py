@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from server.rounds import write_durably
+from models.durable_file import write_durably
 
 from . import report_words as words
 from .report_plots import (

@@ -11,8 +11,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, Final, Self
 
+from models.durable_file import write_durably
 from models.metrics import Quality
-from server.rounds import write_durably
 
 from .dataclass_json import from_plain, to_plain
 from .errors import SimulationsError

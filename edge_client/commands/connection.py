@@ -87,10 +87,11 @@ def run_run(arguments: argparse.Namespace) -> int:
     import logging
     import signal
 
+    from models.trusted_keys import read_trusted_keys
+
     from ..agent import run_agent
     from ..client import EdgeClient
     from ..mailbox import Purpose
-    from ..model_store import read_trusted_keys
 
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
     config = config_of(arguments)

@@ -224,6 +224,8 @@ def run_export(arguments: argparse.Namespace) -> int:
     """Write out everything that the store holds."""
     import json
 
+    from models.durable_file import write_durably
+
     from ..telemetry_store import TelemetryStore
 
     with TelemetryStore(config_of(arguments).store) as store:
@@ -231,9 +233,7 @@ def run_export(arguments: argparse.Namespace) -> int:
     if arguments.out is None:
         print(text)
         return 0
-    aside = arguments.out.with_name(arguments.out.name + ".new")
-    aside.write_text(text + "\n", encoding="utf-8")
-    aside.replace(arguments.out)
+    write_durably(arguments.out, f"{text}\n".encode())
     answer(arguments, {"out": str(arguments.out)}, [f"wrote {arguments.out}"])
     return 0
 

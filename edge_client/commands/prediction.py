@@ -117,7 +117,9 @@ def _words(code: str | None) -> str:
 
 def run_update(arguments: argparse.Namespace) -> int:
     """Install a bundle."""
-    from ..model_store import ModelStore, read_trusted_keys
+    from models.trusted_keys import read_trusted_keys
+
+    from ..model_store import ModelStore
     from ..telemetry_store import TelemetryStore
 
     config = config_of(arguments)

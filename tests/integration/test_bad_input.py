@@ -25,7 +25,7 @@ from tests.support.fleets import (
 from tests.support.line_bundle import KEY_ID, trusted_keys, write_line_bundle
 from tests.support.system_parts import REPOSITORY
 
-BAD_DATA, REFUSED, USAGE = 3, 5, 2
+USAGE, BAD_DATA, MISSING, REFUSED = 2, 3, 4, 5
 
 
 @pytest.fixture
@@ -284,7 +284,7 @@ def test_a_table_with_moments_that_the_fleet_does_not_have(fleet, tmp_path):
 # Bundles
 
 
-def test_bundles_that_are_truncated_altered_or_not_trusted(fleet, tmp_path):
+def test_bundles_that_are_truncated_altered_not_trusted_or_not_there(fleet, tmp_path):
     path = write_line_bundle(tmp_path / "b.zip")
     keys = tmp_path / "keys.json"
     keys.write_text(f'{{"{KEY_ID}": "{trusted_keys()[KEY_ID].hex()}"}}')
@@ -301,7 +301,7 @@ def test_bundles_that_are_truncated_altered_or_not_trusted(fleet, tmp_path):
         assert found.is_refused(REFUSED, str(path))
     for missing in ("--bundle", tmp_path / "none.zip"), ("--trusted-key", tmp_path / "none.json"):
         more = missing if missing[0] == "--bundle" else ("--bundle", path, *missing)
-        assert predict(fleet, *more).is_refused(REFUSED, "none.")
+        assert predict(fleet, *more).is_refused(MISSING, "none.", "no such")
     assert not (tmp_path / "p.parquet").exists()
 
 

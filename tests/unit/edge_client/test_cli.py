@@ -276,6 +276,20 @@ def test_export_holds_everything_and_erase_removes_it(made, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["mine.json"]
 
 
+def test_export_keeps_the_former_file_where_the_disk_refuses(made, tmp_path, monkeypatch):
+    def full(_):
+        raise OSError(28, "No space left on device")
+
+    out = tmp_path / "mine.json"
+    out.write_text("before")
+    monkeypatch.setattr("models.durable_file.os.fsync", full)
+    code, _, err = made("export", "--out", str(out))
+
+    assert (code, err) == (6, "fedcell-device: no space left on device\n")
+    assert out.read_text() == "before"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["device.db", "mine.json"]
+
+
 def test_erase_touches_no_file_that_is_not_ours(run, tmp_path):
     (tmp_path / "device.db").write_text("precious")
     code, _, err = run("erase", "--yes")
@@ -292,6 +306,32 @@ def test_command_without_a_store_says_how_to_make_one(run, command):
     assert (code, out) == (4, "")
     assert "init" in err
     assert err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("command", "says"),
+    [
+        (["update", "none.zip", "--allow-unsigned"], "none.zip: no such bundle"),
+        (["update", "none.zip", "--trusted-keys", "none.json"], "none.json: no such key file"),
+        (["predict", "--bundle", "none.zip"], "none.zip: no such bundle"),
+        (["predict", "--trusted-keys", "none.json"], "none.json: no such key file"),
+        (["run", "--broker", "h:1", "--server-key", "none.json"], "none.json: no such key file"),
+    ],
+)
+def test_a_bundle_or_key_file_that_is_not_there_is_a_missing_part(made, command, says):
+    code, out, err = made(*command)
+    assert (code, out) == (4, "")
+    assert says in err
+    assert err.count("\n") == 1
+
+
+@pytest.mark.parametrize("content", ["", "{", '{"key": "00"}'])
+def test_a_key_file_that_is_there_and_holds_no_key_is_refused(made, tmp_path, content):
+    path = tmp_path / "keys.json"
+    path.write_text(content)
+    code, _, err = made("update", "bundle.zip", "--trusted-keys", str(path))
+    assert code == 5
+    assert f"{path}: " in err
 
 
 def test_update_needs_a_key(made):
@@ -338,6 +378,7 @@ def test_settings_stand_before_or_after_the_command():
     ("error", "code"),
     [
         (ModuleNotFoundError("x", name="onnxruntime"), 4),
+        (FileNotFoundError(2, "No such file or directory", "x"), 4),
         (PermissionError(13, "Permission denied", "x"), 6),
         (KeyError("defect"), None),
         (ValueError("a library's"), None),

@@ -1,10 +1,8 @@
-import json
-
 import pytest
 
 from edge_client.errors import SlotError
-from edge_client.model_store import ModelStore, read_trusted_keys
-from models.errors import BundleError
+from edge_client.model_store import ModelStore
+from models.errors import ArtefactMissingError, BundleError
 from tests.support.line_bundle import KEY_ID, line_bundle, trusted_keys, write_line_bundle
 
 
@@ -79,20 +77,5 @@ def test_unreadable_record_says_what_to_do(models, content):
 def test_path_is_opened_as_it_is(models, tmp_path):
     path = write_line_bundle(tmp_path / "b.zip")
     assert models.open(str(path), trusted_keys=trusted_keys()).version == line_bundle().version
-    with pytest.raises(BundleError, match="no such bundle"):
+    with pytest.raises(ArtefactMissingError, match="no such bundle"):
         models.open(str(tmp_path / "none.zip"))
-
-
-def test_trusted_keys_are_read_by_id(tmp_path):
-    path = tmp_path / "keys.json"
-    path.write_text(json.dumps({"a": "00" * 32, "b": "ff" * 32}))
-    assert read_trusted_keys(path) == {"a": bytes(32), "b": b"\xff" * 32}
-
-
-@pytest.mark.parametrize("content", [None, "", "[]", '{"a": "zz"}', '{"a": "00"}', '{"a": 3}'])
-def test_file_without_keys_is_named(tmp_path, content):
-    path = tmp_path / "keys.json"
-    if content is not None:
-        path.write_text(content)
-    with pytest.raises(SlotError, match=r"keys\.json"):
-        read_trusted_keys(path)

@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from models.errors import BundleError
+from models.errors import ArtefactMissingError, BundleError
 from models.trusted_keys import read_trusted_keys
 
 KEY = "ab" * 32
@@ -30,5 +30,12 @@ def test_files_that_hold_no_keys_are_refused_with_a_remedy(tmp_path, text):
 
 
 def test_a_missing_file_is_said_to_be_missing(tmp_path):
-    with pytest.raises(BundleError, match="no such key file"):
+    with pytest.raises(ArtefactMissingError, match="no such key file") as missing:
         read_trusted_keys(tmp_path / "keys.json")
+    assert missing.value.exit_code == 4
+
+
+def test_a_file_that_is_there_and_cannot_be_read_is_not_called_missing(tmp_path):
+    with pytest.raises(BundleError, match="cannot be read: Is a directory") as refused:
+        read_trusted_keys(tmp_path)
+    assert refused.value.exit_code == 5
