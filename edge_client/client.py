@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .mailbox import Purpose
-from .model_store import ModelStore
+from .model_store import INSTALLED, ModelStore
 from .telemetry_store import TelemetryStore
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ class EdgeClient:
     def __init__(
         self,
         store_path: Path | str,
-        bundle: str | Path = "default",
+        bundle: str | Path = INSTALLED,
         *,
         trusted_keys: Mapping[str, bytes] | None = None,
     ) -> None:

@@ -1,12 +1,16 @@
 """The client on a real store with a real ONNX session."""
 
+import inspect
 from datetime import datetime, timedelta
 
 import pytest
 
 from edge_client.client import EdgeClient
+from edge_client.config import DeviceConfig
 from edge_client.mailbox import Purpose
+from edge_client.model_store import ModelStore
 from edge_client.telemetry_store import TelemetryStore
+from models.bundle import load_bundle
 from models.featurize import featurize
 from models.prediction import Action, Status
 from models.quiet_hours import QuietHours
@@ -44,6 +48,22 @@ def test_report_follows_the_line_to_end_of_life(device):
     assert device.reasons() == ("Within a month the battery lost 4 % of its capacity when new.",)
     assert device.reasons("de") == (
         "Innerhalb eines Monats verlor der Akku 4 % seiner Kapazität im Neuzustand.",
+    )
+
+
+def test_client_runs_what_was_installed_as_the_commands_do(tmp_path, bundle):
+    store = tmp_path / "device.db"
+    new_store(tmp_path).close()
+    with EdgeClient(store) as client:
+        assert client.predict(NOW).model_version == load_bundle().version
+    ModelStore.beside(store).install(bundle, trusted_keys=trusted_keys())
+    with EdgeClient(store) as client:
+        assert client.predict(NOW).model_version == line_bundle().version
+    with EdgeClient(store, "default") as client:
+        assert client.predict(NOW).model_version == load_bundle().version
+    assert (
+        inspect.signature(EdgeClient).parameters["bundle"].default
+        == DeviceConfig(store=store).bundle
     )
 
 
