@@ -23,7 +23,7 @@ Cohort = Annotated[
     int | None,
     typer.Option(help="Devices invited to each round; all of them unless given.", min=1),
 ]
-EpsilonOption = Annotated[float, typer.Option(help="ε of all released models together.")]
+EpsilonOption = Annotated[float, typer.Option(help="ε of all models of this run together.")]
 Delta = Annotated[float, typer.Option(help="Its δ.")]
 Noise = Annotated[bool, typer.Option(help="Noise on releases; without it nothing can be released.")]
 RecordLevel = Annotated[bool, typer.Option(help="Record-level DP-SGD on each device, by Opacus.")]

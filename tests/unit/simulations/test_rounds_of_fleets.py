@@ -169,3 +169,10 @@ def test_command_refuses_an_unknown_optimiser_by_name(tmp_path):
     assert result.exit_code == 2
     assert "sgd" in result.output
     assert not (tmp_path / "run").exists()
+
+
+def test_help_says_that_epsilon_covers_all_models_of_one_run():
+    shown = CliRunner(env={"COLUMNS": "200"}).invoke(build_app(), ["rounds", "start", "--help"])
+    (line,) = [line for line in shown.output.splitlines() if "--epsilon" in line]
+
+    assert "ε of all models of this run together." in line
