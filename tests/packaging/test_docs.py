@@ -1,11 +1,13 @@
 """Docs that are read are docs that are right: links lead somewhere, marked snippets run."""
 
+import ast
 import os
 import re
 import subprocess
 import sys
 import tomllib
 from dataclasses import fields, is_dataclass
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -23,6 +25,7 @@ PAGES = sorted(
 FENCE = re.compile(r"^```(?P<info>[^\n`]*)\n(?P<body>.*?)^```\s*$", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"(?<!!)\[[^\]\n]+\]\((?P<target>[^)\s]+)\)")
 SECONDS_FOR_A_SNIPPET = 120
+OURS = {"edge_client", "models", "privacy", "server", "simulations"}
 KEYS = re.compile(r"^\| (?P<keys>`\w+`(?:, `\w+`)*) \|", re.MULTILINE)
 REPORT_OBJECTS = {
     "Top level": (RunReport,),
@@ -61,6 +64,28 @@ def snippets_of(page):
         if "run" in words:
             found.append((language, match["body"]))
     return found
+
+
+def imports_of(page):
+    """What Python blocks of a page import from our packages: pairs of module and name."""
+    for match in FENCE.finditer(page.read_text()):
+        if match["info"].split()[:1] != ["python"]:
+            continue
+        for node in ast.walk(ast.parse(match["body"])):
+            if isinstance(node, ast.ImportFrom) and node.module.partition(".")[0] in OURS:
+                yield from ((node.module, alias.name) for alias in node.names)
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if any(imports_of(page))], ids=name_of)
+def test_what_docs_import_is_there_and_public_where_a_list_of_public_names_holds_it(page):
+    for module, name in imports_of(page):
+        package = module.partition(".")[0]
+        public = getattr(import_module(package), "__all__", ())
+        if module == package:
+            assert name in public
+        else:
+            assert hasattr(import_module(module), name)
+            assert name not in public, f"from {package} import {name}"
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name_of)
