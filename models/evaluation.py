@@ -35,6 +35,10 @@ class EvaluatedRows:
     rows: NDArray[np.intp]
     windows: Windows
 
+    def take(self, chosen: NDArray[np.bool_]) -> EvaluatedRows:
+        """Return some of the rows; `chosen` has one entry for each."""
+        return EvaluatedRows(self.rows[chosen], self.windows.take(chosen))
+
 
 def evaluated_rows(
     table: dict[str, NDArray[Any]], outcomes: Outcomes, where: object
@@ -77,7 +81,11 @@ def evaluate_predictions(
     Raises:
         DatasetError: as `evaluated_rows`.
     """
-    judged = evaluated_rows(table, outcomes, where)
+    return quality_of_rows(table, evaluated_rows(table, outcomes, where))
+
+
+def quality_of_rows(table: dict[str, NDArray[Any]], judged: EvaluatedRows) -> Quality:
+    """Measure the model behind a predictions table, on some of its rows."""
     pick = {name: table[name][judged.rows] for name in table}
     return quality(
         judged.windows,

@@ -40,6 +40,14 @@ class Windows:
     known: Labels
     days_left: NDArray[np.float64]
 
+    def take(self, rows: Labels) -> Windows:
+        """Return the chosen windows.
+
+        Args:
+            rows: bool, shape (n,).
+        """
+        return Windows(self.device[rows], self.label[rows], self.known[rows], self.days_left[rows])
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Quality:

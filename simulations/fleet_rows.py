@@ -13,6 +13,7 @@ import numpy as np
 
 from models.featurize import featurize
 from models.fleet_dataset import open_fleet
+from models.held_out_devices import HELD_OUT_SHARE, held_out_devices
 from models.labels import OwnerAnswers, label_packs
 from models.training_rows import (
     LEAST_ROWS,
@@ -24,7 +25,6 @@ from models.training_rows import (
 )
 
 from .errors import SimulationsError
-from .partition import held_out_devices
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -35,7 +35,6 @@ if TYPE_CHECKING:
 
 
 DEVICES_A_SLICE = 256
-HELD_OUT_SHARE = 0.2
 
 
 class FleetRowsError(SimulationsError):

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from models.bundle import Bundle
     from models.metrics import Quality
 
+    from ..fleet_evaluation import Split
+
 _SHOWN = (
     ("average_precision", "avg prec"),
     ("auc", "AUC"),
@@ -127,6 +129,13 @@ def evaluate_command(
     baselines: Annotated[
         bool, typer.Option("--baselines", help="Train the central, non-private peers too.")
     ] = False,
+    held_out: Annotated[
+        bool,
+        typer.Option(
+            "--held-out",
+            help="Judge only on the devices that 'fedcell rounds start' never trains on.",
+        ),
+    ] = False,
     columns: Annotated[
         Path | None, typer.Option(help="TOML file that maps foreign column names.")
     ] = None,
@@ -135,18 +144,30 @@ def evaluate_command(
     """Judge predictions against outcomes, beside simple rules and, if asked for, central peers.
 
     A window is positive when the failure comes within 30 days after it, negative when the device
-    is known to have lived through them, and left out otherwise. Peers are cross-fitted by device.
+    is known to have lived through them, and left out otherwise. Peers are cross-fitted by device;
+    with --held-out they learn from the devices that a run of rounds trains on, as its model did.
     """
     from models.fleet_dataset import open_fleet, read_column_map
     from server.fleet_evaluation import evaluate_fleet
 
     dataset = open_fleet(fleet, column_map=read_column_map(columns) if columns else None)
-    metrics = evaluate_fleet(predictions, dataset, with_peers=baselines)
+    found = evaluate_fleet(predictions, dataset, with_peers=baselines, held_out=held_out)
     if as_json:
-        named = {name: asdict(quality) for name, quality in metrics.items()}
-        typer.echo(json.dumps({"horizon_days": 30, "metrics": named}))
+        named = {name: asdict(quality) for name, quality in found.metrics.items()}
+        split = asdict(found.split)
+        typer.echo(json.dumps({"horizon_days": 30, "split": split, "metrics": named}))
         return
-    typer.echo(quality_table(metrics))
+    typer.echo(split_line(found.split))
+    typer.echo(quality_table(found.metrics))
+
+
+def split_line(split: Split) -> str:
+    """Say which devices were judged, and which ones the peers learned from."""
+    if split.kind == "all":
+        peers = "; peers cross-fitted by device" if split.devices_trained else ""
+        return f"judged on all {split.devices_judged:,} devices{peers}"
+    peers = f"; peers trained on {split.devices_trained:,} others" if split.devices_trained else ""
+    return f"judged on {split.devices_judged:,} devices that rounds hold out{peers}"
 
 
 def quality_table(metrics: dict[str, Quality]) -> str:

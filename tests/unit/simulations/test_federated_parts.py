@@ -6,7 +6,7 @@ from scipy import stats
 
 from privacy import IndependentGaussian
 from simulations.held_out import HeldOutPart
-from simulations.partition import block_of_devices, held_out_devices
+from simulations.partition import block_of_devices
 from simulations.seeded_noise import SeededNoise
 from simulations.training_row_files import RowFiles, write_row_files
 from tests.support.made_up_rows import made_up_rows
@@ -29,14 +29,6 @@ def test_seeded_noise_is_gaussian_and_its_entries_are_stamped_simulated():
     assert noise.entry_kind == "simulated"
 
 
-def test_held_out_devices_are_the_same_in_every_order_and_about_the_share():
-    held_out = held_out_devices(IDS, share=0.2)
-    # Binomial(1000, 0.2): standard deviation 12.6; 5 of them.
-    assert abs(held_out.sum() - 200) < 63
-    assert np.array_equal(held_out_devices(IDS[::-1], share=0.2), held_out[::-1])
-    assert not held_out_devices(IDS, share=0.0).any()
-
-
 def test_blocks_are_even():
     sizes = np.bincount(block_of_devices(IDS, num_blocks=7))
     assert len(sizes) == 7
@@ -44,8 +36,6 @@ def test_blocks_are_even():
 
 
 def test_meaningless_splits_are_refused():
-    with pytest.raises(ValueError, match="share"):
-        held_out_devices(IDS, share=1.0)
     with pytest.raises(ValueError, match="num_blocks"):
         block_of_devices(IDS, num_blocks=0)
 
