@@ -15,10 +15,14 @@ os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
 import pytest
 from hypothesis import HealthCheck, settings
 
+from tests.support.memory_folder import memory_folder
 from tests.support.system_parts import CHROMIUM, MOSQUITTO, SYSTEM_PARTS, find_cells
 
 ON_CI = os.environ.get("CI", "").lower() in {"1", "true"}
 NO_CELLS = "the real cells are not here: set FEDCELL_CELLS to the folder that holds them"
+
+if in_memory := memory_folder():
+    os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(in_memory))
 
 # Shared cores make deadlines lie; what CI runs is the same in every run.
 settings.register_profile(

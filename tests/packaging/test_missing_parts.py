@@ -6,6 +6,7 @@ import sys
 
 import pytest
 
+from tests.support.memory_folder import memory_folder
 from tests.support.system_parts import REPOSITORY
 
 CONFTEST = """
@@ -44,6 +45,7 @@ def run_without_parts(tmp_path):
             "CI": ci,
             "FEDCELL_CELLS": str(tmp_path),
             "PYTHONPATH": str(REPOSITORY),
+            "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1",
         }
         return subprocess.run(
             [sys.executable, "-m", "pytest", "-rs", "-p", "no:cacheprovider"],
@@ -70,3 +72,12 @@ def test_on_ci_parts_are_demanded_and_cells_are_not(run_without_parts):
     out = run_without_parts("true")
 
     assert "1 passed, 1 skipped, 2 errors" in out
+
+
+def test_files_of_tests_lie_in_memory_only_where_it_has_room_for_them(tmp_path, monkeypatch):
+    monkeypatch.setattr("tests.support.memory_folder.LEAST_FREE_BYTES", 0)
+    assert memory_folder(tmp_path) == tmp_path
+    monkeypatch.setattr("tests.support.memory_folder.LEAST_FREE_BYTES", 1 << 62)
+    assert memory_folder(tmp_path) is None
+    assert memory_folder(tmp_path / "none") is None
+    assert os.environ.get("PYTEST_DEBUG_TEMPROOT") or memory_folder() is None

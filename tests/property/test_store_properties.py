@@ -2,10 +2,8 @@
 
 import math
 import struct
-import tempfile
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 
 import numpy as np
 from hypothesis import given, settings
@@ -54,8 +52,8 @@ def as_float32(values):
 
 @given(readings=st.lists(READINGS, max_size=12))
 @settings(max_examples=20)
-def test_every_reading_is_kept_exactly_or_counted(readings):
-    with tempfile.TemporaryDirectory() as folder, new_store(Path(folder)) as store:
+def test_every_reading_is_kept_exactly_or_counted(tmp_path_factory, readings):
+    with new_store(tmp_path_factory.mktemp("store")) as store:
         done = store.record_many(readings, now=NOW)
         telemetry = store.telemetry()
         refusals = store.refusals()
@@ -69,12 +67,10 @@ def test_every_reading_is_kept_exactly_or_counted(readings):
 
 @given(readings=st.lists(READINGS, max_size=8))
 @settings(max_examples=10)
-def test_one_by_one_and_in_bulk_are_the_same(readings):
+def test_one_by_one_and_in_bulk_are_the_same(tmp_path_factory, readings):
     with (
-        tempfile.TemporaryDirectory() as first,
-        tempfile.TemporaryDirectory() as second,
-        new_store(Path(first)) as bulk,
-        new_store(Path(second)) as single,
+        new_store(tmp_path_factory.mktemp("bulk")) as bulk,
+        new_store(tmp_path_factory.mktemp("single")) as single,
     ):
         bulk.record_many(readings, now=NOW)
         for reading in readings:
@@ -86,11 +82,9 @@ def test_one_by_one_and_in_bulk_are_the_same(readings):
 
 @given(clocks=st.lists(MOMENTS, min_size=1, max_size=30), retention_days=st.integers(1, 800))
 @settings(max_examples=10)
-def test_no_clock_can_empty_the_ring_at_once(clocks, retention_days):
-    with (
-        tempfile.TemporaryDirectory() as folder,
-        new_store(Path(folder), retention_days=retention_days) as store,
-    ):
+def test_no_clock_can_empty_the_ring_at_once(tmp_path_factory, clocks, retention_days):
+    folder = tmp_path_factory.mktemp("store")
+    with new_store(folder, retention_days=retention_days) as store:
         for now in clocks:
             before = store.num_readings()
             with suppress(ReadingRefusedError):

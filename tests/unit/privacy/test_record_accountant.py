@@ -29,15 +29,15 @@ def test_epsilon_agrees_with_opacus_prv():
 
 def test_one_accountant_for_life_adds_up_over_rounds():
     accountant = RecordAccountant()
-    accountant.add(steps(5))
+    accountant.add(steps(5, sigma=4.0))
     first_round = accountant.epsilon(delta=1e-5)
-    accountant.add(steps(5))
+    accountant.add(steps(5, sigma=4.0))
     assert accountant.epsilon(delta=1e-5) > first_round
 
 
 def test_different_recipes_compose():
-    alone = RecordAccountant([steps(5, sigma=2.0)]).epsilon(delta=1e-5)
-    mixed = RecordAccountant([steps(5, sigma=2.0), steps(5, sigma=3.0)]).epsilon(delta=1e-5)
+    alone = RecordAccountant([steps(5, sigma=4.0)]).epsilon(delta=1e-5)
+    mixed = RecordAccountant([steps(5, sigma=4.0), steps(5, sigma=6.0)]).epsilon(delta=1e-5)
     assert alone < mixed
 
 
