@@ -107,6 +107,7 @@ def test_a_device_that_does_not_answer_is_told_again_until_it_does(tmp_path):
 def test_bad_messages_stop_nobody(tmp_path):
     with mosquitto_in(tmp_path) as broker, running_hub(broker, tmp_path) as (hub, database):
         client = mqtt.Client(mqtt.CallbackAPIVersion.VERSION2, client_id="device-1")
+        client.reconnect_delay_set(min_delay=0.05, max_delay=0.05)
         client.connect(broker.host, broker.port)
         client.loop_start()
         for payload in (b"", b"{}", b"\x00" * 100, b"x" * 4500, b"[" * 4000):

@@ -269,6 +269,8 @@ def answering(*replies):
     try:
         yield server.getsockname()[1]
     finally:
+        # Closing alone would leave a thread that accepts where it is.
+        server.shutdown(socket.SHUT_RDWR)
         server.close()
         for connection in held:
             connection.close()
