@@ -181,7 +181,7 @@ def test_text_of_a_nodes_error_is_kept_nowhere(tmp_path, text):
     with pytest.raises(NoAnswerError) as in_a_round:
         rounds_over([1, 2], tmp_path).run(grid)
     with pytest.raises(RoundsError) as at_the_start:
-        ask_for_devices(grid, num_nodes=1, deadline_s=0.05, stop=threading.Event())
+        ask_for_devices(grid, num_nodes=1, deadline_s=0.2, stop=threading.Event())
 
     assert str(in_a_round.value) == "round 0: no good reply (1 failed): other"
     assert str(at_the_start.value) == "no node named a device that can train: other"
