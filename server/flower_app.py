@@ -26,8 +26,9 @@ from .rounds import (
     release_noise,
     report_of,
 )
-from .server_optimizer import WARM_RATE, OptimizerState, ServerRecipe
+from .server_optimizer import OptimizerState
 from .strategy import FederatedRounds, Roster, ask_for_devices
+from .training_recipes import FROM_TRAINED_WEIGHTS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -194,12 +195,12 @@ def carry_out(
 
 
 def deployed_run(run_config: Mapping[str, object]) -> PlannedRun:
-    """Read one run from the configuration of a deployed Flower run.
+    """Read one run, which starts from trained weights, from a deployed Flower run's configuration.
 
     Keys, with the defaults that `[tool.flwr.app.config]` in pyproject.toml gives them: `out`
     (required: a folder), `start-weights` (required: an .npz with the array `weights`, as a run
     leaves it), `least-nodes` (1: nodes to wait for), `rounds` (24), `cohort` (2000),
-    `epsilon` (2.0), `delta` (1e-8), `clipping-norm` (0.5), `deadline-s` (600.0).
+    `epsilon` (2.0), `delta` (1e-8), `clipping-norm` (0.3), `deadline-s` (600.0).
 
     Raises:
         RoundsError: a key is missing, or has no value.
@@ -212,10 +213,11 @@ def deployed_run(run_config: Mapping[str, object]) -> PlannedRun:
         num_rounds=int(_value(run_config, "rounds")),
         cohort_size=int(_value(run_config, "cohort")),
         clipping_norm=float(_value(run_config, "clipping-norm")),
+        recipe=FROM_TRAINED_WEIGHTS.local,
+        server=FROM_TRAINED_WEIGHTS.server,
         epsilon=float(_value(run_config, "epsilon")),
         delta=float(_value(run_config, "delta")),
         deadline_s=float(_value(run_config, "deadline-s")),
-        server=ServerRecipe(learning_rate=WARM_RATE),
     )
     return PlannedRun(
         config=config,

@@ -1,28 +1,16 @@
-"""Recipes of rounds: how devices train and how the server steps, from where the rounds start."""
+"""The plan of a run, from what an operator decides and the recipe for where it starts."""
 
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
-from models.wire.rounds import LocalRecipe
-from server.server_optimizer import ServerRecipe
+from server.training_recipes import FROM_RANDOM_WEIGHTS, FROM_TRAINED_WEIGHTS
 
 from .rounds import RoundsPlan
 
-WARM_LOCAL = LocalRecipe(
-    steps=2,
-    sampling_rate=0.5,
-    expected_batch_size=160,
-    learning_rate=0.5,
-    record_noise_multiplier=2.0,
-)
-WARM_SERVER = ServerRecipe(optimizer="fedavg", learning_rate=3.0, final_rate=0.3)
-WARM_CLIPPING_NORM = 0.1
-COLD_SERVER = ServerRecipe(optimizer="fedadam", learning_rate=0.06, final_rate=0.02, warm_up=0.25)
-COLD_CLIPPING_NORM = 1.0
-"""From random weights half of the devices send less than 0.15 and one in ten, those that fail, more
-than 0.75. Bounds of 0.5, 1 and 2 gave average precisions of 0.402, 0.408 and 0.408 (two seeds each,
-200 rounds of 320 devices): the bound costs little, and noise grows with it."""
+if TYPE_CHECKING:
+    from server.server_optimizer import ServerRecipe
 
 
 def plan_for(
@@ -40,10 +28,6 @@ def plan_for(
 ) -> RoundsPlan:
     """Return the plan of a run.
 
-    A start from trained weights needs small steps in the direction that devices agree on (plain
-    averaging, a norm below what they send); random weights need Adam to get going at all, and one
-    local step, since several drift apart.
-
     Args:
         num_rounds: T.
         cohort_size: n; None invites all.
@@ -56,20 +40,18 @@ def plan_for(
         seed: None draws from the operating system's entropy.
         evaluate_every: rounds between two looks at the held-out part.
     """
-    if is_warm:
-        recipe, usual, norm = WARM_LOCAL, WARM_SERVER, WARM_CLIPPING_NORM
-    else:
-        recipe, usual, norm = LocalRecipe(), COLD_SERVER, COLD_CLIPPING_NORM
+    usual = FROM_TRAINED_WEIGHTS if is_warm else FROM_RANDOM_WEIGHTS
+    local = usual.local
     if not is_record_private:
-        recipe = replace(recipe, record_noise_multiplier=0.0)
+        local = replace(local, record_noise_multiplier=0.0)
     return RoundsPlan(
         num_rounds=num_rounds,
         cohort_size=cohort_size,
         epsilon=epsilon,
         delta=delta,
-        clipping_norm=norm if clipping_norm is None else clipping_norm,
-        recipe=recipe,
-        server=server or usual,
+        clipping_norm=usual.clipping_norm if clipping_norm is None else clipping_norm,
+        recipe=local,
+        server=server or usual.server,
         seed=seed,
         evaluate_every=evaluate_every,
     )

@@ -9,11 +9,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from models.wire.rounds import LocalRecipe
 from privacy import OperatingSystemNoise
 from server.flower_app import PlannedRun
 from server.rounds import RoundsConfig, RunFolder
-from server.server_optimizer import ServerRecipe
+from server.training_recipes import FROM_TRAINED_WEIGHTS
 
 from ..federation import run_planned
 from ..fleet_rows import FleetRows
@@ -33,19 +32,6 @@ if TYPE_CHECKING:
     from .plan import DemoPlan
     from .scene import Scene
 
-LOCAL_RECIPE = LocalRecipe(
-    steps=2,
-    sampling_rate=0.5,
-    expected_batch_size=160,
-    learning_rate=0.1,
-    record_noise_multiplier=2.0,
-)
-"""Few large batches: at one record ε they drown less in noise than many small ones."""
-SERVER_RECIPE = ServerRecipe(optimizer="fedavg", learning_rate=1.5, final_rate=0.3)
-"""Plain averaging: under noise, Adam's unit steps would blow up the coordinates without signal."""
-CLIPPING_NORM = 0.3
-"""About twice the median length of an update at the start: devices that fail have the longest, and
-a bound that hits them teaches a fleet that nothing fails. Chosen on simulated fleets."""
 LOOK_EVERY_DAYS = 2
 LOG_FILE = "flower.log"
 PRIVATE, WITHOUT_NOISE = "federated_private", "federated_no_noise"
@@ -126,21 +112,22 @@ def run_rounds(
 
 def configurations(plan: DemoPlan) -> dict[str, RoundsConfig]:
     """Return what decides both runs; they differ in noise alone, on the server and on devices."""
+    recipe = FROM_TRAINED_WEIGHTS
     private = RoundsConfig(
         stream=f"demo-{secrets.token_hex(8)}",
         num_rounds=plan.rounds,
         cohort_size=plan.devices,
-        clipping_norm=CLIPPING_NORM,
+        clipping_norm=recipe.clipping_norm,
         epsilon=plan.epsilon,
         delta=plan.delta,
-        recipe=LOCAL_RECIPE,
-        server=SERVER_RECIPE,
+        recipe=recipe.local,
+        server=recipe.server,
     )
     without = replace(
         private,
         stream=f"{private.stream}-without-noise",
         epsilon=None,
-        recipe=replace(LOCAL_RECIPE, record_noise_multiplier=0.0),
+        recipe=replace(recipe.local, record_noise_multiplier=0.0),
     )
     return {PRIVATE: private, WITHOUT_NOISE: without}
 

@@ -13,6 +13,7 @@ from models.wire.rounds import DEVICES_RECORD
 from privacy import read_ledger
 from server.flower_app import app, deployed_run
 from server.rounds import RoundsError
+from server.training_recipes import FROM_TRAINED_WEIGHTS
 from tests.support.flower_grid import GridInMemory
 from tests.support.system_parts import REPOSITORY
 from tests.unit.server.test_strategy import contribution, task_of
@@ -79,6 +80,16 @@ def test_described_keys_and_defaults_are_those_declared():
     described = re.findall(r"`([a-z-]+)`\s+\(([^):]+)", deployed_run.__doc__)
 
     assert {key: "" if text == "required" else float(text) for key, text in described} == DECLARED
+
+
+def test_a_deployed_run_trains_as_rounds_from_trained_weights_do(run_config):
+    config = deployed_run(run_config).config
+
+    assert config.clipping_norm == FROM_TRAINED_WEIGHTS.clipping_norm
+    assert (config.recipe, config.server) == (
+        FROM_TRAINED_WEIGHTS.local,
+        FROM_TRAINED_WEIGHTS.server,
+    )
 
 
 def test_run_over_nodes_that_name_their_devices(run_config, tmp_path):
