@@ -73,8 +73,9 @@ def build_default_bundle(
         say("preparing the cells")
         cells = read_cells(cell_files)
         copies = cell_copies(cells)
-        for_threshold.append(threshold_rows(cells))
-        sources = CellSources(cells, fleets, copies, for_threshold[-1])
+        of_cells = threshold_rows(cells)
+        for_threshold += of_cells
+        sources = CellSources(cells, fleets, copies, of_cells)
         trained_on += [
             f"cells '{name}': {int((cells.datasets == name).sum())}"
             for name in sorted(set(cells.datasets.tolist()))

@@ -17,7 +17,7 @@ from models.training.recipe import train_model
 from .model_sources import noisy_cells, only_devices
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -28,7 +28,8 @@ if TYPE_CHECKING:
     from models.training_rows import TrainingRows
 
 NOISE_SEED = 5
-GAUGES = ("clean", "noisy gauge")
+CLEAN, NOISY = "clean", "noisy gauge"
+EVERY_PEER: Mapping[str, tuple[str, ...]] = {CLEAN: PEERS, NOISY: PEERS}
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,13 +40,13 @@ class CellSources:
         cells: the imported cells.
         fleets: rows of the simulated fleets.
         copies: rows of the cells, measured and augmented, one table a copy.
-        threshold_rows: rows of the cells through the noisy gauge, for the threshold.
+        threshold_rows: rows of the cells through the noisy gauge, one table a data set.
     """
 
     cells: ImportedCells
     fleets: Sequence[TrainingRows]
     copies: Sequence[TrainingRows]
-    threshold_rows: TrainingRows
+    threshold_rows: Sequence[TrainingRows]
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,9 +84,18 @@ def study_fold(
     *,
     settings: RecipeSettings,
     seed: int = 0,
+    peers: Mapping[str, Sequence[str]] = EVERY_PEER,
     on_step: Callable[[int], None] | None = None,
 ) -> dict[str, dict[str, Quality]]:
     """Retrain the recipe and its peers without a fold's cells, and judge all on them.
+
+    Args:
+        sources: what all folds share.
+        fold: whose cells are judged.
+        settings: of the recipe.
+        seed: of everything random.
+        peers: by gauge ("clean", "noisy gauge"), which of `PEERS` are trained for it.
+        on_step: called with each step's number.
 
     Returns:
         Gauge ("clean", "noisy gauge") -> model name -> figures; the recipe is `recipe`.
@@ -93,16 +103,18 @@ def study_fold(
     train = ~fold.test
     model = train_model(
         [*(only_devices(copy, train) for copy in sources.copies), *sources.fleets],
-        [only_devices(sources.threshold_rows, train), *sources.fleets],
+        [*(only_devices(table, train) for table in sources.threshold_rows), *sources.fleets],
         settings=settings,
         seed=seed,
         on_step=on_step,
     )
     noisy = noisy_cells(sources.cells, seed=NOISE_SEED)
     results = {}
-    for gauge, telemetry in zip(GAUGES, (sources.cells.telemetry, noisy), strict=True):
+    for gauge, telemetry in ((CLEAN, sources.cells.telemetry), (NOISY, noisy)):
         table = featurize(telemetry, sources.cells.profiles)
-        results[gauge] = _judge(sources.cells, table, fold.test, model, seed)
+        results[gauge] = _judge(
+            sources.cells, table, fold.test, model, peers=peers[gauge], seed=seed
+        )
     return results
 
 
@@ -111,6 +123,8 @@ def _judge(
     table: FeatureTable,
     test: NDArray[np.bool_],
     model: TrainedModel,
+    *,
+    peers: Sequence[str],
     seed: int,
 ) -> dict[str, Quality]:
     if cells.outcomes is None:
@@ -124,7 +138,7 @@ def _judge(
     features = table.features[judged]
     figures = {"recipe": judge_model(model, features, known)}
     figures |= rule_baselines(features, known)
-    for name in PEERS:
+    for name in peers:
         train = (table.features[learnt], everything.label[learnt], table.device[learnt])
         scores = score_with_peer(name, train=train, test_features=features, seed=seed)
         figures[name] = quality(known, probability=scores.probability, flagged=scores.flagged)

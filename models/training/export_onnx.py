@@ -2,6 +2,9 @@
 
 `torch.onnx.export` writes source paths and stack traces into the file; this writer writes only
 what is computed. Cumulative sums are products with triangular matrices, which every runtime has.
+
+Weights are float32, arithmetic is float64: where a quantile of the failure day falls on a stretch
+with hardly any hazard, the rounding of float32 moves it by whole days.
 """
 
 from __future__ import annotations
@@ -64,10 +67,19 @@ class _Graph:
         self.nodes: list[onnx.NodeProto] = []
         self.constants: list[onnx.TensorProto] = []
 
-    def constant(self, name: str, values: object, dtype: type = np.float32) -> str:
+    def constant(self, name: str, values: object, dtype: type = np.float64) -> str:
         array: np.ndarray = np.ascontiguousarray(np.asarray(values, dtype=dtype))
         self.constants.append(numpy_helper.from_array(array, name))
         return name
+
+    def weight(self, name: str, values: np.ndarray) -> str:
+        return self.wide(self.constant(name, values, np.float32), f"wide_{name}")
+
+    def wide(self, name: str, output: str) -> str:
+        return self.node("Cast", [name], output, to=TensorProto.DOUBLE)
+
+    def result(self, name: str, output: str) -> str:
+        return self.node("Cast", [name], output, to=TensorProto.FLOAT)
 
     def node(self, operator: str, inputs: list[str], output: str, **attributes: Any) -> str:
         self.nodes.append(helper.make_node(operator, inputs, [output], name=output, **attributes))
@@ -142,8 +154,9 @@ def _write_scaling(graph: _Graph) -> str:
     logged_scale = np.where(scale["log_scale"] > 0, scale["log_scale"], 1.0)
     zero, one = graph.constant("zero", 0.0), graph.constant("one", 1.0)
     is_logged = graph.constant("is_logged", scale["log_scale"] > 0, bool)
-    missing = graph.node("IsNaN", ["features"], "missing")
-    values = graph.node("Where", [missing, low, "features"], "present")
+    features = graph.wide("features", "wide_features")
+    missing = graph.node("IsNaN", [features], "missing")
+    values = graph.node("Where", [missing, low, features], "present")
     values = graph.node("Min", [graph.node("Max", [values, low], "raised"), high], "clipped")
     size = graph.node("Abs", [values], "size")
     size = graph.node("Div", [size, graph.constant("log_scale", logged_scale)], "relative_size")
@@ -156,7 +169,7 @@ def _write_scaling(graph: _Graph) -> str:
     values = graph.node("Where", [missing, zero, values], "filled")
     seen = graph.constant("seen", scale["seen"])
     values = graph.node("Mul", [values, seen], "seen_values")
-    flags = graph.node("Cast", [missing], "flags", to=TensorProto.FLOAT)
+    flags = graph.wide(missing, "flags")
     flags = graph.node("Mul", [flags, seen], "seen_flags")
     return graph.node("Concat", [values, flags], "scaled", axis=1)
 
@@ -164,15 +177,15 @@ def _write_scaling(graph: _Graph) -> str:
 def _write_network(graph: _Graph, scaled: str, weights: dict[str, np.ndarray]) -> tuple[str, str]:
     hidden = scaled
     for layer in (0, 2):
-        weight = graph.constant(f"trunk.{layer}.weight", weights[f"trunk.{layer}.weight"].T)
-        bias = graph.constant(f"trunk.{layer}.bias", weights[f"trunk.{layer}.bias"])
+        weight = graph.weight(f"trunk.{layer}.weight", weights[f"trunk.{layer}.weight"].T)
+        bias = graph.weight(f"trunk.{layer}.bias", weights[f"trunk.{layer}.bias"])
         hidden = graph.node("Gemm", [hidden, weight, bias], f"linear_{layer}")
         hidden = graph.node("Tanh", [hidden], f"hidden_{layer}")
     parts = {"hazards": slice(None, NUM_BINS), "causes": slice(NUM_BINS, None)}
     logits = []
     for name, part in parts.items():
-        weight = graph.constant(f"head.weight.{name}", weights["head.weight"][part].T)
-        bias = graph.constant(f"head.bias.{name}", weights["head.bias"][part])
+        weight = graph.weight(f"head.weight.{name}", weights["head.weight"][part].T)
+        bias = graph.weight(f"head.bias.{name}", weights["head.bias"][part])
         logits.append(graph.node("Gemm", [hidden, weight, bias], f"{name}_logits"))
     return logits[0], logits[1]
 
@@ -185,7 +198,7 @@ def _write_outputs(
         "Mul", [hazard_logits, graph.constant("calibration_scale", calibration.scale)], "sharpened"
     )
     logits = graph.node("Add", [logits, graph.constant("hazard_offset", offset)], "offset_logits")
-    hazards = graph.node("Softplus", [logits], "soft_hazards")
+    hazards = _write_softplus(graph, logits)
     floor = graph.constant("hazard_floor", LEAST_RATE_PER_DAY * WIDTHS_DAYS)
     hazards = graph.node("Add", [hazards, floor], "hazards")
 
@@ -197,27 +210,29 @@ def _write_outputs(
     one = "one"
     probability = graph.node("Sub", [one, survived], "probability_column")
     last_axis = graph.constant("last_axis", [1], np.int64)
-    graph.node("Squeeze", [probability, last_axis], "failure_probability_30d")
+    probability = graph.node("Squeeze", [probability, last_axis], "probability")
+    graph.result(probability, "failure_probability_30d")
 
     until_edges = graph.constant("until_edges", bins[:, None] < edges[None, :])
     at_edges = graph.node("MatMul", [hazards, until_edges], "hazard_at_edges")
     survival = graph.node("Exp", [graph.node("Neg", [at_edges], "minus_edges")], "edge_survival")
     count = len(ACTION_EDGES_DAYS)
-    differences = np.zeros((count, count + 1), np.float32)
+    differences = np.zeros((count, count + 1))
     differences[np.arange(count), np.arange(count)] = -1
     differences[np.arange(count), np.arange(count) + 1] = 1
-    first = np.eye(count + 1, dtype=np.float32)[0]
+    first = np.eye(count + 1)[0]
     bands = graph.node(
         "MatMul", [survival, graph.constant("differences", differences)], "band_steps"
     )
-    graph.node("Add", [bands, graph.constant("first_band", first)], "action_probabilities")
+    bands = graph.node("Add", [bands, graph.constant("first_band", first)], "bands")
+    graph.result(bands, "action_probabilities")
 
     strictly_before = graph.constant("strictly_before", bins[:, None] < bins[None, :])
     before = graph.node("MatMul", [hazards, strictly_before], "hazard_before")
     middle_axis = graph.constant("middle_axis", [1], np.int64)
     before = graph.node("Unsqueeze", [before, middle_axis], "before_3d")
     in_bin = graph.node("Unsqueeze", [hazards, middle_axis], "hazards_3d")
-    wanted = -np.log(1 - np.array(QUANTILES, np.float32))
+    wanted = -np.log1p(-np.array(QUANTILES))
     targets = graph.constant("targets", wanted[None, :, None])
     share = graph.node("Sub", [targets, before], "hazard_left")
     share = graph.node("Div", [share, in_bin], "bin_share")
@@ -233,5 +248,14 @@ def _write_outputs(
     is_last = graph.constant("is_last", (bins == NUM_BINS - 1)[:, None] / WIDTHS_DAYS[-1])
     rate = graph.node("MatMul", [hazards, is_last], "last_rate")
     days = graph.node("Add", [days, graph.node("Div", [beyond, rate], "tail_days")], "days_all")
-    graph.node("Min", [days, graph.constant("max_days", MAX_DAYS)], "days_to_failure")
-    graph.node("Softmax", [causes], "cause_probabilities", axis=1)
+    days = graph.node("Min", [days, graph.constant("max_days", MAX_DAYS)], "capped_days")
+    graph.result(days, "days_to_failure")
+    graph.result(graph.node("Softmax", [causes], "causes", axis=1), "cause_probabilities")
+
+
+def _write_softplus(graph: _Graph, logits: str) -> str:
+    """Write max(x, 0) + ln(1 + exp(−|x|)); the runtime's own Softplus knows float32 alone."""
+    size = graph.node("Neg", [graph.node("Abs", [logits], "logit_size")], "minus_size")
+    tail = graph.node("Add", [graph.node("Exp", [size], "tail_ratio"), "one"], "one_and_tail")
+    rest = graph.node("Log", [tail], "softplus_rest")
+    return graph.node("Add", [graph.node("Max", [logits, "zero"], "ramp"), rest], "soft_hazards")

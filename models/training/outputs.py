@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -28,34 +29,35 @@ def bins_until(days: float) -> int:
 def final_outputs(
     network: HazardNetwork, calibration: Calibration, features: Tensor
 ) -> dict[str, Tensor]:
-    """Compute what the bundle's graph gives out, by name.
+    """Compute what the bundle's graph gives out, by name, in float64 as the graph does.
 
     Returns:
-        failure_probability_30d (n,); days_to_failure (n, 3), p10, p50, p90;
+        float32: failure_probability_30d (n,); days_to_failure (n, 3), p10, p50, p90;
         action_probabilities (n, 4), that the failure day lies in each action's band;
         cause_probabilities (n, 5).
     """
-    logits, causes = network(features)
+    logits, causes = copy.deepcopy(network).double()(features.double())
     hazards = cumulative_hazards(calibration.scale * logits + calibration.shift)
     total = torch.cumsum(hazards, dim=1)
     soon = total[:, bins_until(HORIZON_DAYS) - 1]
     at_edges = torch.stack([total[:, bins_until(edge) - 1] for edge in ACTION_EDGES_DAYS], dim=1)
     survival = torch.exp(-at_edges)
-    whole = torch.ones(len(features), 1)
+    whole = torch.ones(len(features), 1, dtype=hazards.dtype)
     steps = torch.cat([whole, survival, torch.zeros_like(whole)], dim=1)
-    wanted = -torch.log(1 - torch.tensor(QUANTILES))
+    wanted = -torch.log1p(-torch.tensor(QUANTILES, dtype=hazards.dtype))
     before = total - hazards
     share = (wanted[None, :, None] - before[:, None, :]) / hazards[:, None, :]
     widths = torch.tensor(WIDTHS_DAYS, dtype=hazards.dtype)
     days = (share.clamp(0, 1) * widths).sum(dim=2)
     beyond = (wanted[None, :] - total[:, -1:]).clamp(min=0)
     days = days + beyond * float(widths[-1]) / hazards[:, -1:]
-    return {
+    outputs = {
         "failure_probability_30d": 1 - torch.exp(-soon),
         "days_to_failure": days.clamp(max=MAX_DAYS),
         "action_probabilities": steps[:, :-1] - steps[:, 1:],
         "cause_probabilities": torch.softmax(causes, dim=1),
     }
+    return {name: values.float() for name, values in outputs.items()}
 
 
 def numpy_outputs(
