@@ -7,7 +7,7 @@ import gc
 import os
 import sys
 from importlib import import_module
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from .config import ENVIRONMENT_PREFIX, SETTINGS, what_is
 
@@ -59,8 +59,18 @@ class ShowVersion(argparse.Action):
         parser.exit()
 
 
+class TerminalFormatter(argparse.RawDescriptionHelpFormatter):
+    """Help as wide as the terminal; argparse's own way to the width loads half a megabyte."""
+
+    def __init__(self, prog: str) -> None:
+        super().__init__(prog, width=_columns() - 2)
+
+
 class OneLineParser(argparse.ArgumentParser):
     """A parser that says in one line what is wrong, and where to read on."""
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(formatter_class=TerminalFormatter, **settings)
 
     def error(self, message: str) -> NoReturn:
         """Say it, and end the process with the code of wrong usage."""
@@ -112,6 +122,18 @@ def run(words: Sequence[str]) -> int:
     return code
 
 
+def _columns() -> int:
+    """Return the width of the terminal, 80 where there is none."""
+    try:
+        return int(os.environ.get("COLUMNS", "")) or 80
+    except ValueError:
+        pass
+    try:
+        return os.get_terminal_size().columns or 80
+    except OSError:
+        return 80
+
+
 def _load_little() -> None:
     """Spare a process that answers once what only long-lived ones need.
 
@@ -139,7 +161,6 @@ def make_parser(words: Sequence[str] = ()) -> argparse.ArgumentParser:
         prog="fedcell-device",
         description="Battery health on one device: record, predict, tell.",
         epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
         parents=[common],
     )
     parser.add_argument(

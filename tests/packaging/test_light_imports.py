@@ -54,6 +54,19 @@ def test_device_module_loads_nothing_heavy(module):
     assert loaded_after_importing(module) & set(HEAVY) == set()
 
 
+def test_reading_a_command_line_loads_no_archives():
+    program = (
+        "import json, sys; from edge_client.cli import make_parser;"
+        "make_parser(['predict']).parse_args(['predict', '--explain']);"
+        "print(json.dumps(sorted(sys.modules)))"
+    )
+    answer = subprocess.run(
+        [sys.executable, "-S", "-c", program], check=True, capture_output=True, text=True
+    )
+
+    assert {"shutil", "lzma", "zlib"} & set(json.loads(answer.stdout)) == set()
+
+
 def test_leaves_load_each_other_neither():
     assert "privacy" not in loaded_after_importing("models")
     assert "models" not in loaded_after_importing("privacy")
