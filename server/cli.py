@@ -13,6 +13,14 @@ if TYPE_CHECKING:
 
 OUR_PACKAGES = frozenset({"server", "edge_client", "models", "privacy", "simulations"})
 
+ENVIRONMENT = {
+    "FLWR_TELEMETRY_ENABLED": "0",
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "OMP_NUM_THREADS": "1",
+    "OPENBLAS_NUM_THREADS": "1",
+}
+"""Set before any library is loaded, unless the user has set it. Nothing here phones home; and on
+arrays as small as ours, threads wait for each other more than they work."""
 WRONG_USAGE = 2
 PART_MISSING = 4
 OUTSIDE_CONDITION = 6
@@ -25,8 +33,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     Args:
         arguments: what follows the command's name; None takes them from the process.
     """
-    os.environ.setdefault("FLWR_TELEMETRY_ENABLED", "0")
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    for name, value in ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
     try:
         from .commands.root import invoke
     except ModuleNotFoundError:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from models.wire.rounds import LocalRecipe
 
@@ -48,3 +48,13 @@ FROM_RANDOM_WEIGHTS = TrainingRecipe(
 of the devices send less than 0.15 and one in ten, those that fail, more than 0.75. Bounds of 0.5, 1
 and 2 gave average precisions of 0.402, 0.408 and 0.408 (two seeds each, 200 rounds of 320 devices):
 the bound costs little, and noise grows with it."""
+
+FROM_RANDOM_WEIGHTS_WITH_NOISE = replace(
+    FROM_RANDOM_WEIGHTS,
+    local=LocalRecipe(learning_rate=1.0),
+    clipping_norm=0.5,
+    server=ServerRecipe(optimizer="fedavg", learning_rate=3.0, final_rate=1.0),
+)
+"""Under noise Adam gets nowhere, and few rounds with long steps get further than many: over 1,610
+devices at ε = 2, four such rounds reach an average precision of 0.215, four of Adam's 0.101 and ten
+of Adam's 0.094 (prevalence 0.023; central training 0.42)."""

@@ -5,7 +5,11 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from server.training_recipes import FROM_RANDOM_WEIGHTS, FROM_TRAINED_WEIGHTS
+from server.training_recipes import (
+    FROM_RANDOM_WEIGHTS,
+    FROM_RANDOM_WEIGHTS_WITH_NOISE,
+    FROM_TRAINED_WEIGHTS,
+)
 
 from .rounds import RoundsPlan
 
@@ -40,7 +44,9 @@ def plan_for(
         seed: None draws from the operating system's entropy.
         evaluate_every: rounds between two looks at the held-out part.
     """
-    usual = FROM_TRAINED_WEIGHTS if is_warm else FROM_RANDOM_WEIGHTS
+    usual = FROM_RANDOM_WEIGHTS if epsilon is None else FROM_RANDOM_WEIGHTS_WITH_NOISE
+    if is_warm:
+        usual = FROM_TRAINED_WEIGHTS
     local = usual.local
     if not is_record_private:
         local = replace(local, record_noise_multiplier=0.0)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import time
 from datetime import UTC, datetime
@@ -83,9 +82,6 @@ def demo_command(
         typer.echo(f"{elapsed_s():5.0f} s  {line}", err=True)
 
     tell("loading torch, Flower and the rest")
-    for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
-        # Before the libraries are loaded: on so small arrays, threads wait more than they work.
-        os.environ.setdefault(name, "1")
     from ..demo.storyline import run_demo
     from ..demo.summary import closing_lines, legend_lines, summary_lines
     from ..report_page import PAGE_FILE

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -91,9 +90,6 @@ def start_command(
     clipped, the server adds the noise, and the ledger is charged before anything leaves. The folder
     gets run.json, ledger.jsonl, weights.npz, bundle.zip and flower.log.
     """
-    # Before torch and numpy are imported: small arrays run slower on threads that wait for work.
-    for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
-        os.environ.setdefault(variable, "1")
     from models.trusted_keys import read_trusted_keys
 
     from ..rounds import BUNDLE_FILE, run_rounds, starting_bundle

@@ -159,3 +159,14 @@ def test_without_typer_the_command_names_the_extra(monkeypatch, capsys):
 
     assert code == 4
     assert err == "fedcell needs the extra 'server': pip install \"fedcell[server]\"\n"
+
+
+def test_libraries_find_one_thread_and_no_telemetry_unless_the_user_says_otherwise(monkeypatch):
+    environment = {"OPENBLAS_NUM_THREADS": "7"}
+    monkeypatch.setattr(cli.os, "environ", environment)
+    with pytest.raises(SystemExit):
+        cli.main(["--version"])
+
+    assert environment == cli.ENVIRONMENT | {"OPENBLAS_NUM_THREADS": "7"}
+    assert cli.ENVIRONMENT["OMP_NUM_THREADS"] == "1"
+    assert cli.ENVIRONMENT["FLWR_TELEMETRY_ENABLED"] == "0"

@@ -90,11 +90,13 @@ def test_streams_differ_unless_a_seed_repeats_them():
     assert plan_of(seed=7).config(10).stream == plan_of(seed=7).config(10).stream
 
 
-def test_a_cold_start_takes_one_local_step_and_a_warm_one_plain_averaging():
-    cold, warm = plan_of(), plan_of(is_warm=True)
-    assert (cold.recipe.steps, cold.server.optimizer) == (1, "fedadam")
-    assert warm.server.optimizer == "fedavg"
-    assert not plan_of(is_record_private=False).recipe.is_record_private
+def test_the_recipe_follows_from_start_and_noise():
+    without_noise = plan_of(epsilon=None, is_record_private=False)
+    assert (without_noise.recipe.steps, without_noise.server.optimizer) == (1, "fedadam")
+    assert not without_noise.recipe.is_record_private
+    for plan in (plan_of(), plan_of(is_warm=True)):
+        assert plan.server.optimizer == "fedavg"
+        assert plan.recipe.is_record_private
 
 
 @pytest.mark.parametrize(
