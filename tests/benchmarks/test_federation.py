@@ -34,7 +34,12 @@ DELTA = 1e-8
 def rows(tmp_path_factory):
     folder = tmp_path_factory.mktemp("federation") / "fleet"
     write_simulated_fleet(
-        folder, num_devices=NUM_DEVICES, num_days=NUM_DAYS, seed=11, recipe=FleetRecipe()
+        folder,
+        num_devices=NUM_DEVICES,
+        num_days=NUM_DAYS,
+        seed=11,
+        recipe=FleetRecipe(),
+        on_devices_done=lambda _: None,
     )
     return fleet_rows(folder)
 
