@@ -93,7 +93,7 @@ def study_fold(
         sources: what all folds share.
         fold: whose cells are judged.
         settings: of the recipe.
-        seed: of everything random.
+        seed: of everything random; the noisy gauge draws by it too, `NOISE_SEED` further.
         peers: by gauge ("clean", "noisy gauge"), which of `PEERS` are trained for it.
         on_step: called with each step's number.
 
@@ -108,7 +108,7 @@ def study_fold(
         seed=seed,
         on_step=on_step,
     )
-    noisy = noisy_cells(sources.cells, seed=NOISE_SEED)
+    noisy = noisy_cells(sources.cells, seed=NOISE_SEED + seed)
     results = {}
     for gauge, telemetry in ((CLEAN, sources.cells.telemetry), (NOISY, noisy)):
         table = featurize(telemetry, sources.cells.profiles)

@@ -5,14 +5,14 @@ Ratios and differences are taken within one run. The folds take two processes, s
 
 from __future__ import annotations
 
+import json
 import multiprocessing
 import statistics
 import subprocess
 import sys
-import time
 from concurrent.futures import ProcessPoolExecutor
 from functools import cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 
@@ -35,7 +35,8 @@ from tests.support.system_parts import find_cells
 FIGURES = Figures("model")
 CELL_FILES = ("hust.parquet", "severson_b2.parquet", "tju.parquet")
 SEEDS = (0, 1, 2)
-COLD_START_ROUNDS = 9
+OURS = f"the recipe and the gauge's noise with {len(SEEDS)} seeds"
+COLD_START_ROUNDS = 15
 
 
 @cache
@@ -77,7 +78,7 @@ def test_recipe_transfers_to_cells_it_has_not_seen():
             unit="average precision",
             target=0.05,
             better="lower",
-            against=f"central gradient boosting on the same split; {len(SEEDS)} seeds",
+            against=f"central gradient boosting on the same split (one seed); {OURS}",
         )
         _add_median(
             f"{name}: F1 above linear extrapolation, noisy gauge",
@@ -85,7 +86,7 @@ def test_recipe_transfers_to_cells_it_has_not_seen():
             unit="F1",
             target=0.0,
             better="higher",
-            against=f"linear extrapolation of the same noisy capacities; {len(SEEDS)} seeds",
+            against=f"linear extrapolation of the same noisy capacities; {OURS}",
         )
     assert {name: lag for name, lag in lags.items() if statistics.median(lag) > 0.05} == {}
     assert {name: lead for name, lead in leads.items() if statistics.median(lead) <= 0} == {}
@@ -108,18 +109,26 @@ session.run(None, {"features": numpy.zeros((1, int(sys.argv[2])), numpy.float32)
 """
 
 
-def _cost(command: list[object]) -> tuple[float, float]:
-    """Return CPU seconds and peak memory in MB of one process."""
+class Cost(NamedTuple):
+    """What a process took: seconds by the clock and of the processor, peak memory in MB."""
+
+    wall_s: float
+    cpu_s: float
+    memory_mb: float
+
+
+def _cost(command: list[object]) -> Cost:
     wrapped = (
-        "import json, resource, subprocess, sys\n"
+        "import json, resource, subprocess, sys, time\n"
+        "started = time.monotonic()\n"
         "subprocess.run(sys.argv[1:], check=True, stdout=subprocess.DEVNULL)\n"
+        "wall = time.monotonic() - started\n"
         "used = resource.getrusage(resource.RUSAGE_CHILDREN)\n"
-        "print(json.dumps([used.ru_utime + used.ru_stime, used.ru_maxrss / 1e3]))\n"
+        "print(json.dumps([wall, used.ru_utime + used.ru_stime, used.ru_maxrss / 1e3]))\n"
     )
     arguments = [sys.executable, "-S", "-c", wrapped, *map(str, command)]
     answer = subprocess.run(arguments, check=True, capture_output=True, text=True)
-    seconds, memory = map(float, answer.stdout.strip("[]\n ").split(","))
-    return seconds, memory
+    return Cost(*json.loads(answer.stdout))
 
 
 @pytest.mark.cells
@@ -127,9 +136,7 @@ def test_all_cells_are_predicted_within_a_minute_and_two_gigabytes(tmp_path):
     import_cells([find_cells() / name for name in CELL_FILES], tmp_path / "fleet")
     table = tmp_path / "p.parquet"
     command = [program("fedcell"), "predict", "--bundle", "default", "--fleet", tmp_path / "fleet"]
-    started = time.monotonic()
-    _, memory = _cost([*command, "--every", "1d", "--out", table])
-    seconds = time.monotonic() - started
+    seconds, _, memory = _cost([*command, "--every", "1d", "--out", table])
     FIGURES.add("predict 249 cells, one window a day", seconds, unit="s", target=60, better="lower")
     FIGURES.add("predict 249 cells, peak memory", memory, unit="MB", target=2000, better="lower")
     assert len(read_predictions(table)["status"]) > 215_000
@@ -145,13 +152,13 @@ def test_cold_start_to_report_costs_little_more_than_bare_onnxruntime(device_sto
     ours = [sys.executable, "-m", "edge_client.cli", "predict", "--json", *device_store]
     for command in (bare, ours):
         _cost(command)
-    ratios, extra = [], []
-    for _ in range(COLD_START_ROUNDS):
-        (bare_s, bare_mb), (our_s, our_mb) = _cost(bare), _cost(ours)
-        ratios.append(our_s / bare_s)
-        extra.append(our_mb - bare_mb)
+    pairs = [(_cost(bare), _cost(ours)) for _ in range(COLD_START_ROUNDS)]
+    by_clock = [our.wall_s / plain.wall_s for plain, our in pairs]
+    by_processor = [our.cpu_s / plain.cpu_s for plain, our in pairs]
+    extra = [our.memory_mb - plain.memory_mb for plain, our in pairs]
     for name, values, unit, target in (
-        ("cold start to report, CPU time", ratios, "x bare onnxruntime + numpy", 1.2),
+        ("cold start to report, by the clock", by_clock, "x bare onnxruntime + numpy", 1.2),
+        ("cold start to report, processor", by_processor, "x bare onnxruntime + numpy", None),
         ("cold start to report, memory above bare", extra, "MB", 8),
     ):
         _add_median(
@@ -162,5 +169,5 @@ def test_cold_start_to_report_costs_little_more_than_bare_onnxruntime(device_sto
             better="lower",
             against="bare onnxruntime + numpy doing one run, interleaved",
         )
-    assert statistics.median(ratios) <= 1.2
+    assert statistics.median(by_clock) <= 1.2
     assert statistics.median(extra) <= 8

@@ -6,6 +6,7 @@ import json
 import os
 import platform
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 
@@ -15,7 +16,11 @@ LIBRARIES = ("numpy", "onnxruntime", "torch", "opacus", "flwr", "dp-accounting",
 
 @dataclass
 class Figures:
-    """Figures of one area; each run replaces those that it measured and keeps the others."""
+    """Figures of one area.
+
+    A run replaces those that it measured; the others stay, each with its time, if they come from
+    the same machine and versions.
+    """
 
     area: str
     measured: dict[str, dict[str, object]] = field(default_factory=dict)
@@ -39,6 +44,7 @@ class Figures:
             "better": better,
             "spread": list(spread) if spread else [value, value],
             "against": against,
+            "at": datetime.now(UTC).isoformat(timespec="seconds"),
         }
         print(f"{self.area}: {name} = {value:.4g} {unit} (target {target}, {better} is better)")
         self._write()
@@ -47,10 +53,16 @@ class Figures:
         path = FOLDER / f"{self.area}.json"
         path.parent.mkdir(parents=True, exist_ok=True)
         known = json.loads(path.read_text()) if path.exists() else {}
-        run = {
-            "machine": platform.machine(),
-            "cores": os.cpu_count(),
-            "python": platform.python_version(),
-            "versions": {library: version(library) for library in LIBRARIES},
-        }
+        run = _this_run()
+        if known.get("_run") != run:
+            known = {}
         path.write_text(json.dumps(known | self.measured | {"_run": run}, indent=2) + "\n")
+
+
+def _this_run() -> dict[str, object]:
+    return {
+        "machine": platform.machine(),
+        "cores": os.cpu_count(),
+        "python": platform.python_version(),
+        "versions": {library: version(library) for library in LIBRARIES},
+    }
