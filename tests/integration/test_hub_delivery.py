@@ -95,6 +95,8 @@ def test_a_device_that_does_not_answer_is_told_again_until_it_does(tmp_path):
         assert hub_status(database).notices == {"queued": 1}
         device.answer(device.notices[1], NoticeState.SHOWN, version=3)
         assert wait_until(lambda: hub_status(database).waiting == 0)
+        # The device has a notice before the hub hears from the broker that it was taken.
+        assert wait_until(lambda: hub.counters.published == len(device.notices))
         published = hub.counters.published
         device.say(birth())
         time.sleep(0.7)
