@@ -1,4 +1,4 @@
-"""Which notices are believed and kept. Decisions only: no IO, no clock."""
+"""Which notices are believed, kept, and still true when they are shown. No IO, no clock."""
 
 from __future__ import annotations
 
@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from models.wire.messages import Notice
 
 CLOCK_TOLERANCE = timedelta(days=1)
+LATEST_WORD_ON_A_FORMER_PACK = timedelta(days=7)
+"""A server may still speak of a pack so long after it was taken out: it goes by summaries that are
+up to three days old. Of a new pack it knows nothing for 28 days."""
 
 
 def open_notice(envelope: bytes, *, device_id: str, trusted: Mapping[str, VerifyKey]) -> Notice:
@@ -61,5 +64,20 @@ def require_admissible(
     if notice.sequence <= last_sequence:
         what = f"sequence {notice.sequence} is not above {last_sequence}"
         raise NoticeRefusedError("replayed", what)
-    if now > notice.expires + CLOCK_TOLERANCE:
+    if is_over(notice, now=now):
         raise NoticeRefusedError("expired", f"it was to be shown until {notice.expires}")
+
+
+def is_over(notice: Notice, *, now: datetime) -> bool:
+    """Tell whether a notice is not to be shown any more, with the tolerance for wrong clocks."""
+    return now > notice.expires + CLOCK_TOLERANCE
+
+
+def is_of_former_pack(notice: Notice, *, pack_since: datetime | None) -> bool:
+    """Tell whether a notice speaks of a battery that has been replaced since.
+
+    Args:
+        notice: one that was kept.
+        pack_since: since when the pack in use is in the device; None: not known.
+    """
+    return pack_since is not None and notice.issued < pack_since + LATEST_WORD_ON_A_FORMER_PACK

@@ -23,6 +23,7 @@ from models.wire.codec import decode, encode
 from models.wire.messages import Birth, Notice, NoticeState, Presence, Status
 from models.wire.topics import Down, Up, down, up
 
+from .admission import is_of_former_pack
 from .errors import ServerSilentError, StoreBusyError
 from .mailbox import Purpose
 from .notice_receiver import AgentCounters, NoticeReceiver, answer_notice
@@ -253,11 +254,22 @@ class DeviceAgent:
         self._next_prediction_at = now + self._plan.predict_every
         self.counters.predictions += 1
         self._on_report(report)
+        self._close_what_is_of_a_former_pack()
         summary = self._client.summary(now)
         if summary is not None:
             topic = up(self._device_id, Up.SUMMARY)
             self._client.store.put_out(Purpose.SUMMARIES, topic, encode(summary))
             self.counters.summaries += 1
+
+    def _close_what_is_of_a_former_pack(self) -> None:
+        """Tell the server which notices no longer count, ahead of the summary it decides on."""
+        store, pack_since = self._client.store, self._client.pack_since
+        if not store.consents()[Purpose.NOTICES].granted:
+            return
+        for stored in store.notices():
+            notice = decode(stored.body.encode(), Notice)
+            if is_of_former_pack(notice, pack_since=pack_since):
+                self._move(stored, NoticeState.REPLACED)
 
     def _show_what_waits(self) -> None:
         store = self._client.store
@@ -271,6 +283,9 @@ class DeviceAgent:
         for stored in waiting:
             # Shown first, noted second: a crash between the two shows it twice, not never.
             notice = decode(stored.body.encode(), Notice)
+            if is_of_former_pack(notice, pack_since=self._client.pack_since):
+                self._move(stored, NoticeState.REPLACED)
+                continue
             self._show(stored.message_id, self._client.handle_notice(notice, now))
             self._move(stored, NoticeState.SHOWN)
             if self._plan.answer is not None:

@@ -156,6 +156,12 @@ class EdgeClient:
         """
         return self._prediction().figures
 
+    @property
+    def pack_since(self) -> datetime | None:
+        """Since when the pack in use is in the device, as of the latest prediction, if known."""
+        references = self.store.references()
+        return None if references is None else datetime.fromtimestamp(references.since_s, UTC)
+
     def reasons(self, language: str | None = None) -> tuple[str, ...]:
         """Return the latest report's reasons as sentences.
 

@@ -3,7 +3,7 @@
 Pure: no IO, no clock. A notice is due if the device is flagged or expects to fail in under 30 days;
 the template is "under 7" below 7 days, else "7 to 30". What stands against sending is looked at in
 a fixed order, and the first that holds is the reason. Low confidence is no blocker: the notice says
-how sure it is.
+how sure it is. An owner who has put a notice off is reminded after a week if one is still due.
 
 A held notice is not written ahead of its time: when the quiet is over, the latest summary is
 decided on again, so that nothing stale is sent.
@@ -43,7 +43,8 @@ class NoticePolicy:
     """When owners are left alone.
 
     Attributes:
-        contact_gap: least time between two notices to one device (C1: seven days).
+        contact_gap: least time between two notices to one device (C1: seven days), and how long
+            an owner who wants to be reminded is left alone.
         recheck_after: when to look again where the passing of time alone changes nothing.
         summary_valid_for: how old a summary may be to be decided on again.
     """
@@ -61,11 +62,13 @@ class PastNotice:
         template: what it said.
         issued: when, aware, UTC.
         state: what became of it.
+        state_at: when that was heard, aware, UTC.
     """
 
     template: Template
     issued: datetime
     state: NoticeState
+    state_at: datetime
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,9 +125,10 @@ def decide(
     if any(
         TEMPLATES_BY_URGENCY.index(past.template) <= TEMPLATES_BY_URGENCY.index(template)
         for past in _of_this_pack(reached)
+        if past.state is not NoticeState.SNOOZED
     ):
         return Suppress(ReasonCode.ALREADY_NOTIFIED, later)
-    contact_until = max((past.issued + policy.contact_gap for past in reached), default=now)
+    contact_until = max((_last_contact(past) + policy.contact_gap for past in reached), default=now)
     if contact_until > now:
         return Suppress(ReasonCode.CONTACTED_RECENTLY, contact_until)
     if _zone_is_unknown(summary):
@@ -152,6 +156,11 @@ def _of_this_pack(history: tuple[PastNotice, ...]) -> tuple[PastNotice, ...]:
     if not replaced:
         return history
     return tuple(past for past in history if past.issued > max(replaced))
+
+
+def _last_contact(past: PastNotice) -> datetime:
+    """Return when the owner was told, or said to be reminded later."""
+    return past.state_at if past.state is NoticeState.SNOOZED else past.issued
 
 
 def _zone_is_unknown(summary: Summary) -> bool:

@@ -89,11 +89,13 @@ class Notices:
     def history(self, device_id: str) -> tuple[PastNotice, ...]:
         """Return what a device was sent, in order."""
         rows = self.connection.execute(
-            select(notices.c.template, notices.c.issued_at, notices.c.state)
+            select(notices.c.template, notices.c.issued_at, notices.c.state, notices.c.state_at)
             .where(notices.c.device_id == device_id)
             .order_by(notices.c.issued_at)
         )
-        return tuple(PastNotice(Template(row[0]), row[1], NoticeState(row[2])) for row in rows)
+        return tuple(
+            PastNotice(Template(row[0]), row[1], NoticeState(row[2]), row[3]) for row in rows
+        )
 
     def count_by_state(self) -> dict[str, int]:
         """Return how many notices are in each state."""

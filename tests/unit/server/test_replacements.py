@@ -25,8 +25,10 @@ def decided(told, *past, now=NOW):
     return decide(told, history=past, now=now, policy=POLICY)
 
 
-def sent(days_ago, template=Template.UNDER_7, state=NoticeState.SHOWN):
-    return PastNotice(template, NOW - timedelta(days=days_ago), state)
+def sent(days_ago, template=Template.UNDER_7, state=NoticeState.SHOWN, *, heard_days_ago=None):
+    heard = days_ago if heard_days_ago is None else heard_days_ago
+    issued, state_at = NOW - timedelta(days=days_ago), NOW - timedelta(days=heard)
+    return PastNotice(template, issued, state, state_at)
 
 
 def test_under_seven_days_sends_the_urgent_notice():
@@ -91,6 +93,24 @@ def test_a_new_battery_has_its_own_notices():
 
     assert isinstance(decided(summary(), *old_pack), Send)
     assert decided(summary(), *old_pack, sent(20)).reason_code is ReasonCode.ALREADY_NOTIFIED
+
+
+def test_an_owner_who_put_a_notice_off_is_reminded_after_a_week():
+    put_off = sent(5, state=NoticeState.SNOOZED, heard_days_ago=3)
+
+    waiting = decided(summary(), put_off)
+
+    assert waiting == Suppress(ReasonCode.CONTACTED_RECENTLY, NOW + timedelta(days=4))
+    assert isinstance(decided(summary(), put_off, now=waiting.recheck_at), Send)
+    assert decided(healthy_summary(), put_off, now=waiting.recheck_at).reason_code is (
+        ReasonCode.NOT_DUE
+    )
+
+
+def test_an_owner_who_took_the_reminder_up_is_reminded_no_more():
+    history = sent(20, state=NoticeState.SNOOZED), sent(10, state=NoticeState.ACCEPTED)
+
+    assert decided(summary(), *history).reason_code is ReasonCode.ALREADY_NOTIFIED
 
 
 @pytest.mark.parametrize(
