@@ -110,11 +110,16 @@ class Mailbox(StoreFile):
         """Count up durably: the number of the next message of one kind to the server.
 
         At least the seconds since the epoch, so that a device whose store was made anew is not
-        taken for a replay of itself.
+        taken for a replay of itself. A number that is more than a day ahead comes of a clock that
+        was wrong; the server has refused it, so the present is counted on from.
         """
-        name = f"{kind}_sequence"
+        from models.wire.codec import SEQUENCE_TOLERANCE
+
+        name, present = f"{kind}_sequence", int(now.timestamp())
         with self.transaction() as connection:
-            sequence = max(int(self.fact(name) or 0) + 1, int(now.timestamp()))
+            last = int(self.fact(name) or 0)
+            is_ahead = last > present + SEQUENCE_TOLERANCE.total_seconds()
+            sequence = present if is_ahead else max(last + 1, present)
             write_fact(connection, name, sequence)
         return sequence
 

@@ -3,7 +3,8 @@
 Whatever a message leads to is stored in one transaction before the broker is told that the message
 arrived. Any message may come twice: summaries are known by their sequence number, acknowledgements
 by the version of the state they report. A message that cannot be used goes to the dead letters and
-stops nobody.
+stops nobody; so does a summary whose number is ahead of the time, for all later ones would pass for
+repetitions of it.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from models.wire import topics
-from models.wire.codec import decode
+from models.wire.codec import SEQUENCE_TOLERANCE, decode
 from models.wire.errors import DeliverAgainError, WireError
 from models.wire.messages import Ack, Birth, Message, Notice, Status, Summary
 
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
     from .replacements import NoticePolicy
     from .signer import Signer
     from .storage.database import Database
+    from .storage.devices import KnownDevice
 
 logger = logging.getLogger(__name__)
 
@@ -66,6 +68,8 @@ class HubCounters:
         summaries: new summaries that were decided on.
         acks: acknowledgements that moved a notice on.
         repeated: messages seen before, or overtaken by a later one.
+        overtaken: those of them that are summaries under another name than the latest: they were
+            late, or the device counts anew.
         dead_letters: messages that could not be used.
         published: publications of notices, repetitions included.
     """
@@ -73,6 +77,7 @@ class HubCounters:
     summaries: int = 0
     acks: int = 0
     repeated: int = 0
+    overtaken: int = 0
     dead_letters: int = 0
     published: int = 0
 
@@ -191,16 +196,33 @@ class Hub:
 
     def _hear_summary(self, summary: Summary) -> None:
         now = self._clock()
+        highest = int((now + SEQUENCE_TOLERANCE).timestamp())
+        if summary.sequence > highest:
+            detail = f"{summary.device} counts {summary.sequence}, at most {highest} can be by now"
+            raise WireError("sequence_ahead", detail)
         with self._database.transaction() as connection:
             devices = Devices(connection)
             known = devices.seen(summary.device, now=now)
-            if summary.sequence <= known.last_sequence:
-                self.counters.repeated += 1
+            if summary.sequence <= known.last_sequence <= highest:
+                self._pass_over(summary, known)
                 return
             devices.keep_summary(summary, now=now)
+            if not summary.notices_wanted:
+                self._outbox.owner_wants_none(connection, summary.device, now=now)
             self._consider(connection, summary, last_notice=known.notice_sequence, now=now)
         self.counters.summaries += 1
         self._wake.set()
+
+    def _pass_over(self, summary: Summary, known: KnownDevice) -> None:
+        self.counters.repeated += 1
+        if known.summary is not None and known.summary.id != summary.id:
+            self.counters.overtaken += 1
+            logger.info(
+                "a summary of %s was passed over: %d is not above %d",
+                summary.device,
+                summary.sequence,
+                known.last_sequence,
+            )
 
     def _hear_ack(self, ack: Ack) -> None:
         now = self._clock()

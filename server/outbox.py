@@ -87,7 +87,8 @@ class Outbox:
             StorageUnavailableError: nothing was noted; the messages stay due.
         """
         with self._database.transaction() as connection:
-            expired = self._close_expired(connection, now=now)
+            overdue = OutboxMessages(connection).expired(now=now, limit=BATCH)
+            expired = self._close(connection, overdue, now=now)
             due = () if not self._link.is_connected else self._due(connection, now=now)
         published = [message for message in due if self._publish(message, now=now)]
         if published:
@@ -108,6 +109,12 @@ class Outbox:
         """Repeat soon what a device that came back has not acknowledged."""
         OutboxMessages(connection).hasten(at=now + self.policy.after_birth, device_id=device_id)
 
+    def owner_wants_none(self, connection: Connection, device_id: str, *, now: datetime) -> None:
+        """Publish no more to a device without consent: it would neither keep it nor answer."""
+        waiting = OutboxMessages(connection).waiting_for(device_id)
+        if self._close(connection, waiting, now=now):
+            logger.info("the owner of %s wants no notices: those that wait are closed", device_id)
+
     def broker_is_back(self, *, now: datetime) -> None:
         """Repeat soon what nobody has acknowledged: the broker may have lost it."""
         with self._database.transaction() as connection:
@@ -120,14 +127,15 @@ class Outbox:
         return OutboxMessages(connection).due(now=now, limit=BATCH)
 
     @staticmethod
-    def _close_expired(connection: Connection, *, now: datetime) -> int:
+    def _close(
+        connection: Connection, messages: tuple[OutboxMessage, ...], *, now: datetime
+    ) -> int:
         rows, notices, trail = (
             OutboxMessages(connection),
             Notices(connection),
             AuditTrail(connection),
         )
-        expired = rows.expired(now=now, limit=BATCH)
-        for message in expired:
+        for message in messages:
             rows.give_up(message.message_id)
             progress = notices.progress(message.message_id)
             if progress is None:
@@ -144,7 +152,7 @@ class Outbox:
                     notice_id=message.message_id,
                 )
             )
-        return len(expired)
+        return len(messages)
 
     def _publish(self, message: OutboxMessage, *, now: datetime) -> bool:
         left_s = int((message.expires_at - now).total_seconds())

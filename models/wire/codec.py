@@ -6,7 +6,7 @@ then padded with spaces to the size of their kind, so that their length says not
 
 import json
 from dataclasses import dataclass, fields
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Annotated, Any, ClassVar, TypeVar, get_args
 
 from ..telemetry import DeviceId
@@ -17,6 +17,10 @@ from .topics import MAX_DEVICE_ID_BYTES, Down, Up, checked_device_id
 SCHEMA_VERSION = 1
 MAX_PAYLOAD_BYTES = 4096
 """What firmware can be asked to hold in memory at once."""
+
+SEQUENCE_TOLERANCE = timedelta(days=1)
+"""How far a device's sequence numbers, which are seconds since the epoch or little more, may be
+ahead of the clock of whoever makes or hears them."""
 
 MESSAGE_ID = Text("[0-9a-f]{32}", 32)
 ADDRESSING = "to whom it belongs, in which order, and whether it was seen before"

@@ -63,6 +63,11 @@ class OutboxMessages:
         waiting = outbox.c.next_attempt_at.is_not(None)
         return self._select(waiting & (outbox.c.expires_at <= now), limit=limit)
 
+    def waiting_for(self, device_id: str) -> tuple[OutboxMessage, ...]:
+        """Return the messages to a device that are still published."""
+        waiting = outbox.c.next_attempt_at.is_not(None)
+        return self._select(waiting & (outbox.c.device_id == device_id), limit=None)
+
     def attempted(self, message_id: str, *, attempts: int, next_attempt_at: datetime) -> None:
         """Note an attempt, unless the message was acknowledged meanwhile."""
         self.connection.execute(
@@ -100,7 +105,9 @@ class OutboxMessages:
         """Return how many messages devices have acknowledged."""
         return self._count(outbox.c.acked_at.is_not(None))
 
-    def _select(self, condition: ColumnElement[bool], *, limit: int) -> tuple[OutboxMessage, ...]:
+    def _select(
+        self, condition: ColumnElement[bool], *, limit: int | None
+    ) -> tuple[OutboxMessage, ...]:
         rows = self.connection.execute(
             select(
                 outbox.c.message_id,

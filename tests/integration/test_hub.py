@@ -77,6 +77,49 @@ def test_a_repeated_summary_changes_nothing(paper):
     assert paper.hub.counters.repeated == 2
 
 
+def test_a_summary_from_the_future_is_refused_and_silences_nobody(paper):
+    present = int(ISSUED.timestamp())
+    paper.hear(summary(sequence=2**53 - 1))
+    paper.hear(summary(sequence=present + 86_401, id=numbered_id(7)))
+    paper.hear(summary(sequence=present + 86_400, id=numbered_id(8)))
+
+    assert paper.status().dead_letters == {"sequence_ahead": 2}
+    assert (paper.hub.counters.summaries, paper.status().sent) == (1, 1)
+
+
+def test_a_number_that_was_kept_under_a_wrong_clock_silences_nobody(paper):
+    paper.now = ISSUED + timedelta(days=900)
+    paper.hear(healthy_summary(sequence=int(paper.now.timestamp())))
+    paper.now = ISSUED
+    paper.hear(summary(sequence=int(ISSUED.timestamp()), id=numbered_id(7)))
+
+    assert paper.hub.counters.summaries == 2
+    assert paper.status().sent == 1
+
+
+def test_summaries_that_were_overtaken_are_told_from_repetitions(paper):
+    paper.hear(summary(sequence=5))
+    paper.hear(summary(sequence=5))
+    paper.hear(summary(sequence=4, id=numbered_id(7)))
+
+    assert (paper.hub.counters.repeated, paper.hub.counters.overtaken) == (2, 1)
+
+
+def test_an_owner_who_withdraws_is_sent_no_repetitions_and_counts_as_not_told(paper):
+    paper.hear(summary())
+    paper.hear(summary(device="device-2"))
+    paper.hub.tick()
+    paper.hear(summary(sequence=2, id=numbered_id(7), notices_wanted=False))
+    told = len(paper.sent)
+    paper.pass_time(days=1)
+
+    assert {sent.device for sent in paper.sent[told:]} == {"device-2"}
+    assert paper.status().notices == {"expired": 1, "queued": 1}
+    paper.hear(summary(sequence=3, id=numbered_id(8)))
+    paper.hub.tick()
+    assert paper.sent[-1].device == "device-1"
+
+
 def test_acknowledgements_count_once_and_in_any_order(paper):
     paper.hear(summary())
     paper.hub.tick()

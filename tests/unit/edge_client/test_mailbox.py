@@ -45,7 +45,14 @@ def test_sequence_counts_up_durably(store):
 def test_sequence_of_a_new_store_is_above_that_of_the_old_one(store):
     first = store.next_sequence("summary", now=NOW)
     assert first == int(NOW.timestamp())
-    assert store.next_sequence("summary", now=NOW - timedelta(days=900)) == first + 1
+    assert store.next_sequence("summary", now=NOW - timedelta(days=1)) == first + 1
+
+
+def test_sequence_forgets_a_clock_that_was_far_ahead(store):
+    store.next_sequence("summary", now=NOW + timedelta(days=900))
+    right = store.next_sequence("summary", now=NOW)
+    assert right == int(NOW.timestamp())
+    assert store.next_sequence("summary", now=NOW) == right + 1
 
 
 def test_notice_is_kept_once(store):
