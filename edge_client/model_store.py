@@ -43,7 +43,7 @@ class ModelStore:
     """The folder of installed bundles, beside a device's store.
 
     Args:
-        folder: made at the first installation.
+        folder: made at the first installation, for the user who installs alone.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -82,6 +82,7 @@ class ModelStore:
             version=str(bundle.version), digest=bundle.digest, signed_by=signature.get("key_id")
         )
         try:
+            self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             write_bundle(_unsigned(bundle), self._slot(bundle.digest))
             self._switch(installed)
         except OSError as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sqlite3
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -153,6 +154,8 @@ def write_fact(connection: sqlite3.Connection, name: str, value: object) -> None
 def create_store_file(path: Path, fill: Callable[[sqlite3.Connection], None]) -> None:
     """Make an empty store beside its final name, let `fill` write into it, rename it into place.
 
+    Nobody but the user who made it can read it.
+
     Raises:
         StoreError: something is at `path` already; it stays as it is.
         StoreBusyError: the folder cannot be written.
@@ -163,6 +166,8 @@ def create_store_file(path: Path, fill: Callable[[sqlite3.Connection], None]) ->
     with _named_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         aside.unlink(missing_ok=True)
+        # SQLite gives its journals the mode of the file that they belong to.
+        os.close(os.open(aside, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
         connection = _connect(aside)
         try:
             connection.executescript(f"BEGIN; {_SCHEMA}")

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from contextlib import contextmanager
+import os
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -97,12 +98,22 @@ def open_database(url: str, *, must_exist: bool = False) -> Database:
     if engine.dialect.name == "sqlite":
         event.listen(engine, "connect", _prepare_sqlite)
         event.listen(engine, "begin", _begin_for_writing)
+        _make_private(parsed.database)
     try:
         _migrate(engine, shown)
     except BaseException:
         engine.dispose()
         raise
     return Database(shown, engine)
+
+
+def _make_private(file: str | None) -> None:
+    """Make the file that SQLite would make, readable for nobody else; its journals follow."""
+    if not file or file == ":memory:" or file.startswith("file:"):
+        return
+    # Where it cannot be made, SQLite says why.
+    with suppress(OSError):
+        os.close(os.open(file, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
 
 
 def _parse(url: str) -> tuple[URL, str]:

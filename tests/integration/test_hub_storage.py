@@ -1,6 +1,7 @@
 """The database: its revisions, its settings, and what its repositories keep."""
 
 import sqlite3
+import stat
 from datetime import UTC, datetime, timedelta, timezone
 from importlib.resources import files
 from importlib.util import find_spec
@@ -53,6 +54,14 @@ def test_the_revisions_make_exactly_the_tables(database):
 
         assert compare_metadata(context, metadata) == []
         assert context.get_current_revision() == "0001"
+
+
+def test_nobody_else_can_read_the_file_and_its_journals(database, tmp_path):
+    with database.transaction() as connection:
+        Devices(connection)
+        modes = {f.name: stat.S_IMODE(f.stat().st_mode) for f in tmp_path.iterdir()}
+
+    assert modes == {"hub.db": 0o600, "hub.db-wal": 0o600, "hub.db-shm": 0o600}
 
 
 def test_the_revisions_can_be_taken_back(tmp_path):

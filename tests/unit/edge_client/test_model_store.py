@@ -1,3 +1,5 @@
+import stat
+
 import pytest
 
 from edge_client.errors import SlotError
@@ -25,6 +27,11 @@ def test_installed_bundle_is_run_from_then_on_and_needs_no_key(models, tmp_path)
     opened = ModelStore(models.folder).open()
     assert opened.digest == installed.digest == line_bundle().digest
     assert models.installed() == installed
+
+
+def test_folder_of_models_is_open_to_its_owner_alone(models, tmp_path):
+    models.install(write_line_bundle(tmp_path / "b.zip"), trusted_keys=trusted_keys())
+    assert stat.S_IMODE(models.folder.stat().st_mode) == 0o700
 
 
 def test_second_installation_takes_the_place_of_the_first(models, tmp_path):

@@ -1,5 +1,6 @@
 import math
 import sqlite3
+import stat
 from datetime import UTC, datetime, timedelta, timezone
 
 import numpy as np
@@ -24,6 +25,12 @@ from tests.support.edge_devices import NOW, PROFILE, fading_life, new_store, rea
 def store(tmp_path):
     with new_store(tmp_path) as store:
         yield store
+
+
+def test_nobody_else_can_read_the_store_and_its_journals(store, tmp_path):
+    store.record(reading(), now=NOW)
+    modes = {file.name: stat.S_IMODE(file.stat().st_mode) for file in tmp_path.iterdir()}
+    assert modes == {"device.db": 0o600, "device.db-wal": 0o600, "device.db-shm": 0o600}
 
 
 def test_reading_comes_back_as_it_went_in(store):
