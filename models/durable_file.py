@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
+from .errors import PlaceRefusedError
+
 if TYPE_CHECKING:
     from pathlib import Path
 
@@ -13,8 +15,10 @@ def write_durably(path: Path, content: bytes) -> None:
     """Write a file aside, sync it, rename it into place, and sync the folder.
 
     Raises:
+        PlaceRefusedError: something that is no regular file is at `path`.
         OSError: the folder or the disk refuses; what was at `path` before is still there.
     """
+    refuse_special_file(path)
     aside = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         with aside.open("wb") as file:
@@ -26,6 +30,17 @@ def write_durably(path: Path, content: bytes) -> None:
         aside.unlink(missing_ok=True)
         raise
     sync_folder(path.parent)
+
+
+def refuse_special_file(path: Path) -> None:
+    """Refuse a place that a rename would take from a device, a pipe, a socket or a folder.
+
+    Raises:
+        PlaceRefusedError: something that is no regular file is there.
+    """
+    if path.exists() and not path.is_file():
+        what = f"cannot be written (it is {'a folder' if path.is_dir() else 'no regular file'})"
+        raise PlaceRefusedError(path, what, "choose another place")
 
 
 def sync_folder(folder: Path) -> None:

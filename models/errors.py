@@ -24,6 +24,12 @@ class DatasetError(ModelsError):
         super().__init__(f"{where}: {what}; {remedy}")
 
 
+class PlaceRefusedError(DatasetError):
+    """A file cannot be written where it was said to be; what is there stays as it is."""
+
+    exit_code = 6
+
+
 class BundleError(ModelsError):
     """A model bundle is truncated, altered or not for this client; nothing was installed."""
 

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from models.durable_file import write_durably
+from models.errors import PlaceRefusedError
 
 
 def test_a_file_is_replaced_whole(tmp_path):
@@ -15,6 +16,19 @@ def test_a_file_is_replaced_whole(tmp_path):
 
     assert path.read_bytes() == b"new"
     assert [each.name for each in tmp_path.iterdir()] == ["f.json"]
+
+
+def test_what_is_no_regular_file_is_never_replaced(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "link").symlink_to("pipe")
+    for name in ("pipe", "link"):
+        with pytest.raises(PlaceRefusedError, match=r"is no regular file\); choose") as refused:
+            write_durably(tmp_path / name, b"new")
+        assert refused.value.where == str(tmp_path / name)
+        assert refused.value.exit_code == 6
+
+    assert (tmp_path / "pipe").is_fifo()
+    assert sorted(each.name for each in tmp_path.iterdir()) == ["link", "pipe"]
 
 
 def test_a_file_has_its_name_only_once_its_content_is_synced(tmp_path, monkeypatch):
