@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .errors import DatasetError
+from .errors import DatasetError, PlaceRefusedError
 from .labels import OwnerAnswers
 from .parquet_tables import Column, Kind, TableWriter, read_table, rows_of, write_table
 from .telemetry import (
@@ -120,6 +120,8 @@ class Fleet:
         path = folder if folder.is_dir() else self.directory / TELEMETRY_FILE
         renamed = self.column_map.get("telemetry")
         table = read_table(path, _TELEMETRY_COLUMNS, renamed=renamed)
+        if not len(table["device_id"]):
+            raise DatasetError(path, "is empty: it holds no reading", "write at least one row")
         ids = tuple(self.profiles.device_id.tolist())
         device = _positions(path, ids, table["device_id"])
         order = np.argsort(device, kind="stable")
@@ -224,7 +226,7 @@ def write_fleet(
     try:
         aside.mkdir(parents=True)
     except OSError as error:
-        raise DatasetError(
+        raise PlaceRefusedError(
             directory, f"cannot be written ({error.strerror})", "choose another place"
         ) from error
     try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from enum import Enum
 from typing import TYPE_CHECKING, Any, Self
 
@@ -12,7 +13,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from .errors import DatasetError
+from .durable_file import refuse_special_file
+from .errors import DatasetError, PlaceRefusedError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -48,6 +50,12 @@ class Column:
 
 _DAMAGE = (pa.ArrowException, OSError, ValueError)
 """What pyarrow raises over bytes that are no table, or whose text is no UTF-8."""
+
+_FIRST_YEAR, _LAST_YEAR = 1685, 2254
+_EARLIEST_S = datetime(_FIRST_YEAR, 1, 1, tzinfo=UTC).timestamp()
+_TOO_LATE_S = datetime(_LAST_YEAR + 1, 1, 1, tzinfo=UTC).timestamp()
+"""float64 holds the microseconds of these years exactly."""
+_TICKS_A_SECOND = {"s": 1, "ms": 10**3, "us": 10**6}
 
 _ARROW_TYPES = {
     Kind.TEXT: pa.string(),
@@ -163,8 +171,27 @@ def _to_numpy(path: Path, name: str, column: Column, data: Any) -> NDArray[Any]:
         return np.asarray(data.cast(pa.float64(), safe=False).to_numpy(), dtype=np.float64)
     if kind is Kind.FLAG:
         return np.array(data.to_pylist(), dtype=object)
-    micros = data.cast(pa.timestamp("us", tz="UTC"), safe=False).cast(pa.int64())
-    return np.asarray(pc.divide(micros.cast(pa.float64()), 1e6).to_numpy(), dtype=np.float64)
+    return _seconds(path, name, data)
+
+
+def _seconds(path: Path, name: str, data: Any) -> NDArray[np.float64]:
+    if not pa.types.is_timestamp(data.type):
+        data = data.cast(pa.timestamp("ms" if pa.types.is_date64(data.type) else "s"))
+    if data.type.unit == "ns":
+        data = data.cast(pa.timestamp("us", tz=data.type.tz), safe=False)
+    unit = data.type.unit
+    ticks = data.cast(pa.int64())
+    a_second = float(_TICKS_A_SECOND[unit])
+    seconds = pc.divide(ticks.cast(pa.float64(), safe=False), a_second).to_numpy()
+    beyond = (seconds < _EARLIEST_S) | (seconds >= _TOO_LATE_S)
+    if beyond.any():
+        row = int(np.argmax(beyond))
+        what = (
+            f"column {name} holds the time {np.datetime64(ticks[row].as_py(), unit)} in row {row}"
+        )
+        remedy = f"times must lie in the years {_FIRST_YEAR} to {_LAST_YEAR}; correct value or unit"
+        raise DatasetError(path, what, remedy)
+    return np.asarray(seconds, dtype=np.float64)
 
 
 def write_table(path: Path, columns: Columns, kinds: Mapping[str, Kind]) -> None:
@@ -191,16 +218,18 @@ class TableWriter:
         self._writer: Any = None
 
     def __enter__(self) -> Self:
-        """Open the file aside."""
-        remedy = "choose another place"
-        if self._path.is_dir():
-            raise DatasetError(self._path, "cannot be written (it is a folder)", remedy)
+        """Open the file aside.
+
+        Raises:
+            PlaceRefusedError: a folder or device is there, or the folder cannot be written.
+        """
+        refuse_special_file(self._path)
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True)
             self._writer = pq.ParquetWriter(self._aside, self._schema, compression="zstd")
         except OSError as error:
             what = f"cannot be written ({error.strerror})"
-            raise DatasetError(self._path, what, remedy) from error
+            raise PlaceRefusedError(self._path, what, "choose another place") from error
         return self
 
     def write(self, columns: Columns) -> None:

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
     from ..fleet_evaluation import Split
 
+MOST_DAYS = 3_650
+
 _SHOWN = (
     ("average_precision", "avg prec"),
     ("auc", "AUC"),
@@ -42,9 +44,12 @@ def days_of(text: str) -> int:
         typer.BadParameter: when it is none.
     """
     number = text.removesuffix("d")
-    if not number.isdecimal() or int(number) < 1:
-        message = f"{text!r} is no number of days; write 1d, 7d, ..."
-        raise typer.BadParameter(message)
+    # Python itself refuses to read thousands of digits.
+    is_short = number.isdecimal() and len(number) <= len(str(MOST_DAYS))
+    if not (is_short and 1 <= int(number) <= MOST_DAYS):
+        shown = text if len(text) <= 40 else f"{text[:40]}…"
+        message = f"{shown!r} is no number of days from 1d to {MOST_DAYS}d; write 1d, 7d or more"
+        raise typer.BadParameter(message, param_hint="'--every'")
     return int(number)
 
 
@@ -98,7 +103,8 @@ def predict_command(
     chosen = bundle_of(bundle, trusted_key, allow_unsigned=allow_unsigned)
     dataset = open_fleet(fleet, column_map=read_column_map(columns) if columns else None)
     started = time.monotonic()
-    with Progress(console=Console(stderr=True), transient=True) as progress:
+    console = Console(stderr=True)
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
         task = progress.add_task("predicting", total=len(dataset.profiles))
         result = predict_fleet(
             dataset,

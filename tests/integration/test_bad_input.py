@@ -25,7 +25,7 @@ from tests.support.fleets import (
 from tests.support.line_bundle import KEY_ID, trusted_keys, write_line_bundle
 from tests.support.system_parts import REPOSITORY
 
-USAGE, BAD_DATA, MISSING, REFUSED = 2, 3, 4, 5
+USAGE, BAD_DATA, MISSING, REFUSED, OUTSIDE = 2, 3, 4, 5, 6
 
 
 @pytest.fixture
@@ -192,16 +192,13 @@ def test_negative_readings_and_times_in_the_future_are_refused_by_reason_and_cou
     assert pq.read_metadata(tmp_path / "p.parquet").num_rows == 59
 
 
-def test_a_fleet_whose_devices_never_reported_is_predicted_as_nothing(tmp_path):
+def test_a_fleet_without_a_single_reading_is_refused_as_empty(tmp_path):
     write_fleet(tmp_path / "fleet", profiles=profiles(), telemetry=readings(np.zeros(0)))
     found = predict(tmp_path / "fleet")
-    judged = fedcell(
-        "evaluate", "--predictions", tmp_path / "p.parquet", "--fleet", tmp_path / "fleet"
-    )
 
-    assert found.code == 0
-    assert pq.read_metadata(tmp_path / "p.parquet").num_rows == 0
-    assert judged.code == BAD_DATA
+    assert found.is_refused(BAD_DATA, "telemetry.parquet", "is empty: it holds no reading")
+    assert found.err.startswith("fedcell: ")
+    assert not (tmp_path / "p.parquet").exists()
 
 
 def test_column_maps_that_do_not_fit(fleet, tmp_path):
@@ -217,17 +214,22 @@ def test_column_maps_that_do_not_fit(fleet, tmp_path):
 
 def test_a_place_that_cannot_be_written(fleet):
     (fleet.parent / "file").write_text("here")
-    for out in (fleet, fleet.parent / "file" / "p.parquet"):
+    os.mkfifo(fleet.parent / "pipe")
+    for out in (fleet, fleet.parent / "file" / "p.parquet", fleet.parent / "pipe"):
         found = fedcell("predict", "--fleet", fleet, "--out", out)
-        assert found.is_refused(BAD_DATA, str(out), "cannot be written")
+        assert found.is_refused(OUTSIDE, str(out), "cannot be written", "choose another place")
+    assert (fleet.parent / "pipe").is_fifo()
     assert [name for name in everything_below(fleet.parent) if "part" in name] == []
 
 
 @pytest.mark.parametrize(
     ("more", "part"),
     [
-        (("--every", "soon"), "1d, 7d"),
+        (("--every", "soon"), "'--every': 'soon' is no number of days from 1d to 3650d; write 1d,"),
         (("--every", "0d"), "0d"),
+        (("--every", "3651d"), "3650d"),
+        (("--every", "9" * 20 + "d"), "3650d"),
+        (("--every", "9" * 5000), "3650d"),
         (("--reasons", "some"), "due, all or none"),
     ],
 )

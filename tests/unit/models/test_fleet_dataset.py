@@ -82,6 +82,14 @@ def test_telemetry_can_be_a_folder_of_parts_whose_devices_are_mixed(folder):
     assert found.at_s.tolist() == TELEMETRY.at_s.tolist()
 
 
+def test_telemetry_without_a_row_is_refused_as_empty(folder):
+    path = folder / "telemetry.parquet"
+    pq.write_table(pq.read_table(path).slice(0, 0), path)
+
+    with pytest.raises(DatasetError, match="is empty: it holds no reading"):
+        open_fleet(folder).telemetry()
+
+
 def test_rows_keep_the_order_in_which_a_device_recorded_them(tmp_path):
     at_s = times(5)[::-1].copy()
     write_fleet(tmp_path / "f", profiles=profiles(), telemetry=readings(at_s, capacity=1.0))

@@ -74,6 +74,32 @@ def test_times_of_any_unit_and_zone_are_the_same_moment(tmp_path, times):
 
 
 @pytest.mark.parametrize(
+    ("times", "shown"),
+    [
+        (pa.array([0, 11_171_347_200_000_000], pa.timestamp("us", tz="UTC")), "2324-01-0"),
+        (pa.array([0, 11_171_347_200], pa.timestamp("s")), "2324-01-0"),
+        (pa.array([0, 2**62], pa.timestamp("ms")), "146140482"),
+        (pa.array([0, -(10**13)], pa.timestamp("ms")), "1653-02-10"),
+        (pa.array([None, dt.date(9999, 1, 1)]), "9999-01-01"),
+    ],
+    ids=["microseconds", "seconds", "no year", "early", "date"],
+)
+def test_times_beyond_the_years_that_fit_are_named_and_nothing_is_called_damaged(
+    tmp_path, times, shown
+):
+    path = write(tmp_path / "t.parquet", name=["a", "b"], size=[1.0, 2.0], at=times)
+
+    with pytest.raises(DatasetError, match=f"holds the time {shown}.* in row 1; .* 1685 to 2254"):
+        read_table(path, COLUMNS)
+
+
+def test_a_time_of_nulls_alone_has_no_values(tmp_path):
+    path = write(tmp_path / "t.parquet", name=["a"], size=[1.0], at=pa.nulls(1))
+
+    assert np.isnan(read_table(path, COLUMNS)["at"]).all()
+
+
+@pytest.mark.parametrize(
     "sizes",
     [
         pa.array([3], pa.int8()),

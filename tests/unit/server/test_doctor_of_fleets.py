@@ -1,6 +1,7 @@
 import json
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 
 from models.fleet_dataset import write_fleet
@@ -71,6 +72,15 @@ def test_folder_that_is_no_fleet_is_bad_input_in_one_line(tmp_path, capsys):
     assert (code, out) == (3, "")
     assert err.startswith(f"fedcell: {tmp_path}: not a fleet dataset")
     assert err.count("\n") == 1
+
+
+def test_telemetry_without_a_row_is_bad_input(fleet, capsys):
+    path = fleet / "telemetry.parquet"
+    pq.write_table(pq.read_table(path).slice(0, 0), path)
+    code, out, err = run_doctor(capsys, "--fleet", str(fleet))
+
+    assert (code, out) == (3, "")
+    assert "is empty" in err
 
 
 def test_column_map_that_is_missing_is_named(fleet, tmp_path, capsys):
