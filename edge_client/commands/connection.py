@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 NO_NOTICE_CAME = 1
 DEFAULT_TIMEOUT_S = 60.0
+MOST_TIMEOUT_S = 366 * 86_400.0
+MOST_HOURS = 366 * 24.0
 SAYABLE = ("accept", "decline", "snooze")
 
 
@@ -34,7 +36,7 @@ def add_run(run: argparse.ArgumentParser) -> None:
     )
     run.add_argument(
         "--timeout",
-        type=positive,
+        type=up_to(MOST_TIMEOUT_S),
         metavar="S",
         help="end after so many seconds; with --once or --until-acked default 60",
     )
@@ -42,7 +44,11 @@ def add_run(run: argparse.ArgumentParser) -> None:
         "--answer", choices=SAYABLE, help="what to say for the owner after showing a notice"
     )
     run.add_argument(
-        "--predict-every", type=positive, default=24.0, metavar="H", help="hours; default 24"
+        "--predict-every",
+        type=up_to(MOST_HOURS),
+        default=24.0,
+        metavar="H",
+        help="hours; default 24",
     )
     run.add_argument(
         "--now", type=moment_flag, metavar="TIME", help="start the device's clock here"
@@ -61,17 +67,21 @@ def add_answer(answer_parser: argparse.ArgumentParser) -> None:
     answer_parser.add_argument("--now", type=moment_flag, metavar="TIME", help="the device's time")
 
 
-def positive(text: str) -> float:
-    """Read a number above 0 from a flag."""
+def up_to(most: float) -> Callable[[str], float]:
+    """Return what reads a number above 0, and not above `most`, from a flag."""
     import argparse
 
-    try:
-        number = float(text)
-    except ValueError:
-        number = 0.0
-    if not 0 < number < float("inf"):
-        raise argparse.ArgumentTypeError(f"must be a number above 0, got {text!r}")
-    return number
+    def number_of(text: str) -> float:
+        try:
+            number = float(text)
+        except ValueError:
+            number = 0.0
+        if not 0 < number <= most:
+            message = f"must be a number above 0, at most {most:.0f}, got {text[:40]!r}"
+            raise argparse.ArgumentTypeError(message)
+        return number
+
+    return number_of
 
 
 def clock_from(start: datetime | None) -> Clock:
