@@ -42,6 +42,7 @@ OUTPUTS = (
 DEFAULT = "default"
 DEFAULT_FOLDER = Path(__file__).with_name("default_bundle")
 _REMEDY = "copy it again from where it was released"
+_REINSTALL = "pip install --force-reinstall fedcell"
 _UNREADABLE = (
     ValueError,
     KeyError,
@@ -223,9 +224,8 @@ def load_bundle(
     """
     if source == DEFAULT:
         bundle = _verified(_read_folder(DEFAULT_FOLDER), DEFAULT)
-        pinned = (DEFAULT_FOLDER / DIGEST).read_text().strip()
-        if bundle.digest != pinned:
-            raise BundleError(DEFAULT, "its digest is not the pinned one", "install fedcell again")
+        if bundle.digest.encode() != _pinned_digest(DEFAULT_FOLDER / DIGEST):
+            raise BundleError(DEFAULT, "its digest is not the pinned one", _REINSTALL)
         return bundle
     path = Path(source)
     bundle = _verified(_read_files(path), str(path))
@@ -237,6 +237,15 @@ def load_bundle(
         raise BundleError(path, "carries no signature", remedy)
     _verify_signature(path, bundle.digest, signature, trusted_keys or {})
     return bundle
+
+
+def _pinned_digest(path: Path) -> bytes:
+    try:
+        with path.open("rb") as file:
+            return file.read(MAX_FILE_BYTES).strip()
+    except OSError as error:
+        what = f"{DIGEST}, which pins it, cannot be read ({error.strerror})"
+        raise ArtefactMissingError(DEFAULT, what, _REINSTALL) from error
 
 
 def _read_files(path: Path) -> dict[str, bytes]:

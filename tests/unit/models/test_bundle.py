@@ -25,7 +25,7 @@ from models.bundle import (
     sign_bundle,
     write_bundle,
 )
-from models.errors import BundleError, UnsupportedSpecError
+from models.errors import ArtefactMissingError, BundleError, UnsupportedSpecError
 from tests.support.line_bundle import KEY_ID, PRIVATE_KEY, line_bundle, trusted_keys
 
 
@@ -75,6 +75,27 @@ def test_a_folder_is_as_good_as_a_zip(signed, zipped, tmp_path):
     (tmp_path / GOLDEN).unlink()
     with pytest.raises(BundleError, match="golden"):
         load(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("content", "error", "says"),
+    [
+        (b"\xff\xfe" * 32, BundleError, "is not the pinned one"),
+        (None, ArtefactMissingError, "bundle.sha256, which pins it, cannot be read"),
+    ],
+)
+def test_a_pin_that_is_no_text_or_missing_says_to_install_again(
+    tmp_path, monkeypatch, content, error, says
+):
+    shutil.copytree(bundles.DEFAULT_FOLDER, tmp_path / "folder")
+    monkeypatch.setattr(bundles, "DEFAULT_FOLDER", tmp_path / "folder")
+    pin = tmp_path / "folder" / "bundle.sha256"
+    pin.unlink()
+    if content is not None:
+        pin.write_bytes(content)
+
+    with pytest.raises(error, match=f"^default: .*{says}.*; pip install --force-reinstall fedcell"):
+        load_bundle()
 
 
 def test_the_default_bundle_is_pinned_by_its_digest(tmp_path, monkeypatch):
