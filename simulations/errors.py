@@ -9,3 +9,9 @@ class SimulationsError(Exception):
     """
 
     exit_code = 3
+
+
+class DiskTooSmallError(SimulationsError):
+    """What was asked for does not fit the disk; nothing was written."""
+
+    exit_code = 6

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -13,6 +14,7 @@ from models.fleet_dataset import write_fleet
 from models.telemetry import DeviceProfiles, Telemetry
 
 from .answers import owner_answers
+from .errors import DiskTooSmallError
 from .fleet import DEVICES_A_BLOCK, device_ids, lives_of, profiles_of, simulate_blocks
 from .prevalence import FleetSummary, summarise
 from .truth import FleetTruth
@@ -23,6 +25,9 @@ if TYPE_CHECKING:
 
     from .recipe import FleetRecipe
 
+BYTES_A_READING = 12
+BYTES_A_DEVICE = 30
+"""On disk, from fleets of 150 to 2,000 devices: 13.1-13.6 bytes, 13-34 bytes."""
 SIMULATION_FILE = "simulation.json"
 
 
@@ -58,11 +63,15 @@ def write_simulated_fleet(
 
     Raises:
         models.errors.DatasetError: when the place is taken or cannot be written.
+        DiskTooSmallError: when the disk has less room than the readings will take.
         ValueError: when a number is out of its range.
     """
     if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
         # Said before the simulation, which `write_fleet` would have to wait for.
         raise DatasetError(directory, "exists already", "choose a new folder or remove it")
+    _refuse_more_than_fits(
+        directory, num_devices=num_devices, num_days=num_days, cadence_h=recipe.cadence_h
+    )
     blocks = [
         np.arange(start, min(start + DEVICES_A_BLOCK, num_devices), dtype=np.int64)
         for start in range(0, num_devices, DEVICES_A_BLOCK)
@@ -111,3 +120,20 @@ def write_simulated_fleet(
     aside.write_text(json.dumps(made_of, indent=2) + "\n")
     aside.replace(directory / SIMULATION_FILE)
     return WrittenFleet(readings=readings, summary=summary)
+
+
+def _refuse_more_than_fits(
+    directory: Path, *, num_devices: int, num_days: int, cadence_h: int
+) -> None:
+    """Refuse a fleet that the disk cannot hold, before hours are spent on it."""
+    readings = num_devices * num_days * 24 // cadence_h
+    wanted = readings * BYTES_A_READING + num_devices * BYTES_A_DEVICE
+    place = directory.absolute()
+    while not place.exists():
+        place = place.parent
+    free = shutil.disk_usage(place).free
+    if wanted > free:
+        raise DiskTooSmallError(
+            f"{directory}: up to {readings:,} readings take about {wanted / 1e9:,.1f} GB, and "
+            f"{free / 1e9:,.1f} GB are free; simulate fewer devices or days, or choose another disk"
+        )

@@ -12,6 +12,9 @@ import typer
 if TYPE_CHECKING:
     from ..prevalence import FleetSummary
 
+MOST_DEVICES = 10_000_000
+"""Profiles and outcomes of a whole fleet stand in memory: some hundred bytes a device."""
+
 _OPTIONS_THAT_ARE_KNOBS = {
     "climate_mix": "climate_mix",
     "warming_c": "warming_c",
@@ -30,7 +33,7 @@ def register(app: typer.Typer) -> None:
 
 
 def simulate_fleet_command(
-    devices: Annotated[int, typer.Option(help="Number of devices.", min=1)],
+    devices: Annotated[int, typer.Option(help="Number of devices.", min=1, max=MOST_DEVICES)],
     days: Annotated[int, typer.Option(help="Days of telemetry.", min=1, max=36_500)],
     out: Annotated[Path, typer.Option(help="New folder for the fleet dataset.")],
     seed: Annotated[int, typer.Option(help="The same seed makes the same fleet.", min=0)] = 0,

@@ -1,4 +1,5 @@
 import json
+from types import SimpleNamespace
 
 import pytest
 import typer
@@ -6,6 +7,7 @@ from typer.testing import CliRunner
 
 from models.errors import DatasetError
 from simulations.commands.fleet import register
+from simulations.errors import DiskTooSmallError
 
 SMALL = ["simulate", "fleet", "--devices", "30", "--days", "60", "--seed", "4"]
 
@@ -84,3 +86,24 @@ def test_taken_folder_is_left_alone(run, tmp_path):
     assert isinstance(answer.exception, DatasetError)
     assert "exists already" in str(answer.exception)
     assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
+
+
+def test_fleet_that_does_not_fit_the_disk_is_refused_before_it_is_simulated(
+    run, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(
+        "simulations.fleet_writing.shutil.disk_usage", lambda _: SimpleNamespace(free=80_000)
+    )
+    answer = run(*SMALL, "--out", tmp_path / "new" / "fleet")
+
+    assert isinstance(answer.exception, DiskTooSmallError)
+    assert answer.exception.exit_code == 6
+    assert "up to 7,200 readings take about 0.0 GB" in str(answer.exception)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_more_devices_than_memory_holds_are_wrong_usage(run, tmp_path):
+    answer = run(*SMALL, "--devices", "99999999999", "--out", tmp_path / "fleet")
+
+    assert answer.exit_code == 2
+    assert not (tmp_path / "fleet").exists()
