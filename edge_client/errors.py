@@ -41,11 +41,12 @@ class ReadingRefusedError(EdgeError):
 
     Attributes:
         reason: the rule's name, as `TelemetryStore.refusals` counts it.
+        what: what broke it, and what to do.
     """
 
     def __init__(self, reason: str, what: str) -> None:
-        """Name the rule and what broke it."""
-        self.reason = reason
+        """Name the rule, what broke it and what to do."""
+        self.reason, self.what = reason, what
         super().__init__(f"reading refused ({reason}): {what}")
 
 

@@ -47,7 +47,8 @@ def reading_of(
         )
     at = _time(fields.get("at"), where)
     if at.tzinfo is None:
-        return ReadingRefusedError("naive_time", f"{where}: at {at.isoformat()} has no time zone")
+        what = f"at {at.isoformat()} has no time zone; give it as 2026-01-31T08:00:00Z"
+        return ReadingRefusedError("naive_time", what)
     return Reading(
         at=at, **{name: _number(fields.get(name), name, where) for name in MEASUREMENT_NAMES}
     )
@@ -62,6 +63,13 @@ def readings_in(
         InputMissingError: there is no such file.
         InputError: it is empty, or a line of it cannot be read.
     """
+    return (reading for _, reading in numbered_readings_in(path, device_id=device_id))
+
+
+def numbered_readings_in(
+    path: Path, *, device_id: str | None = None
+) -> Iterator[tuple[int, Reading | ReadingRefusedError]]:
+    """Read a file of readings as `readings_in` does, each with the number of its line."""
     where = str(path)
     count = 0
     try:
@@ -70,7 +78,7 @@ def readings_in(
             rows = _csv_rows(file, where) if is_csv else _json_rows(file, where)
             for line, fields in rows:
                 count += 1
-                yield reading_of(fields, where=f"{where}:{line}", device_id=device_id)
+                yield line, reading_of(fields, where=f"{where}:{line}", device_id=device_id)
     except FileNotFoundError:
         raise InputMissingError(where, "there is no such file", "check the path") from None
     except OSError as error:

@@ -52,10 +52,12 @@ class Recording:
     Attributes:
         num_kept: readings that were stored.
         refused: readings that were refused, by reason.
+        first_refused: for each reason the position of its first reading, from 0, and the refusal.
     """
 
     num_kept: int
     refused: Mapping[str, int] = field(default_factory=dict)
+    first_refused: Mapping[str, tuple[int, ReadingRefusedError]] = field(default_factory=dict)
 
 
 class TelemetryStore(Mailbox):
@@ -142,7 +144,8 @@ class TelemetryStore(Mailbox):
         made_at = self.profile.manufactured_at
         kept: list[Reading] = []
         refused: dict[str, int] = {}
-        for reading in readings:
+        first_refused: dict[str, tuple[int, ReadingRefusedError]] = {}
+        for position, reading in enumerate(readings):
             if isinstance(reading, ReadingRefusedError):
                 broken: ReadingRefusedError | None = reading
             else:
@@ -151,11 +154,12 @@ class TelemetryStore(Mailbox):
                     kept.append(reading)
             if broken is not None:
                 refused[broken.reason] = refused.get(broken.reason, 0) + 1
+                first_refused.setdefault(broken.reason, (position, broken))
         with self.transaction() as connection:
             _insert(connection, kept)
             _count_refusals(connection, refused)
             self._expire(connection, now=now, num_recorded=len(kept))
-        return Recording(len(kept), refused)
+        return Recording(len(kept), refused, first_refused)
 
     def count_refusal(self, reason: str) -> None:
         """Count an input that never became a `Reading`, such as a time without a zone."""
@@ -389,22 +393,24 @@ def _broken_rule(
             return ReadingRefusedError(
                 f"out_of_range:{measurement.name}",
                 f"{measurement.name} must be {measurement.low:g} to {measurement.high:g}"
-                f" {measurement.unit}, got {value:g}",
+                f" {measurement.unit}, got {value:g}; correct it, or leave it out",
             )
     if not measured:
-        return ReadingRefusedError("nothing_measured", "no measurement has a value")
+        return ReadingRefusedError(
+            "nothing_measured", "no measurement has a value; give one or more"
+        )
     tolerance = timedelta(seconds=CLOCK_TOLERANCE_S)
     if reading.at > now + tolerance:
         return ReadingRefusedError(
             "in_the_future",
             f"at {reading.at.isoformat()} is more than a day after now, {now.isoformat()};"
-            " check the clock",
+            " check the clock, or give the device's time as --now",
         )
     if reading.at < manufactured_at - tolerance:
         return ReadingRefusedError(
             "before_manufacture",
             f"at {reading.at.isoformat()} is before the device was made,"
-            f" {manufactured_at.isoformat()}; check the clock",
+            f" {manufactured_at.isoformat()}; check the clock, and manufactured_at of the profile",
         )
     return None
 

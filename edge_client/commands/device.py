@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,9 +12,10 @@ from .answers import answer, config_of, moment, moment_flag, now_of
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
+    from datetime import datetime
 
-    from models.telemetry import DeviceProfile
+    from models.telemetry import DeviceProfile, Reading
 
     from ..telemetry_store import TelemetryStore
 
@@ -43,6 +45,12 @@ MEASUREMENT_FLAGS = (
 )
 EVERYTHING_REFUSED = 3
 OPTIONAL_IN_PROFILE = {"region", "climate", "criticality"}
+CLOCK_TOLERANCE = timedelta(days=1)
+REMEDIES = {
+    "device_id": "give a name such as meter-0001",
+    "manufactured_at": "give a past time as 2026-01-31 or 2026-01-31T08:00:00Z",
+    "criticality": "give low, medium or high",
+}
 
 
 def add_init(init: argparse.ArgumentParser) -> None:
@@ -57,6 +65,7 @@ def add_init(init: argparse.ArgumentParser) -> None:
     init.add_argument(
         "--retention-days", type=int, default=730, metavar="N", help="days that readings are kept"
     )
+    init.add_argument("--now", type=moment_flag, metavar="TIME", help="the device's time")
 
 
 def add_record(record: argparse.ArgumentParser) -> None:
@@ -89,8 +98,14 @@ def run_init(arguments: argparse.Namespace) -> int:
     from .owner import quiet_hours_of
 
     fields = {} if arguments.profile is None else _read_profile(arguments.profile)
-    given = {name: getattr(arguments, name) for name in PROFILE_TEXTS | PROFILE_NUMBERS}
-    profile = _profile_of(fields | {name: v for name, v in given.items() if v is not None})
+    given = {
+        name: value
+        for name in PROFILE_TEXTS | PROFILE_NUMBERS
+        if (value := getattr(arguments, name)) is not None
+    }
+    places = {name: f"{arguments.profile}: {name}" for name in fields}
+    places |= {name: _flag(name) for name in given}
+    profile = _profile_of(fields | given, places, now=now_of(arguments))
     quiet = None
     if arguments.quiet_hours is not None:
         quiet = quiet_hours_of(arguments.quiet_hours, arguments.zone)
@@ -133,8 +148,22 @@ def _read_profile(path: Path) -> dict[str, object]:
         raise InputError(path, f"is no TOML: {error}", "correct the file") from error
 
 
-def _profile_of(fields: Mapping[str, object]) -> DeviceProfile:
+def _flag(name: str) -> str:
+    return "--" + name.replace("_", "-")
+
+
+def _profile_of(
+    fields: Mapping[str, object], places: Mapping[str, str], *, now: datetime
+) -> DeviceProfile:
+    """Check a profile field by field.
+
+    Args:
+        fields: by name, as a file or flags gave them.
+        places: for each field the flag, or the file and name, to name when it is wrong.
+        now: the device's time.
+    """
     from models.telemetry import DeviceProfile
+    from models.wire.errors import WireError
     from models.wire.topics import checked_device_id
 
     names = PROFILE_TEXTS | PROFILE_NUMBERS
@@ -143,17 +172,38 @@ def _profile_of(fields: Mapping[str, object]) -> DeviceProfile:
         raise InputError("profile", f"unknown field {unknown}", f"known are {', '.join(names)}")
     missing = sorted(names.keys() - fields.keys() - OPTIONAL_IN_PROFILE)
     if missing:
-        flags = " ".join("--" + name.replace("_", "-") for name in missing)
+        flags = " ".join(map(_flag, missing))
         raise UsageError("profile", "is not complete", f"also give {flags}")
     values: dict[str, Any] = {name: str(value) for name, value in fields.items()}
+    for name in PROFILE_NUMBERS:
+        values[name] = _capacity(values[name], places[name])
+    for name, read in (("device_id", checked_device_id), ("manufactured_at", moment)):
+        try:
+            values[name] = read(values[name])
+        except (ValueError, WireError) as error:
+            raise InputError(places[name], str(error), REMEDIES[name]) from error
+    made_at = values["manufactured_at"]
+    if made_at > now + CLOCK_TOLERANCE:
+        what = f"{made_at.isoformat()} is after now, {now.isoformat(timespec='seconds')}"
+        remedy = "correct it, set the clock, or give the device's time as --now"
+        raise InputError(places["manufactured_at"], what, remedy)
     try:
-        for name in PROFILE_NUMBERS:
-            values[name] = float(values[name])
-        values["manufactured_at"] = moment(values["manufactured_at"])
-        values["device_id"] = checked_device_id(values["device_id"])
         return DeviceProfile(**values)
     except ValueError as error:
-        raise InputError("profile", str(error), "correct the value") from error
+        # Its messages begin with the name of the field.
+        name = str(error).partition(" ")[0]
+        remedy = REMEDIES.get(name, "give the capacity at which the maker replaces it, mAh")
+        raise InputError(places.get(name, "profile"), str(error), remedy) from error
+
+
+def _capacity(text: str, place: str) -> float:
+    try:
+        number = float(text)
+    except ValueError:
+        number = 0.0
+    if not 0 < number < float("inf"):
+        raise InputError(place, f"must be a number above 0, got {text}", "give it in mAh")
+    return number
 
 
 def run_record(arguments: argparse.Namespace) -> int:
@@ -204,17 +254,37 @@ def _record_one(
 
 
 def _record_file(arguments: argparse.Namespace, store: TelemetryStore) -> int:
-    from ..sensors import readings_in
+    from ..sensors import numbered_readings_in
 
-    readings = readings_in(Path(arguments.file), device_id=store.profile.device_id)
-    done = store.record_many(readings, now=now_of(arguments))
+    path = Path(arguments.file)
+    lines: list[int] = []
+
+    def readings() -> Iterator[Reading | ReadingRefusedError]:
+        for line, reading in numbered_readings_in(path, device_id=store.profile.device_id):
+            lines.append(line)
+            yield reading
+
+    done = store.record_many(readings(), now=now_of(arguments))
     kept = store.num_readings()
+    first = {
+        reason: {"line": lines[position], "what": refusal.what}
+        for reason, (position, refusal) in done.first_refused.items()
+    }
     answer(
         arguments,
-        {"stored": done.num_kept, "refused": dict(done.refused), "readings": kept},
+        {
+            "stored": done.num_kept,
+            "refused": dict(done.refused),
+            "first_refused": first,
+            "readings": kept,
+        },
         [
             f"stored {done.num_kept} readings ({kept} in all)",
-            *(f"refused {count}: {reason}" for reason, count in sorted(done.refused.items())),
+            *(
+                f"refused {count}: {reason}, first in {path}:{first[reason]['line']}:"
+                f" {first[reason]['what']}"
+                for reason, count in sorted(done.refused.items())
+            ),
         ],
     )
     return EVERYTHING_REFUSED if done.refused and not done.num_kept else 0

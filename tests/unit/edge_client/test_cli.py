@@ -109,8 +109,21 @@ def test_init_reads_a_profile_and_flags_win(run, tmp_path, suffix):
     ("arguments", "code", "says"),
     [
         (["--device-id", "x"], 2, "also give --chemistry"),
-        ([*MADE, "--device-id", "a/b"], 3, "bad_device_id"),
-        ([*MADE, "--end-of-life-capacity-mah", "9000"], 3, "end_of_life_capacity_mah"),
+        ([*MADE, "--device-id", "a/b"], 3, "fedcell-device: --device-id: bad_device_id"),
+        ([*MADE, "--end-of-life-capacity-mah", "9000"], 3, "--end-of-life-capacity-mah: end_of"),
+        (
+            [*MADE, "--design-capacity-mah", "-3000"],
+            3,
+            "--design-capacity-mah: must be a number above 0, got -3000.0; give it in mAh",
+        ),
+        ([*MADE, "--design-capacity-mah", "inf"], 3, "--design-capacity-mah: must be a number"),
+        ([*MADE, "--end-of-life-capacity-mah", "nan"], 3, "--end-of-life-capacity-mah: must be"),
+        (
+            [*MADE, "--manufactured-at", "2026-06-03", *AT_NOW],
+            3,
+            "--manufactured-at: 2026-06-03T00:00:00+00:00 is after now, 2026-06-01T12:00:00+00:00;",
+        ),
+        ([*MADE, "--manufactured-at", "2999-01-01"], 3, "is after now"),
         ([*MADE, "--manufactured-at", "long ago"], 3, "long ago"),
         ([*MADE, "--manufactured-at", "0001-01-01T00:00:00+14:00"], 3, "1971 to 8999"),
         ([*MADE, "--manufactured-at", "2024-01-01T00:00:00"], 3, "no time zone"),
@@ -128,6 +141,16 @@ def test_init_says_what_is_wrong_and_makes_nothing(run, tmp_path, arguments, cod
     assert says in err
     assert err.count("\n") == 1
     assert list(tmp_path.glob("device.db*")) == []
+
+
+def test_a_wrong_value_of_a_profile_is_named_with_its_file(run, tmp_path):
+    file = tmp_path / "p.json"
+    file.write_text('{"design_capacity_mah": "much"}')
+    flags = [*MADE[:6], "--end-of-life-capacity-mah", "2400", "--manufactured-at", "2024-01-01"]
+    code, _, err = run("init", "--profile", str(file), *flags)
+
+    assert code == 3
+    assert f"{file}: design_capacity_mah: must be a number above 0, got much; give it" in err
 
 
 @pytest.mark.parametrize(
@@ -174,9 +197,20 @@ def test_record_a_file_counts_what_it_refuses(made, tmp_path):
     assert code == 0
     assert out.splitlines() == [
         "stored 1 readings (1 in all)",
-        "refused 1: naive_time",
-        "refused 1: out_of_range:usage_hours",
+        (
+            f"refused 1: naive_time, first in {file}:4: at 2026-06-01T12:00:00 has no time zone;"
+            " give it as 2026-01-31T08:00:00Z"
+        ),
+        (
+            f"refused 1: out_of_range:usage_hours, first in {file}:3: usage_hours must be 0 to 744"
+            " hours in the interval, got -1; correct it, or leave it out"
+        ),
     ]
+    answer = json.loads(made("record", str(file), *AT_NOW, "--json")[1])
+    assert {reason: first["line"] for reason, first in answer["first_refused"].items()} == {
+        "naive_time": 4,
+        "out_of_range:usage_hours": 3,
+    }
 
 
 def test_file_that_breaks_off_stores_nothing(made, tmp_path):
@@ -348,6 +382,8 @@ def test_update_needs_a_key(made):
         (["predict", "--now", "2026-01-01T00:00:00"], "has no time zone"),
         (["predict", "--now", "9999-12-31"], "1971 to 8999"),
         (["run", "--timeout", "-1"], "above 0"),
+        (["run", "--timeout", "1e30"], "at most 31622400, got '1e30'"),
+        (["run", "--predict-every", "1e30"], "at most 8784, got '1e30'"),
         (["run", "--once", "--until-acked"], "not allowed with"),
         (["answer", "x", "perhaps"], "invalid choice: 'perhaps'"),
         (["fly"], "invalid choice: 'fly'"),
