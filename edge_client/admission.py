@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from models.wire.envelope import VerifyKey
-    from models.wire.messages import Notice
+    from models.wire.messages import Notice, NoticeState
 
 CLOCK_TOLERANCE = timedelta(days=1)
 LATEST_WORD_ON_A_FORMER_PACK = timedelta(days=7)
@@ -81,3 +81,15 @@ def is_of_former_pack(notice: Notice, *, pack_since: datetime | None) -> bool:
         pack_since: since when the pack in use is in the device; None: not known.
     """
     return pack_since is not None and notice.issued < pack_since + LATEST_WORD_ON_A_FORMER_PACK
+
+
+def end_of(notice: Notice, *, now: datetime, pack_since: datetime | None) -> NoticeState | None:
+    """Return the state in which a notice ends that must not be shown, None where it may be.
+
+    One that was kept and is over has failed: its owner was not told, and the server may try again.
+    """
+    from models.wire.messages import NoticeState
+
+    if is_of_former_pack(notice, pack_since=pack_since):
+        return NoticeState.REPLACED
+    return NoticeState.FAILED if is_over(notice, now=now) else None

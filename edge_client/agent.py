@@ -23,7 +23,7 @@ from models.wire.codec import decode, encode
 from models.wire.messages import Birth, Notice, NoticeState, Presence, Status
 from models.wire.topics import Down, Up, down, up
 
-from .admission import is_of_former_pack
+from .admission import end_of, is_of_former_pack
 from .errors import ServerSilentError, StoreBusyError
 from .mailbox import Purpose
 from .notice_receiver import AgentCounters, NoticeReceiver, answer_notice
@@ -275,22 +275,25 @@ class DeviceAgent:
         store = self._client.store
         now = self._clock()
         waiting = [n for n in store.notices() if n.state is NoticeState.RECEIVED]
-        quiet = store.quiet_hours
         if not waiting or not store.consents()[Purpose.NOTICES].granted:
             return
-        if quiet is not None and quiet.hold(now):
-            return
+        pack_since, quiet = self._client.pack_since, store.quiet_hours
+        is_quiet = quiet is not None and quiet.hold(now)
         for stored in waiting:
-            # Shown first, noted second: a crash between the two shows it twice, not never.
             notice = decode(stored.body.encode(), Notice)
-            if is_of_former_pack(notice, pack_since=self._client.pack_since):
-                self._move(stored, NoticeState.REPLACED)
-                continue
-            self._show(stored.message_id, self._client.handle_notice(notice, now))
-            self._move(stored, NoticeState.SHOWN)
-            if self._plan.answer is not None:
-                self._move(stored, self._plan.answer)
-            self.counters.shown += 1
+            end = end_of(notice, now=now, pack_since=pack_since)
+            if end is not None:
+                self._move(stored, end)
+            elif not is_quiet:
+                self._show_one(stored, notice, now=now)
+
+    def _show_one(self, stored: StoredNotice, notice: Notice, *, now: datetime) -> None:
+        # Shown first, noted second: a crash between the two shows it twice, not never.
+        self._show(stored.message_id, self._client.handle_notice(notice, now))
+        self._move(stored, NoticeState.SHOWN)
+        if self._plan.answer is not None:
+            self._move(stored, self._plan.answer)
+        self.counters.shown += 1
 
     def _move(self, stored: StoredNotice, state: NoticeState) -> None:
         answer_notice(

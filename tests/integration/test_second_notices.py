@@ -10,6 +10,7 @@ from edge_client.agent import AgentPlan, DeviceAgent, Until
 from edge_client.client import EdgeClient
 from edge_client.mailbox import Purpose
 from edge_client.notice_receiver import AgentCounters, NoticeReceiver
+from models.quiet_hours import QuietHours
 from models.wire.codec import encode
 from models.wire.envelope import trusted_keys
 from models.wire.messages import NoticeState
@@ -17,6 +18,7 @@ from server.storage.database import open_database
 from tests.support import line_bundle
 from tests.support.edge_devices import NOW, fading_life, new_store
 from tests.support.hubs import SIGNER, HubOnPaper
+from tests.support.wire_messages import summary
 from tests.unit.edge_client.test_notices import a_notice
 
 DEVICE = "device-1"
@@ -83,10 +85,20 @@ class DeviceOnPaper:
     def publish(self, topic, payload, **_):
         self.paper.hub.receive(topic, payload)
         self.paper.hub.tick()
-        for said_to, envelope, _ in self.paper.link.published:
-            self.receiver(said_to, envelope)
-        self.paper.link.published.clear()
+        self.deliver()
         return SimpleNamespace(wait=lambda _timeout_s: True)
+
+    def hear_of_it(self):
+        """Take a notice in, with no agent at work that would show it."""
+        self.paper.hear(summary())
+        self.paper.hub.tick()
+        self.deliver()
+
+    def deliver(self):
+        """Bring the device what the hub has published."""
+        for topic, envelope, _ in self.paper.link.published:
+            self.receiver(topic, envelope)
+        self.paper.link.published.clear()
 
 
 @pytest.fixture
@@ -145,6 +157,27 @@ def test_a_notice_of_a_former_pack_that_still_waits_is_not_shown(device):
 
     assert device.run(at=later) == [NoticeState.REPLACED, NoticeState.ACCEPTED]
     assert len(device.shown) == 1
+
+
+def test_a_notice_whose_time_is_over_is_not_shown_and_counts_as_not_told(device):
+    device.live(fading_life(last_capacity_mah=2410.0))
+    device.hear_of_it()
+    with device.client() as client:
+        client.store.set_quiet_hours(QuietHours(10, 20, "UTC"))
+
+    assert device.run(at=NOW + timedelta(hours=1)) == [NoticeState.RECEIVED]
+    over = NOW + timedelta(days=15, seconds=1)
+    assert device.run(at=over) == [NoticeState.FAILED]
+    assert device.shown == []
+    assert device.paper.status().notices == {"failed": 1}
+
+
+def test_a_notice_is_still_shown_while_clocks_may_be_wrong(device):
+    device.live(fading_life(last_capacity_mah=2410.0))
+    device.hear_of_it()
+
+    assert device.run(at=NOW + timedelta(days=15)) == [NoticeState.ACCEPTED]
+    assert device.shown == ["battery.under_7"]
 
 
 def test_a_notice_that_was_put_off_comes_again_after_a_week(device):
