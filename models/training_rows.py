@@ -103,8 +103,9 @@ def training_rows(
     Args:
         table: features, one row a device and day.
         outcomes: of the packs in `table`; packs that are not listed teach nothing.
-        max_rows: keep each device's latest rows; None keeps all.
-        least_rows: devices with fewer teach nothing.
+        max_rows: keep the rows of as many days up to each device's newest row; None keeps all. A
+            row is a day, so no device keeps more rows than that, and one with gaps keeps fewer.
+        least_rows: devices with fewer in these days teach nothing.
     """
     key = outcomes.device.astype(np.int64) << 16 | outcomes.pack
     wanted = table.device.astype(np.int64) << 16 | table.pack
@@ -118,7 +119,7 @@ def training_rows(
         failed_at = outcomes.failed_at_s[position]
         end = np.where(np.isfinite(failed_at), failed_at, outcomes.known_until_s[position])
         keep = np.flatnonzero(listed & table.is_ok() & (table.as_of_s < end))
-    keep = _latest(keep, table.device, max_rows, least_rows)
+    keep = _latest(keep, table, max_rows, least_rows)
     position = position[keep]
     failed_at = outcomes.failed_at_s[position]
     event = np.isfinite(failed_at)
@@ -134,17 +135,16 @@ def training_rows(
 
 
 def _latest(
-    keep: NDArray[np.intp], device: NDArray[np.intp], max_rows: int | None, least_rows: int
+    keep: NDArray[np.intp], table: FeatureTable, max_days: int | None, least_rows: int
 ) -> NDArray[np.intp]:
     if len(keep) == 0:
         return keep
-    of_row = device[keep]
-    count = np.bincount(of_row)
-    ends = np.cumsum(count)
-    from_end = ends[of_row] - np.arange(len(keep))
-    enough = count[of_row] >= least_rows
-    recent = from_end <= (max_rows or len(keep))
-    return keep[enough & recent]
+    if max_days is not None:
+        of_row = table.device[keep]
+        newest_s = table.as_of_s[keep][np.cumsum(np.bincount(of_row)) - 1]
+        keep = keep[table.as_of_s[keep] > newest_s[of_row] - max_days * SECONDS_PER_DAY]
+    of_row = table.device[keep]
+    return keep[np.bincount(of_row)[of_row] >= least_rows]
 
 
 def first_packs(outcomes: Outcomes) -> PackOutcomes:

@@ -79,6 +79,23 @@ def test_the_latest_rows_of_a_device_are_kept_and_devices_with_few_teach_nothing
     assert np.array_equal(rows.exposure, whole.exposure[own])
 
 
+def test_days_count_back_from_the_newest_row_so_that_gaps_do_not_reach_further():
+    silent = times(400)[(times(400) < START_S + 200 * DAY) | (times(400) > START_S + 300 * DAY)]
+    table = featurize(readings(silent, capacity=2900.0), profiles())
+    outcomes = outcomes_of((0, 0, 399, np.nan, -1))
+    whole = training_rows(table, outcomes, max_rows=None, least_rows=1)
+    rows = training_rows(table, outcomes, max_rows=250, least_rows=1)
+
+    used = np.flatnonzero(table.is_ok() & (table.as_of_s < START_S + 399 * DAY))
+    newest_s = int(table.as_of_s[used[-1]])
+    recent = table.as_of_s[used] > newest_s - 250 * DAY
+    assert len(whole) == len(used)
+    assert len(rows) == recent.sum() < 250
+    assert np.array_equal(rows.exposure, whole.exposure[recent])
+    assert len(training_rows(table, outcomes, max_rows=250, least_rows=len(rows))) == len(rows)
+    assert len(training_rows(table, outcomes, max_rows=250, least_rows=len(rows) + 1)) == 0
+
+
 def test_rows_of_a_later_pack_learn_of_that_pack_alone():
     day = np.arange(1, 161)
     new = day > 80
