@@ -24,11 +24,7 @@ RELEASED_AT = datetime(2026, 11, 1, tzinfo=UTC)
 """No clock that is right shows an earlier time than the month in which this version was made."""
 
 OUR_PACKAGES = ("edge_client", "models", "privacy", "server", "simulations")
-PORTS = (
-    (1883, "MQTT on this machine"),
-    (8883, "MQTT with TLS"),
-    (8080, "the server's HTTP"),
-)
+PORTS = ((1883, "MQTT on this machine"),)
 
 
 class Verdict(StrEnum):

@@ -79,6 +79,10 @@ def test_port_in_use_is_told_from_a_free_one():
     assert (free.verdict, free.found) == (Verdict.OK, "free (MQTT)")
 
 
+def test_only_ports_that_a_command_of_today_uses_are_tried():
+    assert [port for port, _ in doctor.PORTS] == [1883]
+
+
 def test_address_of_another_machine_is_a_note():
     check = doctor.check_port("192.0.2.1", 1883, "MQTT")
 
