@@ -52,8 +52,15 @@ def extreme_rows(seed: int, count: int = 64) -> NDArray[np.float32]:
 def worst_differences(
     parameters: Parameters, calibration: Calibration, features: NDArray[np.float32]
 ) -> tuple[float, float]:
+    """Compare a graph exported from these weights with torch: see `differences`."""
+    return differences(export_onnx(parameters, calibration), parameters, calibration, features)
+
+
+def differences(
+    graph: bytes, parameters: Parameters, calibration: Calibration, features: NDArray[np.float32]
+) -> tuple[float, float]:
     """Return the largest difference of any probability, and the largest relative one of days."""
-    runtime = run_graph(export_onnx(parameters, calibration), features)
+    runtime = run_graph(graph, features)
     torch_says = numpy_outputs(network_of(parameters), calibration, features)
     probabilities = days = 0.0
     for name, expected in torch_says.items():
