@@ -184,19 +184,25 @@ def _tell_notice(arguments: argparse.Namespace, notice_id: str, shown: ShownNoti
 
 
 def run_notices(arguments: argparse.Namespace) -> int:
-    """Show the inbox, each notice as its owner reads it."""
+    """Show the inbox, each notice as its owner reads it; those whose time is over are counted."""
     from models.wire.codec import decode
     from models.wire.messages import Notice
 
+    from ..admission import end_of
     from ..client import EdgeClient
 
     now = now_of(arguments)
-    found = []
+    found, num_over = [], 0
     with EdgeClient.of_config(config_of(arguments)) as client:
+        pack_since = client.pack_since
         for stored in client.store.notices():
-            shown = client.handle_notice(decode(stored.body.encode(), Notice), now)
-            found.append((stored, shown))
+            notice = decode(stored.body.encode(), Notice)
+            if end_of(notice, now=now, pack_since=pack_since) is not None:
+                num_over += 1
+            else:
+                found.append((stored, client.handle_notice(notice, now)))
     data = {
+        "over": num_over,
         "notices": [
             {
                 "id": stored.message_id,
@@ -205,13 +211,15 @@ def run_notices(arguments: argparse.Namespace) -> int:
                 **shown.as_json(),
             }
             for stored, shown in found
-        ]
+        ],
     }
     rows = [
         (stored.message_id, f"{stored.received_at:%Y-%m-%d}  {stored.state}  {shown.subject}")
         for stored, shown in found
     ]
-    answer(arguments, data, table(rows) or ["no notice came yet"])
+    what = "not shown any more (time over, or battery replaced)"
+    over = [f"{what}: {num_over}"] if num_over else []
+    answer(arguments, data, [*table(rows), *over] or ["no notice came yet"])
     return 0
 
 

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from datetime import timedelta
 
 import pytest
 
@@ -132,8 +133,7 @@ def test_outbox_shows_what_would_leave_and_counts_nothing(run, device):
     assert "days_band" in run("outbox", *AT_NOW)[1]
 
 
-def test_inbox_is_listed_and_answered(run, device):
-    assert "no notice came yet" in run("notices", *AT_NOW)[1]
+def receive_a_notice(device):
     server = SigningKey.from_bytes(bytes(range(32)))
     device.set_consent(Purpose.NOTICES, granted=True, now=NOW)
     receive = NoticeReceiver(
@@ -145,6 +145,11 @@ def test_inbox_is_listed_and_answered(run, device):
         wake=lambda: None,
     )
     receive("topic", sign_payload(encode(a_notice()), server))
+
+
+def test_inbox_is_listed_and_answered(run, device):
+    assert "no notice came yet" in run("notices", *AT_NOW)[1]
+    receive_a_notice(device)
     (listed,) = json.loads(run("notices", "--json", *AT_NOW)[1])["notices"]
     assert listed["state"] == "received"
     assert "2454 mAh" in listed["text"]
@@ -154,6 +159,19 @@ def test_inbox_is_listed_and_answered(run, device):
     code, _, err = run("answer", "f" * 32, "accept")
     assert code == 3
     assert "no such notice" in err
+
+
+def test_notices_whose_time_is_over_are_not_listed(run, device):
+    receive_a_notice(device)
+    last, over = (a_notice().expires + timedelta(days=1, seconds=s) for s in (0, 1))
+    assert len(json.loads(run("notices", "--json", "--now", last.isoformat())[1])["notices"]) == 1
+    assert json.loads(run("notices", "--json", "--now", over.isoformat())[1]) == {
+        "over": 1,
+        "notices": [],
+    }
+    assert run("notices", "--now", over.isoformat())[1] == (
+        "not shown any more (time over, or battery replaced): 1\n"
+    )
 
 
 def test_agent_needs_a_key_once_notices_are_wanted(run, device):
