@@ -25,7 +25,7 @@ COMMANDS = {
     "run": ("connection", "talk to the server: tell in bands, hear, show, acknowledge"),
     "notices": ("connection", "show the notices that came"),
     "failed": ("owner", "say for the owner that the battery failed, or take it back"),
-    "answer": ("connection", "say for the owner: accept, decline or snooze a notice"),
+    "answer": ("connection", "say for the owner what a notice's buttons offer"),
     "export": ("device", "write everything that the store holds, as JSON"),
     "erase": ("device", "remove the store and the installed models from this device"),
 }

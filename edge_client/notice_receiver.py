@@ -33,8 +33,13 @@ ANSWERS = {
     "accept": NoticeState.ACCEPTED,
     "decline": NoticeState.DECLINED,
     "snooze": NoticeState.SNOOZED,
+    "request_replacement": NoticeState.ACCEPTED,
+    "schedule_replacement": NoticeState.ACCEPTED,
+    "book_appointment": NoticeState.ACCEPTED,
+    "remind_next_week": NoticeState.SNOOZED,
 }
-"""What an owner may say to a notice, and the state it moves to."""
+"""What an owner may say to a notice, in a word or by the code of a button, and the state it moves
+to."""
 
 
 @dataclass(slots=True)

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from models.prediction import Report
 
     from ..agent import AgentPlan, DeviceAgent
+    from ..mailbox import StoredNotice
     from ..notices import ShownNotice
 
     Clock = Callable[[], datetime]
@@ -25,6 +26,15 @@ DEFAULT_TIMEOUT_S = 60.0
 MOST_TIMEOUT_S = 366 * 86_400.0
 MOST_HOURS = 366 * 24.0
 SAYABLE = ("accept", "decline", "snooze")
+BUTTONS_THAT_ANSWER = (
+    "request_replacement",
+    "schedule_replacement",
+    "book_appointment",
+    "remind_next_week",
+)
+BUTTONS_THAT_SHOW_THE_REPORT = ("view_details", "view_report")
+BUTTON_FOR_A_PERSON = "talk_to_a_person"
+BUTTONS = (*BUTTONS_THAT_ANSWER, *BUTTONS_THAT_SHOW_THE_REPORT, BUTTON_FOR_A_PERSON)
 
 
 def add_run(run: argparse.ArgumentParser) -> None:
@@ -63,7 +73,13 @@ def add_notices(notices: argparse.ArgumentParser) -> None:
 def add_answer(answer_parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `answer`."""
     answer_parser.add_argument("notice", metavar="NOTICE", help="its identifier")
-    answer_parser.add_argument("word", choices=SAYABLE, help="what the owner says")
+    answer_parser.add_argument(
+        "word",
+        choices=(*SAYABLE, *BUTTONS),
+        metavar="WORD",
+        help=f"what the owner says: {', '.join(SAYABLE)}, or the code of one of the notice's"
+        f" buttons: {', '.join(BUTTONS)}",
+    )
     answer_parser.add_argument("--now", type=moment_flag, metavar="TIME", help="the device's time")
 
 
@@ -176,11 +192,11 @@ def _tell_report(arguments: argparse.Namespace, report: Report) -> None:
 
 
 def _tell_notice(arguments: argparse.Namespace, notice_id: str, shown: ShownNotice) -> None:
-    answer(
-        arguments,
-        {"event": "notice", "id": notice_id, **shown.as_json()},
-        ["", *(f"  | {line}".rstrip() for line in shown.text().splitlines()), ""],
-    )
+    lines = ["", *(f"  | {line}".rstrip() for line in shown.text().splitlines()), ""]
+    if arguments.answer is None:
+        words = "|".join([*shown.actions, "decline"])
+        lines += [f"answer with: fedcell-device answer {notice_id} {words}", ""]
+    answer(arguments, {"event": "notice", "id": notice_id, **shown.as_json()}, lines)
 
 
 def run_notices(arguments: argparse.Namespace) -> int:
@@ -224,12 +240,17 @@ def run_notices(arguments: argparse.Namespace) -> int:
 
 
 def run_answer(arguments: argparse.Namespace) -> int:
-    """Keep what the owner says to a notice; a running agent tells the server."""
+    """Do what the owner chose: keep an answer for the agent to tell, or show what was asked for."""
     from ..notice_receiver import ANSWERS, answer_notice
     from ..telemetry_store import TelemetryStore
 
     with TelemetryStore(config_of(arguments).store) as store:
         try:
+            stored = store.notice(arguments.notice)
+        except KeyError:
+            remedy = "list them: fedcell-device notices"
+            raise InputError(arguments.notice, "there is no such notice", remedy) from None
+        if arguments.word in ANSWERS:
             stored = answer_notice(
                 store,
                 arguments.notice,
@@ -237,12 +258,34 @@ def run_answer(arguments: argparse.Namespace) -> int:
                 device_id=store.profile.device_id,
                 now=now_of(arguments),
             )
-        except KeyError:
-            remedy = "list them: fedcell-device notices"
-            raise InputError(arguments.notice, "there is no such notice", remedy) from None
+    if arguments.word in BUTTONS_THAT_SHOW_THE_REPORT:
+        return _show_report(arguments)
+    if arguments.word == BUTTON_FOR_A_PERSON:
+        return _show_contact(arguments, stored)
     answer(
         arguments,
         {"id": stored.message_id, "state": stored.state},
         [f"{stored.message_id}: {stored.state}; the running agent tells the server"],
+    )
+    return 0
+
+
+def _show_report(arguments: argparse.Namespace) -> int:
+    import argparse
+
+    from .prediction import run_predict
+
+    return run_predict(argparse.Namespace(**vars(arguments), explain=True, language=None))
+
+
+def _show_contact(arguments: argparse.Namespace, stored: StoredNotice) -> int:
+    from models.wire.codec import decode
+    from models.wire.messages import Notice
+
+    contact = decode(stored.body.encode(), Notice).human_contact
+    answer(
+        arguments,
+        {"id": stored.message_id, "human_contact": contact},
+        [f"you reach a person here: {contact}"],
     )
     return 0

@@ -4,14 +4,23 @@ import json
 import os
 import subprocess
 import sys
+from argparse import Namespace
 from datetime import timedelta
 
 import pytest
 
 from edge_client.cli import main
+from edge_client.commands.connection import (
+    BUTTONS,
+    BUTTONS_THAT_ANSWER,
+    SAYABLE,
+    _tell_notice,
+)
 from edge_client.mailbox import Purpose
 from edge_client.model_store import ModelStore
-from edge_client.notice_receiver import AgentCounters, NoticeReceiver
+from edge_client.notice_receiver import ANSWERS, AgentCounters, NoticeReceiver
+from edge_client.notices import render_notice
+from edge_client.wording import LANGUAGES, load_wording
 from models.wire.codec import encode
 from models.wire.envelope import SigningKey, sign_payload, trusted_keys
 from models.wire.messages import NoticeState
@@ -159,6 +168,46 @@ def test_inbox_is_listed_and_answered(run, device):
     code, _, err = run("answer", "f" * 32, "accept")
     assert code == 3
     assert "no such notice" in err
+
+
+@pytest.mark.parametrize("word", ["request_replacement", "book_appointment"])
+def test_buttons_that_ask_for_a_replacement_accept(run, device, word):
+    receive_a_notice(device)
+    code, out, _ = run("answer", "a" * 32, word, *AT_NOW)
+    assert code == 0
+    assert "accepted" in out
+    assert device.notice("a" * 32).state is NoticeState.ACCEPTED
+
+
+def test_button_for_next_week_puts_the_notice_off(run, device):
+    receive_a_notice(device)
+    assert run("answer", "a" * 32, "remind_next_week", *AT_NOW)[0] == 0
+    assert device.notice("a" * 32).state is NoticeState.SNOOZED
+
+
+def test_buttons_that_show_something_answer_nothing(run, device):
+    receive_a_notice(device)
+    details = run("answer", "a" * 32, "view_details", *AT_NOW)
+    assert details == run("predict", "--explain", *AT_NOW)
+    assert "0800 123 456" in run("answer", "a" * 32, "talk_to_a_person")[1]
+    assert device.notice("a" * 32).state is NoticeState.RECEIVED
+    assert run("answer", "f" * 32, "view_details", *AT_NOW)[0] == 3
+
+
+def test_every_button_of_every_notice_can_be_pressed():
+    for language in LANGUAGES:
+        for notice in load_wording(language).notices.values():
+            assert set(notice["actions"]) <= set(BUTTONS)
+    assert set(ANSWERS) == {*SAYABLE, *BUTTONS_THAT_ANSWER}
+
+
+def test_notice_is_printed_with_the_words_that_answer_it(capsys):
+    shown = render_notice(a_notice(), {}, load_wording("en"))
+    _tell_notice(Namespace(json=False, answer=None), "a" * 32, shown)
+    words = "request_replacement|book_appointment|view_details|talk_to_a_person|decline"
+    assert f"answer with: fedcell-device answer {'a' * 32} {words}\n" in capsys.readouterr().out
+    _tell_notice(Namespace(json=False, answer="accept"), "a" * 32, shown)
+    assert "answer with" not in capsys.readouterr().out
 
 
 def test_notices_whose_time_is_over_are_not_listed(run, device):
