@@ -15,7 +15,7 @@ from models.training.recipe import RecipeSettings, bundle_of, train_model
 from models.training_rows import TrainingRows
 
 from .fleet import simulate_fleet
-from .model_sources import FLEETS, cell_copies, fleet_rows, threshold_rows
+from .model_sources import FLEETS, NUM_VIEWS, cell_copies, fleet_rows, threshold_rows
 from .model_study import CellSources, dataset_folds, judge_model, study_fold
 from .recipe import FleetRecipe
 
@@ -88,7 +88,7 @@ def build_default_bundle(
     else:
         trained_on.append("no real cell: this is a simulation-only bundle")
     say("training")
-    model = train_model([*copies, *fleets], for_threshold, settings=settings, seed=seed)
+    model = train_model([*copies, *NUM_VIEWS * fleets], for_threshold, settings=settings, seed=seed)
     say("judging on a simulated fleet it has not seen")
     metrics["Simulated fleet, another seed"] = _on_unseen_fleet(model)
     kind = "" if cell_files else " (simulation only)"

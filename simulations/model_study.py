@@ -14,7 +14,7 @@ from models.training.baselines import PEERS, score_with_peer
 from models.training.outputs import numpy_outputs
 from models.training.recipe import train_model
 
-from .model_sources import noisy_cells, only_devices
+from .model_sources import NUM_VIEWS, noisy_cells, only_devices
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -102,7 +102,10 @@ def study_fold(
     """
     train = ~fold.test
     model = train_model(
-        [*(only_devices(copy, train) for copy in sources.copies), *sources.fleets],
+        [
+            *(only_devices(copy, train) for copy in sources.copies),
+            *NUM_VIEWS * list(sources.fleets),
+        ],
         [*(only_devices(table, train) for table in sources.threshold_rows), *sources.fleets],
         settings=settings,
         seed=seed,
