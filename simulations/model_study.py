@@ -101,12 +101,11 @@ def study_fold(
         Gauge ("clean", "noisy gauge") -> model name -> figures; the recipe is `recipe`.
     """
     train = ~fold.test
+    cells = [only_devices(copy, train) for copy in sources.copies]
+    of_cells = [only_devices(table, train) for table in sources.threshold_rows]
     model = train_model(
-        [
-            *(only_devices(copy, train) for copy in sources.copies),
-            *NUM_VIEWS * list(sources.fleets),
-        ],
-        [*(only_devices(table, train) for table in sources.threshold_rows), *sources.fleets],
+        [*cells, *NUM_VIEWS * list(sources.fleets)],
+        [*of_cells, *sources.fleets],
         settings=settings,
         seed=seed,
         on_step=on_step,
