@@ -215,6 +215,9 @@ def _connect(path: Path) -> sqlite3.Connection:
 
 
 def _refuse_foreign_file(path: Path) -> None:
+    # Opening a pipe would wait for its writer.
+    if path.exists() and not (path.is_file() or path.is_dir()):
+        raise StoreError(path, "is no regular file", "choose another path")
     try:
         with path.open("rb") as file:
             header = file.read(_HEADER_BYTES)

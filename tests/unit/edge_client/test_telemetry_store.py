@@ -1,4 +1,5 @@
 import math
+import os
 import sqlite3
 import stat
 from datetime import UTC, datetime, timedelta, timezone
@@ -31,6 +32,12 @@ def test_nobody_else_can_read_the_store_and_its_journals(store, tmp_path):
     store.record(reading(), now=NOW)
     modes = {file.name: stat.S_IMODE(file.stat().st_mode) for file in tmp_path.iterdir()}
     assert modes == {"device.db": 0o600, "device.db-wal": 0o600, "device.db-shm": 0o600}
+
+
+def test_a_pipe_is_no_store_and_nobody_waits_for_it(tmp_path):
+    os.mkfifo(tmp_path / "device.db")
+    with pytest.raises(StoreError, match="is no regular file; choose another path"):
+        TelemetryStore(tmp_path / "device.db")
 
 
 def test_reading_comes_back_as_it_went_in(store):
