@@ -29,6 +29,7 @@ PARALLEL := $(MAKE) --no-print-directory -j2 -k --output-sync=target
 PYTEST := $(BIN)/python -m pytest --no-header
 QUICK := $(PYTEST) --hypothesis-profile=quick -m 'not soak and not slow'
 LEAVES := tests/unit/models tests/unit/privacy
+TALKING := $(wildcard tests/integration/test_hub*.py tests/integration/test_link.py)
 COVERED := $(BIN)/coverage run -m pytest --no-header
 
 help: ## List these targets
@@ -76,10 +77,10 @@ check-upper: $(STAMP)
 	@$(QUICK) $(filter-out $(LEAVES),$(wildcard tests/unit/*)) tests/property
 
 test-light: $(STAMP)
-	@$(COVERED) tests/unit tests/property tests/golden tests/packaging
+	@$(COVERED) tests/unit tests/property tests/golden tests/packaging $(TALKING)
 
 test-heavy: $(STAMP)
-	@$(COVERED) tests/integration
+	@$(COVERED) $(filter-out $(TALKING),$(wildcard tests/integration/test_*.py))
 
 venv: $(STAMP)
 
