@@ -34,7 +34,7 @@ from tests.support.system_parts import find_cells
 
 FIGURES = Figures("model")
 CELL_FILES = ("hust.parquet", "severson_b2.parquet", "tju.parquet")
-SEEDS = {"dataset": (0, 1, 2), "condition": (0, 1)}
+SEEDS = {"dataset": (0, 1, 2), "condition": (0,)}
 OURS = "median over seeds of the recipe and of the gauge's noise"
 COLD_START_ROUNDS = 15
 
