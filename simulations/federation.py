@@ -122,7 +122,7 @@ def run_planned(
         app = server_app(runs, num_nodes=num_blocks, stop=stop, done=done, clock=clock)
         has_started = False
         try:
-            with _ray(workers, scratch), _stop_on_signals(stop) as signals:
+            with _own_signals(), _ray(workers, scratch), _stop_on_signals(stop) as signals:
                 has_started = True
                 flwr.simulation.run_simulation(
                     server_app=app,
@@ -159,6 +159,22 @@ def _row_files(row_folder: str) -> RowFiles:
 def _block_behind(row_folder: str, seed: int | None, context: Context) -> SimulatedBlock:
     block = int(context.node_config["partition-id"])
     return SimulatedBlock(files=_row_files(row_folder), block=block, seed=seed)
+
+
+@contextmanager
+def _own_signals() -> Iterator[None]:
+    """Put handlers of signals back: Ray leaves one that ends a process without its farewells."""
+    before = {
+        number: handler
+        for number in (signal.SIGINT, signal.SIGTERM)
+        if (handler := signal.getsignal(number)) is not None
+    }
+    try:
+        yield
+    finally:
+        if threading.current_thread() is threading.main_thread():
+            for number, handler in before.items():
+                signal.signal(number, handler)
 
 
 @contextmanager

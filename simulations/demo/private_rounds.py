@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import secrets
-import signal
-import threading
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +17,7 @@ from ..held_out import HeldOutPart
 from ..run_report_parts import LearningPoint
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Mapping
     from datetime import datetime
     from pathlib import Path
 
@@ -94,15 +91,14 @@ def run_rounds(
         held_out=scene.judged.rows,
     )
     tell(f"starting Flower: {plan.rounds} rounds over {plan.devices:,} devices, twice")
-    with _own_signals():
-        run_planned(
-            list(planned.values()),
-            rows,
-            seed=None,
-            clock=clock,
-            log_file=folder / LOG_FILE,
-            num_workers=plan.workers,
-        )
+    run_planned(
+        list(planned.values()),
+        rows,
+        seed=None,
+        clock=clock,
+        log_file=folder / LOG_FILE,
+        num_workers=plan.workers,
+    )
     return RoundsOutcome(
         weights={name: _weights_of(run) for name, run in planned.items()},
         curves={name: learning_curve(run.report) for name, run in planned.items()},
@@ -148,22 +144,6 @@ def learning_curve(report: Mapping[str, Any]) -> tuple[LearningPoint, ...]:
         for number, metrics, epsilon in looks
         if metrics is not None
     )
-
-
-@contextmanager
-def _own_signals() -> Iterator[None]:
-    """Put handlers of signals back: Ray leaves one that ends a process without its farewells."""
-    before = {
-        number: handler
-        for number in (signal.SIGINT, signal.SIGTERM)
-        if (handler := signal.getsignal(number)) is not None
-    }
-    try:
-        yield
-    finally:
-        if threading.current_thread() is threading.main_thread():
-            for number, handler in before.items():
-                signal.signal(number, handler)
 
 
 def _weights_of(run: PlannedRun) -> NDArray[np.float32]:
