@@ -17,7 +17,7 @@ from models.training_rows import training_rows
 from privacy import OperatingSystemNoise
 
 from .errors import InputMissingError, TaskRefusedError
-from .mailbox import Mailbox, Purpose
+from .mailbox import Purpose
 from .telemetry_store import TelemetryStore
 
 if TYPE_CHECKING:
@@ -46,11 +46,8 @@ class OwnDevice:
     @property
     def device_ids(self) -> tuple[str, ...]:
         """The device's identifier; none without its owner's consent to training."""
-        with Mailbox(self.store) as mailbox:
-            if not mailbox.consents()[Purpose.TRAINING].granted:
-                return ()
         with TelemetryStore(self.store) as store:
-            return (str(store.profile.device_id),)
+            return (str(store.profile.device_id),) if _owner_agrees(store) else ()
 
     def rows(self, device_id: str) -> TrainingRows:
         """Training rows from the device's own readings, labelled by rule.
@@ -58,9 +55,9 @@ class OwnDevice:
         Raises:
             TaskRefusedError: another device is asked for, or its owner does not agree.
         """
-        if not self.device_ids:
-            raise TaskRefusedError("the owner does not agree to training")
         with TelemetryStore(self.store) as store:
+            if not _owner_agrees(store):
+                raise TaskRefusedError("the owner does not agree to training")
             if device_id != store.profile.device_id:
                 raise TaskRefusedError(f"this is device {store.profile.device_id}, not {device_id}")
             telemetry = store.telemetry()
@@ -77,6 +74,10 @@ class OwnDevice:
     def source(self, device_id: str, *, stream: str, index: int) -> NoiseSource:  # noqa: ARG002
         """The operating system's entropy, whatever the step."""
         return OperatingSystemNoise()
+
+
+def _owner_agrees(store: TelemetryStore) -> bool:
+    return store.consents()[Purpose.TRAINING].granted
 
 
 def own_device(node_config: Mapping[str, object], *, now: datetime) -> OwnDevice:

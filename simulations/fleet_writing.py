@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from models.durable_file import write_durably
 from models.errors import DatasetError
 from models.fleet_dataset import write_fleet
 from models.telemetry import DeviceProfiles, Telemetry
@@ -116,9 +117,7 @@ def write_simulated_fleet(
         "recipe": recipe.to_json(),
         "summary": summary.to_json(),
     }
-    aside = directory / f".{SIMULATION_FILE}.part"
-    aside.write_text(json.dumps(made_of, indent=2) + "\n")
-    aside.replace(directory / SIMULATION_FILE)
+    write_durably(directory / SIMULATION_FILE, f"{json.dumps(made_of, indent=2)}\n".encode())
     return WrittenFleet(readings=readings, summary=summary)
 
 

@@ -12,11 +12,11 @@ import numpy as np
 
 from models.calibration import Calibration
 from models.metrics import average_precision, roc_auc
-from models.prediction import HORIZON_DAYS
 from models.training.central import as_batch
 from models.training.local_epochs import LocalNetwork
 from models.training.losses import batch_loss
-from models.training.outputs import bins_until, numpy_outputs
+from models.training.outputs import numpy_outputs
+from models.training.recipe import soon_labels
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -36,11 +36,7 @@ class HeldOutPart:
         self._rows = rows.take(slice(None, None, every_days))
         self._batch = as_batch(self._rows)
         self._network = LocalNetwork(learning_rate=1.0)
-        month = bins_until(HORIZON_DAYS)
-        event_bin = self._rows.event_bin
-        self._label = (event_bin >= 0) & (event_bin < month)
-        lived = np.where(event_bin >= 0, event_bin >= month, self._rows.exposure[:, month - 1] >= 1)
-        self._known = self._label | lived
+        self._label, self._known = soon_labels(self._rows)
 
     def __len__(self) -> int:
         """Return the number of rows that are looked at."""

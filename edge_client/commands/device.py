@@ -45,7 +45,6 @@ MEASUREMENT_FLAGS = (
 )
 EVERYTHING_REFUSED = 3
 OPTIONAL_IN_PROFILE = {"region", "climate", "criticality"}
-CLOCK_TOLERANCE = timedelta(days=1)
 REMEDIES = {
     "device_id": "give a name such as meter-0001",
     "manufactured_at": "give a past time as 2026-01-31 or 2026-01-31T08:00:00Z",
@@ -166,6 +165,8 @@ def _profile_of(
     from models.wire.errors import WireError
     from models.wire.topics import checked_device_id
 
+    from ..telemetry_store import CLOCK_TOLERANCE_S
+
     names = PROFILE_TEXTS | PROFILE_NUMBERS
     unknown = ", ".join(sorted(set(fields) - names.keys()))
     if unknown:
@@ -183,7 +184,7 @@ def _profile_of(
         except (ValueError, WireError) as error:
             raise InputError(places[name], str(error), REMEDIES[name]) from error
     made_at = values["manufactured_at"]
-    if made_at > now + CLOCK_TOLERANCE:
+    if made_at > now + timedelta(seconds=CLOCK_TOLERANCE_S):
         what = f"{made_at.isoformat()} is after now, {now.isoformat(timespec='seconds')}"
         remedy = "correct it, set the clock, or give the device's time as --now"
         raise InputError(places["manufactured_at"], what, remedy)
