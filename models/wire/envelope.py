@@ -179,6 +179,21 @@ def open_signed(envelope: bytes, trusted: Mapping[str, VerifyKey]) -> bytes:
         WireError: it is no envelope.
         SignatureError: `unknown_key` or `bad_signature`; nothing in it may be believed.
     """
+    key_id, signature, payload = signed_parts(envelope)
+    key = trusted.get(key_id)
+    if key is None:
+        raise SignatureError("unknown_key", f"no trusted key has the id {key_id[:40]!r}")
+    key.verify(signature, SIGNED_PREFIX + payload)
+    return payload
+
+
+def signed_parts(envelope: bytes) -> tuple[str, bytes, bytes]:
+    """Take an envelope apart without believing it: key id, signature and payload.
+
+    Raises:
+        WireError: it is no envelope.
+        SignatureError: `unknown_algorithm`.
+    """
     fields = parse_object(envelope)
     parts = [fields.get(name) for name in ("alg", "kid", "body", "sig")]
     if not all(isinstance(part, str) for part in parts):
@@ -186,12 +201,7 @@ def open_signed(envelope: bytes, trusted: Mapping[str, VerifyKey]) -> bytes:
     algorithm, key_id, body, signature = (str(part) for part in parts)
     if algorithm != ALGORITHM:
         raise SignatureError("unknown_algorithm", f"only {ALGORITHM} is known")
-    key = trusted.get(key_id)
-    if key is None:
-        raise SignatureError("unknown_key", f"no trusted key has the id {key_id[:40]!r}")
-    payload = _to_bytes(body)
-    key.verify(_to_bytes(signature), SIGNED_PREFIX + payload)
-    return payload
+    return key_id, _to_bytes(signature), _to_bytes(body)
 
 
 def trusted_keys(*keys: VerifyKey) -> dict[str, VerifyKey]:

@@ -39,6 +39,12 @@ class SignatureError(WireError):
     exit_code = 5
 
 
+class SealError(WireError):
+    """A sealed payload cannot be opened here, or a key is none that anything can be sealed to."""
+
+    exit_code = 5
+
+
 class LinkError(ModelsError):
     """The broker cannot be reached or refused; what was not sent stays with the caller.
 
