@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 FORMAT = 1
 CLIENT_VERSION = (0, 1, 0)
 MAX_FILE_BYTES = 1 << 20
+MAX_RELEASE = (1 << 53) - 1
 MODEL, MANIFEST, GOLDEN = "model.onnx", "manifest.json", "golden.json"
 CARD_JSON, CARD_TEXT = "model_card.json", "model_card.md"
 DIGEST = "bundle.sha256"
@@ -41,6 +42,8 @@ OUTPUTS = (
 )
 DEFAULT = "default"
 DEFAULT_FOLDER = Path(__file__).with_name("default_bundle")
+UNTRUSTED, TOO_LARGE, CLIENT_TOO_OLD = "untrusted", "too_large", "client_too_old"
+"""Reasons of a refusal, beside those that `models.errors` names."""
 _REMEDY = "copy it again from where it was released"
 _REINSTALL = "pip install --force-reinstall fedcell"
 _UNREADABLE = (
@@ -84,6 +87,12 @@ class Bundle:
     def threshold(self) -> float:
         """Return the 30-day probability from which a device is flagged."""
         return float(self.manifest["thresholds"]["flag"])
+
+    @property
+    def release(self) -> int | None:
+        """Return the number of its release, which grows with each; None where it has none."""
+        number = self.manifest.get("release")
+        return None if number is None else int(number)
 
     @property
     def explanation_reference(self) -> NDArray[np.float32]:
@@ -130,6 +139,7 @@ def build_bundle(
     card: Mapping[str, Any],
     card_text: str,
     ledger_entry: Mapping[str, Any],
+    release: int | None = None,
 ) -> Bundle:
     """Put a bundle together, unsigned.
 
@@ -145,6 +155,8 @@ def build_bundle(
         card: the model card without `version`, which is added.
         card_text: the same for people; `{version}` is filled in.
         ledger_entry: what pays for it: kind `public`, or an entry of a privacy ledger.
+        release: a number that grows with each release: devices refuse to go back to a smaller
+            one. None leaves the bundle out of that order.
     """
     version = f"{name}-{hashlib.sha256(model_bytes).hexdigest()[:12]}"
     files = {
@@ -167,22 +179,49 @@ def build_bundle(
         "surrogate_tree": dict(surrogate_tree),
         "ledger_entry": dict(ledger_entry),
         "files": {name: hashlib.sha256(content).hexdigest() for name, content in files.items()},
+        **_release_field(release),
     }
     files[MANIFEST] = canonical_json(manifest)
     return Bundle(files, manifest, manifest_digest(manifest), version)
 
 
-def sign_bundle(bundle: Bundle, *, key_id: str, private_key: bytes) -> Bundle:
-    """Return the bundle signed with an Ed25519 key (32 raw bytes)."""
+def sign_bundle(
+    bundle: Bundle, *, key_id: str, private_key: bytes, release: int | None = None
+) -> Bundle:
+    """Return the bundle signed with an Ed25519 key.
+
+    Args:
+        bundle: as it was built.
+        key_id: by which devices know the key.
+        private_key: 32 raw bytes.
+        release: put this number into the manifest before signing; None leaves what it has.
+    """
     from cryptography.hazmat.primitives.asymmetric.ed25519 import (
         Ed25519PrivateKey,
     )
 
+    unsigned = {**bundle.manifest, **_release_field(release)}
+    digest = manifest_digest(unsigned)
     key = Ed25519PrivateKey.from_private_bytes(private_key)
-    value = key.sign(_signed_bytes(bundle.digest)).hex()
-    manifest = {**bundle.manifest, "signature": {"key_id": key_id, "value": value}}
+    value = key.sign(_signed_bytes(digest)).hex()
+    manifest = {**unsigned, "signature": {"key_id": key_id, "value": value}}
+    files = {**bundle.files, MANIFEST: canonical_json(manifest)}
+    return replace(bundle, files=files, manifest=manifest, digest=digest)
+
+
+def without_signature(bundle: Bundle) -> Bundle:
+    """Return the bundle as it is kept once its signature was verified: the same digest."""
+    manifest = {name: value for name, value in bundle.manifest.items() if name != "signature"}
     files = {**bundle.files, MANIFEST: canonical_json(manifest)}
     return replace(bundle, files=files, manifest=manifest)
+
+
+def _release_field(release: int | None) -> dict[str, int]:
+    if release is None:
+        return {}
+    if not 0 <= release <= MAX_RELEASE:
+        raise ValueError(f"release must lie in 0 to {MAX_RELEASE}, got {release}")
+    return {"release": release}
 
 
 def write_bundle(bundle: Bundle, path: Path) -> None:
@@ -234,8 +273,14 @@ def load_bundle(
         if allow_unsigned:
             return bundle
         remedy = "sign it, or allow unsigned bundles for an experiment"
-        raise BundleError(path, "carries no signature", remedy)
-    _verify_signature(path, bundle.digest, signature, trusted_keys or {})
+        raise BundleError(
+            path, "carries no signature", remedy, reason=UNTRUSTED, version=str(bundle.version)
+        )
+    try:
+        _verify_signature(path, bundle.digest, signature, trusted_keys or {})
+    except BundleError as error:
+        error.reason, error.version = UNTRUSTED, str(bundle.version)
+        raise
     return bundle
 
 
@@ -254,7 +299,7 @@ def _read_files(path: Path) -> dict[str, bytes]:
     if path.is_dir():
         return _read_folder(path)
     if path.stat().st_size > len(FILES) * MAX_FILE_BYTES:
-        raise BundleError(path, "larger than any bundle", _REMEDY)
+        raise BundleError(path, "larger than any bundle", _REMEDY, reason=TOO_LARGE)
     from .bundle_archive import read_archive
 
     return _within_cap(path, read_archive(path, FILES, max_file_bytes=MAX_FILE_BYTES))
@@ -274,7 +319,8 @@ def _read_folder(path: Path) -> dict[str, bytes]:
 def _within_cap(path: Path, content: dict[str, bytes]) -> dict[str, bytes]:
     for name, data in content.items():
         if len(data) > MAX_FILE_BYTES:
-            raise BundleError(path, f"{name} is larger than {MAX_FILE_BYTES} bytes", _REMEDY)
+            what = f"{name} is larger than {MAX_FILE_BYTES} bytes"
+            raise BundleError(path, what, _REMEDY, reason=TOO_LARGE)
     return content
 
 
@@ -282,13 +328,26 @@ def _verified(files: dict[str, bytes], where: str) -> Bundle:
     try:
         manifest = json.loads(files[MANIFEST])
         digest = manifest_digest(manifest)
+    except _UNREADABLE as error:
+        raise BundleError(where, f"the manifest is not readable ({error!r})", _REMEDY) from error
+    try:
+        _check_manifest(files, manifest, where)
+    except BundleError as error:
+        error.version = str(manifest.get("version", ""))
+        raise
+    return Bundle(files, manifest, digest, where)
+
+
+def _check_manifest(files: Mapping[str, bytes], manifest: dict[str, Any], where: str) -> None:
+    try:
         format_number = manifest["format"]
         least = tuple(int(part) for part in manifest["least_client_version"].split("."))
     except _UNREADABLE as error:
         raise BundleError(where, f"the manifest is not readable ({error!r})", _REMEDY) from error
     if format_number != FORMAT or least > CLIENT_VERSION:
         what = f"needs format {format_number} and client {'.'.join(map(str, least))}"
-        raise BundleError(where, what, "update fedcell on this device")
+        remedy = "update fedcell on this device"
+        raise BundleError(where, what, remedy, reason=CLIENT_TOO_OLD)
     try:
         hashes = dict(manifest["files"])
         spec_digest, spec_version = (
@@ -297,7 +356,7 @@ def _verified(files: dict[str, bytes], where: str) -> Bundle:
         )
         threshold = float(manifest["thresholds"]["flag"])
         reference = [float(value) for value in manifest["explanation_reference"]]
-        version = manifest["version"]
+        version, release = manifest["version"], manifest.get("release", 0)
     except _UNREADABLE as error:
         raise BundleError(where, f"the manifest is not readable ({error!r})", _REMEDY) from error
     for name in FILES:
@@ -310,9 +369,9 @@ def _verified(files: dict[str, bytes], where: str) -> Bundle:
         remedy = f"this client computes {feature_spec.FEATURE_SPEC_VERSION}; update one of them"
         raise UnsupportedSpecError(where, what, remedy)
     usable = [math.isfinite(value) for value in reference] == [True] * feature_spec.NUM_FEATURES
+    usable = usable and type(release) is int and 0 <= release <= MAX_RELEASE
     if not (isinstance(version, str) and 0 <= threshold <= 1 and usable):
         raise BundleError(where, "the manifest holds values that cannot be", _REMEDY)
-    return Bundle(files, manifest, digest, where)
 
 
 def _signed_bytes(digest: str) -> bytes:
