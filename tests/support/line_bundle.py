@@ -21,33 +21,41 @@ PRIVATE_KEY = bytes(range(32))
 LINE = FEATURE_NAMES.index("days_to_eol_linear_30d")
 SHARES = (0.5, 1.0, 2.0)
 CONFIDENCE = 0.6
+OPERATORS = ("Add", "Div", "Exp", "IsNaN", "MatMul", "Min", "Mul", "Squeeze", "Sub", "Where")
 
 
 def model_bytes(*, scale: float = 1.0) -> bytes:
     """Write a graph: quantiles of days = the line's day x `SHARES` x scale, 3650 where missing."""
+    column = np.zeros((NUM_FEATURES, 1), np.float32)
+    column[LINE] = 1
     constants = {
-        "column": np.array([LINE], np.int64),
-        "never": np.float32(3650),
+        "column": column,
+        "never": np.full(NUM_FEATURES, 3650, np.float32),
         "shares": np.array([SHARES], np.float32) * np.float32(scale),
-        "month": np.float32(30),
-        "week": np.float32(-7),
-        "flat": np.array([-1], np.int64),
-        "nothing": np.float32(0),
+        "longest": np.array([3650], np.float32),
+        "month": np.array([30], np.float32),
+        "week": np.array([7], np.float32),
+        "one": np.array([1], np.float32),
+        "flat": np.array([1], np.int64),
+        "nothing": np.array([0], np.float32),
         "bands": np.full((1, 4), CONFIDENCE, np.float32),
         "causes": np.array([[0.6, 0.1, 0.1, 0.1, 0.1]], np.float32),
     }
     steps = [
-        ("Gather", ["features", "column"], "day", {"axis": 1}),
-        ("IsNaN", ["day"], "is_missing", {}),
-        ("Where", ["is_missing", "never", "day"], "known_day", {}),
-        ("Mul", ["known_day", "shares"], "days_to_failure", {}),
-        ("Sub", ["known_day", "month"], "beyond", {}),
-        ("Div", ["beyond", "week"], "logit", {}),
-        ("Sigmoid", ["logit"], "risk", {}),
-        ("Reshape", ["risk", "flat"], "failure_probability_30d", {}),
-        ("Mul", ["known_day", "nothing"], "zero", {}),
-        ("Add", ["zero", "bands"], "action_probabilities", {}),
-        ("Add", ["zero", "causes"], "cause_probabilities", {}),
+        ("IsNaN", ["features"], "is_missing"),
+        ("Where", ["is_missing", "never", "features"], "known"),
+        ("MatMul", ["known", "column"], "known_day"),
+        ("Mul", ["known_day", "shares"], "any_days"),
+        ("Min", ["any_days", "longest"], "days_to_failure"),
+        ("Sub", ["known_day", "month"], "beyond"),
+        ("Div", ["beyond", "week"], "weeks_beyond"),
+        ("Exp", ["weeks_beyond"], "odds_against"),
+        ("Add", ["odds_against", "one"], "whole"),
+        ("Div", ["one", "whole"], "risk"),
+        ("Squeeze", ["risk", "flat"], "failure_probability_30d"),
+        ("Mul", ["known_day", "nothing"], "zero"),
+        ("Add", ["zero", "bands"], "action_probabilities"),
+        ("Add", ["zero", "causes"], "cause_probabilities"),
     ]
     outputs = {
         "failure_probability_30d": ["n"],
@@ -56,7 +64,7 @@ def model_bytes(*, scale: float = 1.0) -> bytes:
         "cause_probabilities": ["n", 5],
     }
     graph = helper.make_graph(
-        [helper.make_node(kind, ins, [out], **more) for kind, ins, out, more in steps],
+        [helper.make_node(kind, ins, [out]) for kind, ins, out in steps],
         "line",
         [helper.make_tensor_value_info("features", TensorProto.FLOAT, ["n", NUM_FEATURES])],
         [helper.make_tensor_value_info(n, TensorProto.FLOAT, s) for n, s in outputs.items()],
@@ -74,7 +82,7 @@ def line_bundle(*, name: str = "line", scale: float = 1.0) -> Bundle:
     parts = {
         "name": name,
         "model_bytes": content,
-        "operators": ("Add", "Div", "Gather", "IsNaN", "Mul", "Reshape", "Sigmoid", "Sub", "Where"),
+        "operators": OPERATORS,
         "flag_threshold": 0.5,
         "calibration": {"scale": 1.0, "shift": 0.0},
         "explanation_reference": np.full(NUM_FEATURES, 3650.0, np.float32),
