@@ -30,6 +30,20 @@ class StoreMissingError(StoreError):
     exit_code = 4
 
 
+class StoreDamagedError(StoreError):
+    """The store's content is not what was written to it; `store_recovery` sets it aside."""
+
+
+class StoreForeignError(StoreError):
+    """What is at the path is empty, no database, or another program's; it was left alone."""
+
+
+class StoreKeyError(StoreError):
+    """The key is missing, is the wrong one, or is given for a store that is not sealed."""
+
+    exit_code = 4
+
+
 class StoreBusyError(StoreError):
     """The disk refuses, is full, or another process holds the store; nothing was written."""
 
@@ -130,3 +144,18 @@ class ServerSilentError(EdgeError):
     """What the agent waited for did not come in time."""
 
     exit_code = 6
+
+
+class SensorError(EdgeError):
+    """A sensor gave no reading: the battery, its driver or the firmware's function failed.
+
+    Attributes:
+        where: the power supply, or the function.
+    """
+
+    exit_code = 6
+
+    def __init__(self, where: object, what: str, remedy: str) -> None:
+        """Say where, what is wrong and what to do."""
+        self.where = str(where)
+        super().__init__(f"{where}: {what}; {remedy}")

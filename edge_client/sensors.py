@@ -1,11 +1,11 @@
-"""Where readings come from: one set of named fields, or a file of them (CSV or JSON lines)."""
+"""Where readings come from: a sensor, one set of named fields, or a file of them (CSV, JSON)."""
 
 from __future__ import annotations
 
 import json
 from contextlib import suppress
 from datetime import datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from models.telemetry import MEASUREMENT_NAMES, Reading
 
@@ -18,6 +18,32 @@ if TYPE_CHECKING:
 FIELDS = ("at", *MEASUREMENT_NAMES)
 
 _KNOWN = f"known are {', '.join(FIELDS)}"
+
+
+class Sensor(Protocol):
+    """A gauge; `edge_client.drivers` has three."""
+
+    def read(self, now: datetime) -> Reading | None:
+        """Return a reading, None where there is nothing to tell now.
+
+        Raises:
+            SensorError: the gauge failed; it is asked again.
+            ReadingRefusedError: what it gave is no reading; it is counted.
+        """
+
+
+@runtime_checkable
+class WatchingSensor(Sensor, Protocol):
+    """A sensor that must look at its gauge between readings too."""
+
+    def look(self, now: datetime) -> None:
+        """Look at the gauge; called every few minutes."""
+
+    def keep(self) -> None:
+        """Keep what was seen; called in the transaction that stores the reading."""
+
+    def close(self) -> None:
+        """Keep what was seen, at the end of the program."""
 
 
 def reading_of(
