@@ -7,6 +7,7 @@ at once, so the values are exact (Shapley 1953; Lundberg and Lee 2017, equation 
 
 from __future__ import annotations
 
+from functools import cache
 from math import comb
 from typing import TYPE_CHECKING
 
@@ -24,6 +25,7 @@ NUM_COALITIONS = 1 << len(GROUPS)
 LEAST_PROBABILITY = 1e-6
 LEAST_SHARE = 0.01
 BATCH_WINDOWS = 64
+_PROBABILITY = "failure_probability_30d"
 
 
 def _membership() -> NDArray[np.bool_]:
@@ -31,14 +33,22 @@ def _membership() -> NDArray[np.bool_]:
     return bits.astype(bool)
 
 
+@cache
+def _own_features() -> NDArray[np.bool_]:
+    """Return which features each coalition takes from the device, (n_coalitions, n_features)."""
+    own: NDArray[np.bool_] = _membership()[:, list(group_index())]
+    return own
+
+
+@cache
 def _weights() -> NDArray[np.float64]:
-    """Return W of shape (n_groups, n_coalitions) with Shapley values φ = W v."""
+    """Return W of shape (n_coalitions, n_groups) with Shapley values φ = v W."""
     member = _membership()
     size, count = member.sum(axis=1), len(GROUPS)
     joined = np.array([1 / (count * comb(count - 1, k)) for k in range(count)])
     with_it = joined[np.maximum(size - 1, 0)]
     without = joined[np.minimum(size, count - 1)]
-    weights: NDArray[np.float64] = np.where(member, with_it[:, None], -without[:, None]).T
+    weights: NDArray[np.float64] = np.where(member, with_it[:, None], -without[:, None])
     return weights
 
 
@@ -52,20 +62,23 @@ def shapley_values(predictor: Predictor, features: NDArray[np.float32]) -> NDArr
         predictor: the model.
         features: float32, shape (n, n_features), raw values.
     """
-    member = _membership()[:, list(group_index())]
-    weights = _weights()
+    own_features, weights = _own_features(), _weights()
     reference = predictor.bundle.explanation_reference
     values = np.empty((len(features), len(GROUPS)))
     for first in range(0, len(features), BATCH_WINDOWS):
         own = features[first : first + BATCH_WINDOWS, None, :]
-        other = np.where(np.isnan(own), np.float32(np.nan), reference)
-        coalitions = np.where(member[None], own, other).reshape(-1, features.shape[1])
-        name = "failure_probability_30d"
-        probability = predictor.outputs(coalitions, [name])[name].astype(np.float64)
-        probability = np.clip(probability, LEAST_PROBABILITY, 1 - LEAST_PROBABILITY)
-        log_odds = np.log(probability / (1 - probability)).reshape(-1, NUM_COALITIONS)
-        values[first : first + BATCH_WINDOWS] = log_odds @ weights.T
+        other = np.where(np.isnan(own), own, reference)
+        coalitions = np.where(own_features, own, other).reshape(-1, features.shape[1])
+        odds = log_odds(predictor.outputs(coalitions, [_PROBABILITY])[_PROBABILITY])
+        values[first : first + BATCH_WINDOWS] = odds.reshape(-1, NUM_COALITIONS) @ weights
     return values
+
+
+def log_odds(probability: NDArray[np.float32]) -> NDArray[np.float64]:
+    """Return ln(p / (1 − p)), with p kept a millionth away from 0 and 1."""
+    kept = np.clip(probability.astype(np.float64), LEAST_PROBABILITY, 1 - LEAST_PROBABILITY)
+    odds: NDArray[np.float64] = np.log(kept / (1 - kept))
+    return odds
 
 
 def top_reasons(contributions: NDArray[np.float64]) -> tuple[Reason, ...]:

@@ -19,7 +19,7 @@ from .central import as_batch, train_centrally
 from .export_onnx import export_onnx, network_of, operators, parameters_of
 from .losses import row_losses
 from .outputs import numpy_outputs
-from .surrogate_tree import surrogate_tree
+from .surrogate_tree import ModelRows, fidelity_of, fidelity_text, surrogate_tree
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -223,15 +223,11 @@ def bundle_of(
     generator = np.random.default_rng(seed)
     if reference is None:
         reference = explanation_reference(rows)
-    sample = rows.features[generator.permutation(len(rows))[: 2 * TREE_ROWS]]
-    flagged = model.probability(sample) >= model.threshold
-    half = len(sample) // 2
-    tree = surrogate_tree(
-        sample[:half],
-        flagged[:half],
-        reference=reference,
-        checked=(sample[half:], flagged[half:]),
-    )
+    sample = rows.take(generator.permutation(len(rows))[: 2 * TREE_ROWS])
+    probability = model.probability(sample.features)
+    said = ModelRows(sample.features, probability, probability >= model.threshold)
+    is_fitted = sample.device % 2 == 0
+    tree = surrogate_tree(said.where(is_fitted), said.where(~is_fitted), reference=reference)
     golden = synthetic_features(GOLDEN_ROWS, generator)
     model_bytes = export_onnx(model.parameters, model.calibration)
     calibration: dict[str, Any] = {
@@ -247,8 +243,8 @@ def bundle_of(
         explanation_reference=reference,
         surrogate_tree=tree,
         golden={"features": golden} | numpy_outputs(model.network(), model.calibration, golden),
-        card=card.to_json(),
-        card_text=card.to_markdown(),
+        card=card.to_json() | {"surrogate_tree": fidelity_of(tree)},
+        card_text=card.to_markdown() + fidelity_text(tree),
         ledger_entry=card.privacy.ledger_entry,
     )
 

@@ -1,4 +1,4 @@
-"""The recipe: held-out devices, absent groups, calibration, threshold, reference, tree."""
+"""The recipe: held-out devices, absent groups, calibration, threshold, reference."""
 
 import numpy as np
 import pytest
@@ -23,7 +23,6 @@ from models.training.recipe import (
     soon_labels,
     train_model,
 )
-from models.training.surrogate_tree import surrogate_tree
 from models.training_rows import TrainingRows
 from tests.support.fleets import random_network, simulated_rows
 
@@ -229,26 +228,3 @@ def row_losses_mean(network, rows):
 
     with torch.no_grad():
         return batch_loss(network, as_batch(rows)).item()
-
-
-def test_the_surrogate_tree_says_what_the_model_says_where_a_tree_can():
-    rng = np.random.default_rng(0)
-    features = rng.uniform(0, 1, (4000, NUM_FEATURES)).astype(np.float32)
-    features[rng.random(features.shape) < 0.1] = np.nan
-    reference = np.full(NUM_FEATURES, 0.5, np.float32)
-    flagged = np.where(np.isnan(features[:, 3]), 0.5, features[:, 3]) > 0.8
-    tree = surrogate_tree(
-        features[:3000],
-        flagged[:3000],
-        reference=reference,
-        checked=(features[3000:], flagged[3000:]),
-    )
-
-    assert tree["nodes"][0]["feature"] == FEATURE_NAMES[3]
-    assert tree["nodes"][0]["threshold"] == pytest.approx(0.8, abs=0.02)
-    assert tree["fidelity"] > 0.99
-    assert tree["fidelity_f1"] > 0.97
-    never = surrogate_tree(
-        features, np.zeros(4000, bool), reference=reference, checked=(features, flagged)
-    )
-    assert never["nodes"] == [{"flagged_share": 0.0}]
