@@ -31,6 +31,8 @@ class ServerConfig:
         db: database URL.
         broker: MQTT broker, `host:port`.
         key: file of the key that signs what the server says.
+        device_keys: file of the devices' public keys, to which notices are sealed; with one, a
+            device that is not in it gets no notice.
         human_contact: where owners reach a person; stands in every notice.
         contact_gap_days: least days between two notices to one device; a week, by the policy.
         notice_lifetime_days: days after which a notice is not delivered any more.
@@ -44,6 +46,9 @@ class ServerConfig:
     )
     key: Path = field(
         default=Path("fedcell-server.pem"), metadata={"what": "file of the key that signs notices"}
+    )
+    device_keys: Path | None = field(
+        default=None, metadata={"what": "file of devices' public keys; notices are sealed to them"}
     )
     human_contact: str = field(
         default="the shop where you bought the device",
@@ -86,6 +91,7 @@ class ServerConfig:
 SETTINGS = tuple(entry.name for entry in fields(ServerConfig))
 """The names of all settings."""
 
+_PATHS = ("key", "device_keys")
 _FIELDS = {entry.name: entry for entry in fields(ServerConfig)}
 _LARGEST = 1e7
 
@@ -145,7 +151,7 @@ def _typed(name: str, value: Any) -> Any:
             CONTACT.to_json(value)
         except ValueError as error:
             raise SettingError(name, str(error), "write one line") from None
-    return Path(value) if isinstance(default, Path) else value
+    return Path(value) if name in _PATHS else value
 
 
 def _read_toml(path: Path) -> dict[str, Any]:
@@ -162,5 +168,5 @@ def _read_toml(path: Path) -> dict[str, Any]:
         if name not in SETTINGS:
             remedy = f"known are {', '.join(SETTINGS)}"
             raise SettingError(CONFIG_FILE, f"{path} holds the unknown setting {name}", remedy)
-    key = content.get("key")
-    return content | ({"key": str(path.parent / key)} if isinstance(key, str) else {})
+    paths = {name: content[name] for name in _PATHS if isinstance(content.get(name), str)}
+    return content | {name: str(path.parent / value) for name, value in paths.items()}

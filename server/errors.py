@@ -107,6 +107,19 @@ class KeyFileMissingError(KeyFileError):
     exit_code = 4
 
 
+class DeviceUnknownError(ServerError):
+    """A device that has never spoken to this server; nothing was written.
+
+    Attributes:
+        device_id: as it was named.
+    """
+
+    def __init__(self, device_id: str) -> None:
+        """Name the device and what to do."""
+        self.device_id = device_id
+        super().__init__(f"device {device_id}: has never spoken to this server; check the name")
+
+
 class RegistryError(ServerError):
     """The registry refused a model or a change of its state; nothing changed.
 

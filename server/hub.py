@@ -20,9 +20,10 @@ from models.wire.codec import SEQUENCE_TOLERANCE, decode
 from models.wire.errors import DeliverAgainError, WireError
 from models.wire.messages import Ack, Birth, Message, Notice, Status, Summary
 
+from .device_configuration import ConfigurationSender
 from .errors import StorageUnavailableError
 from .outbox import Outbox
-from .replacements import ENDS_WITH_TIME, Send, Suppress, decide
+from .replacements import ENDS_WITH_TIME, ReasonCode, Send, Suppress, decide
 from .storage.audit import AuditedDecision, AuditLine, AuditTrail
 from .storage.dead_letters import DeadLetters
 from .storage.devices import Devices
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
     from models.wire.link import Link
 
     from .clock import Clock
+    from .device_keys import DeviceKeyFile
     from .outbox import DeliveryPolicy
     from .replacements import NoticePolicy
     from .signer import Signer
@@ -109,6 +111,7 @@ class Hub:
         clock: Clock,
         policy: HubPolicy,
         jitter: Random,
+        device_keys: DeviceKeyFile | None = None,
         new_id: Callable[[], str] = lambda: secrets.token_hex(16),
     ) -> None:
         """Subscribe on a link that is not connected yet.
@@ -120,6 +123,7 @@ class Hub:
             clock: the time.
             policy: what to go by.
             jitter: source of random waits.
+            device_keys: to which notices are sealed; None: they are signed alone.
             new_id: names notices: 32 hex digits.
         """
         self.counters = HubCounters()
@@ -129,7 +133,10 @@ class Hub:
         self._clock = clock
         self._policy = policy
         self._new_id = new_id
-        self._outbox = Outbox(database, link, policy=policy.delivery, jitter=jitter)
+        self._device_keys = device_keys
+        self._outbox = Outbox(
+            database, link, policy=policy.delivery, jitter=jitter, device_keys=device_keys
+        )
         self._wake = threading.Event()
         self._connected_before = False
         for kind in HEARD:
@@ -256,6 +263,7 @@ class Hub:
             devices = Devices(connection)
             devices.seen(birth.device, now=now)
             devices.keep_birth(birth)
+            ConfigurationSender(connection, self._signer, self._new_id).device_said(birth, now=now)
             self._outbox.device_is_back(connection, birth.device, now=now)
 
     def _hear_status(self, status: Status) -> None:
@@ -287,12 +295,18 @@ class Hub:
             now=now,
             policy=self._policy.notices,
         )
+        if isinstance(outcome, Send) and not self._can_be_sealed_to(summary.device):
+            recheck_at = now + self._policy.notices.recheck_after
+            outcome = Suppress(ReasonCode.NO_DEVICE_KEY, recheck_at)
         if isinstance(outcome, Suppress):
             self._suppress(connection, summary, outcome, now=now)
         else:
             # Never below what a device may have seen from a server that was restored since.
             sequence = max(last_notice + 1, int(now.timestamp()))
             self._send(connection, summary, outcome, sequence=sequence, now=now)
+
+    def _can_be_sealed_to(self, device_id: str) -> bool:
+        return self._device_keys is None or self._device_keys.of(device_id) is not None
 
     def _decide_again(self, connection: Connection, device_id: str, *, now: datetime) -> None:
         devices = Devices(connection)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from models.wire.link import Link, LinkSettings
 from models.wire.topics import HUB_CLIENT_ID
 
+from .device_keys import DeviceKeyFile
 from .hub import Hub, HubPolicy
 from .signer import load_signer
 from .storage.database import open_database
@@ -34,11 +35,12 @@ def connected_hub(config: ServerConfig, *, clock: Clock) -> Iterator[Hub]:
 
     Raises:
         StorageError: the database cannot be used.
-        KeyFileError: the key cannot be used.
+        KeyFileError: the key, or the file of device keys, cannot be used.
         LinkError: the broker cannot be reached.
     """
     host, port = config.broker_address()
     signer = load_signer(config.key)
+    device_keys = None if config.device_keys is None else DeviceKeyFile(config.device_keys)
     jitter = SystemRandom()
     link = Link(
         LinkSettings(
@@ -62,6 +64,7 @@ def connected_hub(config: ServerConfig, *, clock: Clock) -> Iterator[Hub]:
                 human_contact=config.human_contact,
             ),
             jitter=jitter,
+            device_keys=device_keys,
         )
         with link:
             yield hub

@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
-from models.wire.errors import LinkError
+from models.wire.errors import LinkError, SealError
 from models.wire.messages import NoticeState
+from models.wire.sealing import seal_envelope
 
 from .storage.audit import AuditedDecision, AuditLine, AuditTrail
 from .storage.notices import Notices
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 
     from models.wire.link import Link
 
+    from .device_keys import DeviceKeyFile
     from .storage.database import Database
 
 logger = logging.getLogger(__name__)
@@ -63,7 +65,13 @@ class Outbox:
     """The outbox of one hub: rows in the database, publications on the link."""
 
     def __init__(
-        self, database: Database, link: Link, *, policy: DeliveryPolicy, jitter: Random
+        self,
+        database: Database,
+        link: Link,
+        *,
+        policy: DeliveryPolicy,
+        jitter: Random,
+        device_keys: DeviceKeyFile | None = None,
     ) -> None:
         """Use a database and a link.
 
@@ -72,7 +80,11 @@ class Outbox:
             link: over which they go.
             policy: how long and how often.
             jitter: source of the random part of the waits.
+            device_keys: to whose keys messages are sealed as they leave, so that a device that
+                got new keys can read what waited for it. None seals nothing; with a file, a device
+                that is not in it gets nothing.
         """
+        self._device_keys = device_keys
         self._database = database
         self._link = link
         self._jitter = jitter
@@ -90,8 +102,14 @@ class Outbox:
             overdue = OutboxMessages(connection).expired(now=now, limit=BATCH)
             expired = self._close(connection, overdue, now=now)
             due = () if not self._link.is_connected else self._due(connection, now=now)
-        published = [message for message in due if self._publish(message, now=now)]
-        if published:
+        sealed = [(message, self._sealed(message)) for message in due]
+        published = [
+            message
+            for message, payload in sealed
+            if payload is not None and self._publish(message, payload, now=now)
+        ]
+        keyless = [message for message, payload in sealed if payload is None]
+        if published or keyless:
             with self._database.transaction() as connection:
                 rows = OutboxMessages(connection)
                 for message in published:
@@ -100,6 +118,12 @@ class Outbox:
                         message.message_id,
                         attempts=attempts,
                         next_attempt_at=now + self._wait_after(attempts),
+                    )
+                for message in keyless:
+                    rows.attempted(
+                        message.message_id,
+                        attempts=message.attempts,
+                        next_attempt_at=now + self._wait_after(max(1, message.attempts)),
                     )
         if expired:
             logger.info("%d notices expired without an answer", expired)
@@ -111,7 +135,7 @@ class Outbox:
 
     def owner_wants_none(self, connection: Connection, device_id: str, *, now: datetime) -> None:
         """Publish no more to a device without consent: it would neither keep it nor answer."""
-        waiting = OutboxMessages(connection).waiting_for(device_id)
+        waiting = OutboxMessages(connection).notices_for(device_id)
         if self._close(connection, waiting, now=now):
             logger.info("the owner of %s wants no notices: those that wait are closed", device_id)
 
@@ -154,10 +178,22 @@ class Outbox:
             )
         return len(messages)
 
-    def _publish(self, message: OutboxMessage, *, now: datetime) -> bool:
+    def _sealed(self, message: OutboxMessage) -> bytes | None:
+        if self._device_keys is None:
+            return message.payload
+        keys = self._device_keys.of(message.device_id)
+        if keys is None:
+            return None
+        try:
+            return seal_envelope(message.payload, keys.seal, topic=message.topic)
+        except SealError as error:
+            logger.warning("nothing is sealed to %s: %s", message.device_id, error)
+            return None
+
+    def _publish(self, message: OutboxMessage, payload: bytes, *, now: datetime) -> bool:
         left_s = int((message.expires_at - now).total_seconds())
         try:
-            self._link.publish(message.topic, message.payload, expires_in_s=left_s)
+            self._link.publish(message.topic, payload, expires_in_s=left_s)
         except LinkError as error:
             logger.debug("stays in the outbox: %s", error)
             return False

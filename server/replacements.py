@@ -32,6 +32,7 @@ class ReasonCode(StrEnum):
     CONTACTED_RECENTLY = "contacted_recently"
     UNKNOWN_ZONE = "unknown_zone"
     QUIET_HOURS = "quiet_hours"
+    NO_DEVICE_KEY = "no_device_key"
 
 
 ENDS_WITH_TIME = frozenset({ReasonCode.CONTACTED_RECENTLY, ReasonCode.QUIET_HOURS})

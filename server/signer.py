@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from models.wire.codec import encode
 from models.wire.envelope import SigningKey, VerifyKey, sign_payload
 from models.wire.errors import SignatureError
+from models.wire.sealing import padded
 
 from .errors import KeyFileError, KeyFileMissingError
 
@@ -35,12 +36,12 @@ class Signer:
         return self.key.verify_key
 
     def signed(self, message: Message) -> bytes:
-        """Return the signed envelope of a message.
+        """Return the signed envelope of a message, padded: its length, sealed too, says little.
 
         Raises:
             MessageTooLargeError: it would not fit.
         """
-        return sign_payload(encode(message), self.key)
+        return sign_payload(padded(encode(message)), self.key)
 
 
 def make_key_file(path: Path) -> VerifyKey:

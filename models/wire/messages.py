@@ -23,8 +23,10 @@ __all__ = [
     "MESSAGES",
     "Ack",
     "Birth",
+    "Configuration",
     "Criticality",
     "Message",
+    "ModelRefusal",
     "Notice",
     "NoticeState",
     "Presence",
@@ -95,6 +97,26 @@ class Presence(StrEnum):
 
     ONLINE = "online"
     OFFLINE = "offline"
+
+
+class ModelRefusal(StrEnum):
+    """Why a device does not run a model that it was given; the last ones: it went back."""
+
+    ALTERED = "altered"
+    TOO_LARGE = "too_large"
+    UNTRUSTED = "untrusted"
+    CLIENT_TOO_OLD = "client_too_old"
+    UNSUPPORTED_SPEC = "unsupported_spec"
+    STRUCTURE = "structure"
+    LIMITS = "limits"
+    LOAD = "load"
+    GOLDEN = "golden"
+    OLDER_RELEASE = "older_release"
+    REPOSITORY = "repository"
+    OTHER = "other"
+    ROLLED_BACK_BEFORE = "rolled_back_before"
+    NO_REPORT = "no_report"
+    SLOT_DAMAGED = "slot_damaged"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -272,6 +294,25 @@ class Birth(Message):
     feature_spec_version: Annotated[
         str, Declared(kind=VERSION, what="which definitions of features it computes")
     ]
+    refused_model: Annotated[
+        str | None, Declared(kind=VERSION, what="which model it was given last and does not run")
+    ] = None
+    refused_because: Annotated[
+        ModelRefusal | None, Declared(kind=Choice(ModelRefusal), what="why not")
+    ] = None
+    configuration_sequence: Annotated[
+        int | None,
+        Declared(
+            kind=Whole(0, 2**53 - 1),
+            what="sequence number of the configuration in force; left out before the first",
+        ),
+    ] = None
+
+    def inconsistency(self) -> str | None:
+        """A refused model has its reason."""
+        if (self.refused_model is None) != (self.refused_because is None):
+            return "refused_model and refused_because belong together"
+        return None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -287,8 +328,44 @@ class Status(Message):
     presence: Annotated[Presence, Declared(kind=Choice(Presence), what="online or offline")]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Configuration(Message):
+    """What a device shall not do until told otherwise; in place of the configuration before it.
+
+    It narrows what the owner has agreed to, and grants nothing: true, or left out, leaves it to the
+    owner.
+    """
+
+    TYPE: ClassVar[str] = "configuration"
+    TOPIC: ClassVar[Up | Down] = Down.CONFIG
+    PURPOSE: ClassVar[str] = "stop from afar what does harm, costs too much or is over"
+    CONSENT: ClassVar[Consent] = Consent.LINK
+
+    expires: Annotated[
+        datetime,
+        Declared(
+            kind=Moment(),
+            what="after this it is not taken any more, UTC; one that was taken stays in force",
+        ),
+    ]
+    training: Annotated[
+        bool | None, Declared(kind=Flag(), what="false: no training, and no part in rounds")
+    ] = None
+    prediction: Annotated[bool | None, Declared(kind=Flag(), what="false: no predictions")] = None
+    summaries: Annotated[
+        bool | None, Declared(kind=Flag(), what="false: no summary leaves the device")
+    ] = None
+    notices: Annotated[
+        bool | None,
+        Declared(kind=Flag(), what="false: no notice is taken, shown or acknowledged"),
+    ] = None
+    predict_every_h: Annotated[
+        int | None, Declared(kind=Whole(1, 168), what="hours from one prediction to the next")
+    ] = None
+
+
 MESSAGES: Mapping[Up | Down, type[Message]] = {
-    message.TOPIC: message for message in (Summary, Ack, Birth, Status, Notice)
+    message.TOPIC: message for message in (Summary, Ack, Birth, Status, Notice, Configuration)
 }
 """Every message by the topic it travels on."""
 

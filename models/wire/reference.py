@@ -13,7 +13,7 @@ from . import rounds
 from .codec import Message, specification
 from .fields import Consent
 from .messages import MESSAGES, schemas
-from .topics import Up
+from .topics import Down, Up
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -64,13 +64,22 @@ they are sent to the server in the clear, because the owner asked to be told.
 
 Every message is padded with spaces to one size per kind, so that its length says nothing.
 """
+ARRIVAL = """# What arrives on the device
+
+Everything that a device takes from the server comes signed with Ed25519; it is also sealed to the
+device's own key (HPKE) where the server knows that key. A message whose signature does not hold,
+that is meant for another device, or whose sequence number is not above the last, is dropped and
+counted.
+"""
 
 
 def what_leaves() -> str:
     """Return the page "what leaves the device" in Markdown."""
     sections = [INTRODUCTION]
     sections += [_section(m) for topic, m in MESSAGES.items() if isinstance(topic, Up)]
-    return "\n".join([*sections, _round_section()])
+    sections += [_round_section(), ARRIVAL]
+    sections += [_arrival_section(m) for topic, m in MESSAGES.items() if isinstance(topic, Down)]
+    return "\n".join(sections)
 
 
 def generated_files() -> Mapping[Path, str]:
@@ -101,6 +110,28 @@ def _section(message: type[Message]) -> str:
             (declared.consent or message.CONSENT).value,
             "yes" if declared.accounted else "no",
             declared.personal.value,
+        )
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
+def _arrival_section(message: type[Message]) -> str:
+    topic = f"`fedcell/v1/{{shard}}/d/{{device}}/dn/{message.TOPIC.value}`"
+    lines = [
+        f"## {message.TYPE}",
+        "",
+        f"{(message.__doc__ or '').splitlines()[0]} Topic {topic}.",
+        "",
+        "| field | what | may be left out | purpose | taken only with consent to |",
+        "|---|---|---|---|---|",
+    ]
+    for name, (declared, required) in specification(message).items():
+        cells = (
+            f"`{name}`",
+            declared.what,
+            "no" if required else "yes",
+            declared.purpose or message.PURPOSE,
+            (declared.consent or message.CONSENT).value,
         )
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"

@@ -52,14 +52,12 @@ class SealKey:
         """Return the key of 32 raw bytes.
 
         Raises:
-            SealError: `bad_key`: they are no X25519 key that anything can be sealed to.
+            SealError: `bad_key`.
         """
         try:
-            key = SealKey(X25519PublicKey.from_public_bytes(raw))
-            SUITE.encrypt(b"", key._key, SEALED_INFO)
-        except (ValueError, InvalidTag):
+            return SealKey(X25519PublicKey.from_public_bytes(raw))
+        except ValueError:
             raise SealError("bad_key", f"{len(raw)} bytes are no X25519 key") from None
-        return key
 
     def to_bytes(self) -> bytes:
         """Return the 32 raw bytes."""
@@ -71,8 +69,15 @@ class SealKey:
         return hashlib.sha256(self.to_bytes()).hexdigest()[:KEY_ID_CHARACTERS]
 
     def seal(self, plaintext: bytes, *, topic: str) -> bytes:
-        """Return what only the device can read, and only as a message on this topic."""
-        ciphertext = SUITE.encrypt(plaintext, self._key, SEALED_INFO + topic.encode())
+        """Return what only the device can read, and only as a message on this topic.
+
+        Raises:
+            SealError: `bad_key`: the key is one of the few points that hide nothing.
+        """
+        try:
+            ciphertext = SUITE.encrypt(plaintext, self._key, SEALED_INFO + topic.encode())
+        except (ValueError, InvalidTag):
+            raise SealError("bad_key", f"nothing can be sealed to {self.key_id}") from None
         return LAYOUT + bytes.fromhex(self.key_id) + ciphertext
 
 
@@ -139,6 +144,7 @@ def seal_envelope(envelope: bytes, key: SealKey, *, topic: str) -> bytes:
 
     Raises:
         WireError: it is no envelope.
+        SealError: nothing can be sealed to this key.
         MessageTooLargeError: sealed, it would not fit into a message.
     """
     signer, signature, payload = signed_parts(envelope)

@@ -7,6 +7,7 @@ import os
 import signal
 import threading
 from dataclasses import asdict
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -21,10 +22,26 @@ AsJson = Annotated[bool, typer.Option("--json", help="For machines.")]
 Config = Annotated[
     str | None, typer.Option("--config", metavar="FILE", help="TOML file of settings.")
 ]
+DeviceKeysFile = Annotated[
+    str | None,
+    typer.Option("--device-keys", metavar="FILE", help="Devices' public keys: seal to them."),
+]
+KeyFile = Annotated[
+    str | None, typer.Option("--key", metavar="FILE", help="Key that signs what the server says.")
+]
 Db = Annotated[
     str | None,
     typer.Option("--db", metavar="URL", help="Database, such as sqlite:///fedcell.db."),
 ]
+
+
+class Stoppable(StrEnum):
+    """What can be stopped on a device from afar."""
+
+    TRAINING = "training"
+    PREDICTION = "prediction"
+    SUMMARIES = "summaries"
+    NOTICES = "notices"
 
 
 def register(app: typer.Typer) -> None:
@@ -37,6 +54,7 @@ def register(app: typer.Typer) -> None:
     )
     group.command("run")(run)
     group.command("status")(status)
+    group.command("configure")(configure)
     group.command("key")(key)
     group.command("broker")(broker)
     app.add_typer(group)
@@ -48,9 +66,8 @@ def run(
     broker_address: Annotated[
         str | None, typer.Option("--broker", metavar="HOST:PORT", help="MQTT broker.")
     ] = None,
-    key_file: Annotated[
-        str | None, typer.Option("--key", metavar="FILE", help="Key that signs notices.")
-    ] = None,
+    key_file: KeyFile = None,
+    device_keys: DeviceKeysFile = None,
     human_contact: Annotated[
         str | None, typer.Option(help="Where owners reach a person; stands in every notice.")
     ] = None,
@@ -73,6 +90,7 @@ def run(
             "db": db,
             "broker": broker_address,
             "key": key_file,
+            "device_keys": device_keys,
             "human_contact": human_contact,
             "config": config,
         }
@@ -94,15 +112,74 @@ def run(
     _say({"event": "stopped", **done}, f"hub stopped: {listed}", as_json=as_json)
 
 
-def status(*, db: Db = None, config: Config = None, as_json: AsJson = False) -> None:
+def status(
+    *,
+    db: Db = None,
+    device_keys: DeviceKeysFile = None,
+    config: Config = None,
+    as_json: AsJson = False,
+) -> None:
     """Show how many notices there are and where, what was not sent and why."""
+    from ..device_keys import DeviceKeyFile
     from ..hub_status import hub_status
     from ..storage.database import open_database
 
-    settings = _config({"db": db, "config": config})
+    settings = _config({"db": db, "device_keys": device_keys, "config": config})
+    keys = None if settings.device_keys is None else DeviceKeyFile(settings.device_keys)
     with open_database(settings.db, must_exist=True) as database:
-        found = hub_status(database)
+        found = hub_status(database, device_keys=keys)
     print(json.dumps(found.to_json()) if as_json else _status_text(found))
+
+
+def configure(
+    *,
+    devices: Annotated[list[str], typer.Argument(metavar="DEVICE...", help="Which devices.")],
+    stop: Annotated[
+        list[Stoppable] | None,
+        typer.Option(help="What they shall not do; the rest is as their owners agreed."),
+    ] = None,
+    predict_every: Annotated[
+        int | None,
+        typer.Option(min=1, max=168, metavar="H", help="Hours from one prediction to the next."),
+    ] = None,
+    db: Db = None,
+    key_file: KeyFile = None,
+    config: Config = None,
+    clock: Annotated[
+        str | None, typer.Option(metavar="ISO", help="Simulated time: now is this.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Tell devices what they shall not do, in place of what they were told before.
+
+    The running server sends it, signed, until each device says that it is in force. Nothing given:
+    everything is as the owners agreed.
+    """
+    import secrets
+
+    from ..device_configuration import ConfigurationSender, DeviceSettings
+    from ..signer import load_signer
+    from ..storage.database import open_database
+
+    settings = _config({"db": db, "key": key_file, "config": config})
+    wanted = DeviceSettings(
+        **{what.value: False for what in stop or ()},
+        predict_every_h=predict_every,
+    )
+    signer = load_signer(settings.key)
+    now = _clock(clock, None)()
+    with (
+        open_database(settings.db, must_exist=True) as database,
+        database.transaction() as connection,
+    ):
+        sender = ConfigurationSender(connection, signer, lambda: secrets.token_hex(16))
+        sent = {name: sender.send(name, wanted, now=now).sequence for name in devices}
+    said = wanted.said()
+    words = ", ".join(
+        f"{name} {'stopped' if value is False else value}" for name, value in said.items()
+    )
+    line = f"{len(sent)} devices are told: {words or 'as their owners agreed'}"
+    _say({"devices": sent, "settings": said}, line, as_json=as_json)
 
 
 def key(
@@ -200,10 +277,14 @@ def _status_text(found: HubStatus) -> str:
         f"acknowledged  {found.acknowledged}",
         f"waiting       {found.waiting}",
     ]
+    if found.devices_without_key is not None:
+        lines.append(f"without key   {found.devices_without_key}")
     for heading, counts in (
         ("notices", found.notices),
         ("suppressed", found.suppressed),
         ("dead letters", found.dead_letters),
+        ("configurations", found.configurations),
+        ("models refused by devices", found.refused_models),
     ):
         lines += [f"{heading}:"] if counts else []
         lines += [f"  {name:<20} {count}" for name, count in sorted(counts.items())]

@@ -20,6 +20,7 @@ class AuditedDecision(StrEnum):
     SENT = "sent"
     SUPPRESSED = "suppressed"
     NOTICE_STATE = "notice_state"
+    CONFIGURED = "configured"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -97,7 +97,7 @@ class Devices:
         )
 
     def keep_birth(self, birth: Birth) -> None:
-        """Keep what a device can run."""
+        """Keep what a device can run, what it refused, and which configuration it has."""
         self.connection.execute(
             update(devices)
             .where(devices.c.device_id == birth.device)
@@ -105,6 +105,9 @@ class Devices:
                 client_version=birth.client_version,
                 feature_spec_version=birth.feature_spec_version,
                 model_version=birth.model_version,
+                refused_model=birth.refused_model,
+                refused_because=birth.refused_because,
+                configuration_sequence=birth.configuration_sequence,
             )
         )
 
@@ -135,6 +138,20 @@ class Devices:
             .limit(limit)
         )
         return tuple(row[0] for row in rows)
+
+    def ids(self) -> tuple[str, ...]:
+        """Return every device that ever spoke."""
+        rows = self.connection.execute(select(devices.c.device_id).order_by(devices.c.device_id))
+        return tuple(row[0] for row in rows)
+
+    def refused_models(self) -> dict[str, int]:
+        """Return on how many devices the model they were given last was refused, by reason."""
+        rows = self.connection.execute(
+            select(devices.c.refused_because, func.count())
+            .where(devices.c.refused_because.is_not(None))
+            .group_by(devices.c.refused_because)
+        )
+        return {row[0]: row[1] for row in rows}
 
     def count(self) -> int:
         """Return how many devices ever spoke."""

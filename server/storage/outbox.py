@@ -7,10 +7,15 @@ from typing import TYPE_CHECKING
 
 from sqlalchemy import ColumnElement, Connection, func, insert, select, update
 
+from models.wire.topics import Down
+
 from .tables import outbox
 
 if TYPE_CHECKING:
     from datetime import datetime
+
+
+_IS_NOTICE = outbox.c.topic.like(f"%/dn/{Down.NOTIFY.value}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,9 +68,9 @@ class OutboxMessages:
         waiting = outbox.c.next_attempt_at.is_not(None)
         return self._select(waiting & (outbox.c.expires_at <= now), limit=limit)
 
-    def waiting_for(self, device_id: str) -> tuple[OutboxMessage, ...]:
-        """Return the messages to a device that are still published."""
-        waiting = outbox.c.next_attempt_at.is_not(None)
+    def notices_for(self, device_id: str) -> tuple[OutboxMessage, ...]:
+        """Return the notices to a device that are still published."""
+        waiting = outbox.c.next_attempt_at.is_not(None) & _IS_NOTICE
         return self._select(waiting & (outbox.c.device_id == device_id), limit=None)
 
     def attempted(self, message_id: str, *, attempts: int, next_attempt_at: datetime) -> None:
@@ -97,13 +102,18 @@ class OutboxMessages:
             later = later.where(outbox.c.device_id == device_id)
         return self.connection.execute(later.values(next_attempt_at=at)).rowcount
 
-    def count_waiting(self) -> int:
-        """Return how many messages are still published."""
-        return self._count(outbox.c.next_attempt_at.is_not(None))
+    def is_waiting(self, message_id: str) -> bool:
+        """Tell whether a message is still published."""
+        waiting = outbox.c.next_attempt_at.is_not(None)
+        return self._count(waiting & (outbox.c.message_id == message_id)) > 0
 
-    def count_acknowledged(self) -> int:
-        """Return how many messages devices have acknowledged."""
-        return self._count(outbox.c.acked_at.is_not(None))
+    def count_waiting_notices(self) -> int:
+        """Return how many notices are still published."""
+        return self._count(outbox.c.next_attempt_at.is_not(None) & _IS_NOTICE)
+
+    def count_acknowledged_notices(self) -> int:
+        """Return how many notices devices have acknowledged."""
+        return self._count(outbox.c.acked_at.is_not(None) & _IS_NOTICE)
 
     def _select(
         self, condition: ColumnElement[bool], *, limit: int | None

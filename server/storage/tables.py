@@ -88,6 +88,9 @@ devices = Table(
     Column("last_sequence", BigInteger, nullable=False),
     Column("notice_sequence", BigInteger, nullable=False),
     Column("recheck_at", UtcTime),
+    Column("refused_model", String(64)),
+    Column("refused_because", String(32)),
+    Column("configuration_sequence", BigInteger),
     Index("ix_devices_recheck_at", "recheck_at"),
 )
 """One row a device that spoke: its latest summary in bands, and the counters against replay."""
@@ -133,6 +136,20 @@ outbox = Table(
     Index("ix_outbox_device_id", "device_id"),
 )
 """One row a message, signed; without `next_attempt_at` it is acknowledged or expired."""
+
+configurations = Table(
+    "configurations",
+    metadata,
+    Column("message_id", String(32), primary_key=True),
+    _device_reference(),
+    Column("sequence", BigInteger, nullable=False),
+    Column("settings", JSON, nullable=False),
+    Column("issued_at", UtcTime, nullable=False),
+    Column("expires_at", UtcTime, nullable=False),
+    Column("applied_at", UtcTime),
+    Index("ix_configurations_device_id_sequence", "device_id", "sequence"),
+)
+"""One row a configuration that a device was sent; the one with the highest sequence counts."""
 
 audit = Table(
     "audit",

@@ -44,6 +44,9 @@ def test_status_counts_for_machines(capsys, url):
         "notices": {"received": 1},
         "suppressed": {"not_due": 1},
         "dead_letters": {"bad_topic": 1},
+        "configurations": {},
+        "refused_models": {},
+        "devices_without_key": None,
     }
 
 

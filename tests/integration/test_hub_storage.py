@@ -53,7 +53,7 @@ def test_the_revisions_make_exactly_the_tables(database):
         context = MigrationContext.configure(connection, opts={"compare_type": True})
 
         assert compare_metadata(context, metadata) == []
-        assert context.get_current_revision() == "0001"
+        assert context.get_current_revision() == "0002"
 
 
 def test_nobody_else_can_read_the_file_and_its_journals(database, tmp_path):
@@ -82,6 +82,7 @@ def test_the_revisions_ship_with_the_package():
 
     assert (folder / "env.py").is_file()
     assert (folder / "versions" / "0001_first_tables.py").is_file()
+    assert (folder / "versions" / "0002_configurations.py").is_file()
 
 
 def test_every_table_can_be_made_in_postgresql():
@@ -95,7 +96,7 @@ def test_every_table_can_be_made_in_postgresql():
         for index in table.indexes
     ]
 
-    assert len(statements) == 14
+    assert len(statements) == 16
     assert any("BIGSERIAL" in statement for statement in statements)
     assert any("TIMESTAMP WITH TIME ZONE" in statement for statement in statements)
 

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
     from server.broker import BrokerProcess
     from server.clock import Clock
+    from server.device_keys import DeviceKeyFile
     from server.hub_status import HubStatus
 
 SIGNER = Signer(SigningKey.from_bytes(bytes(range(32))))
@@ -54,6 +55,7 @@ class HubOnPaper:
     database: Database
     now: datetime = ISSUED
     link: RecordingLink = field(default_factory=RecordingLink)
+    device_keys: DeviceKeyFile | None = None
 
     def __post_init__(self) -> None:
         self.ids = (numbered_id(number) for number in range(100, 10_000))
@@ -70,6 +72,7 @@ class HubOnPaper:
                 notices=NoticePolicy(), delivery=DeliveryPolicy(), human_contact="help@example.org"
             ),
             jitter=Steady(),  # type: ignore[arg-type]
+            device_keys=self.device_keys,
             new_id=lambda: next(self.ids),
         )
 
@@ -108,6 +111,7 @@ def running_hub(
     *,
     delivery: DeliveryPolicy = QUICK,
     clock: Clock = machine_clock,
+    device_keys: DeviceKeyFile | None = None,
 ) -> Iterator[tuple[Hub, Database]]:
     """Run a hub in a thread, on a real broker and a real database."""
     link = link_to(broker, topics.HUB_CLIENT_ID)
@@ -122,6 +126,7 @@ def running_hub(
                 notices=NoticePolicy(), delivery=delivery, human_contact="help@example.org"
             ),
             jitter=Random(3),
+            device_keys=device_keys,
         )
         with link:
             thread = threading.Thread(target=hub.run, args=(stop,), daemon=True)

@@ -10,6 +10,7 @@ from models.wire.bands import DaysBand, HealthBand, ProbabilityBand
 from models.wire.messages import (
     Ack,
     Birth,
+    Configuration,
     Criticality,
     Notice,
     NoticeState,
@@ -136,7 +137,20 @@ def status(**changes: object) -> Status:
     return Status(**(values | changes))  # type: ignore[arg-type]
 
 
-def one_of_each() -> tuple[Summary, Notice, Ack, Birth, Status]:
+def configuration(**changes: object) -> Configuration:
+    """Make a configuration that stops training."""
+    values: dict[str, object] = {
+        "id": numbered_id(6),
+        "device": DEVICE,
+        "sequence": 1,
+        "issued": ISSUED,
+        "expires": ISSUED + timedelta(days=90),
+        "training": False,
+    }
+    return Configuration(**(values | changes))  # type: ignore[arg-type]
+
+
+def one_of_each() -> tuple[Summary, Notice, Ack, Birth, Status, Configuration]:
     """Return one message of each type."""
     quiet = {"quiet_from_hour": 22, "quiet_until_hour": 7, "zone": "Europe/Berlin"}
-    return summary(**quiet), notice(), ack(), birth(), status()
+    return summary(**quiet), notice(), ack(), birth(), status(), configuration()
