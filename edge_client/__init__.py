@@ -19,8 +19,9 @@ if TYPE_CHECKING:
         StoreMissingError,
     )
     from .mailbox import GivenConsent, Purpose
-    from .model_store import InstalledBundle, ModelStore
+    from .model_store import ModelStore
     from .notices import ShownNotice
+    from .slots import InstalledBundle
     from .telemetry_store import Recording, TelemetryStore, readings_of
 
 __all__ = [
@@ -45,7 +46,7 @@ _MODULES = {
     "EdgeClient": ".client",
     "EdgeError": ".errors",
     "GivenConsent": ".mailbox",
-    "InstalledBundle": ".model_store",
+    "InstalledBundle": ".slots",
     "ModelStore": ".model_store",
     "Purpose": ".mailbox",
     "QuietHours": "models.quiet_hours",

@@ -1,42 +1,41 @@
 """Which bundle a device runs: the one that ships with the package, or one that was installed.
 
-A signature is verified when a bundle is installed. The slot then records the digest, which covers
-every byte of the bundle, and at each start the slot is checked against that: no key is needed.
+Every check is made when a bundle is installed (`bundle_gate`). The state then records the digest,
+which covers every byte of the bundle, and at each start the slot is checked against that alone: no
+key is needed. What the state means is decided in `slots`.
+
+The folder holds `slots.json` and at most one file a slot, named by the bundle's digest, so that a
+file never changes once the state names it. The folder of the first version (`current.json`) is
+read as a committed slot, and given up when the state is first written.
 """
 
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, replace
+import logging
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
-
-from models.durable_file import write_durably
 
 from .errors import SlotError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Iterator, Mapping
+    from contextlib import AbstractContextManager
 
     from models.bundle import Bundle
+    from models.errors import BundleError
+
+    from .bundle_gate import TrialLimits
+    from .slots import InstalledBundle, Refusal, SlotState
 
 INSTALLED = "installed"
-_CURRENT = "current.json"
-
-
-@dataclass(frozen=True, slots=True)
-class InstalledBundle:
-    """The bundle that the device switched to.
-
-    Attributes:
-        version: the model's version.
-        digest: hex SHA-256 of the bundle.
-        signed_by: id of the key that signed it, None where unsigned bundles were allowed.
-    """
-
-    version: str
-    digest: str
-    signed_by: str | None
+STATE_FILE = "slots.json"
+EARLIER_RECORD = "current.json"
+MAX_STATE_BYTES = 1 << 16
+_LOCK = ".lock"
+_NOT_FOR_THIS_CLIENT = frozenset({"client_too_old", "unsupported_spec"})
+_log = logging.getLogger(__name__)
 
 
 class ModelStore:
@@ -48,6 +47,8 @@ class ModelStore:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self._opened: str | None = None
+        self._must_not_try = False
 
     @staticmethod
     def beside(store: Path) -> ModelStore:
@@ -60,99 +61,367 @@ class ModelStore:
         *,
         trusted_keys: Mapping[str, bytes],
         allow_unsigned: bool = False,
+        allow_older: bool = False,
+        allow_rolled_back: bool = False,
+        now: datetime | None = None,
+        limits: TrialLimits | None = None,
+        backend: str | None = None,
     ) -> InstalledBundle:
-        """Verify a bundle, run its golden inputs, and switch to it; else nothing changes.
+        """Check a bundle, try it out in a child process, and put it on trial; else nothing changes.
 
         Args:
             source: zip or folder.
             trusted_keys: Ed25519 public keys (32 raw bytes) by key id.
             allow_unsigned: accept a bundle without signature, for experiments of one's own.
+            allow_older: accept an older release than the one that was committed last.
+            allow_rolled_back: accept a version that failed its trial on this device.
+            now: the moment that a refusal is recorded with; None takes the system's clock.
+            limits: of the child process.
+            backend: `onnxruntime` or `numpy`; None takes the best of this machine.
 
         Raises:
-            models.errors.BundleError: the bundle is refused; the device runs what it ran before.
-            SlotError: the folder cannot be written.
+            models.errors.BundleError: the bundle is refused and the refusal recorded; the device
+                runs what it ran before.
+            SlotError: the folder cannot be written, or no child process started.
         """
-        from models.bundle import load_bundle, write_bundle
-        from models.inference import Predictor
+        from models.errors import ArtefactMissingError, BundleError
 
-        bundle = load_bundle(source, trusted_keys=trusted_keys, allow_unsigned=allow_unsigned)
-        Predictor(bundle).check_golden()
-        signature = bundle.manifest.get("signature") or {}
-        installed = InstalledBundle(
-            version=str(bundle.version), digest=bundle.digest, signed_by=signature.get("key_id")
-        )
+        from .bundle_gate import try_out, verify
+
         try:
-            self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            write_bundle(_unsigned(bundle), self._slot(bundle.digest))
-            self._switch(installed)
+            bundle = verify(source, trusted_keys=trusted_keys, allow_unsigned=allow_unsigned)
+            leave = {"allow_older": allow_older, "allow_rolled_back": allow_rolled_back}
+            _check_history(self.state(), bundle, **leave)
+            self._make_folder()
+            try_out(bundle, scratch=self.folder, limits=limits, backend=backend)
+            with self._locked():
+                state = self.state()
+                _check_history(state, bundle, **leave)
+                return self._put_on_trial(state, bundle)
+        except ArtefactMissingError:
+            raise
+        except BundleError as error:
+            self.record_refusal(error, now=now)
+            raise
         except OSError as error:
-            what = f"cannot be written: {error.strerror}"
-            raise SlotError(self.folder, what, "check the folder and the disk") from error
-        for slot in self.folder.glob("*.zip"):
-            if slot != self._slot(bundle.digest):
-                slot.unlink(missing_ok=True)
-        return installed
+            raise self._unwritable(error) from error
+
+    def record_refusal(self, error: BundleError, *, now: datetime | None = None) -> None:
+        """Remember that a bundle was refused, where the folder can be written."""
+        from . import slots
+
+        reasons = {reason.value: reason for reason in slots.RefusalReason}
+        reason = reasons.get(error.reason, slots.RefusalReason.ALTERED)
+        what = _what(error)
+        self._try_to_change(
+            lambda state: slots.refused(
+                state, version=error.version, reason=reason, what=what, at=_at(now)
+            )
+        )
 
     def installed(self) -> InstalledBundle | None:
-        """Return what was installed last, None where nothing was.
+        """Return what the device runs: on trial, else committed; None for the default bundle.
 
         Raises:
             SlotError: the record of it cannot be read.
         """
-        path = self.folder / _CURRENT
-        try:
-            return InstalledBundle(**json.loads(path.read_text(encoding="utf-8")))
-        except FileNotFoundError:
+        return self.state().running
+
+    def committed(self) -> InstalledBundle | None:
+        """Return what the device would go back to from a trial, None for the default bundle.
+
+        Raises:
+            SlotError: the record of it cannot be read.
+        """
+        state = self.state()
+        return state.content(state.committed)
+
+    def is_on_trial(self) -> bool:
+        """Say whether the installed bundle has yet to make its first report.
+
+        Raises:
+            SlotError: the record of it cannot be read.
+        """
+        return self.state().trial is not None
+
+    def last_refusal(self) -> Refusal | None:
+        """Return the bundle that was refused or rolled back last, with the reason and the time.
+
+        Raises:
+            SlotError: the record of it cannot be read.
+        """
+        return self.state().refusal
+
+    def begin_boot(self, now: datetime | None = None) -> Refusal | None:
+        """Count a start of the bundle on trial; call it before the model is loaded.
+
+        Where the count cannot be written, this object runs the committed bundle.
+
+        Returns:
+            What was rolled back just now, because it made no report in its starts; else None.
+
+        Raises:
+            SlotError: the record of the bundles cannot be read.
+        """
+        from . import slots
+
+        if not self.is_on_trial():
             return None
-        except (OSError, ValueError, TypeError) as error:
-            what = f"cannot be read ({error})"
-            raise SlotError(path, what, "remove the folder to run the default bundle") from error
+        at = _at(now)
+        state = self._try_to_change(lambda state: slots.started(state, at=at))
+        self._must_not_try = state is None
+        return state.refusal if state is not None and state.trial is None else None
+
+    def commit(self, now: datetime | None = None, *, digest: str | None = None) -> bool:
+        """Keep the bundle on trial; call it after a report was made with it.
+
+        Args:
+            now: the moment that is recorded.
+            digest: of the bundle that made the report; None takes the one that this object opened
+                last. One that was installed meanwhile stays on trial.
+
+        Returns:
+            Whether a bundle was committed now. False, too, where the disk refuses: the trial goes
+            on, and the next report tries again.
+
+        Raises:
+            SlotError: the record of the bundles cannot be read.
+        """
+        from . import slots
+
+        reported = digest or self._opened
+        at = _at(now)
+
+        def decide(state: SlotState) -> SlotState:
+            trial = state.content(state.trial)
+            is_other = trial is not None and reported not in {None, trial.digest}
+            return state if is_other else slots.committed(state, at=at)
+
+        if not self.is_on_trial():
+            return False
+        state = self._try_to_change(decide)
+        return state is not None and state.trial is None
 
     def open(
-        self, choice: str = INSTALLED, *, trusted_keys: Mapping[str, bytes] | None = None
+        self,
+        choice: str = INSTALLED,
+        *,
+        trusted_keys: Mapping[str, bytes] | None = None,
+        now: datetime | None = None,
     ) -> Bundle:
         """Load the bundle that the device shall run.
+
+        A slot on trial that cannot be used is rolled back at once. A committed one that was
+        damaged is an error; one that needs another client (after fedcell itself was changed) gives
+        way to the default bundle, which fits, and is recorded as a refusal.
 
         Args:
             choice: `installed` (the default bundle where nothing was installed), `default`, or the
                 path of a bundle.
             trusted_keys: for a path: Ed25519 public keys (32 raw bytes) by key id.
+            now: the moment that a rollback is recorded with.
 
         Raises:
             models.errors.BundleError: the bundle is refused.
             SlotError: the installed bundle is not the one that was installed.
         """
         from models.bundle import DEFAULT, load_bundle
+        from models.errors import BundleError
 
         if choice == DEFAULT:
             return load_bundle(DEFAULT)
         if choice != INSTALLED:
             return load_bundle(Path(choice), trusted_keys=trusted_keys)
-        installed = self.installed()
-        if installed is None:
+        if not self._has_state():
             return load_bundle(DEFAULT)
-        slot = self._slot(installed.digest)
-        bundle = load_bundle(slot, allow_unsigned=True)
-        if bundle.digest != installed.digest:
-            raise SlotError(slot, "is not the bundle that was installed", "install it again")
+        state = self.state()
+        trial = None if self._must_not_try else state.content(state.trial)
+        if trial is not None:
+            try:
+                return self._load(trial)
+            except (SlotError, BundleError) as error:
+                self._give_up(trial, error, now)
+        self._opened = None
+        committed = state.content(state.committed)
+        if committed is None:
+            return load_bundle(DEFAULT)
+        try:
+            return self._load(committed)
+        except BundleError as error:
+            known = state.refusal
+            if known is None or (known.version, known.reason) != (error.version, error.reason):
+                self.record_refusal(error, now=now)
+            return load_bundle(DEFAULT)
+
+    def state(self) -> SlotState:
+        """Return all that is known of the bundles.
+
+        Raises:
+            SlotError: it cannot be read.
+        """
+        from . import slots
+
+        for name, read in (
+            (STATE_FILE, slots.from_json),
+            (EARLIER_RECORD, slots.of_earlier_record),
+        ):
+            path = self.folder / name
+            try:
+                with path.open("rb") as file:
+                    return read(json.loads(file.read(MAX_STATE_BYTES)))
+            except FileNotFoundError:
+                continue
+            except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
+                what = f"cannot be read ({error})"
+                remedy = "remove the folder to run the default bundle"
+                raise SlotError(path, what, remedy) from error
+        return slots.SlotState()
+
+    def _has_state(self) -> bool:
+        return any((self.folder / name).exists() for name in (STATE_FILE, EARLIER_RECORD))
+
+    def _load(self, held: InstalledBundle) -> Bundle:
+        """Load a slot; its digest is what was verified when it was installed."""
+        from models.bundle import load_bundle
+        from models.errors import BundleError
+
+        path = self.folder / held.file
+        try:
+            bundle = load_bundle(path, allow_unsigned=True)
+        except BundleError as error:
+            if error.reason in _NOT_FOR_THIS_CLIENT:
+                raise
+            raise SlotError(path, _what(error), "install it again") from error
+        if bundle.digest != held.digest:
+            raise SlotError(path, "is not the bundle that was installed", "install it again")
+        self._opened = held.digest
         return bundle
 
-    def _slot(self, digest: str) -> Path:
-        return self.folder / f"{digest[:16]}.zip"
+    def _give_up(
+        self, trial: InstalledBundle, error: SlotError | BundleError, now: datetime | None
+    ) -> None:
+        from . import slots
 
-    def _switch(self, installed: InstalledBundle) -> None:
-        content = {
-            "version": installed.version,
-            "digest": installed.digest,
-            "signed_by": installed.signed_by,
-        }
-        write_durably(self.folder / _CURRENT, json.dumps(content).encode())
+        what = _what(error)
+
+        def decide(state: SlotState) -> SlotState:
+            found = state.content(state.trial)
+            if found is None or found.digest != trial.digest:
+                return state
+            reason = slots.RefusalReason.SLOT_DAMAGED
+            return slots.rolled_back(state, reason=reason, what=what, at=_at(now))
+
+        _log.warning("the bundle on trial is given up: %s", error)
+        self._try_to_change(decide)
+
+    def _put_on_trial(self, state: SlotState, bundle: Bundle) -> InstalledBundle:
+        from models.bundle import without_signature, write_bundle
+
+        from . import slots
+
+        signature = bundle.manifest.get("signature") or {}
+        offered = slots.InstalledBundle(
+            version=str(bundle.version),
+            digest=bundle.digest,
+            signed_by=signature.get("key_id"),
+            release=bundle.release,
+            file=f"{state.free}-{bundle.digest[:16]}.zip",
+        )
+        after = slots.installed(state, offered)
+        running = after.running
+        if running is None or running.digest != bundle.digest:
+            raise SlotError(self.folder, "holds no slot for the bundle", "remove the folder")
+        write_bundle(without_signature(bundle), self.folder / running.file)
+        self._write(state, after)
+        return running
+
+    def _try_to_change(self, decide: Callable[[SlotState], SlotState]) -> SlotState | None:
+        """Change the state; None where the folder cannot be made, locked, read or written."""
+        try:
+            self._make_folder()
+            with self._locked():
+                before = self.state()
+                after = decide(before)
+                self._write(before, after)
+                return after
+        except (OSError, SlotError) as error:
+            _log.warning("the record of bundles stays as it was: %s", error)
+            return None
+
+    def _write(self, before: SlotState, after: SlotState) -> None:
+        """Switch to a state, then remove what no state names any more."""
+        from models.durable_file import sync_folder, write_durably
+
+        from . import slots
+
+        if after != before:
+            content = json.dumps(slots.to_json(after), indent=1)
+            write_durably(self.folder / STATE_FILE, content.encode())
+        if (self.folder / STATE_FILE).exists():
+            (self.folder / EARLIER_RECORD).unlink(missing_ok=True)
+        left = [path for path in self.folder.glob("*.zip") if path.name not in after.files]
+        left += self.folder.glob(".*.part")
+        for path in left:
+            path.unlink(missing_ok=True)
+        if left:
+            sync_folder(self.folder)
+
+    def _make_folder(self) -> None:
+        self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+
+    def _locked(self) -> AbstractContextManager[None]:
+        from contextlib import contextmanager
+
+        @contextmanager
+        def locked() -> Iterator[None]:
+            import fcntl
+
+            with (self.folder / _LOCK).open("wb") as file:
+                fcntl.flock(file, fcntl.LOCK_EX)
+                yield
+
+        return locked()
+
+    def _unwritable(self, error: OSError) -> SlotError:
+        what = f"cannot be written: {error.strerror}"
+        return SlotError(self.folder, what, "check the folder and the disk")
 
 
-def _unsigned(bundle: Bundle) -> Bundle:
-    from models.bundle import MANIFEST, canonical_json
+def _check_history(
+    state: SlotState, bundle: Bundle, *, allow_older: bool, allow_rolled_back: bool
+) -> None:
+    """Refuse what the history of this device forbids.
 
-    manifest = {name: value for name, value in bundle.manifest.items() if name != "signature"}
-    return replace(
-        bundle, manifest=manifest, files={**bundle.files, MANIFEST: canonical_json(manifest)}
+    Raises:
+        models.errors.BundleError: an older release, or a version that failed here.
+    """
+    from models.errors import BundleError
+
+    from . import slots
+
+    reason = slots.why_not(
+        state,
+        version=str(bundle.version),
+        digest=bundle.digest,
+        release=bundle.release,
+        allow_older=allow_older,
+        allow_rolled_back=allow_rolled_back,
     )
+    if reason is None:
+        return
+    what, leave = f"{bundle.version} failed its trial on this device", "--allow-rolled-back"
+    if reason is slots.RefusalReason.OLDER_RELEASE:
+        what = f"release {bundle.release} is older than {state.least_release}, which runs here"
+        leave = "--allow-older"
+    remedy = f"install a newer one, or say {leave}"
+    version = str(bundle.version)
+    raise BundleError(bundle.where, what, remedy, reason=reason.value, version=version)
+
+
+def _what(error: BundleError | SlotError) -> str:
+    """Return what went wrong, without where and without the remedy."""
+    return str(error).removeprefix(f"{error.where}: ").partition("; ")[0]
+
+
+def _at(now: datetime | None) -> str:
+    return (now or datetime.now(UTC)).astimezone(UTC).isoformat(timespec="seconds")

@@ -67,8 +67,9 @@ def test_unsigned_bundle_needs_to_be_allowed(models, tmp_path):
 
 def test_slot_with_another_bundle_in_it_is_refused(models, tmp_path):
     installed = models.install(write_line_bundle(tmp_path / "1.zip"), trusted_keys=trusted_keys())
-    slot = models.folder / f"{installed.digest[:16]}.zip"
-    write_line_bundle(slot, signed=False, name="second", scale=2.0)
+    models.open()
+    assert models.commit()
+    write_line_bundle(models.folder / installed.file, signed=False, name="second", scale=2.0)
     with pytest.raises(SlotError, match="not the bundle that was installed"):
         models.open()
 
