@@ -26,6 +26,10 @@ class DeviceConfig:
         trusted_keys: JSON file of the public keys (hex Ed25519, by key id) that sign bundles.
         broker: MQTT broker, `host:port`.
         server_key: JSON file of the public keys (hex Ed25519, by key id) that sign notices.
+        hardware_id_file: file with this hardware's own identifier, to which the device's identity
+            is bound; None looks at /etc/machine-id, then at the serial number in the device tree.
+        bytes_per_day: MQTT bytes a day, both ways, above which only acknowledgements and notices
+            pass; the rest waits for the next day.
     """
 
     store: Path = field(metadata={"what": "the device's SQLite file"})
@@ -42,6 +46,13 @@ class DeviceConfig:
     )
     server_key: Path | None = field(
         default=None, metadata={"what": "JSON file of public keys that sign notices"}
+    )
+    hardware_id_file: Path | None = field(
+        default=None, metadata={"what": "file with this hardware's own identifier"}
+    )
+    bytes_per_day: int = field(
+        default=65_536,
+        metadata={"what": "MQTT bytes a day above which only acknowledgements and notices pass"},
     )
 
     def broker_address(self) -> tuple[str, int]:
@@ -62,7 +73,9 @@ class DeviceConfig:
 SETTINGS = tuple(entry.name for entry in fields(DeviceConfig))
 """The names of all settings."""
 
-_PATHS = frozenset({"store", "trusted_keys", "server_key"})
+_NUMBERS = frozenset({"bytes_per_day"})
+_LARGEST = 2**53
+_PATHS = frozenset({"store", "trusted_keys", "server_key", "hardware_id_file"})
 
 
 def what_is(setting: str) -> str:
@@ -92,11 +105,19 @@ def read_config(flags: Mapping[str, str], environment: Mapping[str, str]) -> Dev
     file = said.pop(CONFIG_FILE, None)
     texts = ({} if file is None else _read_toml(Path(file))) | said
     values: dict[str, object] = {
-        name: Path(text) if name in _PATHS else text
-        for name, text in texts.items()
-        if name in SETTINGS
+        name: _typed(name, text) for name, text in texts.items() if name in SETTINGS
     }
     return DeviceConfig(**({"store": _default_store(environment)} | values))  # type: ignore[arg-type]
+
+
+def _typed(name: str, text: str) -> object:
+    if name in _PATHS:
+        return Path(text)
+    if name not in _NUMBERS:
+        return text
+    if not text.isascii() or not text.isdigit() or not 0 < int(text[:20]) <= _LARGEST:
+        raise InputError(name, f"is no whole number above 0: {text[:40]!r}", "correct it")
+    return int(text)
 
 
 def _default_store(environment: Mapping[str, str]) -> Path:
@@ -120,7 +141,9 @@ def _read_toml(path: Path) -> dict[str, str]:
     for name, value in content.items():
         if name not in SETTINGS:
             raise InputError(path, f"unknown setting {name}", f"known are {', '.join(SETTINGS)}")
-        if not isinstance(value, str):
+        if name in _NUMBERS and type(value) is int:
+            content[name] = str(value)
+        elif not isinstance(value, str):
             raise InputError(path, f"{name} is no text: {value!r}", "put it into quotes")
     return {
         name: str(path.parent / value) if name in _PATHS else value

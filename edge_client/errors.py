@@ -140,6 +140,58 @@ class SlotError(EdgeError):
         super().__init__(f"{where}: {what}; {remedy}")
 
 
+class IdentityError(EdgeError):
+    """The device's identity cannot be used; nothing was said in its name.
+
+    Attributes:
+        where: its file, or the store.
+    """
+
+    exit_code = 5
+
+    def __init__(self, where: object, what: str, remedy: str) -> None:
+        """Say where, what is wrong and what to do."""
+        self.where = str(where)
+        super().__init__(f"{where}: {what}; {remedy}")
+
+
+class CloneError(IdentityError):
+    """Store or identity come from another device; what talks or trains refuses them."""
+
+    def __init__(self, where: object, what: str) -> None:
+        """Say where, and what was found."""
+        self.where = str(where)
+        EdgeError.__init__(self, f"{where}: {what}")
+
+
+class StoppedError(EdgeError):
+    """The server's signed configuration has stopped this; the owner can see it in `status`."""
+
+    exit_code = 1
+
+    def __init__(self, what: str) -> None:
+        """Name what is stopped, and where to see it."""
+        self.what = what
+        super().__init__(
+            f"{what} is stopped by the server's configuration; see fedcell-device status"
+        )
+
+
+class DownloadError(EdgeError):
+    """A bundle could not be fetched; the device runs what it ran.
+
+    Attributes:
+        where: its address.
+    """
+
+    exit_code = 6
+
+    def __init__(self, where: object, what: str, remedy: str) -> None:
+        """Say where, what is wrong and what to do."""
+        self.where = str(where)
+        super().__init__(f"{where}: {what}; {remedy}")
+
+
 class ServerSilentError(EdgeError):
     """What the agent waited for did not come in time."""
 
@@ -151,6 +203,21 @@ class SensorError(EdgeError):
 
     Attributes:
         where: the power supply, or the function.
+    """
+
+    exit_code = 6
+
+    def __init__(self, where: object, what: str, remedy: str) -> None:
+        """Say where, what is wrong and what to do."""
+        self.where = str(where)
+        super().__init__(f"{where}: {what}; {remedy}")
+
+
+class ServiceError(EdgeError):
+    """A place to listen on cannot be used; nothing is served.
+
+    Attributes:
+        where: the path.
     """
 
     exit_code = 6
