@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -27,9 +28,26 @@ def add_predict(predict: argparse.ArgumentParser) -> None:
 
 def add_update(update: argparse.ArgumentParser) -> None:
     """Add the arguments of `update`."""
-    update.add_argument("source", type=Path, metavar="BUNDLE", help="zip or folder")
+    update.add_argument(
+        "source",
+        metavar="SOURCE",
+        help="a bundle (zip or folder), a folder with one zip, an address (https://...), "
+        "or with --repository the bundle's name there",
+    )
     update.add_argument(
         "--allow-unsigned", action="store_true", help="for experiments of one's own"
+    )
+    update.add_argument(
+        "--allow-older", action="store_true", help="take an older release than the one in use"
+    )
+    update.add_argument(
+        "--allow-rolled-back",
+        action="store_true",
+        help="take a version that failed its trial on this device",
+    )
+    update.add_argument("--repository", metavar="URL", help="a repository of The Update Framework")
+    update.add_argument(
+        "--tuf-root", type=Path, metavar="FILE", help="its first root.json, the first time"
     )
 
 
@@ -116,29 +134,49 @@ def _words(code: str | None) -> str:
 
 
 def run_update(arguments: argparse.Namespace) -> int:
-    """Install a bundle."""
+    """Fetch a bundle, check it, and put it on trial."""
     from models.trusted_keys import read_trusted_keys
 
     from ..model_store import ModelStore
     from ..telemetry_store import TelemetryStore
+    from ..updates import Leave, update_model
 
     config = config_of(arguments)
     if config.trusted_keys is None and not arguments.allow_unsigned:
         remedy = "give --trusted-keys FILE, or --allow-unsigned for an experiment"
         raise UsageError("update", "no key is trusted", remedy)
+    if arguments.tuf_root is not None and arguments.repository is None:
+        raise UsageError("--tuf-root", "is of a repository", "give --repository URL, too")
     TelemetryStore(config.store).close()
-    keys = {} if config.trusted_keys is None else read_trusted_keys(config.trusted_keys)
-    installed = ModelStore.beside(config.store).install(
-        arguments.source, trusted_keys=keys, allow_unsigned=arguments.allow_unsigned
+    models = ModelStore.beside(config.store)
+    is_shown = sys.stderr.isatty() and not getattr(arguments, "json", False)
+    installed = update_model(
+        models,
+        arguments.source,
+        trusted_keys={} if config.trusted_keys is None else read_trusted_keys(config.trusted_keys),
+        leave=Leave(
+            unsigned=arguments.allow_unsigned,
+            older=arguments.allow_older,
+            rolled_back=arguments.allow_rolled_back,
+        ),
+        repository=arguments.repository,
+        first_root=arguments.tuf_root,
+        progress=_show_progress if is_shown else None,
     )
     by = f"signed by {installed.signed_by}" if installed.signed_by else "unsigned"
-    answer(
-        arguments,
-        {
-            "version": installed.version,
-            "digest": installed.digest,
-            "signed_by": installed.signed_by,
-        },
-        [f"runs {installed.version} from now on ({by})"],
-    )
+    data = {
+        "version": installed.version,
+        "digest": installed.digest,
+        "signed_by": installed.signed_by,
+        "release": installed.release,
+        "on_trial": models.is_on_trial(),
+    }
+    answer(arguments, data, [f"runs {installed.version} from now on ({by})"])
     return 0
+
+
+def _show_progress(have: int, total: int | None) -> None:
+    of_all = "" if total is None else f" of {total / 1024:.0f}"
+    end = "\n" if have == total else ""
+    sys.stderr.write(f"\r{have / 1024:.0f}{of_all} KiB{end}")
+    sys.stderr.flush()
