@@ -15,11 +15,35 @@ from .wording import DEFAULT_LANGUAGE
 if TYPE_CHECKING:
     from datetime import datetime
 
-    from models.prediction import Report
+    from models.prediction import Confidence, Report, Urgency
     from models.quiet_hours import QuietHours
     from models.telemetry import DeviceProfile
+    from models.wire.bands import DaysBand, HealthBand, ProbabilityBand
 
 T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReportedBands:
+    """What a summary tells of the battery; with `band_noise` it may be drawn, not true.
+
+    Attributes:
+        urgency: A1's, at least high where flagged.
+        flagged: whether the 30-day probability reaches the model's threshold.
+        days_band: band of the estimate.
+        probability_band: band of the 30-day probability.
+        health_band: band of capacity against new.
+        confidence: level of confidence.
+        primary_issue: the likeliest cause.
+    """
+
+    urgency: Urgency
+    flagged: bool
+    days_band: DaysBand
+    probability_band: ProbabilityBand
+    health_band: HealthBand
+    confidence: Confidence
+    primary_issue: PrimaryIssue
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +65,25 @@ class LeavingField:
     consent: str
 
 
+def bands_of(report: Report) -> ReportedBands:
+    """Return the true bands of a report.
+
+    Raises:
+        ValueError: the report holds no prediction.
+    """
+    if report.status is not Status.OK:
+        raise ValueError(f"a summary needs a prediction, the report's status is {report.status}")
+    return ReportedBands(
+        urgency=_known(report.urgency),
+        flagged=_known(report.flagged),
+        days_band=days_band(_known(report.days_to_failure_p50)),
+        probability_band=probability_band(_known(report.failure_probability_30d)),
+        health_band=health_band(_known(report.state_of_health)),
+        confidence=confidence_level(_known(report.confidence)),
+        primary_issue=PrimaryIssue(_known(report.primary_issue)),
+    )
+
+
 def summary_of(
     report: Report,
     *,
@@ -51,6 +94,7 @@ def summary_of(
     message_id: str,
     sequence: int,
     now: datetime,
+    bands: ReportedBands | None = None,
 ) -> Summary:
     """Sum a report up in bands.
 
@@ -63,25 +107,26 @@ def summary_of(
         message_id: 32 hex digits, new for each message.
         sequence: of this device's summaries, growing.
         now: the device's time.
+        bands: told in place of the report's own, as `band_noise.noised_bands` draws them.
 
     Raises:
         ValueError: the report holds no prediction.
     """
-    if report.status is not Status.OK:
-        raise ValueError(f"a summary needs a prediction, the report's status is {report.status}")
+    true = bands_of(report)
+    told = true if bands is None else bands
     quiet = quiet_hours if notices_wanted else None
     return Summary(
         id=message_id,
         device=profile.device_id,
         sequence=sequence,
         issued=now.replace(microsecond=0),
-        urgency=_known(report.urgency),
-        flagged=_known(report.flagged),
-        days_band=days_band(_known(report.days_to_failure_p50)),
-        probability_band=probability_band(_known(report.failure_probability_30d)),
-        health_band=health_band(_known(report.state_of_health)),
-        confidence=confidence_level(_known(report.confidence)),
-        primary_issue=PrimaryIssue(_known(report.primary_issue)),
+        urgency=told.urgency,
+        flagged=told.flagged,
+        days_band=told.days_band,
+        probability_band=told.probability_band,
+        health_band=told.health_band,
+        confidence=told.confidence,
+        primary_issue=told.primary_issue,
         criticality=Criticality(profile.criticality),
         model_version=report.model_version,
         language=language if notices_wanted else DEFAULT_LANGUAGE,
