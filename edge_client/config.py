@@ -11,6 +11,8 @@ from .errors import InputError, InputMissingError
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from .row_cipher import KeySource
+
 ENVIRONMENT_PREFIX = "FEDCELL_DEVICE_"
 CONFIG_FILE = "config"
 DEFAULT_BROKER_PORT = 1883
@@ -26,6 +28,8 @@ class DeviceConfig:
         trusted_keys: JSON file of the public keys (hex Ed25519, by key id) that sign bundles.
         broker: MQTT broker, `host:port`.
         server_key: JSON file of the public keys (hex Ed25519, by key id) that sign notices.
+        store_key: file of the 32 bytes (raw, or 64 hexadecimal digits) that the store is sealed
+            under; None: it is in the clear.
         hardware_id_file: file with this hardware's own identifier, to which the device's identity
             is bound; None looks at /etc/machine-id, then at the serial number in the device tree.
         bytes_per_day: MQTT bytes a day, both ways, above which only acknowledgements and notices
@@ -47,6 +51,9 @@ class DeviceConfig:
     server_key: Path | None = field(
         default=None, metadata={"what": "JSON file of public keys that sign notices"}
     )
+    store_key: Path | None = field(
+        default=None, metadata={"what": "file of the key that the store is sealed under"}
+    )
     hardware_id_file: Path | None = field(
         default=None, metadata={"what": "file with this hardware's own identifier"}
     )
@@ -54,6 +61,14 @@ class DeviceConfig:
         default=65_536,
         metadata={"what": "MQTT bytes a day above which only acknowledgements and notices pass"},
     )
+
+    def key_source(self) -> KeySource | None:
+        """Return what reads the store's key whenever the store is opened, None without a key."""
+        if self.store_key is None:
+            return None
+        from .row_cipher import key_from_file
+
+        return key_from_file(self.store_key)
 
     def broker_address(self) -> tuple[str, int]:
         """Return host and port of the broker.
@@ -75,7 +90,7 @@ SETTINGS = tuple(entry.name for entry in fields(DeviceConfig))
 
 _NUMBERS = frozenset({"bytes_per_day"})
 _LARGEST = 2**53
-_PATHS = frozenset({"store", "trusted_keys", "server_key", "hardware_id_file"})
+_PATHS = frozenset({"store", "trusted_keys", "server_key", "store_key", "hardware_id_file"})
 
 
 def what_is(setting: str) -> str:

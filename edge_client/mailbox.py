@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
 from .errors import ConsentMissingError
-from .store_file import StoreFile, write_fact
+from .row_cipher import believed
+from .store_file import StoreFile
 
 if TYPE_CHECKING:
+    import sqlite3
+    from collections.abc import Iterable
+
     from models.wire.messages import NoticeState
 
 MAX_WAITING_MESSAGES = 1_000
+TRAFFIC_KEPT_DAYS = 400
 
 
 class Purpose(StrEnum):
@@ -79,29 +84,58 @@ class OutgoingMessage:
         return self.payload.decode("utf-8", "replace").rstrip()
 
 
+@dataclass(frozen=True, slots=True)
+class Traffic:
+    """What passed on the link in one day.
+
+    Attributes:
+        day: days since the Unix epoch, UTC.
+        direction: `up` or `down`.
+        kind: of message.
+        messages: how many.
+        num_bytes: how many bytes they took.
+    """
+
+    day: int
+    direction: str
+    kind: str
+    messages: int
+    num_bytes: int
+
+
 class Mailbox(StoreFile):
     """The part of a store that decides what may leave, and remembers what came.
 
+    Under a key the payloads, bodies and states of messages are sealed, and each consent carries a
+    tag; purposes, topics, numbers and times stand in the clear.
+
     Args:
         path: an existing store.
+        key: as for `StoreFile`.
     """
 
     def consents(self) -> dict[Purpose, GivenConsent]:
-        """Return the owner's word on every purpose; not granted where never asked."""
-        said = {
-            row[0]: GivenConsent(bool(row[1]), datetime.fromtimestamp(row[2], UTC))
-            for row in self.rows("SELECT purpose, granted, changed_at_s FROM consent")
-        }
+        """Return the owner's word on every purpose; not granted where never asked.
+
+        Raises:
+            StoreDamagedError: a word is not the one that was kept.
+        """
+        said = {}
+        for purpose, granted, at_s, proof in self.rows("SELECT * FROM consent"):
+            self._rows.check(proof, "consent", purpose, granted, at_s)
+            with believed(self.path, "consent"):
+                said[purpose] = GivenConsent(bool(granted), datetime.fromtimestamp(at_s, UTC))
         return {
             purpose: said.get(purpose.value, GivenConsent(granted=False)) for purpose in Purpose
         }
 
     def set_consent(self, purpose: Purpose, *, granted: bool, now: datetime) -> None:
         """Keep the owner's word on one purpose; what waits to leave under it goes if withdrawn."""
+        row = (purpose.value, int(granted), int(now.timestamp()))
         with self.transaction() as connection:
             connection.execute(
-                "INSERT OR REPLACE INTO consent VALUES (?, ?, ?)",
-                (purpose.value, int(granted), int(now.timestamp())),
+                "INSERT OR REPLACE INTO consent VALUES (?, ?, ?, ?)",
+                (*row, self._rows.proof("consent", *row)),
             )
             if not granted:
                 connection.execute("DELETE FROM outbox WHERE purpose = ?", (purpose.value,))
@@ -116,11 +150,11 @@ class Mailbox(StoreFile):
         from models.wire.codec import SEQUENCE_TOLERANCE
 
         name, present = f"{kind}_sequence", int(now.timestamp())
-        with self.transaction() as connection:
+        with self.transaction():
             last = int(self.fact(name) or 0)
             is_ahead = last > present + SEQUENCE_TOLERANCE.total_seconds()
             sequence = present if is_ahead else max(last + 1, present)
-            write_fact(connection, name, sequence)
+            self.keep_fact(name, sequence)
         return sequence
 
     def put_out(self, purpose: Purpose, topic: str, payload: bytes) -> None:
@@ -132,17 +166,27 @@ class Mailbox(StoreFile):
         if not self.consents()[purpose].granted:
             raise ConsentMissingError(purpose.value)
         with self.transaction() as connection:
-            done = connection.execute(
-                "INSERT INTO outbox (purpose, topic, payload) VALUES (?, ?, ?)",
-                (purpose.value, topic, payload),
+            number = next_number(connection, "outbox")
+            sealed = self._rows.seal(payload, "outbox", number, purpose.value, topic)
+            connection.execute(
+                "INSERT INTO outbox VALUES (?, ?, ?, ?)", (number, purpose.value, topic, sealed)
             )
-            oldest = (done.lastrowid or 0) - MAX_WAITING_MESSAGES
+            oldest = number - MAX_WAITING_MESSAGES
             connection.execute("DELETE FROM outbox WHERE number <= ?", (oldest,))
 
     def outbox(self) -> tuple[OutgoingMessage, ...]:
         """Return the messages that wait for the broker, the oldest first."""
         rows = self.rows("SELECT number, purpose, topic, payload FROM outbox ORDER BY number")
-        return tuple(OutgoingMessage(row[0], Purpose(row[1]), row[2], row[3]) for row in rows)
+        with believed(self.path, "outbox"):
+            return tuple(
+                OutgoingMessage(
+                    number,
+                    Purpose(purpose),
+                    topic,
+                    self._rows.open(payload, "outbox", number, purpose, topic),
+                )
+                for number, purpose, topic, payload in rows
+            )
 
     def sent(self, number: int) -> None:
         """Take a message out of the outbox: the broker has it."""
@@ -152,7 +196,8 @@ class Mailbox(StoreFile):
     @property
     def last_notice_sequence(self) -> int:
         """The highest sequence number of a notice that was kept, 0 before the first."""
-        return int(self.rows("SELECT coalesce(max(sequence), 0) FROM notice")[0][0])
+        with believed(self.path, "notice"):
+            return int(self.rows("SELECT coalesce(max(sequence), 0) FROM notice")[0][0])
 
     def keep_notice(
         self, message_id: str, *, sequence: int, version: int, body: str, now: datetime
@@ -169,10 +214,15 @@ class Mailbox(StoreFile):
         Returns:
             False where a notice with this identifier is there already; nothing was written.
         """
+        from models.wire.messages import NoticeState
+
+        received_at_s = int(now.timestamp())
+        sealed = self._rows.seal_text(body, "notice", message_id, sequence, received_at_s)
+        state = self._rows.seal_text(NoticeState.RECEIVED.value, "state", message_id, version)
         with self.transaction() as connection:
             done = connection.execute(
-                "INSERT OR IGNORE INTO notice VALUES (?, ?, ?, 'received', ?, ?)",
-                (message_id, sequence, int(now.timestamp()), version, body),
+                "INSERT OR IGNORE INTO notice VALUES (?, ?, ?, ?, ?, ?)",
+                (message_id, sequence, received_at_s, state, version, sealed),
             )
         return done.rowcount > 0
 
@@ -183,12 +233,19 @@ class Mailbox(StoreFile):
             KeyError: no notice has this identifier.
         """
         with self.transaction() as connection:
+            notice = self.notice(message_id)
+            if notice.state == state:
+                return notice
+            version = notice.version + 1
             connection.execute(
-                "UPDATE notice SET state = ?, version = version + 1"
-                " WHERE message_id = ? AND state != ?",
-                (state.value, message_id, state.value),
+                "UPDATE notice SET state = ?, version = ? WHERE message_id = ?",
+                (
+                    self._rows.seal_text(state.value, "state", message_id, version),
+                    version,
+                    message_id,
+                ),
             )
-        return self.notice(message_id)
+        return replace(notice, state=state, version=version)
 
     def notice(self, message_id: str) -> StoredNotice:
         """Return one notice of the inbox.
@@ -196,27 +253,72 @@ class Mailbox(StoreFile):
         Raises:
             KeyError: no notice has this identifier.
         """
-        for notice in self.notices():
-            if notice.message_id == message_id:
-                return notice
+        for row in self.rows("SELECT * FROM notice WHERE message_id = ?", message_id):
+            return self._notice_of(*row)
         raise KeyError(message_id)
 
     def notices(self) -> tuple[StoredNotice, ...]:
         """Return the inbox, in the order of the server's sequence."""
+        rows = self.rows("SELECT * FROM notice ORDER BY sequence, message_id")
+        return tuple(self._notice_of(*row) for row in rows)
+
+    def count_traffic(self, passed: Iterable[Traffic]) -> None:
+        """Add to what passed on the link, all in one transaction; old days leave.
+
+        Args:
+            passed: since this was last called; several entries of a kind and day are added up.
+        """
+        rows = [(t.day, t.direction, t.kind, t.messages, t.num_bytes) for t in passed]
+        if not rows:
+            return
+        with self.transaction() as connection:
+            connection.executemany(
+                "INSERT INTO traffic VALUES (?, ?, ?, ?, ?) ON CONFLICT DO UPDATE"
+                " SET messages = messages + excluded.messages, bytes = bytes + excluded.bytes",
+                rows,
+            )
+            oldest = max(row[0] for row in rows) - TRAFFIC_KEPT_DAYS
+            # A few a time: a clock that jumps years ahead must not empty the table.
+            connection.execute(
+                "DELETE FROM traffic WHERE day IN"
+                " (SELECT DISTINCT day FROM traffic WHERE day < ? ORDER BY day LIMIT 2)",
+                (oldest,),
+            )
+
+    def traffic(self, since_day: int) -> tuple[Traffic, ...]:
+        """Return what passed on the link, by day, direction and kind.
+
+        Args:
+            since_day: the first day, in days since the Unix epoch, UTC.
+        """
+        query = "SELECT * FROM traffic WHERE day >= ? ORDER BY day, direction, kind"
+        return tuple(Traffic(*row) for row in self.rows(query, since_day))
+
+    def _notice_of(
+        self,
+        message_id: str,
+        sequence: int,
+        received_at_s: int,
+        state: object,
+        version: int,
+        body: object,
+    ) -> StoredNotice:
         from models.wire.messages import NoticeState
 
-        rows = self.rows(
-            "SELECT message_id, sequence, received_at_s, state, version, body"
-            " FROM notice ORDER BY sequence, message_id"
-        )
-        return tuple(
-            StoredNotice(
-                message_id=row[0],
-                sequence=row[1],
-                received_at=datetime.fromtimestamp(row[2], UTC),
-                state=NoticeState(row[3]),
-                version=row[4],
-                body=row[5],
+        with believed(self.path, "notice"):
+            return StoredNotice(
+                message_id=message_id,
+                sequence=sequence,
+                received_at=datetime.fromtimestamp(received_at_s, UTC),
+                state=NoticeState(self._rows.open_text(state, "state", message_id, version)),
+                version=version,
+                body=self._rows.open_text(body, "notice", message_id, sequence, received_at_s),
             )
-            for row in rows
-        )
+
+
+def next_number(connection: sqlite3.Connection, table: str) -> int:
+    """Return the number that the next row of a table gets, within the caller's transaction."""
+    found = connection.execute(
+        "SELECT seq FROM sqlite_sequence WHERE name = ?", (table,)
+    ).fetchone()
+    return 1 if found is None else int(found[0]) + 1

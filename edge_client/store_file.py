@@ -10,7 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 from models.durable_file import sync_folder
 
-from .errors import StoreBusyError, StoreError, StoreMissingError
+from .errors import (
+    StoreBusyError,
+    StoreDamagedError,
+    StoreError,
+    StoreForeignError,
+    StoreMissingError,
+)
+from .row_cipher import PlainRows, SealedRows, key_id, needless_key, read_key, wrong_key
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -18,68 +25,57 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import Self
 
-SCHEMA_VERSION = 1
+    from .row_cipher import KeySource, Rows
+
+SCHEMA_VERSION = 2
 APPLICATION_ID = 0x46434C44
 """In the header of every store, where SQLite keeps the number of the program that made a file."""
+JOURNALS = ("-wal", "-shm")
+ASIDE = ".new"
 
 _BUSY_TIMEOUT_S = 10.0
 _MAGIC = b"SQLite format 3\x00"
+_IS_SEALED_AT = slice(60, 64)
 _APPLICATION_ID_AT = slice(68, 72)
 _HEADER_BYTES = 100
-_OUTSIDE_ERRORS = ("full", "locked", "busy", "readonly", "read-only", "unable to open", "disk i/o")
-_SCHEMA = """
-CREATE TABLE schema_version (version INTEGER NOT NULL);
-CREATE TABLE reading (
-    sequence INTEGER PRIMARY KEY AUTOINCREMENT,
-    at_s INTEGER NOT NULL,
-    measurements BLOB NOT NULL -- little-endian float32, in the order of MEASUREMENTS, NaN = missing
-);
-CREATE INDEX reading_at ON reading (at_s);
-CREATE TABLE refusal (reason TEXT PRIMARY KEY, num_readings INTEGER NOT NULL) WITHOUT ROWID;
-CREATE TABLE fact (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
-CREATE TABLE consent (
-    purpose TEXT PRIMARY KEY, granted INTEGER NOT NULL, changed_at_s INTEGER NOT NULL
-) WITHOUT ROWID;
-CREATE TABLE notice (
-    message_id TEXT PRIMARY KEY,
-    sequence INTEGER NOT NULL,
-    received_at_s INTEGER NOT NULL,
-    state TEXT NOT NULL,
-    version INTEGER NOT NULL,
-    body TEXT NOT NULL
-) WITHOUT ROWID;
-CREATE TABLE outbox (
-    number INTEGER PRIMARY KEY AUTOINCREMENT,
-    purpose TEXT NOT NULL,
-    topic TEXT NOT NULL,
-    payload BLOB NOT NULL
-);
-"""
+_OUTSIDE_CODES = frozenset(
+    {
+        sqlite3.SQLITE_PERM,
+        sqlite3.SQLITE_BUSY,
+        sqlite3.SQLITE_LOCKED,
+        sqlite3.SQLITE_NOMEM,
+        sqlite3.SQLITE_READONLY,
+        sqlite3.SQLITE_IOERR,
+        sqlite3.SQLITE_FULL,
+        sqlite3.SQLITE_CANTOPEN,
+        sqlite3.SQLITE_PROTOCOL,
+    }
+)
 
 
 class StoreFile:
     """An open store file of the right program and version. Use it from one thread.
 
-    What a method has returned from survives a power cut: WAL with synchronous FULL.
+    What a method has returned from survives a power cut: WAL with synchronous FULL. A store of an
+    earlier version is brought to the newest one when it is opened. Where another process has put
+    another file in its place (sealed, repaired, erased and begun anew), the next access opens that.
 
     Args:
         path: an existing store.
+        key: returns the 32 bytes that it is sealed under; None for a store in the clear.
 
     Raises:
         StoreMissingError: there is no file at `path`.
-        StoreError: the file is empty, no database, damaged, another program's, or newer.
+        StoreForeignError: the file is empty, no database, or another program's.
+        StoreKeyError: the key is missing, wrong, or given for a store in the clear.
+        StoreDamagedError: the file is damaged.
+        StoreError: the store is of a newer version.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, key: KeySource | None = None) -> None:
         self.path = path
-        _refuse_foreign_file(path)
-        with _named_errors(path):
-            self._connection = _connect(path)
-        try:
-            self._refuse_other_version()
-        except BaseException:
-            self._connection.close()
-            raise
+        self._key = key
+        self._open()
 
     def __enter__(self) -> Self:
         return self
@@ -96,21 +92,27 @@ class StoreFile:
         """Close the file; a second call does nothing."""
         self._connection.close()
 
+    @property
+    def is_sealed(self) -> bool:
+        """Whether the rows are sealed under a key."""
+        return self._rows.is_sealed
+
     @contextmanager
     def transaction(self) -> Iterator[sqlite3.Connection]:
         """Write everything inside, or nothing of it; inside another one it is part of that.
 
         Raises:
             StoreBusyError: the disk is full or refuses, or another process holds the file.
-            StoreError: the file is damaged.
+            StoreDamagedError: the file is damaged.
         """
         if self._is_writing():
             yield self._connection
             return
-        with _named_errors(self.path):
-            self._connection.execute("BEGIN IMMEDIATE")
+        with named_errors(self.path):
+            self._begin()
             try:
                 yield self._connection
+                self._before_commit(self._connection)
                 self._connection.execute("COMMIT")
             except BaseException:
                 # SQLite has rolled back by itself where the disk is full.
@@ -119,42 +121,170 @@ class StoreFile:
                 raise
 
     def rows(self, query: str, *parameters: object) -> list[tuple[Any, ...]]:
-        """Read rows."""
-        with _named_errors(self.path):
+        """Read rows as they are stored."""
+        with named_errors(self.path):
+            if not self._is_writing() and self._is_replaced():
+                self._open_anew()
             return self._connection.execute(query, parameters).fetchall()
 
     def fact(self, name: str) -> Any:
-        """Return a named value, None where it was never kept."""
-        found = self.rows("SELECT value FROM fact WHERE name = ?", name)
-        return json.loads(found[0][0]) if found else None
+        """Return a named value, None where it was never kept.
+
+        Raises:
+            StoreDamagedError: it is not what was kept.
+        """
+        found = self.rows("SELECT value, proof FROM fact WHERE name = ?", name)
+        return self._fact_of(name, *found[0]) if found else None
+
+    def facts(self) -> dict[str, Any]:
+        """Return all named values."""
+        found = self.rows("SELECT name, value, proof FROM fact")
+        return {name: self._fact_of(name, value, proof) for name, value, proof in found}
 
     def keep_fact(self, name: str, value: object) -> None:
         """Keep a named value that JSON can carry, in a transaction of its own."""
         with self.transaction() as connection:
-            write_fact(connection, name, value)
+            write_fact(connection, self._rows, name, value)
+
+    def check(self) -> None:
+        """Look through the whole file: its structure, and every value that proves itself.
+
+        Raises:
+            StoreDamagedError: with the first damage found.
+        """
+        said = self.rows("PRAGMA quick_check(1)")
+        if said != [("ok",)]:
+            first = str(said[0][0] if said else "nothing").replace("\n", " ")
+            raise StoreDamagedError(
+                self.path, f"is damaged ({first})", "run: fedcell-device check --repair"
+            )
+        self.facts()
+
+    def _open(self) -> None:
+        is_sealed = is_header_sealed(self.path)
+        was_left_open = _is_journal_left(self.path)
+        key = read_key(self.path, self._key) if is_sealed else None
+        if self._key is not None and not is_sealed:
+            raise needless_key(self.path)
+        with named_errors(self.path):
+            self._file_id = self.path.stat().st_ino
+            self._connection = connect(self.path)
+        try:
+            self._rows: Rows = PlainRows(self.path)
+            self._bring_to_this_version()
+            if key is not None:
+                self._rows = self._unlock(key)
+            if was_left_open:
+                self.check()
+        except BaseException:
+            self._connection.close()
+            raise
+
+    def _open_anew(self) -> None:
+        self._connection.close()
+        self._open()
+
+    def _begin(self) -> None:
+        self._connection.execute("BEGIN IMMEDIATE")
+        # Whoever replaces a store holds its lock meanwhile: from here on it stays.
+        while self._is_replaced():
+            self._connection.execute("ROLLBACK")
+            self._open_anew()
+            self._connection.execute("BEGIN IMMEDIATE")
 
     def _is_writing(self) -> bool:
         return self._connection.in_transaction
 
-    def _refuse_other_version(self) -> None:
-        version = self.rows("SELECT max(version) FROM schema_version")[0][0]
-        if version != SCHEMA_VERSION:
+    def _is_replaced(self) -> bool:
+        try:
+            return os.stat(self.path).st_ino != self._file_id  # noqa: PTH116 - at every access
+        except FileNotFoundError:
+            return True
+
+    def _before_commit(self, connection: sqlite3.Connection) -> None:
+        """Do what ends every transaction; a subclass may keep the file small here."""
+
+    def _fact_of(self, name: str, value: object, proof: object) -> Any:
+        text = self._rows.open_text(value, "fact", name)
+        if not self._rows.is_sealed:
+            self._rows.check(proof, "fact", name, text)
+        return json.loads(text)
+
+    def _bring_to_this_version(self) -> None:
+        version = self._version()
+        if version > SCHEMA_VERSION:
             raise StoreError(
                 self.path,
                 f"was written in schema version {version}, this fedcell reads {SCHEMA_VERSION}",
                 "install the fedcell that wrote it, or a newer one",
             )
+        if version < SCHEMA_VERSION:
+            from .store_schema import climb
+
+            with named_errors(self.path):
+                self._connection.execute("BEGIN IMMEDIATE")
+                try:
+                    # Another process may have been quicker.
+                    climb(self._connection, self.path, from_version=self._version())
+                    self._connection.execute("COMMIT")
+                except BaseException:
+                    if self._is_writing():
+                        self._connection.execute("ROLLBACK")
+                    raise
+            self._after_migration()
+
+    def _after_migration(self) -> None:
+        """Do what a store of an earlier version lacks beside its file."""
+
+    def _version(self) -> int:
+        with named_errors(self.path):
+            found = self._connection.execute("SELECT max(version) FROM schema_version").fetchone()
+        if not isinstance(found[0], int) or found[0] < 1:
+            remedy = "run: fedcell-device check --repair"
+            raise StoreDamagedError(self.path, "is damaged (it has no schema version)", remedy)
+        return found[0]
+
+    def _unlock(self, key: bytes) -> SealedRows:
+        found = self.rows("SELECT value FROM sealing WHERE name = 'key_id'")
+        rows = SealedRows(self.path, key)
+        if found == [(key_id(key),)]:
+            return rows
+        if self._opens_the_profile(rows):
+            remedy = "run: fedcell-device check --repair"
+            raise StoreDamagedError(self.path, "is damaged (the name of its key)", remedy)
+        raise wrong_key(self.path)
+
+    def _opens_the_profile(self, rows: SealedRows) -> bool:
+        try:
+            for (value,) in self.rows("SELECT value FROM fact WHERE name = 'profile'"):
+                rows.open_text(value, "fact", "profile")
+                return True
+        except StoreDamagedError:
+            pass
+        return False
 
 
-def write_fact(connection: sqlite3.Connection, name: str, value: object) -> None:
+def write_fact(connection: sqlite3.Connection, rows: Rows, name: str, value: object) -> None:
     """Write a named value within the caller's transaction."""
-    connection.execute("INSERT OR REPLACE INTO fact VALUES (?, ?)", (name, json.dumps(value)))
+    text = json.dumps(value)
+    proof = None if rows.is_sealed else rows.proof("fact", name, text)
+    connection.execute(
+        "INSERT OR REPLACE INTO fact VALUES (?, ?, ?)",
+        (name, rows.seal_text(text, "fact", name), proof),
+    )
 
 
-def create_store_file(path: Path, fill: Callable[[sqlite3.Connection], None]) -> None:
+def create_store_file(
+    path: Path, fill: Callable[[sqlite3.Connection, Rows], None], *, key: bytes | None = None
+) -> None:
     """Make an empty store beside its final name, let `fill` write into it, rename it into place.
 
     Nobody but the user who made it can read it.
+
+    Args:
+        path: where it shall be; nothing is there.
+        fill: writes into the new tables, in the same transaction.
+        key: 32 bytes to seal the rows under; None leaves them in the clear.
 
     Raises:
         StoreError: something is at `path` already; it stays as it is.
@@ -162,50 +292,63 @@ def create_store_file(path: Path, fill: Callable[[sqlite3.Connection], None]) ->
     """
     if path.exists():
         raise StoreError(path, "exists already", "choose another path, or remove it first")
-    aside = path.with_name(path.name + ".new")
-    with _named_errors(path):
+    write_aside(path, fill, key=key)
+    put_in_place(path)
+
+
+def write_aside(
+    path: Path, fill: Callable[[sqlite3.Connection, Rows], None], *, key: bytes | None
+) -> None:
+    """Make a whole store beside its final name; see `create_store_file`."""
+    from .store_schema import climb
+
+    aside = path.with_name(path.name + ASIDE)
+    rows: Rows = PlainRows(path) if key is None else SealedRows(path, key)
+    with named_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        aside.unlink(missing_ok=True)
+        for ending in ("", *JOURNALS):
+            path.with_name(aside.name + ending).unlink(missing_ok=True)
         # SQLite gives its journals the mode of the file that they belong to.
         os.close(os.open(aside, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
-        connection = _connect(aside)
+        connection = connect(aside, is_new=True)
         try:
-            connection.executescript(f"BEGIN; {_SCHEMA}")
-            connection.execute("INSERT INTO schema_version VALUES (?)", (SCHEMA_VERSION,))
+            connection.execute("BEGIN")
+            climb(connection, path, from_version=0)
             connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
-            fill(connection)
+            connection.execute(f"PRAGMA user_version = {int(rows.is_sealed)}")
+            if key is not None:
+                connection.execute("INSERT INTO sealing VALUES ('key_id', ?)", (key_id(key),))
+            fill(connection, rows)
             connection.execute("COMMIT")
         finally:
             connection.close()
-        aside.replace(path)
-        sync_folder(path.parent)
 
 
-def remove_store_file(path: Path, *, belongings: tuple[Path, ...]) -> tuple[Path, ...]:
-    """Remove a store, what SQLite keeps beside it, and the folders that belong to it.
-
-    Returns:
-        What was removed.
+def put_in_place(path: Path) -> None:
+    """Rename a store that was made aside to its name, and sync the folder.
 
     Raises:
         StoreBusyError: the folder cannot be written.
     """
-    beside = [path.with_name(path.name + ending) for ending in ("-wal", "-shm", ".new")]
-    folders = [folder for folder in belongings if folder.is_dir()]
-    files = [file for folder in folders for file in folder.iterdir()] + [*beside, path]
-    removed = [file for file in files if file.exists()]
-    with _named_errors(path):
-        for file in removed:
-            file.unlink()
-        for folder in folders:
-            folder.rmdir()
+    with named_errors(path):
+        # A journal without its store would be played into the new one.
+        for ending in JOURNALS:
+            path.with_name(path.name + ending).unlink(missing_ok=True)
+        path.with_name(path.name + ASIDE).replace(path)
         sync_folder(path.parent)
-    return tuple(removed + folders)
 
 
-def _connect(path: Path) -> sqlite3.Connection:
+def connect(path: Path, *, is_new: bool = False) -> sqlite3.Connection:
+    """Open a database in write-ahead mode, with a sync at each commit.
+
+    Args:
+        path: of the file.
+        is_new: it is empty; its pages shall know who points at them, so that it can shrink.
+    """
     connection = sqlite3.connect(path, timeout=_BUSY_TIMEOUT_S, isolation_level=None)
     try:
+        if is_new:
+            connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("PRAGMA synchronous = FULL")
     except BaseException:
@@ -214,7 +357,15 @@ def _connect(path: Path) -> sqlite3.Connection:
     return connection
 
 
-def _refuse_foreign_file(path: Path) -> None:
+def is_header_sealed(path: Path) -> bool:
+    """Read from the first bytes of a store whether its rows are sealed; refuse foreign files.
+
+    Raises:
+        StoreMissingError: there is no file at `path`.
+        StoreForeignError: the file is empty, no database, or another program's.
+        StoreBusyError: it cannot be read.
+        StoreError: it is no regular file.
+    """
     # Opening a pipe would wait for its writer.
     if path.exists() and not (path.is_file() or path.is_dir()):
         raise StoreError(path, "is no regular file", "choose another path")
@@ -229,28 +380,39 @@ def _refuse_foreign_file(path: Path) -> None:
         raise StoreBusyError(path, f"cannot be read: {error.strerror}", "check the path") from None
     remedy = "choose another path, or move the file away and run: fedcell-device init"
     if not header:
-        raise StoreError(path, "the file has 0 bytes", remedy)
+        raise StoreForeignError(path, "the file has 0 bytes", remedy)
     if len(header) < _HEADER_BYTES or not header.startswith(_MAGIC):
-        raise StoreError(path, "is no SQLite database", remedy)
+        raise StoreForeignError(path, "is no SQLite database", remedy)
     if int.from_bytes(header[_APPLICATION_ID_AT], "big") != APPLICATION_ID:
-        raise StoreError(path, "is the database of another program", remedy)
+        raise StoreForeignError(path, "is the database of another program", remedy)
+    return any(header[_IS_SEALED_AT])
 
 
 @contextmanager
-def _named_errors(path: Path) -> Iterator[None]:
+def named_errors(path: Path) -> Iterator[None]:
+    """Turn what SQLite and the operating system refuse into our errors, with path and remedy."""
     try:
         yield
+    except sqlite3.ProgrammingError:
+        # A defect of the caller, such as a second thread.
+        raise
     except sqlite3.DatabaseError as error:
-        if any(words in str(error).lower() for words in _OUTSIDE_ERRORS):
+        if getattr(error, "sqlite_errorcode", 0) & 0xFF in _OUTSIDE_CODES:
             raise StoreBusyError(
                 path, str(error), "nothing was written; check the disk and other processes"
             ) from error
-        raise StoreError(
-            path,
-            f"is damaged ({error})",
-            "move the file away, run fedcell-device init, and fill it from a backup",
+        raise StoreDamagedError(
+            path, f"is damaged ({error})", "run: fedcell-device check --repair"
         ) from error
     except OSError as error:
         raise StoreBusyError(
             path, f"cannot be written: {error.strerror}", "check the folder and the disk"
         ) from error
+
+
+def _is_journal_left(path: Path) -> bool:
+    """Whether the last process left without closing, or another one has the store open now."""
+    try:
+        return path.with_name(path.name + JOURNALS[0]).stat().st_size > 0
+    except OSError:
+        return False

@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     import argparse
     from collections.abc import Iterable, Mapping
 
+    from ..telemetry_store import TelemetryStore
+
 
 def answer(arguments: argparse.Namespace, data: Mapping[str, object], lines: Iterable[str]) -> None:
     """Print the answer in the form that was asked for."""
@@ -38,6 +40,14 @@ def config_of(arguments: argparse.Namespace) -> DeviceConfig:
         if getattr(arguments, name, None) is not None
     }
     return read_config(flags, os.environ)
+
+
+def open_store(arguments: argparse.Namespace) -> TelemetryStore:
+    """Open the store that a command is for, under the key that it is told."""
+    from ..telemetry_store import TelemetryStore
+
+    config = config_of(arguments)
+    return TelemetryStore(config.store, key=config.key_source())
 
 
 def moment(text: str) -> datetime:

@@ -31,7 +31,12 @@ def store(tmp_path):
 def test_nobody_else_can_read_the_store_and_its_journals(store, tmp_path):
     store.record(reading(), now=NOW)
     modes = {file.name: stat.S_IMODE(file.stat().st_mode) for file in tmp_path.iterdir()}
-    assert modes == {"device.db": 0o600, "device.db-wal": 0o600, "device.db-shm": 0o600}
+    assert modes == {
+        "device.db": 0o600,
+        "device.db-wal": 0o600,
+        "device.db-shm": 0o600,
+        "device.db.profile.json": 0o600,
+    }
 
 
 def test_a_pipe_is_no_store_and_nobody_waits_for_it(tmp_path):

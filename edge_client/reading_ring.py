@@ -1,0 +1,392 @@
+"""The readings of one device: a ring by age and by size, checked at its door."""
+
+from __future__ import annotations
+
+import math
+import struct
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING
+
+from models.telemetry import (
+    MEASUREMENT_NAMES,
+    MEASUREMENTS,
+    SECONDS_PER_DAY,
+    Reading,
+    Telemetry,
+)
+
+from .device_facts import DeviceFacts
+from .errors import ReadingRefusedError, StoreBusyError
+from .mailbox import next_number
+from .row_cipher import believed, damaged_row
+from .store_size import limit_journal, stay_below
+
+if TYPE_CHECKING:
+    import sqlite3
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from models.featurize import PackReferences
+
+CLOCK_TOLERANCE_S = SECONDS_PER_DAY
+FIRST_DAY = -(2**62)
+"""Before any day that a row can be of."""
+
+_EXPIRED_PER_READING = 8
+_PACKED = struct.Struct(f"<{len(MEASUREMENTS)}f")
+
+
+@dataclass(frozen=True, slots=True)
+class Recording:
+    """What became of many readings.
+
+    Attributes:
+        num_kept: readings that were stored.
+        refused: readings that were refused, by reason.
+        first_refused: for each reason the position of its first reading, from 0, and the refusal.
+    """
+
+    num_kept: int
+    refused: Mapping[str, int] = field(default_factory=dict)
+    first_refused: Mapping[str, tuple[int, ReadingRefusedError]] = field(default_factory=dict)
+
+
+class ReadingRing(DeviceFacts):
+    """The part of a store that keeps readings, and the daily rows that are computed from them.
+
+    Under a key the measurements are sealed and their times stand in the clear, bound to them.
+
+    Args:
+        path: an existing store.
+        key: as for `StoreFile`.
+    """
+
+    _oldest_s: int | None
+    _is_journal_limited: bool
+
+    def record(self, reading: Reading, *, now: datetime) -> None:
+        """Store one reading durably, and let a few expired ones go.
+
+        Args:
+            reading: what the gauge said.
+            now: the device's time; decides what is in the future and what has expired.
+
+        Raises:
+            ReadingRefusedError: the reading breaks a rule; it was counted.
+            StoreBusyError: the disk is full or refuses; nothing was written.
+        """
+        values = reading.values()
+        broken = _broken_rule(
+            reading.at, values, now=now, manufactured_at=self.profile.manufactured_at
+        )
+        with self.transaction() as connection:
+            if broken is None:
+                self._insert(connection, [(_seconds(reading.at), _PACKED.pack(*values))])
+                self._expire(connection, now=now, num_recorded=1)
+            else:
+                _count_refusals(connection, {broken.reason: 1})
+        if broken is not None:
+            raise broken
+
+    def record_many(
+        self, readings: Iterable[Reading | ReadingRefusedError], *, now: datetime
+    ) -> Recording:
+        """Store readings in one transaction: all that pass, or nothing where the disk fails.
+
+        Args:
+            readings: what the gauge said; a refusal in their place, as a reader of files makes it,
+                is counted.
+            now: as in `record`.
+
+        Returns:
+            How many were kept, and how many were refused for which reason.
+        """
+        made_at = self.profile.manufactured_at
+        kept: list[tuple[int, bytes]] = []
+        refused: dict[str, int] = {}
+        first_refused: dict[str, tuple[int, ReadingRefusedError]] = {}
+        for position, reading in enumerate(readings):
+            if isinstance(reading, ReadingRefusedError):
+                broken: ReadingRefusedError | None = reading
+            else:
+                values = reading.values()
+                broken = _broken_rule(reading.at, values, now=now, manufactured_at=made_at)
+                if broken is None:
+                    kept.append((_seconds(reading.at), _PACKED.pack(*values)))
+            if broken is not None:
+                refused[broken.reason] = refused.get(broken.reason, 0) + 1
+                first_refused.setdefault(broken.reason, (position, broken))
+        with self.transaction() as connection:
+            self._insert(connection, kept)
+            _count_refusals(connection, refused)
+            self._expire(connection, now=now, num_recorded=len(kept))
+        return Recording(len(kept), refused, first_refused)
+
+    def count_refusal(self, reason: str) -> None:
+        """Count an input that never became a `Reading`, such as a time without a zone."""
+        with self.transaction() as connection:
+            _count_refusals(connection, {reason: 1})
+
+    def telemetry(self, *, since: datetime | None = None) -> Telemetry:
+        """Return the stored readings in the order in which they were recorded.
+
+        Args:
+            since: leaves out readings that claim an earlier time; None returns all.
+
+        Raises:
+            StoreDamagedError: a reading is not the one that was recorded.
+        """
+        return self._readings_where("at_s", FIRST_DAY if since is None else _seconds(since))[1]
+
+    def telemetry_from(self, sequence: int) -> tuple[NDArray[np.int64], Telemetry]:
+        """Return the readings recorded from a number on, in the order of recording.
+
+        Args:
+            sequence: the first number; numbers grow by one a reading and are never used twice.
+
+        Returns:
+            Their numbers, int64, shape (n_readings,), and the readings.
+
+        Raises:
+            StoreDamagedError: a reading is not the one that was recorded.
+        """
+        return self._readings_where("sequence", sequence)
+
+    def num_readings(self) -> int:
+        """Return how many readings are stored."""
+        return int(self.rows("SELECT count(*) FROM reading")[0][0])
+
+    def refusals(self) -> dict[str, int]:
+        """Return how many readings were refused since the store was made, by reason."""
+        return dict(self.rows("SELECT reason, num_readings FROM refusal ORDER BY reason"))
+
+    def first_reading_at(self) -> datetime | None:
+        """Return the earliest time that a stored reading claims, None where there is none."""
+        at_s = self.rows("SELECT min(at_s) FROM reading")[0][0]
+        with believed(self.path, "reading"):
+            return None if at_s is None else datetime.fromtimestamp(at_s, UTC)
+
+    def references_beyond_the_ring(self) -> PackReferences | None:
+        """Return the kept references once the ring has lost the pack's first readings.
+
+        None while it still shows them: then they are computed anew, as everywhere else.
+        """
+        references, first = self.references(), self.first_reading_at()
+        if references is None or first is None or _seconds(first) <= references.since_s:
+            return None
+        return references
+
+    def day_rows(self, first_day: int) -> list[tuple[int, bytes]]:
+        """Return the daily rows that were kept, the earliest first.
+
+        Args:
+            first_day: number of the first day; a day is named by the midnight UTC that ends it,
+                in days since the Unix epoch, and holds that midnight.
+        """
+        query = 'SELECT day, "values" FROM day WHERE day >= ? ORDER BY day'
+        return [
+            (day, self._rows.open(values, "day", day))
+            for day, values in self.rows(query, first_day)
+        ]
+
+    def keep_day_rows(
+        self, rows: Sequence[tuple[int, bytes]], *, after_sequence: int | None = None
+    ) -> None:
+        """Keep daily rows; they are forgotten when a reading of their days is recorded later.
+
+        Args:
+            rows: day and content.
+            after_sequence: number of the last reading that they were computed from: where another
+                process has recorded a later one, rows from its day on are not kept. None: all are.
+        """
+        with self.transaction() as connection:
+            stale_from = None
+            if after_sequence is not None:
+                query = "SELECT min(at_s) FROM reading WHERE sequence > ?"
+                stale_from = connection.execute(query, (after_sequence,)).fetchone()[0]
+            connection.executemany(
+                "INSERT OR REPLACE INTO day VALUES (?, ?)",
+                [
+                    (day, self._rows.seal(values, "day", day))
+                    for day, values in rows
+                    if stale_from is None or day < day_of(stale_from)
+                ],
+            )
+
+    def forget_day_rows(self, from_day: int) -> None:
+        """Forget the daily rows from a day on."""
+        with self.transaction() as connection:
+            connection.execute("DELETE FROM day WHERE day >= ?", (from_day,))
+
+    def check(self) -> None:
+        """Look through the whole file: its structure, and every value that proves itself.
+
+        Raises:
+            StoreDamagedError: with the first damage found.
+        """
+        super().check()
+        if self.is_sealed:
+            self.telemetry()
+            self.day_rows(FIRST_DAY)
+
+    def _open(self) -> None:
+        self._oldest_s = None
+        self._is_journal_limited = False
+        super()._open()
+
+    def packed_readings(
+        self, column: str = "sequence", least: int = 0
+    ) -> list[tuple[int, int, bytes]]:
+        """Return number, time (seconds since the epoch) and packed values of readings.
+
+        Args:
+            column: `sequence` or `at_s`.
+            least: leaves out readings in which the column is smaller.
+
+        Raises:
+            StoreDamagedError: a reading is not the one that was recorded.
+        """
+        rows = self.rows(
+            "SELECT sequence, at_s, measurements FROM reading"  # noqa: S608 - a name of ours
+            f" WHERE {column} >= ? ORDER BY sequence",
+            least,
+        )
+        opened = self._rows.open
+        found = [(row[0], row[1], opened(row[2], "reading", row[0], row[1])) for row in rows]
+        if any(len(packed) != _PACKED.size for _, _, packed in found):
+            raise damaged_row(self.path, "reading")
+        return found
+
+    def _readings_where(self, column: str, least: int) -> tuple[NDArray[np.int64], Telemetry]:
+        import numpy as np
+
+        found = self.packed_readings(column, least)
+        with believed(self.path, "reading"):
+            values = np.frombuffer(b"".join(row[2] for row in found), "<f4")
+            telemetry = Telemetry(
+                device_ids=(self.profile.device_id,),
+                offsets=np.array([0, len(found)], np.int64),
+                at_s=np.array([row[1] for row in found], np.int64),
+                values=values.reshape(len(found), len(MEASUREMENTS)),
+            )
+            return np.array([row[0] for row in found], np.int64), telemetry
+
+    def _insert(self, connection: sqlite3.Connection, readings: list[tuple[int, bytes]]) -> None:
+        if not readings:
+            return
+        if self.is_sealed:
+            first = next_number(connection, "reading")
+            connection.executemany(
+                "INSERT INTO reading VALUES (?, ?, ?)",
+                [
+                    (number, at_s, self._rows.seal(packed, "reading", number, at_s))
+                    for number, (at_s, packed) in enumerate(readings, first)
+                ],
+            )
+        else:
+            connection.executemany(
+                "INSERT INTO reading (at_s, measurements) VALUES (?, ?)", readings
+            )
+        earliest_s = min(at_s for at_s, _ in readings)
+        connection.execute("DELETE FROM day WHERE day >= ?", (day_of(earliest_s),))
+        if self._oldest_s is not None:
+            self._oldest_s = min(self._oldest_s, earliest_s)
+
+    def _expire(self, connection: sqlite3.Connection, *, now: datetime, num_recorded: int) -> None:
+        # A few a time: a clock that jumps years ahead must not empty the store.
+        limit_s = _seconds(now - timedelta(days=self.retention_days))
+        if self._oldest_s is None:
+            self._oldest_s = connection.execute("SELECT min(at_s) FROM reading").fetchone()[0]
+        if self._oldest_s is None or self._oldest_s >= limit_s:
+            return
+        self._oldest_s = None
+        few = _EXPIRED_PER_READING * num_recorded
+        connection.execute(
+            "DELETE FROM reading WHERE sequence IN"
+            " (SELECT sequence FROM reading WHERE at_s < ? ORDER BY at_s LIMIT ?)",
+            (limit_s, few),
+        )
+        connection.execute(
+            "DELETE FROM day WHERE day IN (SELECT day FROM day WHERE day < ? ORDER BY day LIMIT ?)",
+            (day_of(limit_s), few),
+        )
+
+    def _before_commit(self, connection: sqlite3.Connection) -> None:
+        limit = self.max_store_bytes
+        if limit is None:
+            return
+        if not self._is_journal_limited:
+            limit_journal(connection)
+            self._is_journal_limited = True
+        if not stay_below(connection, limit):
+            raise StoreBusyError(
+                self.path, f"has reached its limit of {limit} bytes", "raise max_store_bytes"
+            )
+
+
+def day_of(at_s: int) -> int:
+    """Return the number of the day that a moment belongs to: of the midnight UTC that ends it."""
+    return -(-at_s // SECONDS_PER_DAY)
+
+
+def readings_of(telemetry: Telemetry) -> Iterator[Reading]:
+    """Return a table's readings one by one, in its order, NaN as None.
+
+    Args:
+        telemetry: readings of one device; a table of several mixes them.
+    """
+    for at_s, row in zip(telemetry.at_s.tolist(), telemetry.values.tolist(), strict=True):
+        values = {
+            name: None if math.isnan(value) else value
+            for name, value in zip(MEASUREMENT_NAMES, row, strict=True)
+        }
+        yield Reading(at=datetime.fromtimestamp(at_s, UTC), **values)
+
+
+def _broken_rule(
+    at: datetime, values: tuple[float, ...], *, now: datetime, manufactured_at: datetime
+) -> ReadingRefusedError | None:
+    """Return the first rule that a reading breaks, None where it may be stored."""
+    measured = False
+    for measurement, value in zip(MEASUREMENTS, values, strict=True):
+        if measurement.low <= value <= measurement.high:
+            measured = True
+        elif not math.isnan(value):
+            return ReadingRefusedError(
+                f"out_of_range:{measurement.name}",
+                f"{measurement.name} must be {measurement.low:g} to {measurement.high:g}"
+                f" {measurement.unit}, got {value:g}; correct it, or leave it out",
+            )
+    if not measured:
+        return ReadingRefusedError(
+            "nothing_measured", "no measurement has a value; give one or more"
+        )
+    tolerance = timedelta(seconds=CLOCK_TOLERANCE_S)
+    if at > now + tolerance:
+        return ReadingRefusedError(
+            "in_the_future",
+            f"at {at.isoformat()} is more than a day after now, {now.isoformat()};"
+            " check the clock, or give the device's time as --now",
+        )
+    if at < manufactured_at - tolerance:
+        return ReadingRefusedError(
+            "before_manufacture",
+            f"at {at.isoformat()} is before the device was made,"
+            f" {manufactured_at.isoformat()}; check the clock, and manufactured_at of the profile",
+        )
+    return None
+
+
+def _count_refusals(connection: sqlite3.Connection, refused: Mapping[str, int]) -> None:
+    connection.executemany(
+        "INSERT INTO refusal VALUES (?, ?) ON CONFLICT (reason)"
+        " DO UPDATE SET num_readings = num_readings + excluded.num_readings",
+        list(refused.items()),
+    )
+
+
+def _seconds(at: datetime) -> int:
+    return int(at.timestamp())

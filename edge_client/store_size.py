@@ -1,0 +1,74 @@
+"""A store that stays below a size: the readings recorded first make room, whatever the clock says.
+
+Near the limit a few readings leave with each transaction, and the pages that they free are used
+again. Where one transaction grows past the limit, as many leave as it takes, and the file shrinks
+in the same transaction.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import sqlite3
+
+LEAST_STORE_BYTES = 262_144
+"""The smallest limit: the empty tables, a year of 6-hourly readings, and some messages."""
+
+_SLACK_PAGES = 4
+_RESERVE_PAGES = 2
+_FEW_READINGS = 8
+_MORE_READINGS = 64
+_JOURNAL_PAGES = 64
+
+
+def limit_journal(connection: sqlite3.Connection) -> None:
+    """Have the write-ahead log moved into the file after 0.3 MB, not after 4 MB."""
+    connection.execute(f"PRAGMA wal_autocheckpoint = {_JOURNAL_PAGES}").fetchall()
+
+
+def make_shrinkable(connection: sqlite3.Connection) -> None:
+    """Let a file of schema version 1 give pages back: it is rewritten once."""
+    if _pragma(connection, "auto_vacuum") == 0:
+        connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
+        connection.execute("VACUUM")
+
+
+def stay_below(connection: sqlite3.Connection, max_bytes: int) -> bool:
+    """Let readings, then waiting messages go until the file fits; call it before a commit.
+
+    Args:
+        connection: in a transaction.
+        max_bytes: size that the file shall not pass.
+
+    Returns:
+        False where nothing more can go and the file is still too large.
+    """
+    most = max_bytes // _pragma(connection, "page_size")
+    pages = _pragma(connection, "page_count")
+    if pages <= most:
+        is_near = pages > most - _SLACK_PAGES
+        if is_near and _pragma(connection, "freelist_count") < _RESERVE_PAGES:
+            _let_go(connection, _FEW_READINGS)
+        return True
+    while pages - _pragma(connection, "freelist_count") > most:
+        if not _let_go(connection, _MORE_READINGS):
+            return False
+    connection.execute(f"PRAGMA incremental_vacuum({pages - most})").fetchall()
+    return True
+
+
+def _let_go(connection: sqlite3.Connection, count: int) -> bool:
+    for table, key in (("reading", "sequence"), ("outbox", "number")):
+        done = connection.execute(
+            f"DELETE FROM {table} WHERE {key} IN"  # noqa: S608 - names of ours
+            f" (SELECT {key} FROM {table} ORDER BY {key} LIMIT ?)",
+            (count,),
+        )
+        if done.rowcount:
+            return True
+    return False
+
+
+def _pragma(connection: sqlite3.Connection, name: str) -> int:
+    return int(connection.execute(f"PRAGMA {name}").fetchone()[0])

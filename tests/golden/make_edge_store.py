@@ -1,0 +1,59 @@
+"""Records a device's store as the first release wrote it, with what it answers.
+
+`store_v1.sqlite` and `store_v1.json` (its export) were written by the code of schema version 1. Run it
+only to add a later version: python -m tests.golden.make_edge_store. A file that is there is never
+overwritten: what devices in the field have stored must load for ever.
+"""
+
+from __future__ import annotations
+
+import json
+from datetime import timedelta
+from pathlib import Path
+
+from edge_client.mailbox import Purpose
+from edge_client.store_file import SCHEMA_VERSION
+from edge_client.telemetry_store import TelemetryStore
+from models.featurize import PackReferences
+from models.quiet_hours import QuietHours
+from models.wire.messages import NoticeState
+from tests.support.edge_devices import NOW, PROFILE, fading_life, reading
+
+FOLDER = Path(__file__).parent / "stores"
+
+
+def main() -> None:
+    path = FOLDER / f"store_v{SCHEMA_VERSION}.sqlite"
+    FOLDER.mkdir(exist_ok=True)
+    if path.exists():
+        return
+    with TelemetryStore.create(
+        path,
+        profile=PROFILE,
+        language="de",
+        quiet_hours=QuietHours(22, 7, "Europe/Berlin"),
+        retention_days=400,
+    ) as store:
+        fill(store)
+        answers = store.export()
+    path.with_suffix(".json").write_text(json.dumps(answers, indent=1) + "\n")
+
+
+def fill(store: TelemetryStore) -> None:
+    refused = reading(NOW, usage_hours=-1.0)
+    store.record_many([*fading_life(days=40), refused], now=NOW)
+    store.record(reading(NOW - timedelta(days=3), usage_hours=2.5), now=NOW)
+    store.keep_references(PackReferences(2950.0, 90.0, float("nan"), 1_700_000_000))
+    for purpose in (Purpose.SUMMARIES, Purpose.NOTICES):
+        store.set_consent(purpose, granted=True, now=NOW)
+    store.set_consent(Purpose.TRAINING, granted=False, now=NOW)
+    store.next_sequence("summary", now=NOW)
+    store.put_out(Purpose.SUMMARIES, "fedcell/v1/device/device-1/up/summary", b'{"type":"summary"}')
+    store.keep_notice("n-1", sequence=7, version=2, body='{"words": "für später"}', now=NOW)
+    store.keep_notice("n-2", sequence=9, version=2, body="{}", now=NOW)
+    store.set_notice_state("n-1", NoticeState.SHOWN)
+    store.keep_failure(failed_at=NOW - timedelta(days=1), cause="swelling", now=NOW)
+
+
+if __name__ == "__main__":
+    main()
