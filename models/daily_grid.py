@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -22,34 +22,46 @@ MEMORY_DAYS = 7
 MOST_A_DAY_IN_A_TABLE = 32
 
 
+DAY_VALUES = (
+    "num_capacities",
+    "num_capacities_refused",
+    "capacity_mah",
+    "charge_duration_min",
+    "temp_max_c",
+    "temp_avg_c",
+    "resistance_mohm",
+    "usage_hours",
+    "usage_covered_days",
+    "cycles",
+    "cycles_covered_days",
+    "shutdowns",
+    "cycle_counter",
+)
+"""What one device's day comes to, in the order of `DailyGrid.values`."""
+
+
 @dataclass(frozen=True, slots=True)
 class DailyGrid:
     """One row a device and day, from its first to its last day; NaN = nothing measured.
 
-    A day is the 24 hours that end at the row's `as_of_s`, its end included. All arrays have
-    shape (n_rows,) and, unless said otherwise, dtype float64.
+    A day is a UTC day: the 24 hours up to a midnight, its end included. Row arrays have shape
+    (n_rows,).
 
     Attributes:
         device: int, index of the device.
-        as_of_s: int64, end of the day, seconds since the epoch.
+        as_of_s: int64, end of the day, seconds since the epoch; of a day that still runs: now.
         pack_start: int, first row of the battery pack that the row belongs to.
         device_start: int, first row of the device.
         first_at_s: int64, first reading of the device.
         last_at_s: int64, latest reading at or before `as_of_s`.
-        num_readings: readings in the day.
-        num_capacities: valid capacities in the day.
-        num_capacities_refused: capacities out of range in the day.
-        capacity_mah: median.
-        charge_duration_min: mean.
-        temp_max_c: maximum.
-        temp_avg_c: mean.
-        resistance_mohm: median.
-        usage_hours: sum.
-        usage_covered_days: days covered by the readings that tell usage, each at most one.
-        cycles: growth of the cycle counter.
-        cycles_covered_days: days in which it grew, since the counter was read before.
-        cycle_count: growth of the cycle counter since the pack was new.
-        shutdowns: growth of the shutdown counter.
+        values: float64, shape (n_values, n_rows), in the order of `DAY_VALUES`: valid capacities
+            and those out of range in the day (counts), capacity (median, mAh), charge duration
+            (mean, min), highest and mean temperature (°C), resistance (median, mΩ), usage hours
+            (sum) and the days covered by the readings that tell them (each at most one), growth of
+            the cycle counter and the days since it was read before, growth of the shutdown counter,
+            and what the cycle counter showed last.
+        cycle_count: float64, growth of the cycle counter since the pack was new.
+        row_of_reading: int, shape (n_readings,).
     """
 
     device: NDArray[np.intp]
@@ -58,32 +70,34 @@ class DailyGrid:
     device_start: NDArray[np.intp]
     first_at_s: NDArray[np.int64]
     last_at_s: NDArray[np.int64]
-    num_readings: NDArray[np.float64]
-    num_capacities: NDArray[np.float64]
-    num_capacities_refused: NDArray[np.float64]
-    capacity_mah: NDArray[np.float64]
-    charge_duration_min: NDArray[np.float64]
-    temp_max_c: NDArray[np.float64]
-    temp_avg_c: NDArray[np.float64]
-    resistance_mohm: NDArray[np.float64]
-    usage_hours: NDArray[np.float64]
-    usage_covered_days: NDArray[np.float64]
-    cycles: NDArray[np.float64]
-    cycles_covered_days: NDArray[np.float64]
+    values: NDArray[np.float64]
     cycle_count: NDArray[np.float64]
-    shutdowns: NDArray[np.float64]
     row_of_reading: NDArray[np.intp]
 
     def __len__(self) -> int:
         """Return the number of rows."""
         return len(self.device)
 
+    @property
+    def capacity_mah(self) -> NDArray[np.float64]:
+        """Median capacity of each day, mAh."""
+        return _row(self.values, "capacity_mah")
+
+    @property
+    def resistance_mohm(self) -> NDArray[np.float64]:
+        """Median resistance of each day, milliohm."""
+        return _row(self.values, "resistance_mohm")
+
+    @property
+    def shutdowns(self) -> NDArray[np.float64]:
+        """Growth of the shutdown counter on each day."""
+        return _row(self.values, "shutdowns")
+
 
 def daily_grid(
     audited: AuditedTelemetry,
     design_capacity_mah: NDArray[np.float64],
     *,
-    day_ends_at_s: int = 0,
     until_s: int | None = None,
 ) -> DailyGrid:
     """Gather readings into days.
@@ -91,50 +105,35 @@ def daily_grid(
     Args:
         audited: readings that passed the audit.
         design_capacity_mah: shape (n_devices,), mAh.
-        day_ends_at_s: any moment at which a day ends; 0 means UTC midnight.
-        until_s: rows go on to this moment; None ends each device at its last reading.
+        until_s: rows go on to the day of this moment, the last one up to it; None ends each device
+            with the day of its last reading.
     """
     telemetry = audited.telemetry
     device = telemetry.device_of_row()
-    day = -((day_ends_at_s - telemetry.at_s) // SECONDS_PER_DAY)
+    day = day_of(telemetry.at_s)
     lasting = np.flatnonzero(np.diff(telemetry.offsets))
     first_reading = telemetry.offsets[:-1][lasting]
     final_reading = telemetry.offsets[1:][lasting] - 1
     first_day, last_day = day[first_reading], day[final_reading]
     if until_s is not None:
-        last_day = np.maximum(last_day, -((day_ends_at_s - until_s) // SECONDS_PER_DAY))
+        last_day = np.maximum(last_day, day_of(until_s))
     length = last_day - first_day + 1
     start = np.concatenate([[0], np.cumsum(length)]).astype(np.intp)
     num_rows = int(start[-1])
     row_device = np.repeat(lasting, length)
     device_start = np.repeat(start[:-1], length)
-    as_of_s = (
-        np.arange(num_rows) - device_start + np.repeat(first_day, length)
-    ) * SECONDS_PER_DAY + day_ends_at_s
+    as_of_s = (np.arange(num_rows) - device_start + np.repeat(first_day, length)) * SECONDS_PER_DAY
+    if until_s is not None:
+        as_of_s = np.minimum(as_of_s, until_s)
 
     start_of_device = np.zeros(len(telemetry.device_ids), np.intp)
     first_of_device = np.zeros(len(telemetry.device_ids), np.int64)
     start_of_device[lasting], first_of_device[lasting] = start[:-1], first_day
     row = (start_of_device[device] + day - first_of_device[device]).astype(np.intp)
-
-    def column(name: str) -> NDArray[np.float64]:
-        return telemetry.values[:, COLUMN[name]].astype(np.float64)
-
-    def grown(name: str) -> NDArray[np.float64]:
-        return audited.growth[:, COLUMN[name]].astype(np.float64)
-
-    covered = np.minimum(_days_since_previous(telemetry.at_s, device), 1.0)
-    usage = np.where(np.isfinite(covered), column("usage_hours"), np.nan)
-    capacity, counted = column("full_charge_capacity_mah"), column("charge_cycle_count")
-    capacity_by_day = _daily_median(row, capacity, num_rows)
-    counter = _last_of_day(row, counted, num_rows)
-    pack_start = _pack_starts(
-        capacity_by_day / design_capacity_mah[row_device], counter, device_start
-    )
-    cycles_by_day = _daily_sum(row, grown("charge_cycle_count"), num_rows)
-    has_count = np.flatnonzero(np.isfinite(counted))
-    counted_days = np.full(len(row), np.nan)
-    counted_days[has_count] = _days_since_previous(telemetry.at_s[has_count], device[has_count])
+    values = day_values(audited, device, row, num_rows)
+    counter = values[DAY_VALUES.index("cycle_counter")]
+    capacity = values[DAY_VALUES.index("capacity_mah")] / design_capacity_mah[row_device]
+    pack_start = pack_starts(capacity, counter, device_start)
     reading_rows = np.searchsorted(row, np.arange(num_rows), side="right")
     return DailyGrid(
         device=row_device,
@@ -143,61 +142,105 @@ def daily_grid(
         device_start=device_start,
         first_at_s=np.repeat(telemetry.at_s[first_reading], length),
         last_at_s=telemetry.at_s[np.maximum(reading_rows - 1, 0)] if len(row) else as_of_s,
-        num_readings=_daily_count(row, np.ones(len(row), bool), num_rows),
-        num_capacities=_daily_count(row, np.isfinite(capacity), num_rows),
-        num_capacities_refused=_daily_count(row, audited.capacity_refused, num_rows),
-        capacity_mah=capacity_by_day,
-        charge_duration_min=_daily_mean(row, column("charge_duration_min"), num_rows),
-        temp_max_c=_daily_max(row, column("battery_temp_max_c"), num_rows),
-        temp_avg_c=_daily_mean(row, column("battery_temp_avg_c"), num_rows),
-        resistance_mohm=_daily_median(row, column("internal_resistance_mohm"), num_rows),
-        usage_hours=_daily_sum(row, usage, num_rows),
-        usage_covered_days=_daily_sum(row, np.where(np.isfinite(usage), covered, np.nan), num_rows),
-        cycles=cycles_by_day,
-        cycles_covered_days=_daily_sum(row, counted_days, num_rows),
-        cycle_count=_cycles_since_new(counter, cycles_by_day, pack_start, device_start),
-        shutdowns=_daily_sum(row, grown("unexpected_shutdown_count"), num_rows),
+        values=values,
+        cycle_count=_cycles_since_new(
+            counter, values[DAY_VALUES.index("cycles")], pack_start, device_start
+        ),
         row_of_reading=row,
     )
 
 
+def _row(values: NDArray[np.float64], name: str) -> NDArray[np.float64]:
+    found: NDArray[np.float64] = values[DAY_VALUES.index(name)]
+    return found
+
+
+def day_of(at_s: Any) -> Any:
+    """Return the number of the UTC day that a moment belongs to, a day's end included.
+
+    Args:
+        at_s: seconds since the epoch, a number or an array.
+    """
+    return -(-at_s // SECONDS_PER_DAY)
+
+
+def day_values(
+    audited: AuditedTelemetry, device: NDArray[np.intp], row: NDArray[np.intp], num_rows: int
+) -> NDArray[np.float64]:
+    """Gather what readings say into rows.
+
+    Args:
+        audited: readings that passed the audit.
+        device: shape (n_readings,), index of the device of each reading.
+        row: shape (n_readings,), row of each reading, growing.
+        num_rows: rows to fill; one without readings is NaN, its counts 0.
+
+    Returns:
+        Shape (n_values, num_rows), in the order of `DAY_VALUES`.
+    """
+    measured = audited.telemetry.values.T.astype(np.float64)
+    capacity, counter, charge, temp_max, temp_avg, _, usage, resistance = measured
+    covered = np.minimum(_days_since_previous(audited.telemetry.at_s, device), 1.0)
+    usage = np.where(np.isfinite(covered), usage, np.nan)
+    has_counter = np.isfinite(counter)
+    read = np.flatnonzero(has_counter)
+    counted_days = np.full(len(row), np.nan)
+    counted_days[read] = _days_since_previous(audited.telemetry.at_s[read], device[read])
+    summed = np.stack(
+        [
+            np.isfinite(capacity),
+            audited.capacity_refused,
+            charge,
+            temp_avg,
+            usage,
+            np.where(np.isfinite(usage), covered, np.nan),
+            audited.growth[:, COLUMN["charge_cycle_count"]],
+            counted_days,
+            audited.growth[:, COLUMN["unexpected_shutdown_count"]],
+        ]
+    )
+    begins = np.flatnonzero(np.diff(row, prepend=-1))
+    filled = row[begins]
+    found = np.full((len(DAY_VALUES), num_rows), np.nan)
+    found[:2] = 0.0
+    if len(begins):
+        present = np.isfinite(summed)
+        total = np.add.reduceat(np.where(present, summed, 0.0), begins, axis=1)
+        number = np.add.reduceat(present, begins, axis=1, dtype=np.float64)
+        total[number == 0] = np.nan
+        mean = total[2:4] / np.maximum(number[2:4], 1)
+        highest = np.fmax.reduceat(temp_max, begins)
+        found[:2, filled] = total[:2]
+        found[_SUMMED[:, None], filled] = total[4:]
+        found[_MEAN[:, None], filled] = mean
+        found[DAY_VALUES.index("temp_max_c"), filled] = highest
+    found[DAY_VALUES.index("capacity_mah")] = _daily_median(row, capacity, num_rows)
+    found[DAY_VALUES.index("resistance_mohm")] = _daily_median(row, resistance, num_rows)
+    found[DAY_VALUES.index("cycle_counter"), row[read]] = counter[read]
+    return found
+
+
+_MEAN = np.array([DAY_VALUES.index(name) for name in ("charge_duration_min", "temp_avg_c")])
+_SUMMED = np.array(
+    [
+        DAY_VALUES.index(name)
+        for name in (
+            "usage_hours",
+            "usage_covered_days",
+            "cycles",
+            "cycles_covered_days",
+            "shutdowns",
+        )
+    ]
+)
+
+
 def _days_since_previous(at_s: NDArray[np.int64], device: NDArray[np.intp]) -> NDArray[np.float64]:
     """Return the days since the device's reading before; NaN at its first."""
-    interval = np.diff(at_s, prepend=at_s[:1] if len(at_s) else 0).astype(float)
-    interval[np.diff(device, prepend=-1) != 0] = np.nan
-    days: NDArray[np.float64] = interval / SECONDS_PER_DAY
+    days = np.full(len(at_s), np.nan)
+    days[1:] = (at_s[1:] - at_s[:-1]) / SECONDS_PER_DAY
+    days[1:][device[1:] != device[:-1]] = np.nan
     return days
-
-
-def _daily_count(
-    row: NDArray[np.intp], counted: NDArray[np.bool_], num_rows: int
-) -> NDArray[np.float64]:
-    return np.bincount(row[counted], minlength=num_rows).astype(np.float64)
-
-
-def _daily_sum(
-    row: NDArray[np.intp], values: NDArray[np.float64], num_rows: int
-) -> NDArray[np.float64]:
-    present = np.isfinite(values)
-    total = np.bincount(row[present], values[present], minlength=num_rows)
-    count = np.bincount(row[present], minlength=num_rows)
-    return np.where(count > 0, total, np.nan)
-
-
-def _daily_mean(
-    row: NDArray[np.intp], values: NDArray[np.float64], num_rows: int
-) -> NDArray[np.float64]:
-    count = np.bincount(row[np.isfinite(values)], minlength=num_rows)
-    return _daily_sum(row, values, num_rows) / np.maximum(count, 1)
-
-
-def _daily_max(
-    row: NDArray[np.intp], values: NDArray[np.float64], num_rows: int
-) -> NDArray[np.float64]:
-    best = np.full(num_rows, -np.inf)
-    present = np.isfinite(values)
-    np.maximum.at(best, row[present], values[present])
-    return np.where(np.isfinite(best), best, np.nan)
 
 
 def _daily_median(
@@ -221,16 +264,7 @@ def _daily_median(
     return median
 
 
-def _last_of_day(
-    row: NDArray[np.intp], values: NDArray[np.float64], num_rows: int
-) -> NDArray[np.float64]:
-    last = np.full(num_rows, np.nan)
-    present = np.isfinite(values)
-    last[row[present]] = values[present]
-    return last
-
-
-def _pack_starts(
+def pack_starts(
     capacity: NDArray[np.float64], counter: NDArray[np.float64], device_start: NDArray[np.intp]
 ) -> NDArray[np.intp]:
     """Find the day on which a new pack was put in, from that day and the days before alone.

@@ -7,23 +7,25 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from .daily_grid import DailyGrid, daily_grid
+from .daily_grid import DAY_VALUES, DailyGrid, daily_grid, day_of
 from .feature_spec import FEATURE_NAMES, FEATURES
 from .prediction import STATUSES, Status
 from .rolling import (
+    Channels,
+    Lines,
+    Windows,
+    running_totals,
     sorted_median,
-    window_count,
-    window_line,
     window_max,
-    window_mean,
     window_median,
-    window_sum,
 )
 from .telemetry import COLUMN, SECONDS_PER_DAY, DeviceProfiles, Telemetry
 from .telemetry_audit import AuditedTelemetry, AuditReport, audit
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+
+    from .rolling import Line
 
 REFERENCE_READINGS = 10
 LEAST_HISTORY_DAYS = 28
@@ -112,7 +114,7 @@ def featurize(
     first = np.maximum(np.arange(len(grid)) - grid.device_start, 0)
     offset = ordinal[grid.device_start] if len(grid) else first
     keep = within & ((ordinal - offset - (~within[grid.device_start])) % every_days == 0)
-    return _features(audited, grid, profiles, np.flatnonzero(keep), references)
+    return features_at(audited, grid, profiles, np.flatnonzero(keep), references)
 
 
 def featurize_now(
@@ -124,12 +126,13 @@ def featurize_now(
 ) -> FeatureTable:
     """Compute the features of each device at one moment, `now_s`; devices without readings lack.
 
-    Days are the 24 hours before `now_s`, the 24 hours before those, and so on.
+    The last day is the one that runs: from the last midnight to `now_s`. At a midnight the features
+    are those of `featurize`.
     """
     timely = telemetry.rows(telemetry.at_s <= now_s)
     audited = audit(timely, manufactured_at_s=profiles.manufactured_at_s, now_s=now_s)
-    grid = daily_grid(audited, profiles.design_capacity_mah, day_ends_at_s=now_s, until_s=now_s)
-    return _features(audited, grid, profiles, np.flatnonzero(grid.as_of_s == now_s), references)
+    grid = daily_grid(audited, profiles.design_capacity_mah, until_s=now_s)
+    return features_at(audited, grid, profiles, np.flatnonzero(grid.as_of_s == now_s), references)
 
 
 def _last_reading(grid: DailyGrid) -> NDArray[np.int64]:
@@ -138,24 +141,30 @@ def _last_reading(grid: DailyGrid) -> NDArray[np.int64]:
     return np.repeat(grid.last_at_s[ends], lengths)
 
 
-def _features(
+def features_at(
     audited: AuditedTelemetry,
     grid: DailyGrid,
     profiles: DeviceProfiles,
     keep: NDArray[np.intp],
     kept_references: PackReferences | None,
 ) -> FeatureTable:
-    start = grid.pack_start
-    design = profiles.design_capacity_mah[grid.device]
-    end_of_life = profiles.end_of_life_capacity_mah[grid.device]
-    pack = _pack_number(grid)
+    """Compute the features at some rows of a grid.
+
+    Args:
+        audited: the readings.
+        grid: their days.
+        profiles: one a device.
+        keep: int, shape (n,): rows of the grid at whose ends features are wanted.
+        kept_references: kept from earlier for the first pack (one device only).
+    """
+    pack = _pack_number(grid)[keep]
+    start, device = grid.pack_start[keep], grid.device[keep]
     references = [
-        _reference(audited, grid, "full_charge_capacity_mah"),
-        _reference(audited, grid, "charge_duration_min"),
-        _reference(audited, grid, "internal_resistance_mohm"),
+        _reference(audited, grid, name)[keep]
+        for name in ("full_charge_capacity_mah", "charge_duration_min", "internal_resistance_mohm")
     ]
-    since = grid.as_of_s[start] - SECONDS_PER_DAY if len(grid) else grid.as_of_s
-    since = np.where(pack == 0, grid.first_at_s, since)
+    day_before = (day_of(grid.as_of_s) - 1) * SECONDS_PER_DAY
+    since = np.where(pack == 0, grid.first_at_s[keep], day_before[start])
     if kept_references is not None:
         kept = (
             kept_references.capacity_mah,
@@ -167,123 +176,208 @@ def _features(
             for old, new in zip(kept, references, strict=True)
         ]
         since = np.where(pack == 0, np.minimum(since, kept_references.since_s), since)
-    capacity_reference, charge_reference, resistance_reference = references
-    floor = LEAST_SPAN_OF_DESIGN * design
-    span = np.maximum(capacity_reference - end_of_life, floor)
-    capacity = window_median(grid.capacity_mah, start, 7)
-
-    columns = _capacity_columns(grid, design, end_of_life, span, capacity)
-    columns |= _use_columns(grid, charge_reference, resistance_reference)
-    columns["charge_cycle_count"] = grid.cycle_count
-    age_s = grid.as_of_s - profiles.manufactured_at_s[grid.device]
-    columns["days_since_manufacture"] = np.where(pack == 0, age_s, grid.as_of_s - since) / (
-        SECONDS_PER_DAY
-    )
-    table = np.stack([columns[name][keep] for name in FEATURE_NAMES], axis=1)
-    limits = np.array([(feature.low, feature.high) for feature in FEATURES])
-    return FeatureTable(
-        device=grid.device[keep],
+    made_at_s = profiles.manufactured_at_s[device]
+    moments = Moments(
+        rows=keep,
+        device=device,
         as_of_s=grid.as_of_s[keep],
-        features=np.clip(table, limits[:, 0], limits[:, 1]).astype(np.float32),
-        status=_status(grid, since)[keep],
-        pack=pack[keep],
-        capacity_mah=_latest_known(capacity, start)[keep],
-        capacity_reference_mah=capacity_reference[keep],
-        charge_reference_min=charge_reference[keep],
-        resistance_reference_mohm=resistance_reference[keep],
-        pack_since_s=since[keep],
-        audit=audited.report,
+        last_at_s=grid.last_at_s[keep],
+        pack=pack,
+        pack_since_s=since,
+        born_at_s=np.where(pack == 0, made_at_s, since),
+        cycle_count=grid.cycle_count[keep],
+        references=np.stack(references),
+    )
+    return feature_table(
+        grid.values, grid.device, grid.pack_start, moments, profiles, audited.report
     )
 
 
-def _latest_known(values: NDArray[np.float64], start: NDArray[np.intp]) -> NDArray[np.float64]:
-    known = np.maximum.accumulate(np.where(np.isfinite(values), np.arange(len(values)), -1))
-    return np.where(known >= start, values[np.maximum(known, 0)], np.nan)
+@dataclass(frozen=True, slots=True)
+class Moments:
+    """The moments for which features are wanted, and what is known of the pack in use then.
+
+    Attributes:
+        rows: int, shape (n,): row of the day that ends, or runs, at each moment.
+        device: int, shape (n,).
+        as_of_s: int64, shape (n,).
+        last_at_s: int64, shape (n,): latest reading.
+        pack: int, shape (n,): 0 for a device's first pack.
+        pack_since_s: int64, shape (n,).
+        born_at_s: int64, shape (n,): manufacture, or the change to the pack in use.
+        cycle_count: float64, shape (n,): cycles since the pack was new.
+        references: float64, shape (3, n): capacity (mAh), charge duration (min), resistance (mΩ).
+    """
+
+    rows: NDArray[np.intp]
+    device: NDArray[np.intp]
+    as_of_s: NDArray[np.int64]
+    last_at_s: NDArray[np.int64]
+    pack: NDArray[np.intp]
+    pack_since_s: NDArray[np.int64]
+    born_at_s: NDArray[np.int64]
+    cycle_count: NDArray[np.float64]
+    references: NDArray[np.float64]
 
 
-def _capacity_columns(
-    grid: DailyGrid,
-    design: NDArray[np.float64],
-    end_of_life: NDArray[np.float64],
-    span: NDArray[np.float64],
-    capacity: NDArray[np.float64],
-) -> dict[str, NDArray[np.float64]]:
-    start = grid.pack_start
-    fraction = grid.capacity_mah / design - 1.0
-    lines = {days: window_line(fraction, start, days) for days in (10, 30, 60, 90)}
+def feature_table(
+    days: NDArray[np.float64],
+    device: NDArray[np.intp],
+    pack_start: NDArray[np.intp],
+    moments: Moments,
+    profiles: DeviceProfiles,
+    report: AuditReport,
+) -> FeatureTable:
+    """Compute the features at some moments from daily values.
 
-    def margin_at_end(days: int) -> NDArray[np.float64]:
-        result: NDArray[np.float64] = ((lines[days].level + 1.0) * design - end_of_life) / span
-        return result
-
-    def slope(days: int) -> NDArray[np.float64]:
-        result: NDArray[np.float64] = MONTH * lines[days].slope * design / span
-        return result
-
-    def crossing(days: int) -> NDArray[np.float64]:
-        margin, fall = margin_at_end(days), -slope(days) / MONTH
-        with np.errstate(divide="ignore", invalid="ignore"):
-            ahead = np.where(fall > 0, np.maximum(margin, 0) / fall, NEVER_DAYS)
-        ahead = np.where(margin <= 0, 0.0, ahead)
-        return np.where(np.isfinite(margin), np.minimum(ahead, NEVER_DAYS), np.nan)
-
+    Args:
+        days: shape (n_values, n_rows), in the order of `daily_grid.DAY_VALUES`.
+        device: int, shape (n_rows,): index of each row's device.
+        pack_start: int, shape (n_rows,): first row of the pack that a row belongs to.
+        moments: for which the features are wanted.
+        profiles: by `moments.device`.
+        report: of the audit of the readings.
+    """
+    design = profiles.design_capacity_mah[moments.device]
+    end_of_life = profiles.end_of_life_capacity_mah[moments.device]
     floor = LEAST_SPAN_OF_DESIGN * design
-    return {
+    span = np.maximum(moments.references[0] - end_of_life, floor)
+    rows = moments.rows
+    known_capacity, is_recent = _latest_capacity(days[_CAPACITY], pack_start, rows)
+    capacity = np.where(is_recent, known_capacity, np.nan)
+    fade = days[_CAPACITY] / profiles.design_capacity_mah[device] - 1.0
+    lines = Lines(np.stack([fade, days[_CHARGE], days[_RESISTANCE]]), pack_start).over(
+        Windows(pack_start, _LINE_DAYS, rows), least_span=_LEAST_SPAN
+    )
+    _, charge_reference, resistance_reference = moments.references
+    resistance = window_median(days[_RESISTANCE], pack_start, 7, rows)
+    columns = _capacity_columns(lines, design, end_of_life, span)
+    columns |= {
         "charge_capacity_remaining": capacity / design,
         "health_margin": (capacity - end_of_life) / span,
         "health_margin_design": (capacity - end_of_life) / np.maximum(design - end_of_life, floor),
-        "health_margin_fitted_30d": margin_at_end(30),
-        "health_margin_fitted_90d": margin_at_end(90),
-        "capacity_slope_10d": slope(10),
-        "capacity_slope_30d": slope(30),
-        "capacity_slope_60d": slope(60),
-        "capacity_slope_90d": slope(90),
-        "fade_acceleration": slope(30) - slope(90),
-        "capacity_scatter_30d": lines[30].scatter * design / span,
-        "days_to_eol_linear_30d": crossing(30),
-        "days_to_eol_linear_90d": crossing(90),
+        "charge_time_trend": MONTH * lines.slope[1, 1] / charge_reference,
+        "resistance_trend_90d": MONTH * lines.slope[2, 3] / resistance_reference,
+        "resistance_ratio": resistance / resistance_reference,
+        "battery_temp_max": window_max(days[_TEMP_MAX], pack_start, 30, rows),
+    }
+    columns |= _use_columns(days, Windows(pack_start, _SUM_DAYS, rows), charge_reference)
+    columns["charge_cycle_count"] = moments.cycle_count
+    columns["days_since_manufacture"] = (moments.as_of_s - moments.born_at_s) / SECONDS_PER_DAY
+    table = np.array([columns[name] for name in FEATURE_NAMES]).T
+    return FeatureTable(
+        device=moments.device,
+        as_of_s=moments.as_of_s,
+        features=np.minimum(np.maximum(table, _LIMITS[0]), _LIMITS[1]).astype(np.float32),
+        status=_status(days, pack_start, moments),
+        pack=moments.pack,
+        capacity_mah=known_capacity,
+        capacity_reference_mah=moments.references[0],
+        charge_reference_min=moments.references[1],
+        resistance_reference_mohm=moments.references[2],
+        pack_since_s=moments.pack_since_s,
+        audit=report,
+    )
+
+
+def _latest_capacity(
+    capacity: NDArray[np.float64], pack_start: NDArray[np.intp], rows: NDArray[np.intp]
+) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+    """Return the pack's latest known weekly median at each row, and whether it is of this week."""
+    measured = np.maximum.accumulate(np.where(np.isfinite(capacity), np.arange(len(capacity)), -1))
+    latest = measured[rows]
+    week = np.minimum(rows, np.maximum(latest, 0) + 6)
+    median = window_median(capacity, pack_start, 7, week)
+    return np.where(latest >= pack_start[rows], median, np.nan), week == rows
+
+
+def _capacity_columns(
+    lines: Line,
+    design: NDArray[np.float64],
+    end_of_life: NDArray[np.float64],
+    span: NDArray[np.float64],
+) -> dict[str, NDArray[np.float64]]:
+    """Return what the lines through the fade, the first channel, tell."""
+    ten, month, two_months, quarter = lines.slope[0] * (MONTH * design / span)
+    margins = ((lines.level[0, 1::2] + 1.0) * design - end_of_life) / span
+    fall = np.stack([month, quarter]) / -MONTH
+    ahead = np.divide(
+        np.maximum(margins, 0.0), fall, out=np.full_like(fall, NEVER_DAYS), where=fall > 0
+    )
+    crossing = np.where(margins <= 0, 0.0, np.minimum(ahead, NEVER_DAYS))
+    crossing[np.isnan(margins)] = np.nan
+    return {
+        "health_margin_fitted_30d": margins[0],
+        "health_margin_fitted_90d": margins[1],
+        "capacity_slope_10d": ten,
+        "capacity_slope_30d": month,
+        "capacity_slope_60d": two_months,
+        "capacity_slope_90d": quarter,
+        "fade_acceleration": month - quarter,
+        "capacity_scatter_30d": lines.scatter[0, 1] * design / span,
+        "days_to_eol_linear_30d": crossing[0],
+        "days_to_eol_linear_90d": crossing[1],
     }
 
 
 def _use_columns(
-    grid: DailyGrid,
-    charge_reference: NDArray[np.float64],
-    resistance_reference: NDArray[np.float64],
+    days: NDArray[np.float64], windows: Windows, charge_reference: NDArray[np.float64]
 ) -> dict[str, NDArray[np.float64]]:
-    start = grid.pack_start
-    charge = grid.charge_duration_min
-
-    def rate(
-        amount: NDArray[np.float64], covered: NDArray[np.float64], days: int
-    ) -> NDArray[np.float64]:
-        total, time = window_sum(amount, start, days), window_sum(covered, start, days)
-        return np.where(time >= LEAST_COVERED_DAYS, total / np.maximum(time, 1e-3), np.nan)
-
-    def counted(days: int) -> NDArray[np.float64]:
-        seen = window_count(grid.shutdowns, start, days) > 0
-        return np.where(seen, window_sum(grid.shutdowns, start, days), np.nan)
-
-    recent_use = rate(grid.usage_hours, grid.usage_covered_days, 7)
-    long_use = rate(grid.usage_hours, grid.usage_covered_days, 90)
-    charge_slope = window_line(charge, start, 30).slope
-    resistance_slope = window_line(grid.resistance_mohm, start, 90, least_span=0.3).slope
-    with np.errstate(divide="ignore", invalid="ignore"):
-        usage_change = np.where(long_use > 0, recent_use / long_use, np.nan)
+    spread = days[_TEMP_MAX] - days[_TEMP_AVG]
+    total, count = Channels(np.vstack([days[_SUMMED], spread])).sum_and_count(windows)
+    missing = np.full_like(total, np.nan)
+    mean = np.divide(total, count, out=missing.copy(), where=count > 0)
+    counted = np.where(count[_SHUTDOWNS] > 0, total[_SHUTDOWNS], np.nan)
+    amount, covered = total[_AMOUNTS], total[_COVERED]
+    long_enough = covered >= LEAST_COVERED_DAYS
+    rate = np.divide(amount, covered, out=missing[: len(amount)].copy(), where=long_enough)
+    (use_7d, use_30d, use_90d), (_, cycles_30d, _) = rate
+    change = np.divide(use_7d, use_90d, out=np.full_like(use_7d, np.nan), where=use_90d > 0)
     return {
-        "avg_charge_time": window_mean(charge, start, 30),
-        "battery_temp_max": window_max(grid.temp_max_c, start, 30),
-        "battery_temp_avg": window_mean(grid.temp_avg_c, start, 30),
-        "unexpected_shutdowns": counted(30),
-        "usage_intensity": rate(grid.usage_hours, grid.usage_covered_days, 30),
-        "charge_time_trend": MONTH * charge_slope / charge_reference,
-        "charge_time_ratio": window_mean(charge, start, 7) / charge_reference,
-        "resistance_ratio": window_median(grid.resistance_mohm, start, 7) / resistance_reference,
-        "resistance_trend_90d": MONTH * resistance_slope / resistance_reference,
-        "temp_spread": window_mean(grid.temp_max_c - grid.temp_avg_c, start, 30),
-        "unexpected_shutdowns_7d": counted(7),
-        "usage_change": usage_change,
-        "cycles_per_day": rate(grid.cycles, grid.cycles_covered_days, 30),
+        "avg_charge_time": mean[_CHARGE_MEAN, 1],
+        "battery_temp_avg": mean[_TEMP_MEAN, 1],
+        "unexpected_shutdowns": counted[1],
+        "usage_intensity": use_30d,
+        "charge_time_ratio": mean[_CHARGE_MEAN, 0] / charge_reference,
+        "temp_spread": mean[_SPREAD, 1],
+        "unexpected_shutdowns_7d": counted[0],
+        "usage_change": change,
+        "cycles_per_day": cycles_30d,
     }
+
+
+_CAPACITY, _CHARGE, _TEMP_MAX, _TEMP_AVG, _RESISTANCE = (
+    DAY_VALUES.index(name)
+    for name in (
+        "capacity_mah",
+        "charge_duration_min",
+        "temp_max_c",
+        "temp_avg_c",
+        "resistance_mohm",
+    )
+)
+_SUMMED = np.array(
+    [
+        DAY_VALUES.index(name)
+        for name in (
+            "charge_duration_min",
+            "temp_avg_c",
+            "shutdowns",
+            "usage_hours",
+            "usage_covered_days",
+            "cycles",
+            "cycles_covered_days",
+        )
+    ]
+)
+_CHARGE_MEAN, _TEMP_MEAN, _SHUTDOWNS, _SPREAD = 0, 1, 2, 7
+_AMOUNTS, _COVERED = [3, 5], [4, 6]
+_LINE_DAYS = (10, 30, 60, 90)
+_LEAST_SPAN = np.array([0.6, 0.6, 0.3])
+"""Of the lines through fade, charge duration and resistance, as a share of their windows."""
+_SUM_DAYS = (7, 30, 90)
+_COUNTS = [DAY_VALUES.index(name) for name in ("num_capacities", "num_capacities_refused")]
+_LIMITS = np.array([(feature.low, feature.high) for feature in FEATURES]).T
 
 
 def _pack_number(grid: DailyGrid) -> NDArray[np.intp]:
@@ -319,24 +413,27 @@ def _reference(audited: AuditedTelemetry, grid: DailyGrid, name: str) -> NDArray
     return reference
 
 
-def _status(grid: DailyGrid, since_s: NDArray[np.int64]) -> NDArray[np.intp]:
-    start = grid.pack_start
-    valid = window_sum(grid.num_capacities, start, 30)
-    present = valid + window_sum(grid.num_capacities_refused, start, 30)
-    young = grid.as_of_s - since_s < LEAST_HISTORY_DAYS * SECONDS_PER_DAY
-    silent = grid.as_of_s - grid.last_at_s > STALE_DAYS * SECONDS_PER_DAY
-    return np.select(
-        [
-            young,
-            silent,
-            (valid < LEAST_CAPACITIES) & (present >= LEAST_CAPACITIES),
-            valid < LEAST_CAPACITIES,
-        ],
-        [
-            STATUSES.index(Status.INSUFFICIENT_HISTORY),
-            STATUSES.index(Status.STALE),
-            STATUSES.index(Status.INVALID_DATA),
-            STATUSES.index(Status.INSUFFICIENT_HISTORY),
-        ],
-        default=STATUSES.index(Status.OK),
+def _status(
+    days: NDArray[np.float64], pack_start: NDArray[np.intp], moments: Moments
+) -> NDArray[np.intp]:
+    month = Windows(pack_start, (30,), moments.rows)
+    (valid,), (refused,) = month.sum(running_totals(days[_COUNTS]))
+    age_s = moments.as_of_s - moments.pack_since_s
+    silence_s = moments.as_of_s - moments.last_at_s
+    few = valid < LEAST_CAPACITIES
+    unusable = np.where(valid + refused >= LEAST_CAPACITIES, _INVALID, _YOUNG)
+    status = np.where(few, unusable, _OK)
+    status[silence_s > STALE_DAYS * SECONDS_PER_DAY] = _STALE
+    status[age_s < LEAST_HISTORY_DAYS * SECONDS_PER_DAY] = _YOUNG
+    return status
+
+
+_OK, _YOUNG, _STALE, _INVALID = (
+    STATUSES.index(status)
+    for status in (
+        Status.OK,
+        Status.INSUFFICIENT_HISTORY,
+        Status.STALE,
+        Status.INVALID_DATA,
     )
+)

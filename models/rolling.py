@@ -1,12 +1,14 @@
 """Trailing windows over ragged daily rows, vectorised over all rows of all devices at once.
 
 Rows are days; each belongs to a run of consecutive days (one battery pack of one device) that
-begins at row `start`. A window of w days ends at its row and never reaches before `start`.
+begins at row `start`. A window of w days ends at its row and never reaches before `start`. Sums are
+differences of running totals, so the totals of a channel serve windows of any length.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -17,59 +19,109 @@ if TYPE_CHECKING:
     Values = NDArray[np.float64]
     Rows = NDArray[np.intp]
 
+LEAST_IN_A_LINE = 5
 
-def _before(start: Rows, days: int) -> Rows:
-    rows = np.arange(len(start))
-    return np.maximum(rows - days + 1, start)
+
+class Windows:
+    """Windows of some lengths that end at chosen rows.
+
+    Args:
+        start: first row of each row's run, shape (n_rows,).
+        days: lengths, shape (n_lengths,).
+        rows: rows at which windows end, shape (n_ends,); None = all.
+    """
+
+    def __init__(self, start: Rows, days: tuple[int, ...], rows: Rows | None = None) -> None:
+        self.days = np.array(days)[:, None]
+        self.rows = np.arange(len(start)) if rows is None else rows
+        self.start = start if rows is None else start[rows]
+        self.first = np.maximum(self.rows - (self.days - 1), self.start)
+
+    def sum(self, totals: Values) -> Values:
+        """Return the sums in each window from running totals.
+
+        Args:
+            totals: shape (..., n_rows + 1), as `running_totals` returns them.
+
+        Returns:
+            Shape (..., n_lengths, n_ends).
+        """
+        result: Values = totals[..., None, self.rows + 1] - totals[..., self.first]
+        return result
+
+
+def window_table(values: Values, start: Rows, days: int, rows: Rows) -> Values:
+    """Return the values in the windows that end at `rows`, oldest first; NaN before a run.
+
+    Args:
+        values: shape (n_rows,).
+        start: first row of each row's run, shape (n_rows,).
+        days: length of the windows.
+        rows: shape (n_ends,).
+
+    Returns:
+        Shape (n_ends, days).
+    """
+    if len(values) == 0:
+        return np.zeros((0, days))
+    index = rows[:, None] - np.arange(days - 1, -1, -1)
+    inside = index >= start[rows][:, None]
+    return np.where(inside, values[np.maximum(index, 0)], np.nan)
+
+
+def running_totals(values: Values) -> Values:
+    """Return the totals of `values`, none of which is missing, before each row and at the end.
+
+    Args:
+        values: shape (..., n_rows).
+
+    Returns:
+        Shape (..., n_rows + 1), beginning with 0.
+    """
+    totals = np.zeros((*values.shape[:-1], values.shape[-1] + 1))
+    np.cumsum(values, axis=-1, out=totals[..., 1:])
+    return totals
+
+
+@dataclass(frozen=True)
+class Channels:
+    """Stacked channels of daily values, with the running totals that their windows share.
+
+    Attributes:
+        values: float64, shape (n_channels, n_rows), NaN = missing.
+    """
+
+    values: Values
+
+    @cached_property
+    def _totals(self) -> Values:
+        present = np.isfinite(self.values)
+        return running_totals(np.stack([present, np.where(present, self.values, 0.0)]))
+
+    def sum_and_count(self, windows: Windows) -> tuple[Values, Values]:
+        """Return sum and number of the values present, (n_channels, n_lengths, n_ends)."""
+        count, total = windows.sum(self._totals)
+        return total, count
 
 
 def window_sum(values: Values, start: Rows, days: int) -> Values:
-    """Return the sum of the values that are present in each window; 0 where none is."""
-    return _sum_since(np.where(np.isfinite(values), values, 0.0), _before(start, days))
+    """Return the sum of the values that are present in each row's window; 0 where none is."""
+    totals = running_totals(np.where(np.isfinite(values), values, 0.0))
+    total: Values = Windows(start, (days,)).sum(totals)[0]
+    return total
 
 
-def _sum_since(values: Values, first: Rows) -> Values:
-    """Return the sum of `values`, none of which is missing, from row `first` to each row."""
-    total = np.zeros(len(values) + 1)
-    np.cumsum(values, out=total[1:])
-    result: Values = total[1:] - total[first]
-    return result
+def window_median(values: Values, start: Rows, days: int, rows: Rows | None = None) -> Values:
+    """Return the median of the values present in the windows that end at `rows` (None = all)."""
+    ends = np.arange(len(start)) if rows is None else rows
+    return sorted_median(window_table(values, start, days, ends))
 
 
-def window_count(values: Values, start: Rows, days: int) -> Values:
-    """Return how many values are present in each window."""
-    return _sum_since(np.isfinite(values).astype(float), _before(start, days))
-
-
-def window_mean(values: Values, start: Rows, days: int, *, at_least: int = 1) -> Values:
-    """Return the mean of the values present; NaN below `at_least` of them."""
-    present, first = np.isfinite(values), _before(start, days)
-    count = _sum_since(present.astype(float), first)
-    total = _sum_since(np.where(present, values, 0.0), first)
-    return np.where(count >= at_least, total / np.maximum(count, 1), np.nan)
-
-
-def window_max(values: Values, start: Rows, days: int) -> Values:
-    """Return the greatest value present; NaN where none is (doubling of window lengths)."""
-    best = np.where(np.isfinite(values), values, -np.inf)
-    rows = np.arange(len(start))
-    length = 1
-    while length < days:
-        step = min(length, days - length)
-        best = np.maximum(best, best[np.maximum(rows - step, start)])
-        length += step
-    return np.where(np.isfinite(best), best, np.nan)
-
-
-def window_median(values: Values, start: Rows, days: int) -> Values:
-    """Return the median of the values present; NaN where none is."""
-    count = len(start)
-    lagged = np.full((count, days), np.nan)
-    for lag in range(min(days, count)):
-        lagged[lag:, lag] = values[: count - lag]
-    age = np.arange(count) - start
-    lagged[age[:, None] < np.arange(days)] = np.nan
-    return sorted_median(lagged)
+def window_max(values: Values, start: Rows, days: int, rows: Rows) -> Values:
+    """Return the greatest value present in the windows that end at `rows`; NaN where none is."""
+    table = window_table(values, start, days, rows)
+    greatest: Values = np.fmax.reduce(table, axis=1)
+    return greatest
 
 
 def sorted_median(table: Values) -> Values:
@@ -86,7 +138,7 @@ def sorted_median(table: Values) -> Values:
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """Least-squares lines over trailing windows, one a row; NaN where there is too little.
+    """Least-squares lines, one a channel and window; NaN where there is too little.
 
     Attributes:
         slope: change a day.
@@ -99,42 +151,52 @@ class Line:
     scatter: Values
 
 
-def window_line(
-    values: Values,
-    start: Rows,
-    days: int,
-    *,
-    at_least: int = 5,
-    least_span: float = 0.6,
-) -> Line:
-    """Fit a line to the values present in each window.
+class Lines:
+    """Least-squares lines through the values present in trailing windows.
 
     Args:
-        values: shape (n,).
-        start: first row of each row's run, shape (n,).
-        days: window length.
-        at_least: fewest values for a line.
-        least_span: fewest days between first and last value, as a share of the window.
+        values: float64, shape (n_channels, n_rows), NaN = missing.
+        start: first row of each row's run, shape (n_rows,).
     """
-    rows = np.arange(len(start))
-    present, first = np.isfinite(values), _before(start, days)
-    day = (rows - start).astype(float)
-    x, y = np.where(present, day, 0.0), np.where(present, values, 0.0)
-    count = _sum_since(present.astype(float), first)
-    divisor = np.maximum(count, 1)
-    mean_x = _sum_since(x, first) / divisor
-    mean_y = _sum_since(y, first) / divisor
-    var_x = _sum_since(x * x, first) / divisor - mean_x**2
-    cov = _sum_since(x * y, first) / divisor - mean_x * mean_y
-    var_y = _sum_since(y * y, first) / divisor - mean_y**2
-    latest = np.maximum.accumulate(np.where(present, rows, -1))
-    following = np.where(present, rows, len(rows))[::-1]
-    next_present = np.minimum.accumulate(following)[::-1]
-    earliest = next_present[first] if len(rows) else rows
-    enough = (count >= at_least) & (latest - earliest + 1 >= least_span * days)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        slope = np.where(enough, cov / var_x, np.nan)
-    level = mean_y + slope * (day - mean_x)
-    residual = np.maximum(var_y - slope * cov, 0.0)
-    scatter = np.sqrt(residual * count / np.maximum(count - 2, 1))
-    return Line(slope=slope, level=level, scatter=scatter)
+
+    def __init__(self, values: Values, start: Rows) -> None:
+        rows = np.arange(values.shape[-1])
+        self._day = (rows - start).astype(float)
+        present = np.isfinite(values)
+        y = np.where(present, values, 0.0)
+        x = present * self._day
+        sums = np.empty((6, *values.shape))
+        sums[0], sums[1], sums[2] = present, x, y
+        np.multiply(x, x, out=sums[3])
+        np.multiply(x, y, out=sums[4])
+        np.multiply(y, y, out=sums[5])
+        self._totals = running_totals(sums)
+        self._latest = np.maximum.accumulate(np.where(present, rows, -1), axis=-1)
+        following = np.where(present, rows, len(rows))[..., ::-1]
+        self._next = np.minimum.accumulate(following, axis=-1)[..., ::-1]
+
+    def over(self, windows: Windows, *, least_span: Values) -> Line:
+        """Fit a line in each window.
+
+        Args:
+            windows: where.
+            least_span: shape (n_channels,): fewest days between first and last value, as a share of
+                the window; below it, and below 5 values, there is no line.
+
+        Returns:
+            Arrays of shape (n_channels, n_lengths, n_ends).
+        """
+        sums = windows.sum(self._totals)
+        count = sums[0]
+        divisor = np.maximum(count, 1.0)
+        mean_x, mean_y, mean_xx, mean_xy, mean_yy = sums[1:] / divisor
+        var_x = mean_xx - mean_x * mean_x
+        cov = mean_xy - mean_x * mean_y
+        var_y = mean_yy - mean_y * mean_y
+        span = self._latest[:, None, windows.rows] - self._next[:, windows.first] + 1
+        enough = (count >= LEAST_IN_A_LINE) & (span >= least_span[:, None, None] * windows.days)
+        slope = np.divide(cov, var_x, out=np.full_like(cov, np.nan), where=enough)
+        level = mean_y + slope * (self._day[windows.rows] - mean_x)
+        residual = np.maximum(var_y - slope * cov, 0.0)
+        scatter = np.sqrt(residual * count / np.maximum(count - 2.0, 1.0))
+        return Line(slope=slope, level=level, scatter=scatter)

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from .telemetry import MEASUREMENTS, SECONDS_PER_DAY, Telemetry
+from .telemetry import MEASUREMENT_NAMES, MEASUREMENTS, SECONDS_PER_DAY, Telemetry
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -33,6 +33,10 @@ CLOCK_TOLERANCE_S = SECONDS_PER_DAY
 FUTURE_GAP_S = 7 * SECONDS_PER_DAY
 GAP_CADENCES = 2.5
 MAX_GROWTH_AT_RESET = 50.0
+
+_CUMULATIVE = [c for c, measurement in enumerate(MEASUREMENTS) if measurement.cumulative]
+_LOW = np.array([measurement.low for measurement in MEASUREMENTS], np.float32)
+_HIGH = np.array([measurement.high for measurement in MEASUREMENTS], np.float32)
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,11 +97,45 @@ def audit(
     num_readings = len(telemetry)
     telemetry, capacity_refused = _blank_invalid_values(telemetry, refused)
     keep = _timely(telemetry, manufactured_at_s, now_s, refused, noted)
-    telemetry, capacity_refused = telemetry.rows(keep), capacity_refused[keep]
-    keep = ~_clock_jumps(telemetry)
-    _count(refused, "clock_jump", ~keep)
-    telemetry, capacity_refused = telemetry.rows(keep), capacity_refused[keep]
+    telemetry, capacity_refused = _kept(telemetry, capacity_refused, keep)
+    if not _runs_forward(telemetry):
+        keep = ~_clock_jumps(telemetry)
+        _count(refused, "clock_jump", ~keep)
+        telemetry, capacity_refused = _kept(telemetry, capacity_refused, keep)
+        telemetry, capacity_refused = _in_order(telemetry, capacity_refused, refused, noted)
+    growth = _counter_growth(telemetry, noted)
+    _note_gaps(telemetry, noted)
+    present = np.isfinite(telemetry.values)
+    share = present.mean(axis=0) if len(telemetry) else np.zeros(len(MEASUREMENTS))
+    completeness = dict(zip(MEASUREMENT_NAMES, share.tolist(), strict=True))
+    report = AuditReport(num_readings, completeness, refused, noted)
+    return AuditedTelemetry(telemetry, growth, capacity_refused, report)
 
+
+def _kept(
+    telemetry: Telemetry, capacity_refused: NDArray[np.bool_], keep: NDArray[np.bool_]
+) -> tuple[Telemetry, NDArray[np.bool_]]:
+    if keep.all():
+        return telemetry, capacity_refused
+    return telemetry.rows(keep), capacity_refused[keep]
+
+
+def _runs_forward(telemetry: Telemetry) -> bool:
+    """Tell whether every reading is later than the one that its device recorded before."""
+    forward = telemetry.at_s[1:] > telemetry.at_s[:-1]
+    if forward.all():
+        return True
+    starts = telemetry.offsets[1:-1]
+    forward[starts[(starts > 0) & (starts < len(telemetry))] - 1] = True
+    return bool(forward.all())
+
+
+def _in_order(
+    telemetry: Telemetry,
+    capacity_refused: NDArray[np.bool_],
+    refused: dict[str, int],
+    noted: dict[str, int],
+) -> tuple[Telemetry, NDArray[np.bool_]]:
     device = telemetry.device_of_row()
     same_device = device[1:] == device[:-1]
     falls = same_device & (np.diff(telemetry.at_s) < 0)
@@ -106,23 +144,15 @@ def audit(
     at_s = telemetry.at_s[order]
     repeated = np.concatenate([[False], same_device & (np.diff(at_s) == 0)])[: len(order)]
     _count(refused, "duplicate", repeated)
-    capacity_refused = capacity_refused[order][~repeated]
     kept = np.concatenate([[0], np.cumsum(~repeated)])
     order = order[~repeated]
-    telemetry = Telemetry(
+    ordered = Telemetry(
         telemetry.device_ids,
         kept[telemetry.offsets].astype(np.int64),
         telemetry.at_s[order],
         telemetry.values[order],
     )
-
-    growth = _counter_growth(telemetry, noted)
-    _note_gaps(telemetry, noted)
-    present = np.isfinite(telemetry.values)
-    share = present.mean(axis=0) if len(telemetry) else np.zeros(len(MEASUREMENTS))
-    completeness = {m.name: float(share[i]) for i, m in enumerate(MEASUREMENTS)}
-    report = AuditReport(num_readings, completeness, refused, noted)
-    return AuditedTelemetry(telemetry, growth, capacity_refused, report)
+    return ordered, capacity_refused[order]
 
 
 def _count(counts: dict[str, int], reason: str, where: NDArray[np.bool_]) -> None:
@@ -146,10 +176,8 @@ def _time_order(
 def _blank_invalid_values(
     telemetry: Telemetry, refused: dict[str, int]
 ) -> tuple[Telemetry, NDArray[np.bool_]]:
-    low = np.array([measurement.low for measurement in MEASUREMENTS], np.float32)
-    high = np.array([measurement.high for measurement in MEASUREMENTS], np.float32)
     values = telemetry.values
-    bad = ((values < low) | (values > high)).astype(bool)
+    bad = ((values < _LOW) | (values > _HIGH)).astype(bool)
     for column in np.flatnonzero(bad.any(axis=0)):
         _count(refused, f"out_of_range:{MEASUREMENTS[column].name}", bad[:, column])
     if bad.any():
@@ -173,10 +201,11 @@ def _timely(
         keep &= ~early
     if now_s is not None:
         late = telemetry.at_s > now_s + CLOCK_TOLERANCE_S
-        cut_off = late & _after_a_gap(telemetry, late)
-        _count(refused, "in_the_future", cut_off)
-        _count(noted, "beyond_now", late & ~cut_off)
-        keep &= ~cut_off
+        if late.any():
+            cut_off = late & _after_a_gap(telemetry, late)
+            _count(refused, "in_the_future", cut_off)
+            _count(noted, "beyond_now", late & ~cut_off)
+            keep &= ~cut_off
     return keep
 
 
@@ -207,25 +236,31 @@ def _clock_jumps(telemetry: Telemetry) -> NDArray[np.bool_]:
 def _counter_growth(telemetry: Telemetry, noted: dict[str, int]) -> NDArray[np.float32]:
     growth = np.full_like(telemetry.values, np.nan)
     device = telemetry.device_of_row()
-    for column, measurement in enumerate(MEASUREMENTS):
-        if not measurement.cumulative:
-            continue
+    for column in _CUMULATIVE:
         rows = np.flatnonzero(np.isfinite(telemetry.values[:, column]))
         counter = telemetry.values[rows, column].astype(np.float64)
-        step = np.diff(counter, prepend=np.nan)
-        step[np.diff(device[rows], prepend=-1) != 0] = np.nan
+        step = counter[1:] - counter[:-1]
+        own = device[rows]
+        step[own[1:] != own[:-1]] = np.nan
         reset = step < 0
-        _count(noted, f"counter_reset:{measurement.name}", reset)
-        since_reset = np.where(counter <= MAX_GROWTH_AT_RESET, counter, 0.0)
-        growth[rows, column] = np.where(reset, since_reset, step)
+        if reset.any():
+            _count(noted, f"counter_reset:{MEASUREMENTS[column].name}", reset)
+            since_reset = np.where(counter[1:] <= MAX_GROWTH_AT_RESET, counter[1:], 0.0)
+            step = np.where(reset, since_reset, step)
+        growth[rows[1:], column] = step
     return growth
 
 
 def _note_gaps(telemetry: Telemetry, noted: dict[str, int]) -> None:
     """Count intervals that are long beside the median interval of the same device."""
+    interval = telemetry.at_s[1:] - telemetry.at_s[:-1]
+    if len(telemetry.device_ids) == 1:
+        if len(interval):
+            _count(noted, "gap", interval > GAP_CADENCES * np.median(interval))
+        return
     device = telemetry.device_of_row()
     same_device = device[1:] == device[:-1]
-    interval, device = np.diff(telemetry.at_s)[same_device], device[1:][same_device]
+    interval, device = interval[same_device], device[1:][same_device]
     ordered = interval[np.lexsort((interval, device))]
     count = np.bincount(device, minlength=len(telemetry.device_ids))
     first = np.cumsum(count) - count

@@ -5,14 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from models.rolling import (
-    window_count,
-    window_line,
-    window_max,
-    window_mean,
-    window_median,
-    window_sum,
-)
+from models.rolling import Channels, Lines, Windows, window_max, window_median, window_sum
 
 
 @st.composite
@@ -41,30 +34,32 @@ def test_windows_equal_loops(rows, days):
     def by_loop(function):
         return [function(window) if len(window) else np.nan for window in windows]
 
-    assert window_count(values, start, days).tolist() == [len(window) for window in windows]
+    total, count = Channels(values[None]).sum_and_count(Windows(start, (days,)))
+    assert count[0, 0].tolist() == [len(window) for window in windows]
+    assert total[0, 0] == pytest.approx([window.sum() for window in windows], abs=1e-8)
     assert window_sum(values, start, days) == pytest.approx(
         [window.sum() for window in windows], abs=1e-8
     )
-    assert window_mean(values, start, days) == pytest.approx(
-        by_loop(np.mean), abs=1e-8, nan_ok=True
-    )
-    assert window_max(values, start, days) == pytest.approx(by_loop(np.max), nan_ok=True)
+    every_row = np.arange(len(values))
+    assert window_max(values, start, days, every_row) == pytest.approx(by_loop(np.max), nan_ok=True)
     assert window_median(values, start, days) == pytest.approx(by_loop(np.median), nan_ok=True)
 
 
 @given(ragged_rows(), st.integers(2, 45), st.sampled_from([0.3, 0.6]))
 def test_lines_equal_least_squares_of_each_window(rows, days, least_span):
     values, start = rows
-    line = window_line(values, start, days, least_span=least_span)
+    lines = Lines(values[None], start)
+    line = lines.over(Windows(start, (days,)), least_span=np.array([least_span]))
+    slopes, levels, scatters = line.slope[0, 0], line.level[0, 0], line.scatter[0, 0]
 
     for row, (first, window) in enumerate(each_window(values, start, days)):
         x = np.flatnonzero(np.isfinite(values[first : row + 1])) + first
         if len(x) < 5 or x[-1] - x[0] + 1 < least_span * days:
-            assert np.isnan([line.slope[row], line.level[row], line.scatter[row]]).all()
+            assert np.isnan([slopes[row], levels[row], scatters[row]]).all()
             continue
         slope, offset = np.polyfit(x, window, 1)
         residual = window - (slope * x + offset)
-        assert line.slope[row] == pytest.approx(slope, abs=1e-7)
-        assert line.level[row] == pytest.approx(slope * row + offset, abs=1e-6)
+        assert slopes[row] == pytest.approx(slope, abs=1e-7)
+        assert levels[row] == pytest.approx(slope * row + offset, abs=1e-6)
         scatter = np.sqrt((residual**2).sum() / (len(x) - 2))
-        assert line.scatter[row] == pytest.approx(scatter, abs=1e-5)
+        assert scatters[row] == pytest.approx(scatter, abs=1e-5)

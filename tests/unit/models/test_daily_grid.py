@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from models.daily_grid import daily_grid
+from models.daily_grid import DAY_VALUES, daily_grid
 from models.telemetry_audit import audit
 from tests.support.fleets import DAY, DESIGN_MAH, START_S, readings, times, together
 
@@ -12,6 +12,10 @@ HOUR = 3600
 
 def grid_of(life, **choices):
     return daily_grid(audit(life), np.full(len(life.device_ids), DESIGN_MAH), **choices)
+
+
+def day(grid, name):
+    return grid.values[DAY_VALUES.index(name)]
 
 
 def packs_of(grid):
@@ -25,7 +29,7 @@ def test_a_day_ends_with_the_reading_at_its_midnight():
 
     assert grid.as_of_s.tolist() == [START_S + DAY, START_S + 2 * DAY]
     assert grid.capacity_mah.tolist() == [2.0, 15.0]
-    assert grid.num_capacities.tolist() == [2, 2]
+    assert day(grid, "num_capacities").tolist() == [2, 2]
     assert grid.last_at_s.tolist() == [at_s[1], at_s[3]]
 
 
@@ -35,7 +39,7 @@ def test_days_without_readings_stay_empty_and_in_place():
 
     assert len(grid) == 5
     assert grid.capacity_mah == pytest.approx([7, np.nan, np.nan, np.nan, 7], nan_ok=True)
-    assert grid.num_readings.tolist() == [1, 0, 0, 0, 1]
+    assert day(grid, "num_capacities").tolist() == [1, 0, 0, 0, 1]
     assert grid.last_at_s.tolist() == [at_s[0]] * 4 + [at_s[1]]
 
 
@@ -52,10 +56,25 @@ def test_each_measurement_is_gathered_by_its_own_rule():
     )
     grid = grid_of(life)
 
-    assert (grid.capacity_mah[0], grid.charge_duration_min[0]) == (2, 60)
-    assert (grid.temp_max_c[0], grid.temp_avg_c[0]) == (45, 22)
-    assert (grid.usage_hours[0], grid.usage_covered_days[0]) == (9, 0.75)
-    assert (grid.resistance_mohm[0], grid.shutdowns[0]) == (92.5, 3)
+    found = {name: day(grid, name)[0] for name in DAY_VALUES}
+    assert found == pytest.approx(
+        {
+            "num_capacities": 3,
+            "num_capacities_refused": 0,
+            "capacity_mah": 2,
+            "charge_duration_min": 60,
+            "temp_max_c": 45,
+            "temp_avg_c": 22,
+            "resistance_mohm": 92.5,
+            "usage_hours": 9,
+            "usage_covered_days": 0.75,
+            "cycles": np.nan,
+            "cycles_covered_days": np.nan,
+            "shutdowns": 3,
+            "cycle_counter": np.nan,
+        },
+        nan_ok=True,
+    )
 
 
 def test_medians_of_a_crowded_day_are_the_same_as_of_a_quiet_one():
@@ -68,12 +87,12 @@ def test_medians_of_a_crowded_day_are_the_same_as_of_a_quiet_one():
     assert grid.capacity_mah.tolist() == expected
 
 
-def test_days_can_end_at_any_moment():
-    now_s = START_S + 2 * DAY + 5 * HOUR
-    grid = grid_of(readings(times(2), capacity=1.0), day_ends_at_s=now_s, until_s=now_s + 3 * DAY)
+def test_the_last_day_runs_until_now():
+    now_s = START_S + 5 * DAY - 7 * HOUR
+    grid = grid_of(readings(times(2), capacity=1.0), until_s=now_s)
 
-    assert grid.as_of_s.tolist() == [now_s + days * DAY for days in range(-1, 4)]
-    assert grid.num_readings.tolist() == [4, 4, 0, 0, 0]
+    assert grid.as_of_s.tolist() == [START_S + days * DAY for days in (1, 2, 3, 4)] + [now_s]
+    assert day(grid, "num_capacities").tolist() == [4, 4, 0, 0, 0]
 
 
 def test_cycles_are_divided_by_the_days_since_the_counter_was_read():
@@ -81,8 +100,10 @@ def test_cycles_are_divided_by_the_days_since_the_counter_was_read():
     counter[[0, 5, 15]] = [10, 15, 25]
     grid = grid_of(readings(times(4), cycles=counter))
 
-    assert grid.cycles == pytest.approx([np.nan, 5, np.nan, 10], nan_ok=True)
-    assert grid.cycles_covered_days == pytest.approx([np.nan, 1.25, np.nan, 2.5], nan_ok=True)
+    assert day(grid, "cycles") == pytest.approx([np.nan, 5, np.nan, 10], nan_ok=True)
+    assert day(grid, "cycles_covered_days") == pytest.approx(
+        [np.nan, 1.25, np.nan, 2.5], nan_ok=True
+    )
 
 
 def changed_pack(*, outage_days=0, rise=0.2, counter=True, day=20):

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from models.feature_spec import FEATURE_NAMES
 from models.featurize import PackReferences, featurize, featurize_now
 from models.telemetry import Telemetry
 from tests.support.fleets import (
@@ -15,6 +16,7 @@ from tests.support.fleets import (
     times,
     together,
 )
+from tests.support.naive_features import naive_features
 
 TOLERANCE = {"rtol": 1e-4, "atol": 1e-4, "equal_nan": True}
 UNTIDY = (1, 4, 7, 12, 20, 33)
@@ -122,19 +124,17 @@ def test_readings_that_are_stored_twice_change_nothing():
 
 
 @pytest.mark.parametrize("hours", [0, 5, 17])
-def test_a_moment_between_midnights_looks_back_in_days_of_24_hours(hours):
-    offset = hours * 3600
+def test_a_moment_between_midnights_adds_the_day_that_runs(hours):
     life = random_life(7)
-    shifted = Telemetry(life.device_ids, life.offsets, life.at_s + offset, life.values)
-    midnight_s = START_S + 100 * DAY
-    made = profiles().manufactured_at_s[0]
-    now = featurize_now(
-        shifted, profiles(manufactured_at_s=int(made) + offset), now_s=midnight_s + offset
-    )
-    whole = featurize(life, profiles())
-    row = np.flatnonzero(whole.as_of_s == midnight_s)
+    now_s = START_S + 100 * DAY + hours * 3600
+    now = featurize_now(life, profiles(), now_s=now_s)
 
-    assert same_rows(whole, row, now, slice(None))
+    known = life.rows(life.at_s <= now_s)
+    expected, _ = naive_features(known, profiles()[0], -(-now_s // DAY) * DAY)
+    age = expected.pop("days_since_manufacture")
+    found = dict(zip(FEATURE_NAMES, now.features[0].astype(float), strict=True))
+    assert found.pop("days_since_manufacture") == pytest.approx(age - (24 - hours) % 24 / 24)
+    assert found == pytest.approx(expected, rel=2e-4, abs=2e-4, nan_ok=True)
 
 
 def references_of(table, row):

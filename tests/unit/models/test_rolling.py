@@ -2,11 +2,11 @@ import numpy as np
 import pytest
 
 from models.rolling import (
+    Channels,
+    Lines,
+    Windows,
     sorted_median,
-    window_count,
-    window_line,
     window_max,
-    window_mean,
     window_median,
     window_sum,
 )
@@ -16,26 +16,30 @@ START = np.array([0, 0, 0, 0, 4, 4, 4])
 VALUES = np.array([1.0, NAN, 3.0, 8.0, 10.0, NAN, 4.0])
 
 
+def every_row(values):
+    return np.arange(len(values))
+
+
 def test_windows_end_at_their_row_and_never_reach_into_the_run_before():
     assert window_sum(VALUES, START, 2).tolist() == [1, 1, 3, 11, 10, 10, 4]
-    assert window_count(VALUES, START, 3).tolist() == [1, 1, 2, 2, 1, 1, 2]
-    assert window_max(VALUES, START, 3).tolist() == [1, 1, 3, 8, 10, 10, 10]
+    assert window_max(VALUES, START, 3, every_row(VALUES)).tolist() == [1, 1, 3, 8, 10, 10, 10]
     assert window_median(VALUES, START, 7).tolist() == [1, 1, 2, 3, 10, 10, 7]
+
+
+def test_sums_and_counts_of_several_lengths_are_those_at_the_chosen_rows():
+    windows = Windows(START, (2, 3), np.array([3, 6]))
+    total, count = Channels(np.stack([VALUES, -VALUES])).sum_and_count(windows)
+
+    assert total.tolist() == [[[11, 4], [11, 14]], [[-11, -4], [-11, -14]]]
+    assert count.tolist() == [[[2, 1], [2, 2]]] * 2
 
 
 def test_nothing_measured_is_missing_and_sums_to_nothing():
     nothing, start = np.array([NAN, NAN]), np.array([0, 0])
 
     assert window_sum(nothing, start, 5).tolist() == [0, 0]
-    for window in (window_max, window_mean, window_median):
-        assert np.isnan(window(nothing, start, 5)).all()
-
-
-def test_a_mean_of_too_few_values_is_missing():
-    means = window_mean(VALUES, START, 4, at_least=2)
-
-    assert np.isnan(means[[0, 1, 4, 5]]).all()
-    assert means[[2, 3, 6]].tolist() == [2, 4, 7]
+    assert np.isnan(window_max(nothing, start, 5, every_row(nothing))).all()
+    assert np.isnan(window_median(nothing, start, 5)).all()
 
 
 @pytest.mark.parametrize(
@@ -46,35 +50,44 @@ def test_median_is_that_of_the_values_present(row, expected):
     assert sorted_median(np.array([row], float)) == pytest.approx([expected], nan_ok=True)
 
 
-def test_an_exact_line_has_its_slope_its_end_and_no_scatter():
-    start = np.zeros(20, int)
-    line = window_line(5.0 - 0.25 * np.arange(20), start, 10)
+def lines(values, days, *, least_span=0.6):
+    start = np.zeros(len(values), int)
+    line = Lines(np.asarray(values, float)[None], start)
+    return line.over(Windows(start, (days,)), least_span=np.array([least_span]))
 
-    assert line.slope[9:] == pytest.approx(-0.25)
-    assert line.level[9:] == pytest.approx(5.0 - 0.25 * np.arange(9, 20))
-    assert line.scatter[9:] == pytest.approx(0.0, abs=1e-6)
+
+def test_an_exact_line_has_its_slope_its_end_and_no_scatter():
+    line = lines(5.0 - 0.25 * np.arange(20), 10)
+
+    assert line.slope[0, 0, 9:] == pytest.approx(-0.25)
+    assert line.level[0, 0, 9:] == pytest.approx(5.0 - 0.25 * np.arange(9, 20))
+    assert line.scatter[0, 0, 9:] == pytest.approx(0.0, abs=1e-6)
 
 
 def test_a_line_needs_five_values_over_six_tenths_of_its_window():
-    start = np.zeros(30, int)
     values = np.full(30, NAN)
     values[[0, 1, 2, 3]] = 1.0
-    assert np.isnan(window_line(values, start, 10).slope).all()
+    assert np.isnan(lines(values, 10).slope).all()
     values[5] = 1.0
-    assert np.flatnonzero(np.isfinite(window_line(values, start, 10).slope)).tolist() == [
-        5,
-        6,
-        7,
-        8,
-        9,
-    ]
+    assert np.flatnonzero(np.isfinite(lines(values, 10).slope[0, 0])).tolist() == [5, 6, 7, 8, 9]
     values[[4, 5]] = 1.0, NAN
-    assert np.isnan(window_line(values, start, 10).slope).all()
+    assert np.isnan(lines(values, 10).slope).all()
+
+
+def test_each_channel_has_its_own_least_span():
+    values = np.full((2, 10), NAN)
+    values[:, 5:] = 1.0
+    start = np.zeros(10, int)
+    windows = Windows(start, (10,), np.array([9]))
+    line = Lines(values, start).over(windows, least_span=np.array([0.6, 0.3]))
+
+    assert np.isnan(line.slope[0, 0, 0])
+    assert line.slope[1, 0, 0] == 0
 
 
 def test_no_rows_give_no_windows():
     nothing, start = np.zeros(0), np.zeros(0, int)
 
     assert len(window_median(nothing, start, 7)) == 0
-    assert len(window_line(nothing, start, 7).slope) == 0
-    assert len(window_max(nothing, start, 7)) == 0
+    assert lines(nothing, 7).slope.shape == (1, 1, 0)
+    assert len(window_max(nothing, start, 7, start)) == 0
