@@ -57,7 +57,7 @@ def parity_rows(num_rows: int = NUM_ROWS, *, seed: int = SEED) -> NDArray[np.flo
     share = rng.choice([0.0, 0.0, 0.1, 0.5, 1.0], (num_rows, 1))
     odd = rng.random(rows.shape) < share
     rows[odd] = rng.choice(np.array(_AWKWARD), int(odd.sum()))
-    return rows.astype(np.float32)
+    return np.asarray(rows, np.float32)
 
 
 def backend_parity(bundle: Bundle, rows: NDArray[np.float32] | None = None) -> BackendParity:
@@ -78,9 +78,17 @@ def backend_parity(bundle: Bundle, rows: NDArray[np.float32] | None = None) -> B
     probability = days = 0.0
     for name, found in zip(names, session.run(names, {"features": features}), strict=True):
         wanted = expected[name].astype(np.float64)
-        difference = np.abs(found - wanted)
+        difference = _difference(found, wanted)
         if name == "days_to_failure":
             days = float((difference / np.maximum(np.abs(wanted), 1e-6)).max(initial=0.0))
         else:
             probability = max(probability, float(difference.max(initial=0.0)))
     return BackendParity(probability, days, len(features))
+
+
+def _difference(found: NDArray[np.float32], wanted: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return |found - wanted|: 0 where both are the same infinity or no number, else infinite."""
+    is_same = (found == wanted) | (np.isnan(found) & np.isnan(wanted))
+    with np.errstate(invalid="ignore"):
+        difference = np.where(is_same, 0.0, np.abs(found - wanted))
+    return np.where(np.isnan(difference), np.inf, difference)
