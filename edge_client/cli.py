@@ -15,7 +15,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 COMMANDS = {
-    "init": ("device", "make the store of a new device"),
+    "init": ("device", "make the keys and the store of a new device"),
+    "identity": ("identity", "print the public keys, for the server's file of device keys"),
     "record": ("device", "store one reading, or a file of them"),
     "predict": ("prediction", "predict from the stored readings"),
     "update": ("prediction", "verify a bundle and run it from now on"),
@@ -23,14 +24,18 @@ COMMANDS = {
     "owner": ("owner", "show or set the owner's language and quiet hours"),
     "outbox": ("owner", "show what would leave this device, field by field"),
     "run": ("connection", "talk to the server: tell in bands, hear, show, acknowledge"),
+    "serve": ("serve", "answer requests of other programs: JSON lines, or a Unix socket"),
     "notices": ("connection", "show the notices that came"),
     "failed": ("owner", "say for the owner that the battery failed, or take it back"),
     "answer": ("connection", "say for the owner what a notice's buttons offer"),
+    "check": ("storage", "look through the store; set a damaged one aside and begin anew"),
+    "seal": ("storage", "write the store anew, sealed under a key"),
     "export": ("device", "write everything that the store holds, as JSON"),
     "erase": ("device", "remove the store and the installed models from this device"),
 }
 """Each command: its module in `commands`, which has `add_<command>` and `run_<command>`."""
 
+LONG_LIVED = frozenset({"run", "serve"})
 WRONG_USAGE = 2
 PART_MISSING = 4
 OUTSIDE_CONDITION = 6
@@ -90,7 +95,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if arguments is not None:
         return run(arguments)
     words = sys.argv[1:]
-    if "run" not in words:
+    if LONG_LIVED.isdisjoint(words):
         _load_little()
     code = run(words)
     if sys.stdout is not None:
