@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import InputError, InputMissingError, ReadingRefusedError, UsageError
-from .answers import answer, config_of, moment, moment_flag, now_of
+from .answers import answer, config_of, moment, moment_flag, now_of, open_store
 
 if TYPE_CHECKING:
     import argparse
@@ -44,6 +44,7 @@ MEASUREMENT_FLAGS = (
     ("internal_resistance_mohm", "milliohm"),
 )
 EVERYTHING_REFUSED = 3
+GOES_ON = "the device's privacy ledger goes on"
 OPTIONAL_IN_PROFILE = {"region", "climate", "criticality"}
 REMEDIES = {
     "device_id": "give a name such as meter-0001",
@@ -63,6 +64,29 @@ def add_init(init: argparse.ArgumentParser) -> None:
     init.add_argument("--zone", help="the owner's time zone, such as Europe/Berlin")
     init.add_argument(
         "--retention-days", type=int, default=730, metavar="N", help="days that readings are kept"
+    )
+    init.add_argument(
+        "--max-store-bytes", type=int, metavar="N", help="size that the store stays below"
+    )
+    init.add_argument(
+        "--device-id-from",
+        choices=("machine-id", "hardware"),
+        help="make the device id from what this hardware says of itself",
+    )
+    init.add_argument(
+        "--first-boot", action="store_true", help="fine where the same was done before"
+    )
+    init.add_argument(
+        "--identity", action="store_true", help="give a store that has no keys its own, no more"
+    )
+    init.add_argument(
+        "--new-device", action="store_true", help="this is other hardware: begin afresh"
+    )
+    init.add_argument(
+        "--old-store",
+        choices=("aside", "erase"),
+        default="aside",
+        help="with --new-device: what is done with the store of before; default aside",
     )
     init.add_argument("--now", type=moment_flag, metavar="TIME", help="the device's time")
 
@@ -89,43 +113,81 @@ def add_export(export: argparse.ArgumentParser) -> None:
 def add_erase(erase: argparse.ArgumentParser) -> None:
     """Add the arguments of `erase`."""
     erase.add_argument("--yes", action="store_true", help="really do it")
+    erase.add_argument("--now", type=moment_flag, metavar="TIME", help="the device's time")
 
 
 def run_init(arguments: argparse.Namespace) -> int:
-    """Make a store."""
+    """Make the keys and the store of a new device, or say that they are there."""
+    from ..device_facts import first_facts
+    from ..erasure import tombstones
+    from ..first_boot import boot_first, retire
     from ..telemetry_store import TelemetryStore
+    from .identity import derived_device_id, hardware_id_of, run_add_identity
     from .owner import quiet_hours_of
 
+    config = config_of(arguments)
+    if arguments.identity:
+        return run_add_identity(arguments)
+    profile = _wanted_profile(arguments, derived_device_id(arguments, config))
+    quiet = None
+    if arguments.quiet_hours is not None:
+        quiet = quiet_hours_of(arguments.quiet_hours, arguments.zone)
+    choices: dict[str, Any] = {
+        "language": arguments.language,
+        "quiet_hours": quiet,
+        "retention_days": arguments.retention_days,
+        "max_store_bytes": arguments.max_store_bytes,
+    }
+    # What cannot be is refused before keys are made for it.
+    first_facts(profile, **choices)
+    hardware_id = hardware_id_of(config)
+    aside = None
+    if arguments.new_device:
+        aside = retire(config.store, erase=arguments.old_store == "erase")
+    made = boot_first(
+        config.store,
+        profile,
+        hardware_id=hardware_id,
+        may_exist=arguments.first_boot,
+        key=config.key_source(),
+        make_store=lambda: TelemetryStore.create(
+            config.store, profile=profile, key=config.key_source(), **choices
+        ),
+    )
+    data = {"store": str(config.store), "device_id": profile.device_id, "made": made}
+    lines = [f"the store of {profile.device_id} is there already: {config.store}"]
+    if made:
+        lines = [
+            f"made the store of {profile.device_id}: {config.store}",
+            "nothing leaves this device until its owner agrees: fedcell-device consent",
+        ]
+    erasures = tombstones(config.store)
+    if made and erasures:
+        data["erasures"] = len(erasures)
+        lines.append(f"erased before, on {erasures[-1].erased_at}; {GOES_ON}")
+    if hardware_id is None:
+        lines.append("this hardware says no identifier: a copy of this device will not be noticed")
+    if aside is not None:
+        data["set_aside"] = str(aside)
+        lines.append(f"what was here before is in {aside}")
+    answer(arguments, data, lines)
+    return 0
+
+
+def _wanted_profile(arguments: argparse.Namespace, device_id: str | None) -> DeviceProfile:
     fields = {} if arguments.profile is None else _read_profile(arguments.profile)
     given = {
         name: value
         for name in PROFILE_TEXTS | PROFILE_NUMBERS
         if (value := getattr(arguments, name)) is not None
     }
+    if device_id is not None:
+        if "device_id" in given:
+            raise UsageError("--device-id-from", "stands beside --device-id", "give one of them")
+        given["device_id"] = device_id
     places = {name: f"{arguments.profile}: {name}" for name in fields}
     places |= {name: _flag(name) for name in given}
-    profile = _profile_of(fields | given, places, now=now_of(arguments))
-    quiet = None
-    if arguments.quiet_hours is not None:
-        quiet = quiet_hours_of(arguments.quiet_hours, arguments.zone)
-    config = config_of(arguments)
-    with TelemetryStore.create(
-        config.store,
-        profile=profile,
-        language=arguments.language,
-        quiet_hours=quiet,
-        retention_days=arguments.retention_days,
-    ):
-        pass
-    answer(
-        arguments,
-        {"store": str(config.store), "device_id": profile.device_id},
-        [
-            f"made the store of {profile.device_id}: {config.store}",
-            "nothing leaves this device until its owner agrees: fedcell-device consent",
-        ],
-    )
-    return 0
+    return _profile_of(fields | given, places, now=now_of(arguments))
 
 
 def _read_profile(path: Path) -> dict[str, object]:
@@ -220,9 +282,7 @@ def run_record(arguments: argparse.Namespace) -> int:
         raise UsageError(
             "record", "got no reading", "give a file, - or flags such as --usage-hours"
         )
-    from ..telemetry_store import TelemetryStore
-
-    with TelemetryStore(config_of(arguments).store) as store:
+    with open_store(arguments) as store:
         if arguments.file not in {None, "-"}:
             return _record_file(arguments, store)
         return _record_one(arguments, store, flags)
@@ -297,9 +357,7 @@ def run_export(arguments: argparse.Namespace) -> int:
 
     from models.durable_file import write_durably
 
-    from ..telemetry_store import TelemetryStore
-
-    with TelemetryStore(config_of(arguments).store) as store:
+    with open_store(arguments) as store:
         text = json.dumps(store.export(), ensure_ascii=False, indent=1)
     if arguments.out is None:
         print(text)
@@ -311,17 +369,21 @@ def run_export(arguments: argparse.Namespace) -> int:
 
 def run_erase(arguments: argparse.Namespace) -> int:
     """Remove the store and the installed models."""
-    from ..telemetry_store import TelemetryStore
+    from ..erasure import erase_device, tombstone_path
 
     path = config_of(arguments).store
     if not arguments.yes:
         raise UsageError(path, "erasing cannot be undone", "say so with --yes")
-    removed = TelemetryStore.erase(path)
+    removed = erase_device(path, now=now_of(arguments))
     answer(
         arguments,
-        {"removed": [str(file) for file in removed]},
+        {
+            "removed": [str(file) for file in removed],
+            "tombstone": str(tombstone_path(path)),
+        },
         [
             *(f"removed {file}" for file in removed),
+            f"noted in {tombstone_path(path)}; a privacy ledger stays",
             "what the server has received before is not touched by this",
         ],
     )
