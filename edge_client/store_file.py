@@ -152,13 +152,16 @@ class StoreFile:
         Raises:
             StoreDamagedError: with the first damage found.
         """
+        self._check_structure()
+        self.facts()
+
+    def _check_structure(self) -> None:
         said = self.rows("PRAGMA quick_check(1)")
         if said != [("ok",)]:
             first = str(said[0][0] if said else "nothing").replace("\n", " ")
             raise StoreDamagedError(
                 self.path, f"is damaged ({first})", "run: fedcell-device check --repair"
             )
-        self.facts()
 
     def _open(self) -> None:
         is_sealed = is_header_sealed(self.path)
@@ -221,6 +224,8 @@ class StoreFile:
         if version < SCHEMA_VERSION:
             from .store_schema import climb
 
+            # What is damaged must not be vouched for by the newest version.
+            self._check_structure()
             with named_errors(self.path):
                 self._connection.execute("BEGIN IMMEDIATE")
                 try:
@@ -403,6 +408,11 @@ def named_errors(path: Path) -> Iterator[None]:
             ) from error
         raise StoreDamagedError(
             path, f"is damaged ({error})", "run: fedcell-device check --repair"
+        ) from error
+    except UnicodeDecodeError as error:
+        # SQLite quotes what it has found in a damaged schema.
+        raise StoreDamagedError(
+            path, "is damaged (its schema is no text)", "run: fedcell-device check --repair"
         ) from error
     except OSError as error:
         raise StoreBusyError(

@@ -193,7 +193,7 @@ def _salvage(path: Path, connection: sqlite3.Connection | None, rows: Rows) -> _
         for name in SALVAGED:
             with suppress(sqlite3.Error, StoreDamagedError, ValueError):
                 found.facts |= _intact_fact(connection, rows, name)
-        with suppress(sqlite3.Error):
+        with suppress(sqlite3.Error, ValueError):
             found.consents = _intact_consents(connection, rows)
     copy = read_profile_copy(path)
     found.facts |= (copy and copy.facts(rows)) or {}

@@ -71,11 +71,16 @@ def finish_rewrite(path: Path, *, new_key: KeySource | None) -> None:
 
 
 def _hold_alone(store: TelemetryStore) -> None:
-    # Without a journal of its own, the file alone is the whole store, and can be replaced.
+    # Without a journal of its own, the file alone is the whole store, and can be replaced. Looked
+    # at twice: between the two another process may have opened it, and begun a journal again.
+    alone = [("delete",)]
     with named_errors(store.path):
-        if store.rows("PRAGMA journal_mode = DELETE") != [("delete",)]:
-            raise StoreBusyError(store.path, "is open in another process", "stop it, and try again")
-        store.rows("BEGIN EXCLUSIVE")
+        is_alone = store.rows("PRAGMA journal_mode = DELETE") == alone
+        if is_alone:
+            store.rows("BEGIN EXCLUSIVE")
+            is_alone = store.rows("PRAGMA journal_mode") == alone
+    if not is_alone:
+        raise StoreBusyError(store.path, "is open in another process", "stop it, and try again")
 
 
 def _copy(old: TelemetryStore, connection: sqlite3.Connection, rows: Rows) -> None:

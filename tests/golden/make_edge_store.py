@@ -1,8 +1,8 @@
-"""Records a device's store as the first release wrote it, with what it answers.
+"""Records a device's store as a release wrote it, with what it answers.
 
-`store_v1.sqlite` and `store_v1.json` (its export) were written by the code of schema version 1. Run it
-only to add a later version: python -m tests.golden.make_edge_store. A file that is there is never
-overwritten: what devices in the field have stored must load for ever.
+`store_v1.sqlite` and `store_v1.json` (its export) were written by the code of schema version 1.
+Run it only to add a later version: python -m tests.golden.make_edge_store. A file that is there is
+never overwritten: what devices in the field have stored must load for ever.
 """
 
 from __future__ import annotations
