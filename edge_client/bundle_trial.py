@@ -46,7 +46,8 @@ def main(arguments: list[str], content: bytes) -> int:
     try:
         check_golden(bundle, outputs_of(bundle, backend))
     except BundleError as error:
-        return _say(REFUSED, error.reason, str(error))
+        reason = error.reason if error.reason in {"golden", "structure"} else "load"
+        return _say(REFUSED, reason, str(error))
     except MemoryError:
         return _say(REFUSED, "limits", f"needs more than {memory_bytes} bytes of memory")
     return _say(PASSED, "", "")
