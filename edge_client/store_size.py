@@ -54,8 +54,10 @@ def stay_below(connection: sqlite3.Connection, max_bytes: int) -> bool:
     while pages - _pragma(connection, "freelist_count") > most:
         if not _let_go(connection, _MORE_READINGS):
             return False
-    connection.execute(f"PRAGMA incremental_vacuum({pages - most})").fetchall()
-    return True
+    for _ in range(pages - most):
+        # Python's sqlite3 takes one step of it a call, and one page leaves a step.
+        connection.execute("PRAGMA incremental_vacuum(1)").fetchall()
+    return _pragma(connection, "page_count") <= most
 
 
 def _let_go(connection: sqlite3.Connection, count: int) -> bool:
