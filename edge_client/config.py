@@ -10,6 +10,7 @@ from .errors import InputError, InputMissingError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from fractions import Fraction
 
     from .row_cipher import KeySource
 
@@ -34,6 +35,8 @@ class DeviceConfig:
             is bound; None looks at /etc/machine-id, then at the serial number in the device tree.
         bytes_per_day: MQTT bytes a day, both ways, above which only acknowledgements and notices
             pass; the rest waits for the next day.
+        band_epsilon: ε of the noise on each band that a summary tells, 0.01 to 16, as a decimal
+            or a fraction; None: bands are told as they are.
     """
 
     store: Path = field(metadata={"what": "the device's SQLite file"})
@@ -61,6 +64,32 @@ class DeviceConfig:
         default=65_536,
         metadata={"what": "MQTT bytes a day above which only acknowledgements and notices pass"},
     )
+
+    band_epsilon: str | None = field(
+        default=None, metadata={"what": "privacy parameter of noise on each reported band, or none"}
+    )
+
+    def noise_epsilon(self) -> Fraction | None:
+        """Return ε of the noise on reported bands, None without noise.
+
+        Raises:
+            InputError: the setting is no number between 0.01 and 16.
+        """
+        if self.band_epsilon is None:
+            return None
+        from fractions import Fraction
+
+        from .band_noise import LEAST_EPSILON, MOST_EPSILON
+
+        remedy = f"give a number from {float(LEAST_EPSILON)} to {MOST_EPSILON}"
+        try:
+            epsilon = Fraction(self.band_epsilon)
+        except (ValueError, ZeroDivisionError):
+            what = f"is no number: {self.band_epsilon!r}"
+            raise InputError("band_epsilon", what, remedy) from None
+        if not LEAST_EPSILON <= epsilon <= MOST_EPSILON:
+            raise InputError("band_epsilon", f"is out of range: {self.band_epsilon}", remedy)
+        return epsilon
 
     def key_source(self) -> KeySource | None:
         """Return what reads the store's key whenever the store is opened, None without a key."""

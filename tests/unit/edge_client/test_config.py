@@ -1,5 +1,6 @@
 import re
 from dataclasses import fields
+from fractions import Fraction
 from pathlib import Path
 
 import pytest
@@ -81,3 +82,16 @@ def test_every_setting_is_documented():
     documented = re.findall(r"^        (\w+): ", DeviceConfig.__doc__, re.MULTILINE)
     assert documented == [entry.name for entry in fields(DeviceConfig)]
     assert all(what_is(setting) for setting in SETTINGS)
+
+
+def test_noise_is_off_unless_its_epsilon_is_given():
+    assert read_config({}, {"HOME": "/"}).noise_epsilon() is None
+    assert read_config({"band_epsilon": "1.5"}, {"HOME": "/"}).noise_epsilon() == Fraction(3, 2)
+    assert read_config({"band_epsilon": "1/3"}, {"HOME": "/"}).noise_epsilon() == Fraction(1, 3)
+
+
+@pytest.mark.parametrize("text", ["0", "-1", "17", "much", "1/0", "nan", "inf", "1e400"])
+def test_noise_needs_an_epsilon_that_protects_and_can_be_drawn(text):
+    with pytest.raises(InputError, match="band_epsilon") as refused:
+        read_config({"band_epsilon": text}, {"HOME": "/"}).noise_epsilon()
+    assert "give a number from 0.01 to 16" in str(refused.value)
