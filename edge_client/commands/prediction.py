@@ -11,16 +11,30 @@ from .answers import answer, config_of, moment_flag, now_of, table
 
 if TYPE_CHECKING:
     import argparse
+    from collections.abc import Iterable
 
     from models.prediction import Report
+    from models.telemetry import DeviceProfile
 
-    from ..client import EdgeClient
+AUDIENCES = ("owner", "support", "compliance")
+"""Who an explanation is for; the members of `audiences.Audience`."""
 
 
 def add_predict(predict: argparse.ArgumentParser) -> None:
     """Add the arguments of `predict`."""
     predict.add_argument(
         "--explain", action="store_true", help="also say why, in sentences with own figures"
+    )
+    predict.add_argument(
+        "--audience",
+        choices=AUDIENCES,
+        help="explain to the owner (default), to support with all figures, or as an audit record",
+    )
+    predict.add_argument(
+        "--check",
+        type=Path,
+        metavar="FILE",
+        help="run the prediction of an audit record again, and compare",
     )
     predict.add_argument("--language", help="of the reasons; default: the owner's")
     predict.add_argument("--now", type=moment_flag, metavar="TIME", help="predict as of this time")
@@ -53,18 +67,22 @@ def add_update(update: argparse.ArgumentParser) -> None:
 
 def run_predict(arguments: argparse.Namespace) -> int:
     """Predict once."""
+    audience = getattr(arguments, "audience", None)
+    if getattr(arguments, "check", None) is not None:
+        if audience not in {None, AUDIENCES[-1]}:
+            raise UsageError("--check", "checks audit records", "leave --audience out")
+        audience = AUDIENCES[-1]
+    if audience is not None or arguments.explain:
+        from ..audiences import Audience
+        from .explanations import explain
+
+        return explain(arguments, Audience(audience or AUDIENCES[0]))
     from ..client import EdgeClient
 
     with EdgeClient.of_config(config_of(arguments)) as client:
         report = client.predict(now_of(arguments))
-        if getattr(arguments, "json", False):
-            data = report_json(report)
-            if arguments.explain:
-                data |= _explanation_json(client, arguments.language)
-            answer(arguments, data, [])
-        else:
-            reasons = client.reasons(arguments.language) if arguments.explain else ()
-            answer(arguments, {}, _lines(client, report, reasons))
+        profile = client.profile
+    answer(arguments, report_json(report), report_lines(profile, report))
     return 0
 
 
@@ -75,14 +93,16 @@ def report_json(report: Report) -> dict[str, object]:
     return asdict(report) | {"as_of": report.as_of.isoformat()}
 
 
-def _explanation_json(client: EdgeClient, language: str | None) -> dict[str, object]:
-    from dataclasses import asdict
+def report_lines(
+    profile: DeviceProfile, report: Report, more: Iterable[tuple[str, str]] = ()
+) -> list[str]:
+    """Return a report as lines of text.
 
-    return {"sentences": client.reasons(language), "figures": asdict(client.figures)}
-
-
-def _lines(client: EdgeClient, report: Report, reasons: tuple[str, ...]) -> list[str]:
-    profile = client.profile
+    Args:
+        profile: of the device.
+        report: what was predicted.
+        more: rows of two columns that belong between the report and the model's name.
+    """
     heading = f"{report.device_id} · {profile.device_model} · {report.as_of:%Y-%m-%d %H:%M} UTC"
     if (
         report.state_of_health is None
@@ -92,7 +112,7 @@ def _lines(client: EdgeClient, report: Report, reasons: tuple[str, ...]) -> list
         or report.failure_probability_30d is None
         or report.confidence is None
     ):
-        rows = [("status", _words(report.status)), ("meaning", MEANING[report.status])]
+        rows = [("status", _words(report.status)), ("meaning", MEANING[report.status]), *more]
         return [heading, *table(rows)]
     low, middle, high = (
         f"{days:.0f}"
@@ -111,7 +131,7 @@ def _lines(client: EdgeClient, report: Report, reasons: tuple[str, ...]) -> list
         ("confidence", _percent(report.confidence)),
         ("likely cause", _words(report.primary_issue)),
         ("recommended", f"{_words(report.recommended_action)} (urgency {report.urgency})"),
-        *(("why" if index == 0 else "", reason) for index, reason in enumerate(reasons)),
+        *more,
         ("model", report.model_version),
     ]
     return [heading, *table(rows)]

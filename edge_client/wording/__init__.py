@@ -38,6 +38,18 @@ FIELDS = {
     "similar_failed_pct": "how many of them failed, percent",
     "similar_within_days": "within how many days they failed",
     "human_contact": "where the owner reaches a person",
+    "span": "the band of days that the recommended action stands for, in words",
+    "confidence_pct": "probability that the failure lies in that span, percent",
+    "days_now": "the model's estimate, days",
+    "days_after": "the model's estimate with a change, days",
+    "limit_c": "temperature to stay below, degrees Celsius",
+    "ceiling_pct": "where charging would end, percent of full",
+    "less_pct": "by how much use would fall, percent",
+    "conditions": "what the simpler rule found, joined by `and`",
+    "name": "a feature in words",
+    "limit": "where the simpler rule draws the line, with unit",
+    "value": "the device's own value, with unit",
+    "fidelity_pct": "share of equal decisions of the simpler rule and the model, percent",
 }
 """Every field that a text may name, and what it says."""
 
@@ -51,12 +63,15 @@ class Wording:
         notices: by template, each with subject, sections and actions.
         confidence: by level of `models.prediction.Confidence`.
         reasons: alternatives by reason code.
+        explanation: what else is said of a prediction: spans, confidence, data that would help,
+            changes, the simpler rule, features in words, the decimal mark.
     """
 
     language: str
     notices: Mapping[str, Mapping[str, Any]]
     confidence: Mapping[str, str]
     reasons: Mapping[str, Sequence[str]]
+    explanation: Mapping[str, Any]
 
 
 @cache
@@ -69,7 +84,7 @@ def load_wording(language: str) -> Wording:
     short = language.partition("-")[0]
     known = short if short in LANGUAGES else DEFAULT_LANGUAGE
     data = json.loads((FOLDER / f"{known}.json").read_text(encoding="utf-8"))
-    return Wording(known, data["notices"], data["confidence"], data["reasons"])
+    return Wording(known, data["notices"], data["confidence"], data["reasons"], data["explanation"])
 
 
 def fields_of(text: str) -> frozenset[str]:

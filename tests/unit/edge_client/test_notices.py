@@ -2,10 +2,12 @@ from datetime import timedelta
 
 import pytest
 
+from edge_client.explanation_text import DATA_THAT_HELPS, SEARCHES_WITHOUT_CHANGE
 from edge_client.notices import reason_sentences, render_notice
 from edge_client.wording import FIELDS, LANGUAGES, fields_of, fill, load_wording
-from models.feature_spec import GROUPS
-from models.prediction import Confidence, Reason, Urgency
+from models.counterfactual import Lever
+from models.feature_spec import FEATURE_NAMES, GROUPS
+from models.prediction import Action, Confidence, Reason, Urgency
 from models.telemetry import DeviceId
 from models.wire.bands import DaysBand, HealthBand, ProbabilityBand
 from models.wire.messages import Notice, Template
@@ -66,6 +68,7 @@ def test_every_text_names_known_fields_and_fills_without_a_leftover(language):
         *all_texts(wording.notices),
         *all_texts(wording.confidence),
         *all_texts(wording.reasons),
+        *all_texts(wording.explanation),
     ]
     for text in texts:
         assert fields_of(text) <= FIELDS.keys(), text
@@ -90,14 +93,31 @@ def test_languages_say_the_same_with_the_same_fields():
     for other in others:
         assert shape(other.notices) == shape(english.notices)
         assert shape(other.reasons) == shape(english.reasons)
+        assert shape(other.explanation) == shape(english.explanation)
 
 
 def test_every_field_is_used_somewhere():
     wording = load_wording("en")
-    used = frozenset().union(
-        *(fields_of(text) for text in [*all_texts(wording.notices), *all_texts(wording.reasons)])
-    )
+    parts = (wording.notices, wording.reasons, wording.explanation)
+    used = frozenset().union(*(fields_of(text) for part in parts for text in all_texts(part)))
     assert used == FIELDS.keys()
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_what_else_is_said_of_a_prediction_is_complete(language):
+    texts = load_wording(language).explanation
+    assert set(texts["spans"]) == set(Action)
+    assert set(texts["confidence"]) == set(Confidence)
+    assert set(texts["more_data"]) == set(DATA_THAT_HELPS)
+    assert set(texts["change"]) == {*Lever, *SEARCHES_WITHOUT_CHANGE, "caveat"}
+    assert set(texts["features"]) == set(FEATURE_NAMES)
+    for feature in texts["features"].values():
+        assert set(feature) == {"name", "unit"}
+        assert feature["name"]
+    for part in ("confidence", "more_data", "change", "tree"):
+        for alternatives in texts[part].values():
+            assert isinstance(alternatives, list)
+            assert all(alternatives)
 
 
 def test_urgent_notice_as_its_owner_sees_it():
