@@ -7,6 +7,7 @@ import json
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from edge_client.bundle_trial import NUMPY, check_golden, outputs_of
 from models.bundle import (
     GOLDEN,
     MANIFEST,
@@ -24,7 +25,15 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-__all__ = ["KEY_ID", "PRIVATE_KEY", "resigned", "trusted_keys", "variant", "write_variant"]
+__all__ = [
+    "KEY_ID",
+    "PRIVATE_KEY",
+    "resigned",
+    "trusted_keys",
+    "try_out_here",
+    "variant",
+    "write_variant",
+]
 
 
 def variant(
@@ -68,6 +77,11 @@ def with_golden(bundle: Bundle, **outputs: Any) -> Bundle:
     """Exchange golden outputs; the hashes stay as they were."""
     vectors = json.loads(bundle.files[GOLDEN]) | outputs
     return replace(bundle, files={**bundle.files, GOLDEN: json.dumps(vectors).encode()})
+
+
+def try_out_here(bundle: Bundle, **_: object) -> None:
+    """Run a bundle's golden vectors as the child process does, without the process."""
+    check_golden(bundle, outputs_of(bundle, NUMPY))
 
 
 def _operators(content: bytes) -> list[str]:

@@ -6,10 +6,12 @@ from edge_client.errors import SlotError
 from edge_client.model_store import ModelStore
 from models.errors import ArtefactMissingError, BundleError
 from tests.support.line_bundle import KEY_ID, line_bundle, trusted_keys, write_line_bundle
+from tests.support.update_bundles import try_out_here
 
 
 @pytest.fixture
-def models(tmp_path):
+def models(tmp_path, monkeypatch):
+    monkeypatch.setattr("edge_client.bundle_gate.try_out", try_out_here)
     return ModelStore.beside(tmp_path / "device.db")
 
 

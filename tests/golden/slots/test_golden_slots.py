@@ -1,0 +1,57 @@
+"""The folder of models that the first version left runs for ever, and takes updates.
+
+Made by `make_slots.py` beside this file; never made anew.
+"""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from edge_client.model_store import ModelStore
+from tests.support.line_bundle import line_bundle, trusted_keys, write_line_bundle
+from tests.support.update_bundles import try_out_here
+
+GOLDEN = Path(__file__).with_name("v1")
+EXPECTED = json.loads((Path(__file__).parents[1] / "bundles" / "expected_v1.json").read_text())
+
+
+@pytest.fixture
+def models(tmp_path, monkeypatch):
+    monkeypatch.setattr("edge_client.bundle_gate.try_out", try_out_here)
+    return ModelStore(shutil.copytree(GOLDEN, tmp_path / "device.db.models"))
+
+
+def names(folder):
+    return {path.name for path in folder.iterdir() if not path.name.startswith(".")}
+
+
+def test_bundle_of_the_first_version_runs_and_is_committed(models):
+    before = names(models.folder)
+    assert models.open().version == EXPECTED["version"]
+    assert models.installed() == models.committed()
+    assert models.installed().digest == EXPECTED["digest"]
+    assert models.begin_boot() is None
+    assert models.commit() is False
+    assert names(models.folder) == before
+
+
+def test_it_is_what_a_trial_goes_back_to(models, tmp_path):
+    models.install(write_line_bundle(tmp_path / "b.zip"), trusted_keys=trusted_keys())
+    assert models.open().version == line_bundle().version
+    for _ in range(3):
+        assert models.begin_boot() is None
+    assert models.begin_boot().reason == "no_report"
+    assert models.open().version == EXPECTED["version"]
+    assert names(models.folder) == {"slots.json", f"{EXPECTED['digest'][:16]}.zip"}
+
+
+def test_it_gives_way_to_a_bundle_that_made_a_report(models, tmp_path):
+    models.install(write_line_bundle(tmp_path / "1.zip"), trusted_keys=trusted_keys())
+    models.open()
+    assert models.commit()
+    second = write_line_bundle(tmp_path / "2.zip", name="second", scale=2.0)
+    models.install(second, trusted_keys=trusted_keys())
+    assert ModelStore(models.folder).committed().digest == line_bundle().digest
+    assert f"{EXPECTED['digest'][:16]}.zip" not in names(models.folder)

@@ -1,0 +1,235 @@
+"""Bundles on trial in real folders: starts, reports, damage, refusals, disks that refuse."""
+
+import json
+import logging
+import stat
+from datetime import UTC, datetime
+
+import pytest
+
+from edge_client.errors import SlotError
+from edge_client.model_store import ModelStore
+from edge_client.slots import InstalledBundle, SlotName, SlotState, to_json
+from models.bundle import load_bundle, write_bundle
+from models.errors import BundleError
+from tests.support.update_bundles import (
+    resigned,
+    trusted_keys,
+    try_out_here,
+    variant,
+    write_variant,
+)
+
+NOW = datetime(2026, 6, 1, 12, tzinfo=UTC)
+
+
+@pytest.fixture
+def models(tmp_path, monkeypatch):
+    """A store of models that tries bundles out without a process of their own."""
+    monkeypatch.setattr("edge_client.bundle_gate.try_out", try_out_here)
+    return ModelStore.beside(tmp_path / "device.db")
+
+
+def install(models, number=1, **choices):
+    leave = {name: choices.pop(name) for name in tuple(choices) if name.startswith("allow_")}
+    path = write_variant(models.folder.parent / f"{number}.zip", number, **choices)
+    return models.install(path, trusted_keys=trusted_keys(), now=NOW, **leave)
+
+
+def install_and_commit(models, number=1, **choices):
+    installed = install(models, number, **choices)
+    models.open()
+    assert models.commit(NOW)
+    return installed
+
+
+def restarted(models):
+    return ModelStore(models.folder)
+
+
+def test_new_bundle_is_on_trial_until_it_made_a_report(models):
+    installed = install(models, release=7)
+    assert (models.installed(), models.committed()) == (installed, None)
+    assert models.is_on_trial()
+    assert installed.release == 7
+    assert models.open().version == "update-1"
+    assert models.commit(NOW)
+    assert restarted(models).committed() == installed
+    assert not models.is_on_trial()
+    assert models.state().committed_at == "2026-06-01T12:00:00+00:00"
+    assert models.commit(NOW) is False
+
+
+def test_fourth_start_without_a_report_goes_back_and_says_so(models):
+    install_and_commit(models, 1)
+    install(models, 2)
+    for _ in range(3):
+        started = restarted(models)
+        assert started.begin_boot(NOW) is None
+        assert started.open().version == "update-2"
+    back = restarted(models)
+    assert (back.begin_boot(NOW).version, back.last_refusal().reason) == ("update-2", "no_report")
+    assert back.last_refusal().at == "2026-06-01T12:00:00+00:00"
+    assert back.open().version == "update-1"
+    assert back.begin_boot(NOW) is None
+
+
+def test_first_bundle_of_a_device_goes_back_to_the_default_one(models):
+    install(models)
+    for _ in range(4):
+        models.begin_boot(NOW)
+    assert models.open().digest == load_bundle().digest
+    assert models.installed() is None
+
+
+def test_nothing_goes_back_after_a_commit(models):
+    install_and_commit(models, 1)
+    for _ in range(10):
+        assert models.begin_boot(NOW) is None
+    assert models.open().version == "update-1"
+
+
+def test_version_that_was_rolled_back_is_refused_recorded_and_taken_with_leave(models):
+    install(models, 1)
+    for _ in range(4):
+        models.begin_boot(NOW)
+    with pytest.raises(BundleError, match=r"failed its trial .*--allow-rolled-back"):
+        install(models, 1)
+    assert models.last_refusal().reason == "rolled_back_before"
+    assert install(models, 1, allow_rolled_back=True).version == "update-1"
+
+
+def test_older_release_is_refused_recorded_and_taken_with_leave(models):
+    install_and_commit(models, 5, release=5)
+    with pytest.raises(BundleError, match="release 4 is older than 5") as refusal:
+        install(models, 4, release=4)
+    assert refusal.value.exit_code == 5
+    assert (models.last_refusal().version, models.last_refusal().reason) == (
+        "update-4",
+        "older_release",
+    )
+    assert models.open().version == "update-5"
+    assert install(models, 4, release=4, allow_older=True).release == 4
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"feature_spec_digest": "0" * 64}, "unsupported_spec"),
+        ({"least_client_version": "99.0"}, "client_too_old"),
+    ],
+)
+def test_bundle_that_this_client_cannot_serve_is_refused_and_recorded(models, change, reason):
+    with pytest.raises(BundleError):
+        install(models, 3, manifest=change)
+    refusal = restarted(models).last_refusal()
+    assert (refusal.version, refusal.reason) == ("update-3", reason)
+    assert models.open().digest == load_bundle().digest
+
+
+def test_report_of_another_bundle_commits_nothing(models):
+    """A process that still runs the old model reports while a new one was installed."""
+    install_and_commit(models, 1)
+    running = restarted(models)
+    running.open()
+    second = install(models, 2)
+    assert running.commit(NOW) is False
+    assert running.is_on_trial()
+    assert running.commit(NOW, digest=second.digest)
+
+
+def test_damaged_trial_is_rolled_back_at_once_and_may_come_again(models, caplog):
+    install_and_commit(models, 1)
+    damaged = install(models, 2)
+    path = models.folder / damaged.file
+    path.write_bytes(path.read_bytes()[:300])
+    with caplog.at_level(logging.WARNING):
+        assert models.open(now=NOW).version == "update-1"
+    assert models.last_refusal().reason == "slot_damaged"
+    assert "given up" in caplog.text
+    assert install(models, 2).version == "update-2"
+
+
+def test_damaged_committed_slot_is_an_error_that_installing_again_mends(models):
+    installed = install_and_commit(models, 1)
+    (models.folder / installed.file).write_bytes(b"")
+    with pytest.raises(SlotError, match="install it again"):
+        models.open()
+    assert install(models, 1) == installed
+    assert models.open().version == "update-1"
+
+
+def test_committed_bundle_that_a_changed_client_cannot_serve_gives_way_to_the_default(models):
+    """After fedcell itself was changed, its own model fits, whatever was installed before."""
+    stranger = variant(9, manifest={"feature_spec_digest": "0" * 64})
+    write_bundle(stranger, models.folder / "a-stranger.zip")
+    held = InstalledBundle("update-9", stranger.digest, "test", file="a-stranger.zip")
+    state = SlotState(committed=SlotName.A, a=held)
+    (models.folder / "slots.json").write_text(json.dumps(to_json(state)))
+    for at in (NOW, datetime.now(UTC)):
+        assert models.open(now=at).digest == load_bundle().digest
+    assert models.last_refusal().reason == "unsupported_spec"
+    assert models.last_refusal().at == "2026-06-01T12:00:00+00:00"
+    assert models.committed() == held
+
+
+def test_folder_holds_no_more_than_two_bundles_and_the_state(models):
+    for number in (1, 2, 3):
+        install_and_commit(models, number)
+    (models.folder / ".slots.json.99999.part").write_bytes(b"half")
+    install(models, 4)
+    kept = {path.name for path in models.folder.iterdir()}
+    assert len([name for name in kept if name.endswith(".zip")]) == 2
+    assert kept - {name for name in kept if name.endswith(".zip")} == {"slots.json", ".lock"}
+    assert stat.S_IMODE(models.folder.stat().st_mode) == 0o700
+
+
+def test_state_is_json_that_people_can_read(models):
+    install(models, 1, release=3)
+    state = json.loads((models.folder / "slots.json").read_text())
+    assert (state["schema"], state["trial"], state["starts"]) == (1, "a", 0)
+    assert (state["a"]["version"], state["a"]["release"]) == ("update-1", 3)
+
+
+def test_unreadable_state_says_what_to_do(models):
+    models.folder.mkdir()
+    (models.folder / "slots.json").write_text('{"schema": 1}')
+    with pytest.raises(SlotError, match="remove the folder to run the default bundle"):
+        models.open()
+
+
+def test_disk_that_refuses_the_state_changes_nothing(models, monkeypatch, caplog):
+    install_and_commit(models, 1)
+    install(models, 2)
+    third = write_variant(models.folder.parent / "3.zip", 3)
+
+    def refuse(path, content):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("models.durable_file.write_durably", refuse)
+    starting = restarted(models)
+    with caplog.at_level(logging.WARNING):
+        assert starting.begin_boot(NOW) is None
+    assert starting.open().version == "update-1"
+    assert "stays as it was" in caplog.text
+    assert starting.commit(NOW, digest=models.installed().digest) is False
+    monkeypatch.setattr("models.bundle.write_durably", refuse)
+    with pytest.raises(SlotError, match="No space left on device"):
+        models.install(third, trusted_keys=trusted_keys())
+    monkeypatch.undo()
+    assert restarted(models).open().version == "update-2"
+
+
+def test_refusal_is_recorded_for_a_device_that_never_had_a_bundle(models, tmp_path):
+    (tmp_path / "bad.zip").write_bytes(b"not a zip")
+    with pytest.raises(BundleError):
+        models.install(tmp_path / "bad.zip", trusted_keys={}, now=NOW)
+    refusal = models.last_refusal()
+    assert (refusal.version, refusal.reason) == ("", "altered")
+    assert models.open().digest == load_bundle().digest
+
+
+def test_signature_is_not_kept_and_its_digest_is(models):
+    installed = install(models)
+    assert installed.digest == resigned(variant(1)).digest
+    assert "signature" not in models.open().manifest
