@@ -108,8 +108,8 @@ def test_a_change_is_told_with_both_estimates_and_the_caveat():
     )
     assert change_sentences(found(Lever.USE, 25.0), GERMAN) == (
         (
-            "Mit 25 % weniger Gebrauchsstunden und Ladezyklen am Tag läge die Schätzung bei 61 Tagen"
-            " statt bei 40."
+            "Mit 25 % weniger Gebrauchsstunden und Ladezyklen am Tag läge die Schätzung bei 61"
+            " Tagen statt bei 40."
         ),
         (
             "Das ist die Schätzung des Modells, als wären die letzten 30 Tage so gewesen, und kein"
@@ -141,8 +141,8 @@ def test_the_simpler_rule_says_because_and_and_its_fidelity():
     assert tree_sentences(PATH, is_flagged=True, wording=ENGLISH) == (
         (
             "A simpler rule would warn of this battery, because the time to the end of life at the"
-            " pace of the last 30 days is at most 39.8 days (26.6 days) and the monthly change of that"
-            " capacity over 10 days is above -1.5 % (-0.4 %)."
+            " pace of the last 30 days is at most 39.8 days (26.6 days) and the monthly change of"
+            " that capacity over 10 days is above -1.5 % (-0.4 %)."
         ),
         "It decides as the model does for 99 % of devices' days.",
     )
