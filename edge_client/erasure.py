@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import shutil
 from dataclasses import asdict, dataclass
+from glob import escape
 from typing import TYPE_CHECKING, Any
 
 from models.durable_file import sync_folder, write_durably
@@ -105,7 +106,13 @@ def _belongings(store: Path) -> list[Path]:
     endings = ("", *JOURNALS, "-journal")
     names = [store.name + middle + ending for middle in ("", ASIDE) for ending in endings]
     damaged = [file for found in quarantined(store) for file in files_of(found)]
-    return [*map(store.with_name, names), *damaged, ModelStore.beside(store).folder]
+    # A process that was killed while it wrote leaves what it had.
+    halves = [
+        half
+        for whole in (copy_path(store), tombstone_path(store))
+        for half in store.parent.glob(f".{escape(whole.name)}.*.part")
+    ]
+    return [*map(store.with_name, names), *damaged, *halves, ModelStore.beside(store).folder]
 
 
 def _remove(paths: list[Path]) -> list[Path]:
