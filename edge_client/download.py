@@ -298,7 +298,7 @@ def opened(
         _WatchedHTTPS(sockets),
         urllib.request.HTTPDefaultErrorHandler(),
         _CarefulRedirects(),
-        urllib.request.HTTPErrorProcessor(),
+        _Errors(),
     ):
         opener.add_handler(handler)
     is_over = threading.Event()
@@ -307,12 +307,7 @@ def opened(
     watch.start()
     try:
         request = urllib.request.Request(url, headers=headers)  # noqa: S310 - schemes are checked
-        try:
-            answer = opener.open(request, timeout=min(limits.silence_s, limits.total_s))
-        except urllib.error.HTTPError as error:
-            if error.code != _RANGE_BEYOND or not isinstance(error.fp, http.client.HTTPResponse):
-                raise
-            answer = error.fp
+        answer = opener.open(request, timeout=min(limits.silence_s, limits.total_s))
         with answer:
             yield answer
         if is_over.is_set():
@@ -359,6 +354,20 @@ class _WatchedHTTPS(urllib.request.HTTPSHandler):
 
     def https_open(self, request: urllib.request.Request) -> http.client.HTTPResponse:
         return self.do_open(self._kind, request)
+
+
+class _Errors(urllib.request.HTTPErrorProcessor):
+    """Raises for every answer that is no success, except that nothing follows the part."""
+
+    def http_response(
+        self, request: urllib.request.Request, response: http.client.HTTPResponse
+    ) -> http.client.HTTPResponse:
+        if response.status == _RANGE_BEYOND:
+            return response
+        found: http.client.HTTPResponse = super().http_response(request, response)
+        return found
+
+    https_response = http_response
 
 
 class _CarefulRedirects(urllib.request.HTTPRedirectHandler):
