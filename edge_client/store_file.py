@@ -184,8 +184,14 @@ class StoreFile:
             raise
 
     def _open_anew(self) -> None:
-        self._connection.close()
-        self._open()
+        former = self._connection
+        try:
+            self._open()
+        except BaseException:
+            # Nothing more is read from or written to the former file; the next access tries again.
+            self._connection, self._file_id = former, 0
+            raise
+        former.close()
 
     def _begin(self) -> None:
         self._connection.execute("BEGIN IMMEDIATE")
