@@ -12,7 +12,8 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from models.wire.envelope import VerifyKey
-    from models.wire.messages import Notice, NoticeState
+    from models.wire.messages import Message, Notice, NoticeState
+    from models.wire.sealing import OpeningKey
 
 CLOCK_TOLERANCE = timedelta(days=1)
 LATEST_WORD_ON_A_FORMER_PACK = timedelta(days=7)
@@ -20,30 +21,76 @@ LATEST_WORD_ON_A_FORMER_PACK = timedelta(days=7)
 up to three days old. Of a new pack it knows nothing for 28 days."""
 
 
-def open_notice(envelope: bytes, *, device_id: str, trusted: Mapping[str, VerifyKey]) -> Notice:
-    """Return the notice in a signed envelope.
+def open_payload(
+    message: bytes,
+    *,
+    topic: str,
+    trusted: Mapping[str, VerifyKey],
+    opening_key: OpeningKey | None = None,
+) -> bytes:
+    """Return the payload of a genuine message: signed by the server, and sealed to us or not.
 
     Args:
-        envelope: what came over the wire.
-        device_id: of this device.
+        message: what came over the wire.
+        topic: on which it came.
         trusted: the server's keys, by key id.
+        opening_key: the device's own; None where it has no identity.
 
     Raises:
-        models.wire.errors.WireError: the signature does not hold, or it is no notice.
+        models.wire.errors.WireError: it cannot be opened, or the signature does not hold.
+    """
+    from models.wire.sealing import open_message
+
+    return open_message(message, topic=topic, trusted=trusted, opening_key=opening_key)
+
+
+def require_meant_for(message: Message, device_id: str) -> None:
+    """Refuse a genuine message to another device.
+
+    Raises:
+        NoticeRefusedError: `foreign_device`.
+    """
+    if message.device != device_id:
+        raise NoticeRefusedError("foreign_device", f"it is meant for {message.device}")
+
+
+def open_notice(
+    message: bytes,
+    *,
+    topic: str,
+    device_id: str,
+    trusted: Mapping[str, VerifyKey],
+    opening_key: OpeningKey | None = None,
+) -> Notice:
+    """Return the notice in a genuine message to this device.
+
+    Args:
+        message: what came over the wire.
+        topic: on which it came.
+        device_id: of this device.
+        trusted: the server's keys, by key id.
+        opening_key: the device's own; None where it has no identity.
+
+    Raises:
+        models.wire.errors.WireError: it is not genuine, or no notice.
         NoticeRefusedError: it is meant for another device.
     """
     from models.wire.codec import decode
-    from models.wire.envelope import open_signed
     from models.wire.messages import Notice
 
-    notice = decode(open_signed(envelope, trusted), Notice)
-    if notice.device != device_id:
-        raise NoticeRefusedError("foreign_device", f"it is meant for {notice.device}")
+    payload = open_payload(message, topic=topic, trusted=trusted, opening_key=opening_key)
+    notice = decode(payload, Notice)
+    require_meant_for(notice, device_id)
     return notice
 
 
 def require_admissible(
-    notice: Notice, *, last_sequence: int, now: datetime, notices_wanted: bool
+    notice: Notice,
+    *,
+    last_sequence: int,
+    now: datetime,
+    notices_wanted: bool,
+    is_stopped: bool = False,
 ) -> None:
     """Refuse a genuine notice that must not be shown.
 
@@ -55,12 +102,15 @@ def require_admissible(
         last_sequence: the highest sequence number of a notice that was kept.
         now: the device's time.
         notices_wanted: whether the owner agrees to notices.
+        is_stopped: whether the server's configuration has stopped them.
 
     Raises:
-        NoticeRefusedError: `no_consent`, `replayed` or `expired`.
+        NoticeRefusedError: `no_consent`, `stopped`, `replayed` or `expired`.
     """
     if not notices_wanted:
         raise NoticeRefusedError("no_consent", "the owner has not agreed to notices")
+    if is_stopped:
+        raise NoticeRefusedError("stopped", "the server's configuration has stopped notices")
     if notice.sequence <= last_sequence:
         what = f"sequence {notice.sequence} is not above {last_sequence}"
         raise NoticeRefusedError("replayed", what)
@@ -70,7 +120,12 @@ def require_admissible(
 
 def is_over(notice: Notice, *, now: datetime) -> bool:
     """Tell whether a notice is not to be shown any more, with the tolerance for wrong clocks."""
-    return now > notice.expires + CLOCK_TOLERANCE
+    return not within_time(notice.expires, now=now)
+
+
+def within_time(expires: datetime, *, now: datetime) -> bool:
+    """Tell whether a message may still be taken, with the tolerance for wrong clocks."""
+    return now - CLOCK_TOLERANCE <= expires
 
 
 def is_of_former_pack(notice: Notice, *, pack_since: datetime | None) -> bool:

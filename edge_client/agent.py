@@ -2,31 +2,34 @@
 
 The composition root of `fedcell-device run`. What leaves goes through the store's outbox, and what
 comes is in the store's inbox before the broker may forget it: a crash at any point loses nothing,
-and a message that comes twice is shown once.
+and a message that comes twice is shown once. Prediction and summaries go by a clock that never
+jumps; the device's time, which may be wrong, only dates them.
 """
 
 from __future__ import annotations
 
 import logging
-import os
 import queue
 import time
-from dataclasses import dataclass
 from datetime import datetime, timedelta
-from enum import StrEnum
 from typing import TYPE_CHECKING
 
-from models.bundle import CLIENT_VERSION
-from models.feature_spec import FEATURE_SPEC_VERSION
-from models.telemetry import DeviceId
 from models.wire.codec import decode, encode
-from models.wire.messages import Birth, Notice, NoticeState, Presence, Status
+from models.wire.messages import Notice, NoticeState, Presence
 from models.wire.topics import Down, Up, down, up
 
 from .admission import end_of, is_of_former_pack
-from .errors import ServerSilentError, StoreBusyError
+from .agent_plan import AgentParts, AgentPlan, Until
+from .books import DeviceBooks
+from .configuration import PREDICTION, allowed, in_force, stopped
+from .errors import ServerSilentError, SlotError, StoppedError, StoreBusyError
+from .identity import own_identity, read_hardware_id
 from .mailbox import Purpose
+from .model_store import ModelStore
 from .notice_receiver import AgentCounters, NoticeReceiver, answer_notice
+from .presence import birth_payload, status_payload
+from .sending import OutboxSender
+from .traffic import CONNECTION, DOWN, UP, TrafficMeter, connection_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -35,43 +38,19 @@ if TYPE_CHECKING:
     from models.wire.link import Link
 
     from .client import EdgeClient
-    from .mailbox import Mailbox, StoredNotice
+    from .mailbox import StoredNotice
     from .notices import ShownNotice
+    from .slots import Refusal
 
     Clock = Callable[[], datetime]
 
+__all__ = ["AgentParts", "AgentPlan", "DeviceAgent", "Until", "run_agent"]
+
 logger = logging.getLogger(__name__)
 
-CONFIRMATION_TIMEOUT_S = 5.0
-MAX_ATTEMPTS = 5
-
-
-class Until(StrEnum):
-    """When the agent ends by itself."""
-
-    STOPPED = "stopped"
-    SENT = "sent"
-    ACKED = "acked"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AgentPlan:
-    """What the agent is to do.
-
-    Attributes:
-        until: when it ends: never by itself, once its summary was sent, or once a notice was
-            shown and acknowledged.
-        timeout_s: seconds after which it ends in any case; None: never.
-        answer: what it says for the owner after showing a notice; None: nothing.
-        predict_every: how often it predicts.
-        poll_s: how often it looks at the store for what other processes put there, seconds.
-    """
-
-    until: Until = Until.STOPPED
-    timeout_s: float | None = None
-    answer: NoticeState | None = None
-    predict_every: timedelta = timedelta(days=1)
-    poll_s: float = 5.0
+MAX_WAITING_SUMMARIES = 7
+"""Summaries of the last days are enough; a device that was offline for a month sends no more."""
+SHOWN_AT_ONCE = 20
 
 
 def run_agent(
@@ -84,21 +63,24 @@ def run_agent(
     on_start: Callable[[DeviceAgent], None],
     on_report: Callable[[Report], None],
     show: Callable[[str, ShownNotice], None],
+    parts: AgentParts | None = None,
 ) -> AgentCounters:
     """Put an agent together and run it.
 
     Args:
         client: the open device.
         broker: host and port.
-        server_keys: Ed25519 public keys (32 raw bytes) that may sign notices, by key id.
+        server_keys: Ed25519 public keys (32 raw bytes) that the server signs with, by key id.
         plan: when to end, and what to say for the owner.
         clock: the device's time.
         on_start: given the agent before it runs, so that it can be stopped.
         on_report: called with each report.
         show: called with a notice's identifier and the notice as its owner shall read it.
+        parts: what else it works with; None asks this machine for its hardware's identifier.
 
     Raises:
-        models.wire.errors.LinkError: the broker cannot be reached.
+        CloneError: store or identity come from another device; nothing was sent.
+        models.wire.errors.LinkError: the broker cannot be reached, and the plan has an end.
         ServerSilentError: the time is up, and messages still wait.
     """
     from random import Random
@@ -106,7 +88,11 @@ def run_agent(
     from models.wire.envelope import VerifyKey, trusted_keys
     from models.wire.link import Link, LinkSettings, Will
 
+    from .config_receiver import ConfigurationReceiver
+
     store, device_id = client.store, client.profile.device_id
+    parts = parts or AgentParts(hardware_id=read_hardware_id())
+    identity = own_identity(store, device_id=device_id, hardware_id=parts.hardware_id)
     host, port = broker
     will = Will(
         topic=up(device_id, Up.STATUS),
@@ -122,31 +108,48 @@ def run_agent(
         counters=counters,
         on_report=on_report,
         show=show,
+        parts=parts,
     )
-    receiver = NoticeReceiver(
+    trusted = trusted_keys(*(VerifyKey.from_bytes(raw) for raw in server_keys.values()))
+    opening_key = None if identity is None else identity.opening_key
+    notices = NoticeReceiver(
         store.path,
         device_id=device_id,
-        trusted=trusted_keys(*(VerifyKey.from_bytes(raw) for raw in server_keys.values())),
+        trusted=trusted,
         clock=clock,
         counters=counters,
         wake=agent.wake,
+        opening_key=opening_key,
+        key=parts.store_key,
     )
-    link.subscribe(down(device_id, Down.NOTIFY), receiver)
+    configurations = ConfigurationReceiver(
+        store.path,
+        device_id=device_id,
+        trusted=trusted,
+        clock=clock,
+        counters=counters,
+        changed=agent.introduce_again,
+        opening_key=opening_key,
+        key=parts.store_key,
+    )
+    link.subscribe_in_groups(down(device_id, Down.NOTIFY), notices.take)
+    link.subscribe(down(device_id, Down.CONFIG), configurations)
     on_start(agent)
     return agent.run()
 
 
 class DeviceAgent:
-    """One device's main loop; everything but `NoticeReceiver` runs in the caller's thread.
+    """One device's main loop; everything but the receivers runs in the caller's thread.
 
     Args:
         client: the open device.
         link: not connected yet, its last will set.
         plan: when to end, and what to say for the owner.
         clock: the device's time.
-        counters: shared with the receiver.
+        counters: shared with the receivers.
         on_report: called with each report.
         show: called with each notice as its owner shall read it.
+        parts: what else it works with.
     """
 
     def __init__(
@@ -159,6 +162,7 @@ class DeviceAgent:
         counters: AgentCounters,
         on_report: Callable[[Report], None],
         show: Callable[[str, ShownNotice], None],
+        parts: AgentParts | None = None,
     ) -> None:
         self._client = client
         self._link = link
@@ -167,16 +171,25 @@ class DeviceAgent:
         self.counters = counters
         self._on_report = on_report
         self._show = show
+        self._parts = parts or AgentParts()
         self._device_id = client.profile.device_id
+        self._models = ModelStore.beside(client.store.path)
+        self._meter = TrafficMeter(plan.bytes_per_day, clock=clock)
+        self._books = DeviceBooks(client.store, self._meter, elapsed_s=elapsed_s())
+        self._sender = OutboxSender(client.store, link, meter=self._meter, counters=counters)
         self._woken: queue.SimpleQueue[None] = queue.SimpleQueue()
-        self._is_new_connection = False
+        self._must_say_birth = False
         self._is_stopped = False
-        self._next_prediction_at: datetime | None = None
-        self._attempts: dict[int, int] = {}
+        self._predicted_s: float | None = None
 
     def wake(self) -> None:
         """Have the loop look at the store at once; may be called from any thread."""
         self._woken.put(None)
+
+    def introduce_again(self) -> None:
+        """Have the loop say what is in force now; may be called from any thread."""
+        self._must_say_birth = True
+        self.wake()
 
     def stop(self) -> None:
         """Have the loop end soon; may be called from a signal handler."""
@@ -191,16 +204,21 @@ class DeviceAgent:
 
         Raises:
             models.errors.BundleError: the model is refused; nothing was sent.
-            models.wire.errors.LinkError: the broker cannot be reached.
+            models.wire.errors.LinkError: the broker cannot be reached, and the plan has an end.
             ServerSilentError: the time is up, and messages still wait.
         """
+        self._meter.load(self._client.store)
+        self._begin_boot()
+        self._take_reading()
         self._predict_where_due()
+        self._link.on_traffic(self._meter.observe)
         self._link.on_connected(self._connected)
         deadline = None
         if self._plan.timeout_s is not None:
             deadline = time.monotonic() + self._plan.timeout_s
         is_fulfilled = False
-        with self._link:
+        self._link.connect(patiently=self._plan.until is Until.STOPPED)
+        try:
             while not self._is_stopped:
                 self._work_once()
                 is_fulfilled = self._is_fulfilled()
@@ -208,6 +226,9 @@ class DeviceAgent:
                     break
                 self._wait(deadline)
             self._say_status(Presence.OFFLINE)
+        finally:
+            self._link.close()
+            self._close_books()
         is_cut_short = not (is_fulfilled or self._is_stopped or self._plan.until is Until.STOPPED)
         if is_cut_short and self._client.store.outbox():
             what = f"the broker did not take everything within {self._plan.timeout_s:g} s"
@@ -215,14 +236,15 @@ class DeviceAgent:
         return self.counters
 
     def _work_once(self) -> None:
+        if self._parts.supervisor is not None:
+            self._parts.supervisor.ping(elapsed_s())
         try:
-            if self._is_new_connection:
-                self._is_new_connection = False
-                self._say_birth()
-                self._say_status(Presence.ONLINE)
+            self._take_reading()
+            self._say_birth_where_due()
             self._predict_where_due()
             self._show_what_waits()
-            self._send_outbox()
+            self._sender.pump()
+            self._books.write_where_due(self.counters.refused, elapsed_s=elapsed_s())
         except StoreBusyError as error:
             if self._plan.until is not Until.STOPPED:
                 raise
@@ -232,8 +254,14 @@ class DeviceAgent:
         patience = self._plan.poll_s
         if deadline is not None:
             patience = max(0.0, min(patience, deadline - time.monotonic()))
+        if self._parts.sampler is not None:
+            patience = max(0.0, min(patience, self._parts.sampler.wait_s(elapsed_s())))
+        if self._parts.supervisor is not None and self._parts.supervisor.every_s is not None:
+            patience = min(patience, self._parts.supervisor.every_s)
         try:
             self._woken.get(timeout=patience)
+            while True:
+                self._woken.get_nowait()
         except queue.Empty:
             return
 
@@ -243,28 +271,68 @@ class DeviceAgent:
         return self._plan.until is Until.SENT or self.counters.shown > 0
 
     def _connected(self, _session_present: bool) -> None:  # noqa: FBT001 - the link's signature
-        self._is_new_connection = True
-        self.wake()
+        settings = self._link.settings
+        will_bytes = 0
+        if settings.will is not None:
+            will_bytes = len(settings.will.topic) + len(settings.will.payload)
+        filters = (down(self._device_id, Down.NOTIFY), down(self._device_id, Down.CONFIG))
+        sent, heard = connection_bytes(self._device_id, will_bytes=will_bytes, filters=filters)
+        self._meter.count(UP, CONNECTION, sent)
+        self._meter.count(DOWN, CONNECTION, heard)
+        self._books.note_connected(self._clock())
+        self.introduce_again()
+
+    # --- model and prediction ---------------------------------------------------------------------
+
+    def _begin_boot(self) -> None:
+        now = self._clock()
+        rolled_back = self._models.begin_boot(now)
+        if rolled_back is not None:
+            logger.warning("model %s was given up: %s", rolled_back.version, rolled_back.what)
+
+    def _take_reading(self) -> None:
+        if self._parts.sampler is not None:
+            self._parts.sampler.poll(now=self._clock(), elapsed_s=elapsed_s())
 
     def _predict_where_due(self) -> None:
-        now = self._clock()
-        if self._next_prediction_at is not None and now < self._next_prediction_at:
+        store, now = self._client.store, self._clock()
+        if self._predicted_s is not None:
+            hours = in_force(store).get("predict_every_h")
+            every = self._plan.predict_every if hours is None else timedelta(hours=hours)
+            if elapsed_s() - self._predicted_s < every.total_seconds():
+                return
+        if PREDICTION in stopped(store):
             return
         report = self._client.predict(now)
-        self._next_prediction_at = now + self._plan.predict_every
+        self._predicted_s = elapsed_s()
         self.counters.predictions += 1
+        self._models.commit(now, digest=self._client.predictor.bundle.digest)
+        self._books.note_report(report, now=now)
         self._on_report(report)
         self._close_what_is_of_a_former_pack()
+        self._put_out_summary(now)
+
+    def _put_out_summary(self, now: datetime) -> None:
+        store = self._client.store
+        if not allowed(store, Purpose.SUMMARIES):
+            return
         summary = self._client.summary(now)
-        if summary is not None:
-            topic = up(self._device_id, Up.SUMMARY)
-            self._client.store.put_out(Purpose.SUMMARIES, topic, encode(summary))
-            self.counters.summaries += 1
+        if summary is None:
+            return
+        topic = up(self._device_id, Up.SUMMARY)
+        with store.transaction():
+            store.put_out(Purpose.SUMMARIES, topic, encode(summary))
+            waiting = [message.number for message in store.outbox() if message.topic == topic]
+            for number in waiting[:-MAX_WAITING_SUMMARIES]:
+                store.sent(number)
+        self.counters.summaries += 1
+
+    # --- notices ----------------------------------------------------------------------------------
 
     def _close_what_is_of_a_former_pack(self) -> None:
         """Tell the server which notices no longer count, ahead of the summary it decides on."""
         store, pack_since = self._client.store, self._client.pack_since
-        if not store.consents()[Purpose.NOTICES].granted:
+        if not allowed(store, Purpose.NOTICES):
             return
         for stored in store.notices():
             notice = decode(stored.body.encode(), Notice)
@@ -275,17 +343,21 @@ class DeviceAgent:
         store = self._client.store
         now = self._clock()
         waiting = [n for n in store.notices() if n.state is NoticeState.RECEIVED]
-        if not waiting or not store.consents()[Purpose.NOTICES].granted:
+        if not waiting or not allowed(store, Purpose.NOTICES):
             return
         pack_since, quiet = self._client.pack_since, store.quiet_hours
         is_quiet = quiet is not None and quiet.hold(now)
-        for stored in waiting:
+        for stored in waiting[:SHOWN_AT_ONCE]:
             notice = decode(stored.body.encode(), Notice)
             end = end_of(notice, now=now, pack_since=pack_since)
             if end is not None:
                 self._move(stored, end)
             elif not is_quiet:
-                self._show_one(stored, notice, now=now)
+                try:
+                    self._show_one(stored, notice, now=now)
+                except StoppedError:
+                    # Without a prediction there are no figures to fill in; it waits.
+                    return
 
     def _show_one(self, stored: StoredNotice, notice: Notice, *, now: datetime) -> None:
         # Shown first, noted second: a crash between the two shows it twice, not never.
@@ -304,48 +376,46 @@ class DeviceAgent:
             now=self._clock(),
         )
 
-    def _send_outbox(self) -> None:
-        store = self._client.store
-        for message in store.outbox():
-            if not self._link.is_connected:
-                return
-            if self._attempts.get(message.number, 0) >= MAX_ATTEMPTS:
-                # Refused again and again: it waits for the next start, others pass it.
-                continue
-            delivery = self._link.publish(message.topic, message.payload)
-            if delivery.wait(CONFIRMATION_TIMEOUT_S):
-                store.sent(message.number)
-                self.counters.confirmed += 1
-            else:
-                self._attempts[message.number] = self._attempts.get(message.number, 0) + 1
+    # --- what the link itself says ----------------------------------------------------------------
 
-    def _say_birth(self) -> None:
-        now = self._clock()
-        birth = Birth(
-            id=os.urandom(16).hex(),
-            device=self._device_id,
-            sequence=self._client.store.next_sequence("birth", now=now),
-            issued=now.replace(microsecond=0),
-            client_version=".".join(map(str, CLIENT_VERSION)),
+    def _say_birth_where_due(self) -> None:
+        may_speak = self._link.is_connected and self._meter.may_send(Up.BIRTH.value)
+        if not self._must_say_birth or not may_speak:
+            return
+        self._must_say_birth = False
+        payload = birth_payload(
+            self._client.store,
+            device_id=self._device_id,
             model_version=self._client.predictor.bundle.version,
-            feature_spec_version=FEATURE_SPEC_VERSION,
+            refusal=self._last_refusal(),
+            now=self._clock(),
         )
-        self._link.publish(up(self._device_id, Up.BIRTH), encode(birth))
+        self._link.publish(up(self._device_id, Up.BIRTH), payload)
+        self._say_status(Presence.ONLINE)
+
+    def _last_refusal(self) -> Refusal | None:
+        try:
+            return self._models.last_refusal()
+        except SlotError as error:
+            logger.warning("what was refused cannot be told: %s", error)
+            return None
 
     def _say_status(self, presence: Presence) -> None:
-        if self._link.is_connected:
+        if self._link.is_connected and self._meter.may_send(Up.STATUS.value):
             payload = status_payload(self._client.store, presence, self._device_id, self._clock())
             self._link.publish(up(self._device_id, Up.STATUS), payload, retain=True)
 
+    def _close_books(self) -> None:
+        if self._parts.sampler is not None:
+            self._parts.sampler.close()
+        try:
+            self._books.write(self.counters.refused)
+        except StoreBusyError as error:
+            logger.warning("the last counts are not kept: %s", error)
 
-def status_payload(mailbox: Mailbox, presence: Presence, device_id: str, now: datetime) -> bytes:
-    """Return the message that says whether this device is connected."""
-    return encode(
-        Status(
-            id=os.urandom(16).hex(),
-            device=DeviceId(device_id),
-            sequence=mailbox.next_sequence("status", now=now),
-            issued=now.replace(microsecond=0),
-            presence=presence,
-        )
-    )
+
+def elapsed_s() -> float:
+    """Return seconds on a clock that never jumps, and that counts on while the machine sleeps."""
+    if hasattr(time, "CLOCK_BOOTTIME"):
+        return time.clock_gettime(time.CLOCK_BOOTTIME)
+    return time.monotonic()

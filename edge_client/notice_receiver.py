@@ -14,18 +14,21 @@ from models.wire.messages import Ack, NoticeState
 from models.wire.topics import Up, up
 
 from .admission import open_notice, require_admissible
+from .configuration import stopped
 from .errors import NoticeRefusedError, StoreError
 from .mailbox import Mailbox, Purpose
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
     from datetime import datetime
     from pathlib import Path
 
     from models.wire.envelope import VerifyKey
     from models.wire.messages import Notice
+    from models.wire.sealing import OpeningKey
 
     from .mailbox import StoredNotice
+    from .row_cipher import KeySource
 
 logger = logging.getLogger(__name__)
 
@@ -53,6 +56,7 @@ class AgentCounters:
         repeated: notices that came again.
         refused: messages that were not believed or not admitted, by reason.
         confirmed: messages that the broker took.
+        configurations: configurations that were kept, or came again.
     """
 
     predictions: int = 0
@@ -61,6 +65,11 @@ class AgentCounters:
     repeated: int = 0
     refused: dict[str, int] = field(default_factory=dict)
     confirmed: int = 0
+    configurations: int = 0
+
+    def refuse(self, reason: str) -> None:
+        """Count a message that was not believed or not admitted."""
+        self.refused[reason] = self.refused.get(reason, 0) + 1
 
 
 def acknowledge(mailbox: Mailbox, notice: StoredNotice, *, device_id: str, now: datetime) -> None:
@@ -98,12 +107,14 @@ class NoticeReceiver:
     """Takes notices in the link's thread: believed, kept and acknowledged before it returns.
 
     Args:
-        path: of the store; each message opens it anew, because SQLite binds it to a thread.
+        path: of the store; each group opens it anew, because SQLite binds it to a thread.
         device_id: of this device.
         trusted: the server's keys, by key id.
         clock: the device's time.
         counters: shared with the agent.
-        wake: called after a notice was kept.
+        wake: called after notices were looked at.
+        opening_key: the device's own; None where it has no identity.
+        key: the store is sealed under, None for one in the clear.
     """
 
     def __init__(
@@ -115,6 +126,8 @@ class NoticeReceiver:
         clock: Callable[[], datetime],
         counters: AgentCounters,
         wake: Callable[[], None],
+        opening_key: OpeningKey | None = None,
+        key: KeySource | None = None,
     ) -> None:
         self._path = path
         self._device_id = device_id
@@ -122,45 +135,91 @@ class NoticeReceiver:
         self._clock = clock
         self._counters = counters
         self._wake = wake
+        self._opening_key = opening_key
+        self._key = key
 
-    def __call__(self, _topic: str, payload: bytes) -> None:
-        """Keep a notice, or count why it is not kept.
+    def __call__(self, topic: str, message: bytes) -> None:
+        """Keep one notice, as `take` does."""
+        self.take([(topic, message)])
+
+    def take(self, messages: Sequence[tuple[str, bytes]]) -> None:
+        """Keep notices that have come together in one transaction, or count why one is not kept.
 
         Raises:
-            DeliverAgainError: the store cannot take it; the broker keeps it.
+            DeliverAgainError: the store cannot take them; the broker keeps them all.
         """
+        genuine = [notice for notice in map(self._genuine, messages) if notice is not None]
         try:
-            notice = open_notice(payload, device_id=self._device_id, trusted=self._trusted)
-            with Mailbox(self._path) as mailbox:
-                self._keep(mailbox, notice)
-        except (WireError, NoticeRefusedError) as error:
-            refused = self._counters.refused
-            refused[error.reason] = refused.get(error.reason, 0) + 1
-            logger.warning("a message was refused: %s", error)
+            if genuine:
+                with Mailbox(self._path, key=self._key) as mailbox:
+                    self._keep_all(mailbox, genuine)
         except StoreError as error:
             raise DeliverAgainError(str(error)) from error
         self._wake()
 
-    def _keep(self, mailbox: Mailbox, notice: Notice) -> None:
+    def _genuine(self, arrived: tuple[str, bytes]) -> Notice | None:
+        topic, message = arrived
+        try:
+            return open_notice(
+                message,
+                topic=topic,
+                device_id=self._device_id,
+                trusted=self._trusted,
+                opening_key=self._opening_key,
+            )
+        except (WireError, NoticeRefusedError) as error:
+            self._refuse(error)
+            return None
+
+    def _keep_all(self, mailbox: Mailbox, notices: Sequence[Notice]) -> None:
         now = self._clock()
+        refused: list[NoticeRefusedError] = []
+        repeated = 0
         with mailbox.transaction():
-            known = {kept.message_id: kept for kept in mailbox.notices()}.get(notice.id)
-            if known is None:
-                require_admissible(
-                    notice,
-                    last_sequence=mailbox.last_notice_sequence,
-                    now=now,
-                    notices_wanted=mailbox.consents()[Purpose.NOTICES].granted,
-                )
-                mailbox.keep_notice(
-                    notice.id,
-                    sequence=notice.sequence,
-                    version=notice.version + 1,
-                    body=encode(notice).decode(),
-                    now=now,
-                )
-                known = mailbox.notice(notice.id)
-            else:
-                self._counters.repeated += 1
-            if mailbox.consents()[Purpose.NOTICES].granted:
-                acknowledge(mailbox, known, device_id=self._device_id, now=now)
+            is_granted = mailbox.consents()[Purpose.NOTICES].granted
+            is_stopped = Purpose.NOTICES.value in stopped(mailbox)
+            for notice in notices:
+                known = _known(mailbox, notice.id)
+                if known is None:
+                    try:
+                        require_admissible(
+                            notice,
+                            last_sequence=mailbox.last_notice_sequence,
+                            now=now,
+                            notices_wanted=is_granted,
+                            is_stopped=is_stopped,
+                        )
+                    except NoticeRefusedError as error:
+                        refused.append(error)
+                        continue
+                    known = _keep(mailbox, notice, now=now)
+                else:
+                    repeated += 1
+                if is_granted and not is_stopped:
+                    acknowledge(mailbox, known, device_id=self._device_id, now=now)
+        # Counted once it is certain that they do not come again.
+        self._counters.repeated += repeated
+        for refusal in refused:
+            self._refuse(refusal)
+
+    def _refuse(self, error: WireError | NoticeRefusedError) -> None:
+        self._counters.refuse(error.reason)
+        logger.warning("a message was refused: %s", error)
+
+
+def _known(mailbox: Mailbox, message_id: str) -> StoredNotice | None:
+    try:
+        return mailbox.notice(message_id)
+    except KeyError:
+        return None
+
+
+def _keep(mailbox: Mailbox, notice: Notice, *, now: datetime) -> StoredNotice:
+    mailbox.keep_notice(
+        notice.id,
+        sequence=notice.sequence,
+        version=notice.version + 1,
+        body=encode(notice).decode(),
+        now=now,
+    )
+    return mailbox.notice(notice.id)

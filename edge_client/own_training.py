@@ -6,6 +6,7 @@ has not agreed to training names no device and trains nothing.
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,12 +17,14 @@ from models.telemetry import DeviceProfiles
 from models.training_rows import training_rows
 from privacy import OperatingSystemNoise
 
+from .configuration import allowed
 from .errors import InputMissingError, TaskRefusedError
+from .identity import HARDWARE_ID_FILES, hardware_id_files, own_identity, read_hardware_id
 from .mailbox import Purpose
 from .telemetry_store import TelemetryStore
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
     from datetime import datetime
 
     from models.training_rows import TrainingRows
@@ -29,6 +32,8 @@ if TYPE_CHECKING:
 
 STORE_KEY = "telemetry-db"
 """Key of the node's configuration that names the device's store."""
+HARDWARE_KEY = "hardware-id-file"
+"""Key that names the file with this hardware's identifier, where it is not a usual one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,26 +43,36 @@ class OwnDevice:
     Attributes:
         store: path of the device's store.
         now: aware time; what claims to be more than a day later is no reading.
+        hardware_id_files: where this hardware says its identifier.
     """
 
     store: Path
     now: datetime
+    hardware_id_files: tuple[Path, ...] = HARDWARE_ID_FILES
 
     @property
     def device_ids(self) -> tuple[str, ...]:
-        """The device's identifier; none without its owner's consent to training."""
-        with TelemetryStore(self.store) as store:
-            return (str(store.profile.device_id),) if _owner_agrees(store) else ()
+        """The device's identifier; none without its owner's consent, or where training is stopped.
+
+        Raises:
+            CloneError: store or identity come from another device.
+        """
+        with self._open() as store:
+            return (str(store.profile.device_id),) if allowed(store, Purpose.TRAINING) else ()
 
     def rows(self, device_id: str) -> TrainingRows:
         """Training rows from the device's own readings, labelled by rule.
 
         Raises:
-            TaskRefusedError: another device is asked for, or its owner does not agree.
+            TaskRefusedError: another device is asked for, its owner does not agree, or training is
+                stopped from afar.
+            CloneError: store or identity come from another device.
         """
-        with TelemetryStore(self.store) as store:
-            if not _owner_agrees(store):
+        with self._open() as store:
+            if not store.consents()[Purpose.TRAINING].granted:
                 raise TaskRefusedError("the owner does not agree to training")
+            if not allowed(store, Purpose.TRAINING):
+                raise TaskRefusedError("training is stopped by the server's configuration")
             if device_id != store.profile.device_id:
                 raise TaskRefusedError(f"this is device {store.profile.device_id}, not {device_id}")
             telemetry = store.telemetry()
@@ -75,9 +90,12 @@ class OwnDevice:
         """The operating system's entropy, whatever the step."""
         return OperatingSystemNoise()
 
-
-def _owner_agrees(store: TelemetryStore) -> bool:
-    return store.consents()[Purpose.TRAINING].granted
+    @contextmanager
+    def _open(self) -> Iterator[TelemetryStore]:
+        with TelemetryStore(self.store) as store:
+            hardware_id = read_hardware_id(self.hardware_id_files)
+            own_identity(store, device_id=store.profile.device_id, hardware_id=hardware_id)
+            yield store
 
 
 def own_device(node_config: Mapping[str, object], *, now: datetime) -> OwnDevice:
@@ -97,4 +115,6 @@ def own_device(node_config: Mapping[str, object], *, now: datetime) -> OwnDevice
             f"{STORE_KEY} is missing",
             f"start flower-supernode with --node-config '{STORE_KEY}=\"PATH\"'",
         )
-    return OwnDevice(Path(path), now)
+    hardware = node_config.get(HARDWARE_KEY)
+    chosen = Path(hardware) if isinstance(hardware, str) and hardware else None
+    return OwnDevice(Path(path), now, hardware_id_files(chosen))

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from models.prediction import Report
 
     from ..agent import AgentPlan, DeviceAgent
+    from ..config import DeviceConfig
     from ..mailbox import StoredNotice
     from ..notices import ShownNotice
 
@@ -115,19 +116,22 @@ def run_run(arguments: argparse.Namespace) -> int:
 
     from models.trusted_keys import read_trusted_keys
 
-    from ..agent import run_agent
+    from ..agent import AgentParts, run_agent
     from ..client import EdgeClient
     from ..mailbox import Purpose
+    from .identity import hardware_id_of
 
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
     config = config_of(arguments)
     broker = config.broker_address()
-    plan = _plan(arguments)
+    plan = _plan(arguments, bytes_per_day=config.bytes_per_day)
+    clock = clock_from(getattr(arguments, "now", None))
     keys = {} if config.server_key is None else read_trusted_keys(config.server_key)
 
     def stop_on_signals(agent: DeviceAgent) -> None:
         signal.signal(signal.SIGTERM, lambda *_: agent.stop())
 
+    _look_through_store(config, now=clock())
     with EdgeClient.of_config(config) as client:
         if client.store.consents()[Purpose.NOTICES].granted and not keys:
             remedy = "give --server-key FILE, the public key of the server"
@@ -137,7 +141,8 @@ def run_run(arguments: argparse.Namespace) -> int:
             broker=broker,
             server_keys=keys,
             plan=plan,
-            clock=clock_from(getattr(arguments, "now", None)),
+            clock=clock,
+            parts=AgentParts(hardware_id=hardware_id_of(config), store_key=config.key_source()),
             on_start=stop_on_signals,
             on_report=lambda report: _tell_report(arguments, report),
             show=lambda notice_id, shown: _tell_notice(arguments, notice_id, shown),
@@ -152,6 +157,7 @@ def run_run(arguments: argparse.Namespace) -> int:
             "repeated": counters.repeated,
             "refused": counters.refused,
             "confirmed": counters.confirmed,
+            "configurations": counters.configurations,
         },
         [
             f"messages sent: {counters.confirmed}, notices shown: {counters.shown}",
@@ -162,7 +168,23 @@ def run_run(arguments: argparse.Namespace) -> int:
     return NO_NOTICE_CAME if no_notice_came else 0
 
 
-def _plan(arguments: argparse.Namespace) -> AgentPlan:
+def _look_through_store(config: DeviceConfig, *, now: datetime) -> None:
+    """Set a damaged store aside and begin anew, before anything is made of it."""
+    import logging
+
+    from ..store_recovery import open_or_recover
+
+    store, recovery = open_or_recover(config.store, now, config.key_source())
+    store.close()
+    if recovery is not None:
+        logging.getLogger(__name__).warning(
+            "the store was damaged (%s) and is begun anew; what it was is in %s",
+            recovery.damage,
+            recovery.set_aside,
+        )
+
+
+def _plan(arguments: argparse.Namespace, *, bytes_per_day: int) -> AgentPlan:
     from ..agent import AgentPlan, Until
     from ..notice_receiver import ANSWERS
 
@@ -176,6 +198,7 @@ def _plan(arguments: argparse.Namespace) -> AgentPlan:
         timeout_s=timeout_s,
         answer=None if arguments.answer is None else ANSWERS[arguments.answer],
         predict_every=timedelta(hours=arguments.predict_every),
+        bytes_per_day=bytes_per_day,
     )
 
 

@@ -69,3 +69,11 @@ class DeliverAgainError(ModelsError):
     """
 
     exit_code = 6
+
+
+def words_of(error: OSError) -> str:
+    """Say in a few words why a connection could not be made."""
+    if isinstance(error, TimeoutError):
+        return "nobody answers"
+    text = error.strerror or str(error) or type(error).__name__
+    return text[0].lower() + text[1:]

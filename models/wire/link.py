@@ -8,11 +8,11 @@ seconds, forget subscriptions when the broker lost the session, and send what no
 from __future__ import annotations
 
 import logging
-import re
+import select
 import socket
 import threading
 import time
-from dataclasses import dataclass, field
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Self
 
 import paho.mqtt.client as mqtt
@@ -22,7 +22,9 @@ from paho.mqtt.properties import Properties
 from paho.mqtt.subscribeoptions import SubscribeOptions
 
 from .codec import MAX_PAYLOAD_BYTES
-from .errors import DeliverAgainError, LinkError, MessageTooLargeError
+from .delivery import Attempt, Delivery, Unconfirmed
+from .errors import LinkError, MessageTooLargeError, words_of
+from .inbound import GROUP, Arrived, Inbound, Route, pattern_of
 from .link_settings import LinkCounters, LinkSettings, MqttVersion, Will
 from .topics import QOS
 
@@ -32,79 +34,20 @@ if TYPE_CHECKING:
 
     from paho.mqtt.reasoncodes import ReasonCode
 
-    Handler = Callable[[str, bytes], None]
+    from .inbound import BatchHandler, Handler
+
+    Observer = Callable[[bool, str, int], None]
 
 __all__ = ["Delivery", "Link", "LinkCounters", "LinkSettings", "MqttVersion", "Will"]
 
 logger = logging.getLogger(__name__)
 
-IN_FLIGHT_WINDOW = 20
+IN_FLIGHT_WINDOW = GROUP
 """Messages on their way at once; 500 was 2.6 times slower than 20."""
 WAITING_MESSAGES = 2_000
 """Messages that may wait in memory for the window; more are refused, the caller keeps them."""
 _POLL_S = 1.0
 _HEADER_ROOM_BYTES = 1024
-
-
-class Delivery:
-    """One message on its way to the broker; its confirmation is no proof that anybody has it."""
-
-    def __init__(self) -> None:
-        self._answered = threading.Event()
-        self._refused = False
-
-    @property
-    def confirmed(self) -> bool:
-        """Whether the broker acknowledged it."""
-        return self._answered.is_set() and not self._refused
-
-    def wait(self, timeout_s: float) -> bool:
-        """Wait until the broker acknowledged it; never call this from a handler."""
-        self._answered.wait(timeout_s)
-        return self.confirmed
-
-    def _answer(self, *, refused: bool) -> None:
-        self._refused = refused
-        self._answered.set()
-
-
-class _Unconfirmed:
-    """Messages without an answer by packet id; the answer may come before its message is known."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._waiting: dict[int, Delivery] = {}
-        self._early: dict[int, bool] = {}
-
-    def __len__(self) -> int:
-        return len(self._waiting)
-
-    def expect(self, packet_id: int) -> Delivery:
-        delivery = Delivery()
-        with self._lock:
-            if packet_id in self._early:
-                delivery._answer(refused=self._early.pop(packet_id))  # noqa: SLF001 - one module
-            else:
-                self._waiting[packet_id] = delivery
-        return delivery
-
-    def answer(self, packet_id: int, *, refused: bool) -> None:
-        with self._lock:
-            delivery = self._waiting.pop(packet_id, None)
-            if delivery is None:
-                self._early[packet_id] = refused
-            else:
-                delivery._answer(refused=refused)  # noqa: SLF001 - one module
-
-
-@dataclass(slots=True)
-class _Attempt:
-    """One attempt to connect; answered once the broker took the subscriptions, or refused."""
-
-    answered: threading.Event = field(default_factory=threading.Event)
-    refusal: str | None = None
-    session_present: bool = False
-    unsupported_version: bool = False
 
 
 class Link:
@@ -127,21 +70,18 @@ class Link:
         self.counters = LinkCounters()
         self._jitter = jitter
         self._filters: list[str] = []
-        self._routes: list[tuple[re.Pattern[str], Handler]] = []
+        self._inbound = Inbound(self.counters)
+        self._observe: Observer | None = None
         self._on_connected: list[Callable[[bool], None]] = []
-        self._attempt = _Attempt()
+        self._attempt = Attempt()
         self._online = threading.Event()
         self._closing = threading.Event()
-        self._unconfirmed = _Unconfirmed()
-        self._hold = False
-        self._held_before = False
+        self._unconfirmed = Unconfirmed()
         self._subscribed_once = False
         self._loss_logged = False
         self._waits = 0
         self._thread: threading.Thread | None = None
         self._client: mqtt.Client | None = None
-
-    # --- what the two sides use -------------------------------------------------------------------
 
     @property
     def is_connected(self) -> bool:
@@ -160,21 +100,53 @@ class Link:
 
         Before `connect` only: a session that the broker kept delivers at once.
         """
-        if self._client is not None:
-            raise ValueError(f"subscribe before connecting, got {topic_filter!r} afterwards")
-        self._filters.append(topic_filter)
-        self._routes.append((_pattern_of(topic_filter), handler))
+        self._add_route(topic_filter, Route(pattern_of(topic_filter), one=handler))
+
+    def subscribe_in_groups(self, topic_filter: str, handler: BatchHandler) -> None:
+        """Have `handler([(topic, payload), ...])` called for messages that have come together.
+
+        A group is what the broker has sent without waiting, at most 20 messages, so that one
+        transaction can keep them all; none of them waits for another. A handler that raises is
+        called again with each message alone, and only the one that fails is gone.
+        """
+        self._add_route(topic_filter, Route(pattern_of(topic_filter), many=handler))
+
+    def on_traffic(self, observe: Observer) -> None:
+        """Have `observe(is_up, topic, payload bytes)` called for each message, in any thread."""
+        self._observe = observe
+
+    def renew(self) -> None:
+        """Give up a connection on which nothing moves; the link connects again by itself."""
+        client = self._client
+        opened: Any = None if client is None else client.socket()
+        if opened is not None:
+            with suppress(OSError):
+                opened.shutdown(socket.SHUT_RDWR)
 
     def on_connected(self, hook: Callable[[bool], None]) -> None:
         """Have `hook(session_present)` called in the link's thread after every connection."""
         self._on_connected.append(hook)
 
-    def connect(self) -> None:
-        """Connect once, and keep the connection from then on.
+    def connect(self, *, patiently: bool = False) -> None:
+        """Connect, and keep the connection from then on.
+
+        Args:
+            patiently: where nobody answers, go on trying instead of raising.
 
         Raises:
             LinkError: nobody answers at the address, or the broker refuses; nothing keeps running.
         """
+        try:
+            self._connect_once()
+        except LinkError as error:
+            if not patiently:
+                raise
+            logger.warning("connecting again and again: %s", error)
+            self._loss_logged = True
+        self._thread = threading.Thread(target=self._run, name="fedcell-link", daemon=True)
+        self._thread.start()
+
+    def _connect_once(self) -> None:
         version = self.settings.version
         first = mqtt.MQTTv311 if version == MqttVersion.V311 else mqtt.MQTTv5
         accepted = self._first_connection(first)
@@ -185,8 +157,6 @@ class Link:
             what = self._attempt.refusal or "it does not answer as an MQTT broker"
             self._client = None
             raise self._error(what, "check that an MQTT broker listens there and lets this one in")
-        self._thread = threading.Thread(target=self._run, name="fedcell-link", daemon=True)
-        self._thread.start()
 
     def publish(
         self,
@@ -223,18 +193,21 @@ class Link:
             raise self._error(what, "keep the message and publish it later")
         self.counters.published += 1
         self.counters.bytes_out += len(topic) + len(payload)
+        if self._observe is not None:
+            self._observe(True, topic, len(payload))
         return self._unconfirmed.expect(info.mid)
 
     def close(self, *, drain_s: float = 2.0) -> None:
         """Send what waits, for at most `drain_s` seconds, and leave; the session stays."""
-        client, thread = self._client, self._thread
-        if client is None or thread is None:
+        thread = self._thread
+        if thread is None:
             return
         deadline = time.monotonic() + drain_s
         while self.is_connected and len(self._unconfirmed) and time.monotonic() < deadline:
             time.sleep(0.01)
         self._closing.set()
-        client.disconnect()
+        if self._client is not None:
+            self._client.disconnect()
         thread.join(timeout=_POLL_S + self.settings.connect_timeout_s)
         self._online.clear()
 
@@ -247,10 +220,8 @@ class Link:
         """Leave."""
         self.close()
 
-    # --- connecting -------------------------------------------------------------------------------
-
     def _first_connection(self, protocol: MQTTProtocolVersion) -> bool:
-        self._attempt = _Attempt()
+        self._attempt = Attempt()
         self._client = client = self._make_client(protocol)
         settings = self.settings
         options: dict[str, Any] = {}
@@ -265,7 +236,7 @@ class Link:
         except OSError as error:
             self._client = None
             remedy = "start one with 'fedcell server broker', or name the right host and port"
-            raise self._error(_reason(error), remedy) from None
+            raise self._error(words_of(error), remedy) from None
         deadline = time.monotonic() + settings.connect_timeout_s
         while not self._attempt.answered.is_set() and time.monotonic() < deadline:
             if self._loop(client, 0.1) != mqtt.MQTT_ERR_SUCCESS:
@@ -343,7 +314,7 @@ class Link:
         if self._loss_logged:
             logger.info("MQTT connection is back")
         self._loss_logged = False
-        if not self._held_before:
+        if not self._inbound.was_held:
             self._waits = 0
         self._online.set()
         self._attempt.answered.set()
@@ -373,12 +344,15 @@ class Link:
     # --- the network thread -----------------------------------------------------------------------
 
     def _run(self) -> None:
+        while self._client is None and not self._closing.wait(self._next_wait_s()):
+            with suppress(LinkError):
+                self._connect_once()
         client = self._client
         if client is None:
             return
         while not self._closing.is_set():
             code = self._loop(client, _POLL_S)
-            if self._hold:
+            if self._inbound.is_held:
                 # Only a new connection makes the broker bring a message again.
                 client.disconnect()
                 self._loop(client, 0.0)
@@ -389,18 +363,21 @@ class Link:
 
     def _loop(self, client: mqtt.Client, timeout_s: float) -> MQTTErrorCode:
         try:
-            return client.loop(timeout=timeout_s)
+            code = client.loop(timeout=timeout_s)
         except Exception:
             # What a broker sends must not end the thread; a new connection starts afresh.
             self.counters.protocol_errors += 1
             logger.exception("the broker sent what paho cannot read")
-            return mqtt.MQTT_ERR_PROTOCOL
+            code = mqtt.MQTT_ERR_PROTOCOL
+        if self._inbound.has_group and (code != mqtt.MQTT_ERR_SUCCESS or not _more_waits(client)):
+            self._inbound.hand_over(client.ack)
+        return code
 
     def _connect_again(self, client: mqtt.Client) -> None:
         self._online.clear()
         while not self._closing.wait(self._next_wait_s()):
-            self._hold = False
-            self._attempt = _Attempt()
+            self._inbound.is_held = False
+            self._attempt = Attempt()
             try:
                 client.reconnect()
             except OSError:
@@ -419,37 +396,23 @@ class Link:
         return self._jitter.uniform(0.0, bound)
 
     def _received(self, client: mqtt.Client, _userdata: Any, message: mqtt.MQTTMessage) -> None:
-        if self._hold:
+        if self._inbound.is_held:
             return
         try:
             topic = message.topic
         except UnicodeDecodeError:
             topic = ""
         self.counters.bytes_in += len(topic) + len(message.payload)
-        handler = self._handler_of(topic)
-        if handler is None:
-            self.counters.unrouted += 1
-        else:
-            try:
-                handler(topic, bytes(message.payload))
-            except DeliverAgainError as error:
-                self.counters.left_unacknowledged += 1
-                self._hold = self._held_before = True
-                logger.warning("a message stays with the broker: %s", error)
-                return
-            except Exception:
-                self.counters.handler_errors += 1
-                logger.exception("a handler failed; its message is gone")
-            else:
-                self.counters.received += 1
-                self._held_before = False
-        client.ack(message.mid, message.qos)
+        if self._observe is not None:
+            self._observe(False, topic, len(message.payload))
+        arrived = Arrived(topic, bytes(message.payload), message.mid, message.qos)
+        self._inbound.receive(arrived, client.ack)
 
-    def _handler_of(self, topic: str) -> Handler | None:
-        for pattern, handler in self._routes:
-            if pattern.fullmatch(topic):
-                return handler
-        return None
+    def _add_route(self, topic_filter: str, route: Route) -> None:
+        if self._client is not None:
+            raise ValueError(f"subscribe before connecting, got {topic_filter!r} afterwards")
+        self._filters.append(topic_filter)
+        self._inbound.routes.append(route)
 
     def _confirmed(
         self,
@@ -470,11 +433,6 @@ class Link:
         return LinkError(host=self.settings.host, port=self.settings.port, what=what, remedy=remedy)
 
 
-def _pattern_of(topic_filter: str) -> re.Pattern[str]:
-    body = re.escape(topic_filter).replace(r"\+", "[^/]*")
-    return re.compile(re.sub(r"(^|/)\\#$", "(?:$|\\1.*)", body), re.DOTALL)
-
-
 def _write_in_loop(_client: mqtt.Client, _userdata: Any, _socket: Any) -> None:
     """Leave writing to the loop, which the wake-up socket has already woken."""
 
@@ -484,8 +442,7 @@ def _send_at_once(_client: mqtt.Client, _userdata: Any, opened: Any) -> None:
     opened.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
 
-def _reason(error: OSError) -> str:
-    if isinstance(error, TimeoutError):
-        return "nobody answers"
-    text = error.strerror or str(error) or type(error).__name__
-    return text[0].lower() + text[1:]
+def _more_waits(client: mqtt.Client) -> bool:
+    """Tell whether the broker has sent more than was read."""
+    opened = client.socket()
+    return opened is not None and bool(select.select([opened], [], [], 0)[0])

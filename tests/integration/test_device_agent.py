@@ -239,6 +239,7 @@ def test_agent_as_a_process_tells_its_steps_as_json_lines(device, broker, server
         "repeated": 0,
         "refused": {},
         "confirmed": 4,
+        "configurations": 0,
     }
     acks = [m.state for m in server.wait_for(is_ack(NoticeState.SNOOZED)) if isinstance(m, Ack)]
     assert acks[-1] is NoticeState.SNOOZED

@@ -193,7 +193,7 @@ def test_a_message_that_nobody_handles_is_counted(broker):
     with hearing_link(broker, "b", Heard()) as b:
         b.publish("t", b"1").wait(5)
         with link:
-            b._routes.clear()
+            b._inbound.routes.clear()
             b.publish("t/1", b"2").wait(5)
 
             assert wait_until(lambda: b.counters.unrouted == 1)

@@ -76,17 +76,20 @@ class DeviceOnPaper:
     def on_connected(self, hook):
         """Nothing waits for a connection here."""
 
-    def __enter__(self):
-        return self
+    def on_traffic(self, observe):
+        """Nothing is counted here."""
 
-    def __exit__(self, *_):
-        return None
+    def connect(self, *, patiently):
+        """There is nothing to connect to."""
+
+    def close(self):
+        """Nor to leave."""
 
     def publish(self, topic, payload, **_):
         self.paper.hub.receive(topic, payload)
         self.paper.hub.tick()
         self.deliver()
-        return SimpleNamespace(wait=lambda _timeout_s: True)
+        return SimpleNamespace(wait=lambda _timeout_s: True, is_answered=True, confirmed=True)
 
     def hear_of_it(self):
         """Take a notice in, with no agent at work that would show it."""
