@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from typing import Self
 
     from models.device_report import DeviceFigures, DeviceReport
-    from models.inference import Predictor
+    from models.inference import Backend, Predictor
     from models.prediction import Report
     from models.telemetry import DeviceProfile, Reading
     from models.wire.messages import Notice, Summary
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from .config import DeviceConfig
     from .errors import ReadingRefusedError
     from .notices import ShownNotice
+    from .row_cipher import KeySource
     from .telemetry_store import Recording
 
 
@@ -40,6 +41,8 @@ class EdgeClient:
             with the package where none was), `default` for the latter in any case, or the path of
             a bundle.
         trusted_keys: for a path: Ed25519 public keys (32 raw bytes) by key id.
+        key: returns the 32 bytes that the store is sealed under; None: it is in the clear.
+        backend: what runs the model; None takes ONNX Runtime where it is installed, else NumPy.
 
     Raises:
         StoreError: the store cannot be used.
@@ -51,10 +54,13 @@ class EdgeClient:
         bundle: str | Path = INSTALLED,
         *,
         trusted_keys: Mapping[str, bytes] | None = None,
+        key: KeySource | None = None,
+        backend: Backend | None = None,
     ) -> None:
-        self.store = TelemetryStore(Path(store_path))
+        self.store = TelemetryStore(Path(store_path), key=key)
         self._bundle = str(bundle)
         self._trusted_keys = trusted_keys
+        self._backend = backend
         self._predictor: Predictor | None = None
         self._latest: DeviceReport | None = None
 
@@ -64,7 +70,13 @@ class EdgeClient:
         from models.trusted_keys import read_trusted_keys
 
         keys = None if config.trusted_keys is None else read_trusted_keys(config.trusted_keys)
-        return cls(config.store, config.bundle, trusted_keys=keys)
+        return cls(
+            config.store,
+            config.bundle,
+            trusted_keys=keys,
+            key=config.key_source(),
+            backend=config.chosen_backend(),
+        )
 
     def __enter__(self) -> Self:
         return self
@@ -97,7 +109,8 @@ class EdgeClient:
             from models.inference import Predictor
 
             models = ModelStore.beside(self.store.path)
-            self._predictor = Predictor(models.open(self._bundle, trusted_keys=self._trusted_keys))
+            bundle = models.open(self._bundle, trusted_keys=self._trusted_keys)
+            self._predictor = Predictor(bundle, backend=self._backend)
         return self._predictor
 
     def record(self, reading: Reading, *, now: datetime | None = None) -> None:
@@ -126,17 +139,21 @@ class EdgeClient:
         """
         from models.device_report import device_report
 
-        self._latest = device_report(
+        from .incremental_features import current_features
+
+        moment = _moment(now)
+        table, is_pack_told_anew = current_features(self.store, now=moment)
+        latest = device_report(
             profile=self.store.profile,
-            telemetry=self.store.telemetry(),
+            table=table,
             predictor=self.predictor,
-            now=_moment(now),
-            references=self.store.references_beyond_the_ring(),
+            now=moment,
             explain=explain,
         )
-        if self._latest.references is not None:
-            self.store.keep_references(self._latest.references)
-        return self._latest.report
+        if latest.references is not None and is_pack_told_anew:
+            self.store.keep_references(latest.references)
+        self._latest = latest
+        return latest.report
 
     @property
     def report(self) -> Report:

@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from fractions import Fraction
 
+    from models.inference import Backend
+
     from .row_cipher import KeySource
 
 ENVIRONMENT_PREFIX = "FEDCELL_DEVICE_"
@@ -27,6 +29,8 @@ class DeviceConfig:
         store: the device's SQLite file.
         bundle: which model runs: `installed` (else the default one), `default`, or a path.
         trusted_keys: JSON file of the public keys (hex Ed25519, by key id) that sign bundles.
+        backend: what runs the model: `onnxruntime`, `numpy`, or `auto` for the former where it is
+            installed.
         broker: MQTT broker, `host:port`.
         server_key: JSON file of the public keys (hex Ed25519, by key id) that sign notices.
         store_key: file of the 32 bytes (raw, or 64 hexadecimal digits) that the store is sealed
@@ -37,6 +41,10 @@ class DeviceConfig:
             pass; the rest waits for the next day.
         band_epsilon: ε of the noise on each band that a summary tells, 0.01 to 16, as a decimal
             or a fraction; None: bands are told as they are.
+        sensor: where `run` takes readings from: `none`, `power_supply`, `power_supply:NAME` or
+            `csv:FILE`.
+        sample_every_h: hours between two readings of the sensor.
+        look_every_min: minutes between two looks at the gauge, for temperatures and charges.
     """
 
     store: Path = field(metadata={"what": "the device's SQLite file"})
@@ -46,6 +54,10 @@ class DeviceConfig:
     )
     trusted_keys: Path | None = field(
         default=None, metadata={"what": "JSON file of public keys that sign bundles"}
+    )
+    backend: str = field(
+        default="auto",
+        metadata={"what": "what runs the model: auto, onnxruntime or numpy"},
     )
     broker: str = field(
         default=f"127.0.0.1:{DEFAULT_BROKER_PORT}",
@@ -69,6 +81,17 @@ class DeviceConfig:
         default=None, metadata={"what": "privacy parameter of noise on each reported band, or none"}
     )
 
+    sensor: str = field(
+        default="none",
+        metadata={"what": "sensor of run: none, power_supply, power_supply:NAME or csv:FILE"},
+    )
+    sample_every_h: int = field(
+        default=6, metadata={"what": "hours between two readings of the sensor"}
+    )
+    look_every_min: int = field(
+        default=10, metadata={"what": "minutes between two looks at the gauge"}
+    )
+
     def noise_epsilon(self) -> Fraction | None:
         """Return ε of the noise on reported bands, None without noise.
 
@@ -90,6 +113,22 @@ class DeviceConfig:
         if not LEAST_EPSILON <= epsilon <= MOST_EPSILON:
             raise InputError("band_epsilon", f"is out of range: {self.band_epsilon}", remedy)
         return epsilon
+
+    def chosen_backend(self) -> Backend | None:
+        """Return what runs the model, None for the best of this machine.
+
+        Raises:
+            InputError: nothing has this name.
+        """
+        if self.backend == "auto":
+            return None
+        from models.inference import Backend
+
+        try:
+            return Backend(self.backend)
+        except ValueError:
+            known = f"give auto, {' or '.join(Backend)}"
+            raise InputError("backend", f"is unknown: {self.backend!r}", known) from None
 
     def key_source(self) -> KeySource | None:
         """Return what reads the store's key whenever the store is opened, None without a key."""
@@ -117,7 +156,7 @@ class DeviceConfig:
 SETTINGS = tuple(entry.name for entry in fields(DeviceConfig))
 """The names of all settings."""
 
-_NUMBERS = frozenset({"bytes_per_day"})
+_NUMBERS = frozenset({"bytes_per_day", "sample_every_h", "look_every_min"})
 _LARGEST = 2**53
 _PATHS = frozenset({"store", "trusted_keys", "server_key", "store_key", "hardware_id_file"})
 

@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     from models.featurize import PackReferences
 
 CLOCK_TOLERANCE_S = SECONDS_PER_DAY
+KEPT_DAY_ROWS = 2
+"""Days whose rows stay beside the latest: where that one goes, an earlier one may still serve."""
 FIRST_DAY = -(2**62)
 """Before any day that a row can be of."""
 
@@ -155,6 +157,10 @@ class ReadingRing(DeviceFacts):
         """
         return self._readings_where("sequence", sequence)
 
+    def last_sequence(self) -> int:
+        """Return the number of the reading that was recorded last, 0 where there is none."""
+        return int(self.rows("SELECT coalesce(max(sequence), 0) FROM reading")[0][0])
+
     def num_readings(self) -> int:
         """Return how many readings are stored."""
         return int(self.rows("SELECT count(*) FROM reading")[0][0])
@@ -207,6 +213,8 @@ class ReadingRing(DeviceFacts):
             if after_sequence is not None:
                 query = "SELECT min(at_s) FROM reading WHERE sequence > ?"
                 stale_from = connection.execute(query, (after_sequence,)).fetchone()[0]
+            if rows:
+                connection.execute("DELETE FROM day WHERE day < ?", (rows[0][0] - KEPT_DAY_ROWS,))
             connection.executemany(
                 "INSERT OR REPLACE INTO day VALUES (?, ?)",
                 [

@@ -10,9 +10,9 @@ import numpy as np
 
 from .explanation import shapley_values, top_reasons
 from .feature_spec import FEATURE_NAMES, FEATURE_SPEC_VERSION
-from .featurize import FeatureTable, PackReferences, featurize_now
+from .featurize import FeatureTable, PackReferences
 from .prediction import ACTIONS, STATUSES, URGENCIES, Report, Status
-from .telemetry import CAUSES, DeviceProfile, DeviceProfiles, Telemetry
+from .telemetry import CAUSES, DeviceProfile
 
 if TYPE_CHECKING:
     from .inference import Predictor
@@ -71,28 +71,20 @@ class DeviceReport:
 def device_report(
     *,
     profile: DeviceProfile,
-    telemetry: Telemetry,
+    table: FeatureTable,
     predictor: Predictor,
     now: datetime,
-    references: PackReferences | None = None,
     explain: bool = True,
 ) -> DeviceReport:
     """Predict for one device at one moment.
 
     Args:
         profile: of the device.
-        telemetry: its readings in recorded order; later ones than `now` are not used.
+        table: its features at `now`; none where it has no readings.
         predictor: the model.
         now: aware time.
-        references: kept from earlier; they win over what `telemetry` still shows.
         explain: whether to compute the reasons.
     """
-    table = featurize_now(
-        telemetry,
-        DeviceProfiles.of([profile]),
-        now_s=int(now.timestamp()),
-        references=references,
-    )
     status = STATUSES[int(table.status[0])] if len(table.status) else Status.INSUFFICIENT_HISTORY
     empty = Report(
         device_id=profile.device_id,
@@ -102,7 +94,7 @@ def device_report(
         feature_spec_version=FEATURE_SPEC_VERSION,
     )
     if not len(table.status):
-        return DeviceReport(report=empty, figures=DeviceFigures(), references=references)
+        return DeviceReport(report=empty, figures=DeviceFigures(), references=None)
     figures, kept = _figures(profile, table), _references(table)
     if status is not Status.OK:
         return DeviceReport(report=empty, figures=figures, references=kept)

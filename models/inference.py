@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import StrEnum
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -49,16 +50,52 @@ class Predictions:
     flagged: NDArray[np.bool_]
 
 
-class Predictor:
-    """Runs one bundle with ONNX Runtime; on one thread, which is quickest for single devices."""
+class Backend(StrEnum):
+    """What runs the graph."""
 
-    def __init__(self, bundle: Bundle, *, num_threads: int = 1) -> None:
-        """Keep the bundle; the session is created at the first run."""
+    ONNX_RUNTIME = "onnxruntime"
+    NUMPY = "numpy"
+
+
+class Predictor:
+    """Runs one bundle on one thread, which is quickest for single devices.
+
+    Args:
+        bundle: the model; its session is created at the first run.
+        num_threads: of ONNX Runtime.
+        backend: None takes ONNX Runtime, or NumPy on machines for which there is none.
+    """
+
+    def __init__(
+        self, bundle: Bundle, *, num_threads: int = 1, backend: Backend | None = None
+    ) -> None:
         self.bundle = bundle
         self._num_threads = num_threads
+        self._wanted = backend
+
+    @property
+    def backend(self) -> Backend:
+        """What runs the graph here."""
+        return self._loaded[0]
 
     @cached_property
-    def _session(self) -> Any:
+    def _loaded(self) -> tuple[Backend, Any, list[str]]:
+        """Which backend runs, its session, and the names of the graph's outputs."""
+        session, backend = self._session()
+        return backend, session, [output.name for output in session.get_outputs()]
+
+    def _session(self) -> tuple[Any, Backend]:
+        if self._wanted is not Backend.NUMPY:
+            try:
+                return self._onnx_session(), Backend.ONNX_RUNTIME
+            except ModuleNotFoundError:
+                if self._wanted is Backend.ONNX_RUNTIME:
+                    raise
+        from .numpy_backend import NumpySession
+
+        return NumpySession(self.bundle.model_bytes), Backend.NUMPY
+
+    def _onnx_session(self) -> Any:
         import onnxruntime
 
         options = onnxruntime.SessionOptions()
@@ -84,24 +121,25 @@ class Predictor:
 
         Raises:
             BundleError: when the graph cannot be run.
+            ModuleNotFoundError: ONNX Runtime was asked for, and is not installed.
         """
         if features.dtype != np.float32 or features.shape[1:] != (NUM_FEATURES,):
             message = f"features must be float32 (n, {NUM_FEATURES}), got {features.shape}"
             raise ValueError(message)
-        wanted = names or [output.name for output in self._session.get_outputs()]
+        _, session, all_names = self._loaded
+        wanted = names or all_names
         try:
+            if len(features) <= BATCH_ROWS:
+                return dict(zip(wanted, session.run(wanted, {"features": features}), strict=True))
             parts = [
-                self._session.run(wanted, {"features": features[first : first + BATCH_ROWS]})
-                for first in range(0, max(len(features), 1), BATCH_ROWS)
+                session.run(wanted, {"features": features[first : first + BATCH_ROWS]})
+                for first in range(0, len(features), BATCH_ROWS)
             ]
         except Exception as error:
-            what = f"ONNX Runtime cannot run the graph ({_first_line(error)})"
+            what = f"{self.backend} cannot run the graph ({_first_line(error)})"
             raise BundleError(self.bundle.where, what, "use another bundle") from error
         columns = zip(*parts, strict=True)
-        return {
-            name: column[0] if len(column) == 1 else np.concatenate(column)
-            for name, column in zip(wanted, columns, strict=True)
-        }
+        return {n: np.concatenate(column) for n, column in zip(wanted, columns, strict=True)}
 
     def predict(self, features: NDArray[np.float32]) -> Predictions:
         """Return outputs and decisions for features of shape (n, n_features)."""

@@ -32,10 +32,11 @@ def fading(days=100):
     )
 
 
-def report_of(life, *, now=NOW, bundle=None, **choices):
+def report_of(life, *, now=NOW, bundle=None, references=None, **choices):
+    now_s = int(now.timestamp())
     return device_report(
         profile=profiles()[0],
-        telemetry=life,
+        table=featurize_now(life, profiles(), now_s=now_s, references=references),
         predictor=Predictor(bundle or line_bundle()),
         now=now,
         **choices,
