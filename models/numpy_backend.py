@@ -204,6 +204,12 @@ def _softmax(values: Array) -> Array:
     return shares
 
 
+def _softplus(values: Array) -> Array:
+    rest = np.log1p(np.exp(np.negative(np.abs(values))))
+    made: Array = np.add(np.maximum(values, 0), rest)
+    return made
+
+
 OPERATIONS: Final[Mapping[str, Operation]] = {
     "Abs": np.abs,
     "Add": np.add,
@@ -221,6 +227,7 @@ OPERATIONS: Final[Mapping[str, Operation]] = {
     "Neg": np.negative,
     "Sign": np.sign,
     "Softmax": _softmax,
+    "Softplus": _softplus,
     "Sub": np.subtract,
     "Tanh": np.tanh,
     "Where": np.where,

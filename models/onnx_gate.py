@@ -214,7 +214,8 @@ def _mat_mul(node: Node, inputs: Sequence[Value]) -> tuple[Value, int]:
 
 def _gemm(node: Node, inputs: Sequence[Value]) -> tuple[Value, int]:
     product, depth = _mat_mul(node, inputs[:2])
-    if len(product.shape) != 2 or inputs[2].shape != product.shape[1:]:
+    row = product.shape[1:]
+    if len(product.shape) != 2 or inputs[2].shape not in {row, (1, *row)}:
         raise StructureError(f"Gemm adds {inputs[2].shape} to {product.shape}")
     return Value(_same_float("Gemm", inputs), product.shape), depth
 
@@ -268,9 +269,10 @@ class _Rule:
     attributes: frozenset[str] = frozenset()
 
 
+_FUNCTIONS = ("Abs", "Exp", "Log", "Neg", "Sign", "Softplus", "Tanh")
 _AXIS = frozenset({"axis"})
 RULES: Final[Mapping[str, _Rule]] = {
-    **{name: _Rule(1, _elementwise) for name in ("Abs", "Exp", "Log", "Neg", "Sign", "Tanh")},
+    **{name: _Rule(1, _elementwise) for name in _FUNCTIONS},
     **{name: _Rule(2, _elementwise) for name in ("Add", "Div", "Max", "Min", "Mul", "Sub")},
     "Cast": _Rule(1, _cast, frozenset({"to"})),
     "Clip": _Rule(3, _clip),
@@ -283,4 +285,4 @@ RULES: Final[Mapping[str, _Rule]] = {
     "Unsqueeze": _Rule(2, _unsqueeze),
     "Where": _Rule(3, _where),
 }
-"""What each operator of our exporter takes and makes; there are no others."""
+"""What each operator that an exporter of ours ever wrote takes and makes; there are no others."""

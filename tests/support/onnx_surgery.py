@@ -1,26 +1,40 @@
-"""ONNX files that are almost ours: the default model with one thing changed, by onnx itself."""
+"""ONNX files that are almost ours: the golden model with one thing changed, by onnx itself.
+
+The golden bundle's model never changes, so its nodes can be named here.
+"""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 import onnx
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from onnx import TensorProto, helper, numpy_helper
 
 from models.bundle import load_bundle
+from tests.golden.bundles.make_bundle import KEY_ID, PRIVATE_KEY
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+GOLDEN = Path(__file__).parents[1] / "golden" / "bundles" / "bundle_v1.zip"
+PUBLIC_KEY = Ed25519PrivateKey.from_private_bytes(PRIVATE_KEY).public_key().public_bytes_raw()
+
+
+def golden_model() -> bytes:
+    """Return the model of the first version's golden bundle."""
+    return load_bundle(GOLDEN, trusted_keys={KEY_ID: PUBLIC_KEY}).model_bytes
+
 
 def model() -> onnx.ModelProto:
-    """Return the default bundle's model, to be changed at will."""
-    return onnx.load_model_from_string(load_bundle().model_bytes)
+    """Return the golden bundle's model, to be changed at will."""
+    return onnx.load_model_from_string(golden_model())
 
 
 def changed(change: Callable[[onnx.ModelProto], None]) -> bytes:
-    """Return the default model after a change."""
+    """Return the golden model after a change."""
     proto = model()
     change(proto)
     return proto.SerializeToString(deterministic=True)
@@ -81,14 +95,18 @@ def _outer_product(proto) -> None:
 
 
 def _rows_meet(proto) -> None:
-    _insert(proto, helper.make_node("Unsqueeze", ["probability", "zeroth"], ["row"]), index=60)
+    _insert(
+        proto,
+        helper.make_node("Unsqueeze", ["failure_probability_30d", "zeroth"], ["row"]),
+        index=60,
+    )
     _add_constant(proto, "zeroth", np.array([0], np.int64))
 
 
 def _much_work(proto) -> None:
-    _add_constant(proto, "wide", np.ones((28, 1000)))
-    _add_constant(proto, "deep", np.ones((1000, 30)))
-    _insert(proto, helper.make_node("MatMul", ["wide_features", "wide"], ["spread"]), index=1)
+    _add_constant(proto, "wide", np.ones((28, 1000), np.float32))
+    _add_constant(proto, "deep", np.ones((1000, 30), np.float32))
+    _insert(proto, helper.make_node("MatMul", ["features", "wide"], ["spread"]), index=1)
     for index in range(50):
         again = helper.make_node("MatMul", ["spread", "deep"], [f"again_{index}"])
         _insert(proto, again, index=2)
@@ -145,7 +163,10 @@ def _output_of_width(width):
 
 def _rename_input(proto) -> None:
     proto.graph.input[0].name = "readings"
-    node(proto, "wide_features").input[0] = "readings"
+    for taker in proto.graph.node:
+        for place, name in enumerate(taker.input):
+            if name == "features":
+                taker.input[place] = "readings"
 
 
 STRUCTURAL = {
@@ -193,7 +214,9 @@ STRUCTURAL = {
     "bounds that are computed": lambda p: _replace(
         p, "clipped_share", "Clip", ["bin_share", "hazards_3d", "one"]
     ),
-    "an axis that is computed": lambda p: _replace(p, "probability", "Squeeze", ["sign", "sign"]),
+    "an axis that is computed": lambda p: _replace(
+        p, "failure_probability_30d", "Squeeze", ["sign", "sign"]
+    ),
     "another input": _rename_input,
     "two inputs": lambda p: p.graph.input.append(p.graph.input[0]),
     "a batch of fixed size": lambda p: setattr(

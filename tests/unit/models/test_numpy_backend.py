@@ -1,16 +1,18 @@
 """The NumPy backend called as a session of ONNX Runtime is."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from models.backend_parity import BackendParity, backend_parity, parity_rows
-from models.bundle import OUTPUTS, load_bundle
+from models.bundle import MODEL, OUTPUTS, load_bundle
 from models.feature_spec import NUM_FEATURES
 from models.inference import Predictor
 from models.numpy_backend import NumpySession
 from models.onnx_structure import StructureError
 from tests.support.line_bundle import line_bundle
-from tests.support.onnx_surgery import STRUCTURAL, changed
+from tests.support.onnx_surgery import STRUCTURAL, changed, golden_model
 
 
 @pytest.fixture(scope="module")
@@ -94,6 +96,13 @@ def test_backends_are_equal_on_the_rows_of_the_conformance_test():
     parity = backend_parity(load_bundle())
     assert parity.is_equal
     assert parity.num_rows == 512
+
+
+def test_backends_are_equal_for_the_first_version_within_what_float32_can():
+    bundle = load_bundle()
+    parity = backend_parity(replace(bundle, files={**bundle.files, MODEL: golden_model()}))
+    assert parity.probability <= 1e-5
+    assert parity.days <= 1e-3
 
 
 def test_backends_are_equal_in_float32_where_a_graph_casts_nothing():
