@@ -70,6 +70,7 @@ def quiet_hours_of(span: str, zone: str | None) -> QuietHours:
 
 def run_consent(arguments: argparse.Namespace) -> int:
     """Show or change the owner's word."""
+    from ..configuration import stopped
     from ..mailbox import Purpose
     from ..telemetry_store import TelemetryStore
 
@@ -86,12 +87,14 @@ def run_consent(arguments: argparse.Namespace) -> int:
                     Purpose(name), granted=arguments.act == "grant", now=now_of(arguments)
                 )
         consents = store.consents()
+        is_stopped = stopped(store)
     answer(
         arguments,
         {
             purpose.value: {
                 "granted": said.granted,
                 "changed_at": None if said.changed_at is None else said.changed_at.isoformat(),
+                "stopped": purpose.value in is_stopped,
             }
             for purpose, said in consents.items()
         },
@@ -99,7 +102,8 @@ def run_consent(arguments: argparse.Namespace) -> int:
             (
                 purpose.value,
                 ("granted" if said.granted else "not granted")
-                + (f", {said.changed_at:%Y-%m-%d %H:%M} UTC" if said.changed_at else ""),
+                + (f", {said.changed_at:%Y-%m-%d %H:%M} UTC" if said.changed_at else "")
+                + (", stopped by the server for now" if purpose.value in is_stopped else ""),
             )
             for purpose, said in consents.items()
         ),
