@@ -253,6 +253,7 @@ def test_consent_is_given_and_withdrawn_by_purpose(made):
     assert json.loads(made("consent", "--json")[1])["training"] == {
         "granted": False,
         "changed_at": None,
+        "stopped": False,
     }
     made("consent", "grant", "summaries", "notices", *AT_NOW)
     code, out, _ = made("consent", "withdraw", "notices", *AT_NOW)

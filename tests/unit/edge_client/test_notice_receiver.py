@@ -11,6 +11,7 @@ from models.wire.codec import decode, encode
 from models.wire.envelope import SigningKey, sign_payload, trusted_keys
 from models.wire.errors import DeliverAgainError
 from models.wire.messages import Ack, NoticeState
+from models.wire.sealing import OpeningKey, seal_envelope
 from models.wire.topics import Up, up
 from tests.support.edge_devices import NOW, new_store
 from tests.unit.edge_client.test_notices import a_notice
@@ -151,6 +152,40 @@ def test_answer_after_withdrawal_changes_nothing(receiving):
             receiving.store, "a" * 32, NoticeState.ACCEPTED, device_id="device-1", now=NOW
         )
     assert receiving.store.notice("a" * 32).state is NoticeState.RECEIVED
+
+
+def test_notices_that_came_together_are_kept_in_one_transaction(receiving, monkeypatch):
+    begun = []
+    monkeypatch.setattr(
+        Mailbox, "_begin", lambda self, real=Mailbox._begin: (begun.append(1), real(self))[1]
+    )
+    good = [replace(a_notice(), id=f"{n:032x}", sequence=n) for n in range(1, 21)]
+    messages = [("topic", sign_payload(encode(notice), SERVER)) for notice in good]
+    receiving.receive.take([*messages, ("topic", b"poison"), messages[0]])
+
+    assert len(begun) == 1
+    assert [kept.sequence for kept in receiving.store.notices()] == list(range(1, 21))
+    assert len(receiving.acks()) == 21
+    assert (receiving.counters.repeated, receiving.counters.refused) == (1, {"not_json": 1})
+
+
+def test_a_stopped_device_keeps_no_notice_and_says_nothing(receiving):
+    receiving.store.keep_fact("configuration", {"sequence": 1, "notices": False})
+    receiving.hears(a_notice())
+
+    assert receiving.store.notices() == receiving.store.outbox() == ()
+    assert receiving.counters.refused == {"stopped": 1}
+
+
+def test_sealed_notice_is_opened_with_the_devices_own_key(receiving):
+    opening = OpeningKey.generate()
+    sealed = seal_envelope(sign_payload(encode(a_notice()), SERVER), opening.seal_key, topic="t")
+    receiving.receive("t", sealed)
+    assert receiving.counters.refused == {"no_opening_key": 1}
+
+    receiving.receive._opening_key = opening
+    receiving.receive("t", sealed)
+    assert [kept.message_id for kept in receiving.store.notices()] == ["a" * 32]
 
 
 def test_refusal_names_its_reason():

@@ -1,0 +1,100 @@
+"""Bytes a day: what a message costs, what a budget holds back, what the store remembers."""
+
+from datetime import timedelta
+
+import pytest
+
+from edge_client.errors import StoreBusyError
+from edge_client.mailbox import Mailbox
+from edge_client.traffic import TrafficMeter, connection_bytes, day_of, kind_of, publish_bytes
+from models.wire.topics import Down, Up, down, up
+from tests.support.edge_devices import NOW, new_store
+
+SUMMARY, ACK = up("device-1", Up.SUMMARY), up("device-1", Up.ACK)
+
+
+@pytest.fixture
+def store(tmp_path):
+    with new_store(tmp_path) as store:
+        yield store
+
+
+def test_a_message_costs_what_mqtt_makes_of_it():
+    # PUBLISH: type 1, length 1 or 2, topic length 2, packet id 2, properties 1; PUBACK 4.
+    assert publish_bytes("t/1", 5) == 1 + 1 + 2 + 3 + 2 + 1 + 5 + 4
+    assert publish_bytes("t", 1024) == 1 + 2 + 2 + 1 + 2 + 1 + 1024 + 4
+    assert publish_bytes("t", 0) == 12
+
+
+def test_connecting_costs_more_with_a_longer_name_and_more_topics():
+    less = connection_bytes("a", will_bytes=0, filters=("t",))
+    more = connection_bytes("abc", will_bytes=100, filters=("t", "u/v"))
+
+    assert more[0] - less[0] == 2 + 100 + 3 + 3
+    assert more[1] - less[1] == 1
+
+
+def test_kinds_are_those_of_the_topics():
+    assert kind_of(SUMMARY) == "summary"
+    assert kind_of(down("device-1", Down.NOTIFY)) == "notify"
+    assert kind_of("elsewhere") == "other"
+
+
+def test_what_passed_is_kept_by_day_direction_and_kind(store):
+    now = [NOW]
+    meter = TrafficMeter(65_536, clock=lambda: now[0])
+    for _ in range(2):
+        meter.observe(True, SUMMARY, 1024)
+    meter.observe(False, down("device-1", Down.NOTIFY), 641)
+    now[0] += timedelta(days=1)
+    meter.observe(True, ACK, 512)
+    meter.flush(store)
+    meter.flush(store)
+
+    told = [(t.day, t.direction, t.kind, t.messages, t.num_bytes) for t in store.traffic(0)]
+    assert told == [
+        (day_of(NOW), "down", "notify", 1, publish_bytes(down("device-1", Down.NOTIFY), 641)),
+        (day_of(NOW), "up", "summary", 2, 2 * publish_bytes(SUMMARY, 1024)),
+        (day_of(NOW) + 1, "up", "ack", 1, publish_bytes(ACK, 512)),
+    ]
+
+
+def test_above_the_budget_only_acknowledgements_and_notices_pass(store):
+    now = [NOW]
+    meter = TrafficMeter(2 * publish_bytes(SUMMARY, 1024), clock=lambda: now[0])
+    meter.observe(True, SUMMARY, 1024)
+    assert meter.may_send("summary")
+    meter.observe(True, SUMMARY, 1024)
+    passing = {
+        kind for kind in ("summary", "birth", "status", "ack", "notify") if meter.may_send(kind)
+    }
+    assert passing == {"ack", "notify"}
+    now[0] += timedelta(days=1)
+    assert meter.may_send("summary")
+
+
+def test_the_budget_outlives_a_restart(store):
+    before = TrafficMeter(1000, clock=lambda: NOW)
+    before.observe(True, SUMMARY, 1024)
+    before.flush(store)
+    after = TrafficMeter(1000, clock=lambda: NOW)
+    assert after.may_send("summary")
+    after.load(store)
+    assert not after.may_send("summary")
+    assert after.spent_today() == publish_bytes(SUMMARY, 1024)
+
+
+def test_counts_that_the_disk_refuses_are_written_later(store, monkeypatch):
+    meter = TrafficMeter(1000, clock=lambda: NOW)
+    meter.observe(True, SUMMARY, 10)
+
+    def disk_is_full(*_):
+        raise StoreBusyError("device.db", "disk is full", "free some")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Mailbox, "count_traffic", disk_is_full)
+        with pytest.raises(StoreBusyError):
+            meter.flush(store)
+    meter.observe(True, SUMMARY, 10)
+    meter.flush(store)
+    assert [t.messages for t in store.traffic(0)] == [2]
