@@ -1,4 +1,4 @@
-"""`fedcell release default-bundle`: build the bundle that ships with the package."""
+"""`fedcell release`: the default bundle, the conformance kit, wheels for offline installs."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ import typer
 
 
 def register(app: typer.Typer) -> None:
-    """Add the group `release` with the command `default-bundle`."""
-    release = typer.Typer(help="Bundles for devices.", no_args_is_help=True)
+    """Add the group `release` with its commands."""
+    release = typer.Typer(help="What is made for devices.", no_args_is_help=True)
     release.command("default-bundle")(default_bundle_command)
+    release.command("conformance-vectors")(conformance_vectors_command)
     app.add_typer(release, name="release")
 
 
@@ -53,3 +54,27 @@ def default_bundle_command(
         typer.echo(json.dumps(summary))
         return
     typer.echo(f"{bundle.version} ({bundle.digest[:12]}): {folder}")
+
+
+def conformance_vectors_command(
+    out: Annotated[
+        Path | None, typer.Option(help="Folder for the kit; without it the package's own.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Compute what firmware must compute, and write it for `fedcell-device selftest`.
+
+    Run it after a change of features, default bundle, messages or signatures.
+    """
+    from edge_client.conformance import FOLDER
+
+    from ..conformance_vectors import write_conformance_vectors
+
+    folder = out or FOLDER
+    folder.mkdir(parents=True, exist_ok=True)
+    written = write_conformance_vectors(folder)
+    if as_json:
+        typer.echo(json.dumps({"out": str(folder), "files": dict(written.files)}))
+        return
+    size = sum(written.files.values())
+    typer.echo(f"{len(written.files)} files, {size} bytes: {folder}")
