@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import replace
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from edge_client.bundle_trial import NUMPY, check_golden, outputs_of
@@ -44,7 +45,7 @@ def variant(
     manifest: Mapping[str, Any] | None = None,
 ) -> Bundle:
     """Return the default bundle as version `update-<number>`, with whatever was exchanged."""
-    default = load_bundle()
+    default = _default()
     content = {**default.files, **(files or {})}
     fields = {
         **default.manifest,
@@ -84,8 +85,14 @@ def try_out_here(bundle: Bundle, **_: object) -> None:
     check_golden(bundle, outputs_of(bundle, NUMPY))
 
 
+@cache
+def _default() -> Bundle:
+    return load_bundle()
+
+
+@cache
 def _operators(content: bytes) -> list[str]:
     try:
         return list(read_onnx(content).operators)
     except StructureError:
-        return list(load_bundle().manifest["operators"])
+        return list(_default().manifest["operators"])
