@@ -31,8 +31,9 @@ def current_features(store: TelemetryStore, *, now: datetime) -> tuple[FeatureTa
     """
     now_s = int(now.timestamp())
     profiles = DeviceProfiles.of([store.profile])
-    last_sequence = store.last_sequence()
     window = _kept_window(store, now_s)
+    closes_a_day = window is None or window.closed_day < day_of(now_s) - 1
+    last_sequence = store.last_sequence() if closes_a_day else 0
     since = None
     if window is not None:
         since = datetime.fromtimestamp(window.closed_until_s + 1, UTC)

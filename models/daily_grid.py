@@ -199,7 +199,7 @@ def day_values(
             audited.growth[:, COLUMN["unexpected_shutdown_count"]],
         ]
     )
-    begins = np.flatnonzero(np.diff(row, prepend=-1))
+    begins = np.concatenate([_ZERO, np.flatnonzero(row[1:] != row[:-1]) + 1])[: len(row)]
     filled = row[begins]
     found = np.full((len(DAY_VALUES), num_rows), np.nan)
     found[:2] = 0.0
@@ -220,6 +220,7 @@ def day_values(
     return found
 
 
+_ZERO = np.zeros(1, np.intp)
 _MEAN = np.array([DAY_VALUES.index(name) for name in ("charge_duration_min", "temp_avg_c")])
 _SUMMED = np.array(
     [

@@ -194,7 +194,7 @@ def features_now(
         references=pack.references()[:, None],
     )
     device = np.zeros(last + 1, np.intp)
-    table = feature_table(since.days, device, start, moments, profiles, audited.report)
+    table = feature_table(since.days, device, start, moments, profiles, audited)
     if not is_forward:
         return table, None
     return table, window if today - 1 <= window.closed_day else since.closed(today - 1)

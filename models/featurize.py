@@ -69,7 +69,7 @@ class FeatureTable:
         charge_reference_min: float64, shape (n,).
         resistance_reference_mohm: float64, shape (n,).
         pack_since_s: int64, shape (n,): first day of the pack in use.
-        audit: what was refused on the way.
+        audited: the readings that were used, and what was refused on the way.
     """
 
     device: NDArray[np.intp]
@@ -82,7 +82,12 @@ class FeatureTable:
     charge_reference_min: NDArray[np.float64]
     resistance_reference_mohm: NDArray[np.float64]
     pack_since_s: NDArray[np.int64]
-    audit: AuditReport
+    audited: AuditedTelemetry
+
+    @property
+    def audit(self) -> AuditReport:
+        """What was refused on the way."""
+        return self.audited.report
 
     def is_ok(self) -> NDArray[np.bool_]:
         """Return which rows can be predicted."""
@@ -188,9 +193,7 @@ def features_at(
         cycle_count=grid.cycle_count[keep],
         references=np.stack(references),
     )
-    return feature_table(
-        grid.values, grid.device, grid.pack_start, moments, profiles, audited.report
-    )
+    return feature_table(grid.values, grid.device, grid.pack_start, moments, profiles, audited)
 
 
 @dataclass(frozen=True, slots=True)
@@ -226,7 +229,7 @@ def feature_table(
     pack_start: NDArray[np.intp],
     moments: Moments,
     profiles: DeviceProfiles,
-    report: AuditReport,
+    audited: AuditedTelemetry,
 ) -> FeatureTable:
     """Compute the features at some moments from daily values.
 
@@ -236,7 +239,7 @@ def feature_table(
         pack_start: int, shape (n_rows,): first row of the pack that a row belongs to.
         moments: for which the features are wanted.
         profiles: by `moments.device`.
-        report: of the audit of the readings.
+        audited: the readings behind the daily values.
     """
     design = profiles.design_capacity_mah[moments.device]
     end_of_life = profiles.end_of_life_capacity_mah[moments.device]
@@ -276,7 +279,7 @@ def feature_table(
         charge_reference_min=moments.references[1],
         resistance_reference_mohm=moments.references[2],
         pack_since_s=moments.pack_since_s,
-        audit=report,
+        audited=audited,
     )
 
 

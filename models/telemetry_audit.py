@@ -67,13 +67,27 @@ class AuditedTelemetry:
             device's previous valid value of them, resets undone; NaN for all others and where
             there is no previous value.
         capacity_refused: bool, shape (n_readings,): a capacity was there, but out of range.
-        report: the counts.
+        num_readings: readings that came in.
+        refused: as in `AuditReport`.
+        noted: as in `AuditReport`, without gaps.
     """
 
     telemetry: Telemetry
     growth: NDArray[np.float32]
     capacity_refused: NDArray[np.bool_]
-    report: AuditReport
+    num_readings: int
+    refused: Mapping[str, int]
+    noted: Mapping[str, int]
+
+    @property
+    def report(self) -> AuditReport:
+        """What was found, gaps and completeness counted."""
+        present = np.isfinite(self.telemetry.values)
+        share = present.mean(axis=0) if len(present) else np.zeros(len(MEASUREMENTS))
+        completeness = dict(zip(MEASUREMENT_NAMES, share.tolist(), strict=True))
+        noted = dict(self.noted)
+        _note_gaps(self.telemetry, noted)
+        return AuditReport(self.num_readings, completeness, self.refused, noted)
 
 
 def audit(
@@ -104,12 +118,7 @@ def audit(
         telemetry, capacity_refused = _kept(telemetry, capacity_refused, keep)
         telemetry, capacity_refused = _in_order(telemetry, capacity_refused, refused, noted)
     growth = _counter_growth(telemetry, noted)
-    _note_gaps(telemetry, noted)
-    present = np.isfinite(telemetry.values)
-    share = present.mean(axis=0) if len(telemetry) else np.zeros(len(MEASUREMENTS))
-    completeness = dict(zip(MEASUREMENT_NAMES, share.tolist(), strict=True))
-    report = AuditReport(num_readings, completeness, refused, noted)
-    return AuditedTelemetry(telemetry, growth, capacity_refused, report)
+    return AuditedTelemetry(telemetry, growth, capacity_refused, num_readings, refused, noted)
 
 
 def _kept(
@@ -254,10 +263,6 @@ def _counter_growth(telemetry: Telemetry, noted: dict[str, int]) -> NDArray[np.f
 def _note_gaps(telemetry: Telemetry, noted: dict[str, int]) -> None:
     """Count intervals that are long beside the median interval of the same device."""
     interval = telemetry.at_s[1:] - telemetry.at_s[:-1]
-    if len(telemetry.device_ids) == 1:
-        if len(interval):
-            _count(noted, "gap", interval > GAP_CADENCES * np.median(interval))
-        return
     device = telemetry.device_of_row()
     same_device = device[1:] == device[:-1]
     interval, device = interval[same_device], device[1:][same_device]
