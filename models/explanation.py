@@ -13,65 +13,87 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from .feature_spec import GROUPS, group_index
+from .feature_spec import GROUPS, NUM_FEATURES, group_index
 from .prediction import NUM_REASONS, Reason
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from numpy.typing import NDArray
 
     from .inference import Predictor
 
-NUM_COALITIONS = 1 << len(GROUPS)
 LEAST_PROBABILITY = 1e-6
 LEAST_SHARE = 0.01
 BATCH_WINDOWS = 64
 _PROBABILITY = "failure_probability_30d"
 
 
-def _membership() -> NDArray[np.bool_]:
-    bits = np.arange(NUM_COALITIONS)[:, None] >> np.arange(len(GROUPS)) & 1
-    return bits.astype(bool)
-
-
-@cache
-def _own_features() -> NDArray[np.bool_]:
-    """Return which features each coalition takes from the device, (n_coalitions, n_features)."""
-    own: NDArray[np.bool_] = _membership()[:, list(group_index())]
-    return own
-
-
-@cache
-def _weights() -> NDArray[np.float64]:
-    """Return W of shape (n_coalitions, n_groups) with Shapley values φ = v W."""
-    member = _membership()
-    size, count = member.sum(axis=1), len(GROUPS)
-    joined = np.array([1 / (count * comb(count - 1, k)) for k in range(count)])
-    with_it = joined[np.maximum(size - 1, 0)]
-    without = joined[np.minimum(size, count - 1)]
-    weights: NDArray[np.float64] = np.where(member, with_it[:, None], -without[:, None])
-    return weights
-
-
 def shapley_values(predictor: Predictor, features: NDArray[np.float32]) -> NDArray[np.float64]:
     """Return each group's contribution to the log-odds, shape (n, n_groups).
 
     A feature that was not measured is left out of the reference too, so that what is not known
-    explains nothing.
+    explains nothing. A group that equals the reference's changes no coalition that it joins: its
+    value is 0, and the others' are those of the game without it, which needs half the runs.
 
     Args:
         predictor: the model.
         features: float32, shape (n, n_features), raw values.
     """
-    own_features, weights = _own_features(), _weights()
     reference = predictor.bundle.explanation_reference
-    values = np.empty((len(features), len(GROUPS)))
-    for first in range(0, len(features), BATCH_WINDOWS):
-        own = features[first : first + BATCH_WINDOWS, None, :]
-        other = np.where(np.isnan(own), own, reference)
-        coalitions = np.where(own_features, own, other).reshape(-1, features.shape[1])
-        odds = log_odds(predictor.outputs(coalitions, [_PROBABILITY])[_PROBABILITY])
-        values[first : first + BATCH_WINDOWS] = odds.reshape(-1, NUM_COALITIONS) @ weights
+    others = np.where(np.isnan(features), features, reference)
+    values = np.zeros((len(features), len(GROUPS)))
+    for players, rows in _rows_by_players(features, others):
+        own_features, weights = _coalitions(players)
+        # As many rows a run as with all groups.
+        step = max((BATCH_WINDOWS << len(GROUPS)) // len(own_features), 1)
+        for first in range(0, len(rows), step):
+            part = rows[first : first + step]
+            own, other = features[part, None, :], others[part, None, :]
+            batch = np.where(own_features, own, other).reshape(-1, features.shape[1])
+            odds = log_odds(predictor.outputs(batch, [_PROBABILITY])[_PROBABILITY])
+            values[part[:, None], players] = odds.reshape(-1, len(own_features)) @ weights
     return values
+
+
+def _rows_by_players(
+    features: NDArray[np.float32], others: NDArray[np.float32]
+) -> Iterator[tuple[tuple[int, ...], NDArray[np.intp]]]:
+    """Return the rows in which the same groups differ from the reference, with these groups."""
+    # Where both are missing neither is larger.
+    differs = (features < others) | (features > others)
+    played = np.bitwise_or.reduce(differs * _group_bits(), axis=1)
+    codes = set(played.tolist())
+    for code in sorted(codes):
+        players = tuple(group for group in range(len(GROUPS)) if code >> group & 1)
+        if players:
+            is_all = len(codes) == 1
+            yield players, np.arange(len(features)) if is_all else np.flatnonzero(played == code)
+
+
+@cache
+def _group_bits() -> NDArray[np.intp]:
+    return np.array([1 << group for group in group_index()])
+
+
+@cache
+def _coalitions(players: tuple[int, ...]) -> tuple[NDArray[np.bool_], NDArray[np.float64]]:
+    """Return all coalitions of some groups, and what turns their values into Shapley values.
+
+    Returns:
+        Which features each coalition takes from the device, shape (n_coalitions, n_features), and
+        W of shape (n_coalitions, n_players) with Shapley values φ = v W.
+    """
+    count = len(players)
+    member = (np.arange(1 << count)[:, None] >> np.arange(count) & 1).astype(bool)
+    own: NDArray[np.bool_] = np.zeros((1 << count, NUM_FEATURES), bool)
+    for position, player in enumerate(players):
+        own[:, np.array(group_index()) == player] = member[:, position, None]
+    size = member.sum(axis=1)
+    joined = np.array([1 / (count * comb(count - 1, k)) for k in range(count)])
+    with_it = joined[np.maximum(size - 1, 0)]
+    without = joined[np.minimum(size, count - 1)]
+    return own, np.where(member, with_it[:, None], -without[:, None])
 
 
 def log_odds(probability: NDArray[np.float32]) -> NDArray[np.float64]:

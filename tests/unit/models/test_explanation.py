@@ -1,7 +1,7 @@
 """Shapley values against their axioms and a brute-force oracle."""
 
 from itertools import permutations
-from math import factorial
+from math import comb, factorial
 
 import numpy as np
 import pytest
@@ -88,15 +88,42 @@ def test_the_reference_itself_needs_no_explanation(predictor):
     assert shapley_values(predictor, reference) == pytest.approx(0, abs=1e-9)
 
 
-def test_one_device_is_one_run_of_256_rows(predictor, monkeypatch):
+@pytest.mark.parametrize(
+    ("equal", "num_rows"), [((), 256), (("shutdowns",), 128), (("shutdowns", "usage"), 64)]
+)
+def test_one_device_is_one_run_of_the_coalitions_of_what_differs(
+    predictor, monkeypatch, equal, num_rows
+):
     runs = []
     outputs = predictor.outputs
+    reference = predictor.bundle.explanation_reference
+    own = reference + 0.01 * np.maximum(np.abs(reference), 1)
+    is_equal = np.isin(GROUP_OF, [GROUPS.index(group) for group in equal])
     monkeypatch.setattr(
         predictor, "outputs", lambda x, names=None: runs.append(x.shape) or outputs(x, names)
     )
-    shapley_values(predictor, rows(1))
+    values = shapley_values(predictor, np.where(is_equal, reference, own)[None].astype(np.float32))
 
-    assert runs == [(256, NUM_FEATURES)]
+    assert runs == [(num_rows, NUM_FEATURES)]
+    assert (values[0, [GROUPS.index(group) for group in equal]] == 0).all()
+
+
+def test_leaving_out_what_does_not_differ_changes_no_value(predictor):
+    own = rows(1)
+    shutdowns = np.array([name.startswith("unexpected") for name in FEATURE_NAMES])
+    own[:, shutdowns] = predictor.bundle.explanation_reference[shutdowns]
+    coalitions = np.arange(256)
+    members = [[g for g in range(len(GROUPS)) if c >> g & 1] for c in coalitions]
+    value = log_odds(predictor, np.stack([mixed(predictor, own[0], m) for m in members]))
+    group = GROUPS.index("charging")
+    size = np.array([len(m) for m in members])
+    without = coalitions >> group & 1 == 0
+    weight = 1 / (8 * np.array([comb(7, int(s)) if s < 8 else 1 for s in size]))
+    gain = value[coalitions[without] | 1 << group] - value[without]
+
+    found = shapley_values(predictor, own)[0]
+    assert found[group] == pytest.approx((weight[without] * gain).sum(), abs=1e-9)
+    assert found.sum() == pytest.approx(value[-1] - value[0], abs=1e-9)
 
 
 def test_many_devices_are_explained_as_each_alone(predictor):
