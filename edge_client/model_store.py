@@ -331,6 +331,7 @@ class ModelStore:
         running = after.running
         if running is None or running.digest != bundle.digest:
             raise SlotError(self.folder, "holds no slot for the bundle", "remove the folder")
+        self._tidy(state)
         write_bundle(without_signature(bundle), self.folder / running.file)
         self._write(state, after)
         return running
@@ -349,8 +350,8 @@ class ModelStore:
             return None
 
     def _write(self, before: SlotState, after: SlotState) -> None:
-        """Switch to a state, then remove what no state names any more."""
-        from models.durable_file import sync_folder, write_durably
+        """Switch to a state, then remove what it does not name any more."""
+        from models.durable_file import write_durably
 
         from . import slots
 
@@ -359,7 +360,13 @@ class ModelStore:
             write_durably(self.folder / STATE_FILE, content.encode())
         if (self.folder / STATE_FILE).exists():
             (self.folder / EARLIER_RECORD).unlink(missing_ok=True)
-        left = [path for path in self.folder.glob("*.zip") if path.name not in after.files]
+        self._tidy(after)
+
+    def _tidy(self, state: SlotState) -> None:
+        """Remove what the state does not name: earlier bundles, and what a power cut left."""
+        from models.durable_file import sync_folder
+
+        left = [path for path in self.folder.glob("*.zip") if path.name not in state.files]
         left += self.folder.glob(".*.part")
         for path in left:
             path.unlink(missing_ok=True)
