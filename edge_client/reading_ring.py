@@ -6,6 +6,7 @@ import math
 import struct
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from operator import attrgetter
 from typing import TYPE_CHECKING
 
 from models.telemetry import (
@@ -18,8 +19,8 @@ from models.telemetry import (
 
 from .device_facts import DeviceFacts
 from .errors import ReadingRefusedError, StoreBusyError
-from .mailbox import next_number
 from .row_cipher import believed, damaged_row
+from .store_file import REFUSALS, raise_named
 from .store_size import limit_journal, stay_below
 
 if TYPE_CHECKING:
@@ -38,7 +39,11 @@ FIRST_DAY = -(2**62)
 """Before any day that a row can be of."""
 
 _EXPIRED_PER_READING = 8
+_CLOCK_TOLERANCE = timedelta(seconds=CLOCK_TOLERANCE_S)
 _PACKED = struct.Struct(f"<{len(MEASUREMENTS)}f")
+_INSERT = "INSERT INTO reading (at_s, measurements) VALUES (?, ?)"
+_MEASURED = attrgetter(*MEASUREMENT_NAMES)
+_RANGES = tuple((measurement.low, measurement.high) for measurement in MEASUREMENTS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,18 +85,17 @@ class ReadingRing(DeviceFacts):
             ReadingRefusedError: the reading breaks a rule; it was counted.
             StoreBusyError: the disk is full or refuses; nothing was written.
         """
-        values = reading.values()
-        broken = _broken_rule(
-            reading.at, values, now=now, manufactured_at=self.profile.manufactured_at
-        )
+        packed = _checked(reading, now=now, manufactured_at=self.profile.manufactured_at)
+        if isinstance(packed, bytes) and self._record_alone(_seconds(reading.at), packed, now=now):
+            return
         with self.transaction() as connection:
-            if broken is None:
-                self._insert(connection, [(_seconds(reading.at), _PACKED.pack(*values))])
+            if isinstance(packed, bytes):
+                self._insert(connection, [(_seconds(reading.at), packed)])
                 self._expire(connection, now=now, num_recorded=1)
             else:
-                _count_refusals(connection, {broken.reason: 1})
-        if broken is not None:
-            raise broken
+                _count_refusals(connection, {packed.reason: 1})
+        if isinstance(packed, ReadingRefusedError):
+            raise packed
 
     def record_many(
         self, readings: Iterable[Reading | ReadingRefusedError], *, now: datetime
@@ -111,16 +115,16 @@ class ReadingRing(DeviceFacts):
         refused: dict[str, int] = {}
         first_refused: dict[str, tuple[int, ReadingRefusedError]] = {}
         for position, reading in enumerate(readings):
+            packed: bytes | ReadingRefusedError
             if isinstance(reading, ReadingRefusedError):
-                broken: ReadingRefusedError | None = reading
+                packed = reading
             else:
-                values = reading.values()
-                broken = _broken_rule(reading.at, values, now=now, manufactured_at=made_at)
-                if broken is None:
-                    kept.append((_seconds(reading.at), _PACKED.pack(*values)))
-            if broken is not None:
-                refused[broken.reason] = refused.get(broken.reason, 0) + 1
-                first_refused.setdefault(broken.reason, (position, broken))
+                packed = _checked(reading, now=now, manufactured_at=made_at)
+                if isinstance(packed, bytes):
+                    kept.append((_seconds(reading.at), packed))
+                    continue
+            refused[packed.reason] = refused.get(packed.reason, 0) + 1
+            first_refused.setdefault(packed.reason, (position, packed))
         with self.transaction() as connection:
             self._insert(connection, kept)
             _count_refusals(connection, refused)
@@ -257,9 +261,13 @@ class ReadingRing(DeviceFacts):
         Raises:
             StoreDamagedError: a reading is not the one that was recorded.
         """
+        # Left to itself SQLite reads the whole ring, because it lies in the order asked for.
+        index = "INDEXED BY reading_at" if column == "at_s" and least > FIRST_DAY else ""
         rows = self.rows(
-            "SELECT sequence, at_s, measurements FROM reading"  # noqa: S608 - a name of ours
-            f" WHERE {column} >= ? ORDER BY sequence",
+            f"SELECT sequence, at_s, measurements FROM reading {index}"  # noqa: S608 - names of ours
+            # Found by its index: SQLite would rather look at all readings in their order.
+            f" WHERE sequence IN (SELECT sequence FROM reading WHERE {column} >= ?)"
+            " ORDER BY sequence",
             least,
         )
         opened = self._rows.open
@@ -282,30 +290,53 @@ class ReadingRing(DeviceFacts):
             )
             return np.array([row[0] for row in found], np.int64), telemetry
 
+    def _record_alone(self, at_s: int, packed: bytes, *, now: datetime) -> bool:
+        """Write one reading in a transaction of SQLite's own, where no other write belongs to it.
+
+        Returns:
+            False where something else belongs to it, or where the file was replaced meanwhile:
+            then it is to be written, in the second case once more.
+        """
+        oldest_s, connection = self._oldest_s, self._connection
+        if (
+            oldest_s is None
+            or oldest_s < _seconds(now) - self.retention_days * SECONDS_PER_DAY
+            or self.max_store_bytes is not None
+            or self._rows.is_sealed
+            or connection.in_transaction
+        ):
+            return False
+        try:
+            connection.execute(_INSERT, (at_s, packed))
+            if self._is_replaced():
+                self._open_anew()
+                return False
+        except REFUSALS as error:
+            raise_named(self.path, error)
+        if at_s < oldest_s:
+            self._oldest_s = at_s
+        return True
+
     def _insert(self, connection: sqlite3.Connection, readings: list[tuple[int, bytes]]) -> None:
         if not readings:
             return
         if self.is_sealed:
-            first = next_number(connection, "reading")
+            last = connection.execute("SELECT max(sequence) FROM reading").fetchone()[0]
             connection.executemany(
                 "INSERT INTO reading VALUES (?, ?, ?)",
                 [
                     (number, at_s, self._rows.seal(packed, "reading", number, at_s))
-                    for number, (at_s, packed) in enumerate(readings, first)
+                    for number, (at_s, packed) in enumerate(readings, (last or 0) + 1)
                 ],
             )
         else:
-            connection.executemany(
-                "INSERT INTO reading (at_s, measurements) VALUES (?, ?)", readings
-            )
-        earliest_s = min(at_s for at_s, _ in readings)
-        connection.execute("DELETE FROM day WHERE day >= ?", (day_of(earliest_s),))
+            connection.executemany(_INSERT, readings)
         if self._oldest_s is not None:
-            self._oldest_s = min(self._oldest_s, earliest_s)
+            self._oldest_s = min(self._oldest_s, min(readings)[0])
 
     def _expire(self, connection: sqlite3.Connection, *, now: datetime, num_recorded: int) -> None:
         # A few a time: a clock that jumps years ahead must not empty the store.
-        limit_s = _seconds(now - timedelta(days=self.retention_days))
+        limit_s = _seconds(now) - self.retention_days * SECONDS_PER_DAY
         if self._oldest_s is None:
             self._oldest_s = connection.execute("SELECT min(at_s) FROM reading").fetchone()[0]
         if self._oldest_s is None or self._oldest_s >= limit_s:
@@ -314,7 +345,8 @@ class ReadingRing(DeviceFacts):
         few = _EXPIRED_PER_READING * num_recorded
         connection.execute(
             "DELETE FROM reading WHERE sequence IN"
-            " (SELECT sequence FROM reading WHERE at_s < ? ORDER BY at_s LIMIT ?)",
+            " (SELECT sequence FROM reading WHERE at_s < ? ORDER BY at_s LIMIT ?)"
+            " AND sequence < (SELECT max(sequence) FROM reading)",
             (limit_s, few),
         )
         connection.execute(
@@ -354,38 +386,47 @@ def readings_of(telemetry: Telemetry) -> Iterator[Reading]:
         yield Reading(at=datetime.fromtimestamp(at_s, UTC), **values)
 
 
-def _broken_rule(
-    at: datetime, values: tuple[float, ...], *, now: datetime, manufactured_at: datetime
-) -> ReadingRefusedError | None:
-    """Return the first rule that a reading breaks, None where it may be stored."""
-    measured = False
-    for measurement, value in zip(MEASUREMENTS, values, strict=True):
-        if measurement.low <= value <= measurement.high:
+def _checked(
+    reading: Reading, *, now: datetime, manufactured_at: datetime
+) -> bytes | ReadingRefusedError:
+    """Return a reading as it is stored, or the first rule that it breaks."""
+    values, measured = [], False
+    for value, (low, high) in zip(_MEASURED(reading), _RANGES, strict=True):
+        if value is None:
+            values.append(math.nan)
+            continue
+        if low <= value <= high:
             measured = True
         elif not math.isnan(value):
-            return ReadingRefusedError(
-                f"out_of_range:{measurement.name}",
-                f"{measurement.name} must be {measurement.low:g} to {measurement.high:g}"
-                f" {measurement.unit}, got {value:g}; correct it, or leave it out",
-            )
+            return _out_of_range(len(values), value)
+        values.append(value)
     if not measured:
         return ReadingRefusedError(
             "nothing_measured", "no measurement has a value; give one or more"
         )
-    tolerance = timedelta(seconds=CLOCK_TOLERANCE_S)
-    if at > now + tolerance:
+    at = reading.at
+    if at > now + _CLOCK_TOLERANCE:
         return ReadingRefusedError(
             "in_the_future",
             f"at {at.isoformat()} is more than a day after now, {now.isoformat()};"
             " check the clock, or give the device's time as --now",
         )
-    if at < manufactured_at - tolerance:
+    if at < manufactured_at - _CLOCK_TOLERANCE:
         return ReadingRefusedError(
             "before_manufacture",
             f"at {at.isoformat()} is before the device was made,"
             f" {manufactured_at.isoformat()}; check the clock, and manufactured_at of the profile",
         )
-    return None
+    return _PACKED.pack(*values)
+
+
+def _out_of_range(column: int, value: float) -> ReadingRefusedError:
+    measurement = MEASUREMENTS[column]
+    return ReadingRefusedError(
+        f"out_of_range:{measurement.name}",
+        f"{measurement.name} must be {measurement.low:g} to {measurement.high:g}"
+        f" {measurement.unit}, got {value:g}; correct it, or leave it out",
+    )
 
 
 def _count_refusals(connection: sqlite3.Connection, refused: Mapping[str, int]) -> None:

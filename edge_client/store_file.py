@@ -6,7 +6,7 @@ import json
 import os
 import sqlite3
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from models.durable_file import sync_folder
 
@@ -21,6 +21,7 @@ from .row_cipher import PlainRows, SealedRows, key_id, needless_key, read_key, w
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from contextlib import AbstractContextManager
     from pathlib import Path
     from types import TracebackType
     from typing import Self
@@ -53,6 +54,49 @@ _OUTSIDE_CODES = frozenset(
 )
 
 
+REFUSALS = (sqlite3.DatabaseError, OSError, UnicodeDecodeError)
+"""What SQLite and the operating system raise; `raise_named` turns it into our errors."""
+
+
+class _Transaction:
+    """One transaction; a class, because a generator would take longer than the write itself."""
+
+    __slots__ = ("_is_part", "_store")
+
+    def __init__(self, store: StoreFile) -> None:
+        self._store = store
+        self._is_part = False
+
+    def __enter__(self) -> sqlite3.Connection:
+        store = self._store
+        connection = store._connection  # noqa: SLF001 - a part of the store
+        self._is_part = connection.in_transaction
+        if self._is_part:
+            return connection
+        try:
+            return store._begin()  # noqa: SLF001
+        except REFUSALS as error:
+            raise_named(store.path, error)
+
+    def __exit__(
+        self,
+        _kind: type[BaseException] | None,
+        error: BaseException | None,
+        _trace: TracebackType | None,
+    ) -> None:
+        if self._is_part:
+            return
+        try:
+            if error is None:
+                self._store._commit()  # noqa: SLF001
+            else:
+                self._store._roll_back()  # noqa: SLF001
+        except REFUSALS as failure:
+            raise_named(self._store.path, failure)
+        if isinstance(error, REFUSALS):
+            raise_named(self._store.path, error)
+
+
 class StoreFile:
     """An open store file of the right program and version. Use it from one thread.
 
@@ -74,6 +118,7 @@ class StoreFile:
 
     def __init__(self, path: Path, *, key: KeySource | None = None) -> None:
         self.path = path
+        self._where = os.fspath(path)
         self._key = key
         self._open()
 
@@ -97,33 +142,19 @@ class StoreFile:
         """Whether the rows are sealed under a key."""
         return self._rows.is_sealed
 
-    @contextmanager
-    def transaction(self) -> Iterator[sqlite3.Connection]:
+    def transaction(self) -> AbstractContextManager[sqlite3.Connection]:
         """Write everything inside, or nothing of it; inside another one it is part of that.
 
         Raises:
             StoreBusyError: the disk is full or refuses, or another process holds the file.
             StoreDamagedError: the file is damaged.
         """
-        if self._is_writing():
-            yield self._connection
-            return
-        with named_errors(self.path):
-            self._begin()
-            try:
-                yield self._connection
-                self._before_commit(self._connection)
-                self._connection.execute("COMMIT")
-            except BaseException:
-                # SQLite has rolled back by itself where the disk is full.
-                if self._is_writing():
-                    self._connection.execute("ROLLBACK")
-                raise
+        return _Transaction(self)
 
     def rows(self, query: str, *parameters: object) -> list[tuple[Any, ...]]:
         """Read rows as they are stored."""
         with named_errors(self.path):
-            if not self._is_writing() and self._is_replaced():
+            if not self._connection.in_transaction and self._is_replaced():
                 self._open_anew()
             return self._connection.execute(query, parameters).fetchall()
 
@@ -193,20 +224,31 @@ class StoreFile:
             raise
         former.close()
 
-    def _begin(self) -> None:
+    def _begin(self) -> sqlite3.Connection:
         self._connection.execute("BEGIN IMMEDIATE")
         # Whoever replaces a store holds its lock meanwhile: from here on it stays.
         while self._is_replaced():
             self._connection.execute("ROLLBACK")
             self._open_anew()
             self._connection.execute("BEGIN IMMEDIATE")
+        return self._connection
 
-    def _is_writing(self) -> bool:
-        return self._connection.in_transaction
+    def _commit(self) -> None:
+        try:
+            self._before_commit(self._connection)
+            self._connection.execute("COMMIT")
+        except BaseException:
+            self._roll_back()
+            raise
+
+    def _roll_back(self) -> None:
+        # SQLite has rolled back by itself where the disk is full.
+        if self._connection.in_transaction:
+            self._connection.execute("ROLLBACK")
 
     def _is_replaced(self) -> bool:
         try:
-            return os.stat(self.path).st_ino != self._file_id  # noqa: PTH116 - at every access
+            return os.stat(self._where).st_ino != self._file_id  # noqa: PTH116 - at every access
         except FileNotFoundError:
             return True
 
@@ -232,16 +274,9 @@ class StoreFile:
 
             # What is damaged must not be vouched for by the newest version.
             self._check_structure()
-            with named_errors(self.path):
-                self._connection.execute("BEGIN IMMEDIATE")
-                try:
-                    # Another process may have been quicker.
-                    climb(self._connection, self.path, from_version=self._version())
-                    self._connection.execute("COMMIT")
-                except BaseException:
-                    if self._is_writing():
-                        self._connection.execute("ROLLBACK")
-                    raise
+            with self.transaction() as connection:
+                # Another process may have been quicker.
+                climb(connection, self.path, from_version=self._version())
             self._after_migration()
 
     def _after_migration(self) -> None:
@@ -404,26 +439,25 @@ def named_errors(path: Path) -> Iterator[None]:
     """Turn what SQLite and the operating system refuse into our errors, with path and remedy."""
     try:
         yield
-    except sqlite3.ProgrammingError:
-        # A defect of the caller, such as a second thread.
-        raise
-    except sqlite3.DatabaseError as error:
+    except REFUSALS as error:
+        raise_named(path, error)
+
+
+def raise_named(path: Path, error: Exception) -> NoReturn:
+    """Raise what SQLite or the operating system refused as ours, anything else as it is."""
+    repair = "run: fedcell-device check --repair"
+    if isinstance(error, sqlite3.DatabaseError) and not isinstance(error, sqlite3.ProgrammingError):
         if getattr(error, "sqlite_errorcode", 0) & 0xFF in _OUTSIDE_CODES:
-            raise StoreBusyError(
-                path, str(error), "nothing was written; check the disk and other processes"
-            ) from error
-        raise StoreDamagedError(
-            path, f"is damaged ({error})", "run: fedcell-device check --repair"
-        ) from error
-    except UnicodeDecodeError as error:
+            remedy = "nothing was written; check the disk and other processes"
+            raise StoreBusyError(path, str(error), remedy) from error
+        raise StoreDamagedError(path, f"is damaged ({error})", repair) from error
+    if isinstance(error, UnicodeDecodeError):
         # SQLite quotes what it has found in a damaged schema.
-        raise StoreDamagedError(
-            path, "is damaged (its schema is no text)", "run: fedcell-device check --repair"
-        ) from error
-    except OSError as error:
-        raise StoreBusyError(
-            path, f"cannot be written: {error.strerror}", "check the folder and the disk"
-        ) from error
+        raise StoreDamagedError(path, "is damaged (its schema is no text)", repair) from error
+    if isinstance(error, OSError):
+        what = f"cannot be written: {error.strerror}"
+        raise StoreBusyError(path, what, "check the folder and the disk") from error
+    raise error
 
 
 def _is_journal_left(path: Path) -> bool:

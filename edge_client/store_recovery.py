@@ -86,14 +86,15 @@ def open_or_recover(
     Raises:
         StoreError: the store cannot be used, and nothing was changed.
     """
-    try:
-        return _sound(path, key), None
-    except (StoreDamagedError, StoreForeignError, StoreMissingError) as damage:
-        _refuse_what_was_never_ours(path, damage)
+    if not path.parent.is_dir():
+        return TelemetryStore(path, key=key), None
+    # Held from the first look on: a file that is being moved away looks like a broken disk.
     with folder_lock(path):
         try:
             return _sound(path, key), None
         except (StoreDamagedError, StoreForeignError, StoreMissingError) as damage:
+            if not isinstance(damage, StoreDamagedError) and read_profile_copy(path) is None:
+                raise
             return _begin_anew(path, damage, now=now, key=key)
 
 
@@ -118,11 +119,6 @@ def _sound(path: Path, key: KeySource | None) -> TelemetryStore:
         store.close()
         raise
     return store
-
-
-def _refuse_what_was_never_ours(path: Path, damage: StoreError) -> None:
-    if not isinstance(damage, StoreDamagedError) and read_profile_copy(path) is None:
-        raise damage
 
 
 def _begin_anew(

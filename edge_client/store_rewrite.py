@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from .row_cipher import KeySource, Rows
 
 _AS_THEY_ARE = ("refusal", "traffic")
-_NUMBERED = ("reading", "outbox")
 
 
 def rewrite_store(path: Path, *, key: KeySource | None, new_key: KeySource | None) -> None:
@@ -92,11 +91,10 @@ def _copy(old: TelemetryStore, connection: sqlite3.Connection, rows: Rows) -> No
         for row in old.rows(f"SELECT * FROM {table}"):  # noqa: S608 - names of ours
             places = ", ".join("?" * len(row))
             connection.execute(f"INSERT INTO {table} VALUES ({places})", row)  # noqa: S608
-    # A number is never used twice, also where the last row is gone.
-    for table in _NUMBERED:
-        for (last,) in old.rows("SELECT seq FROM sqlite_sequence WHERE name = ?", table):
-            connection.execute("DELETE FROM sqlite_sequence WHERE name = ?", (table,))
-            connection.execute("INSERT INTO sqlite_sequence VALUES (?, ?)", (table, last))
+    # A number is never used twice, also where the last message is gone.
+    for numbered in old.rows("SELECT * FROM sqlite_sequence"):
+        connection.execute("DELETE FROM sqlite_sequence WHERE name = ?", numbered[:1])
+        connection.execute("INSERT INTO sqlite_sequence VALUES (?, ?)", numbered)
 
 
 def _copy_readings(old: TelemetryStore, connection: sqlite3.Connection, rows: Rows) -> None:

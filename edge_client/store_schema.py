@@ -43,10 +43,23 @@ CREATE TABLE outbox (
 );
 INSERT INTO schema_version VALUES (1);
 """
+# Without AUTOINCREMENT a reading writes one page less. The reading recorded last never leaves
+# before a later one is there, so its number is not used again.
 _VERSION_2 = """
+CREATE TABLE numbered_reading (
+    sequence INTEGER PRIMARY KEY,
+    at_s INTEGER NOT NULL,
+    measurements BLOB NOT NULL -- little-endian float32, in the order of MEASUREMENTS, NaN = missing
+);
+INSERT INTO numbered_reading SELECT * FROM reading ORDER BY sequence;
+DROP TABLE reading;
+ALTER TABLE numbered_reading RENAME TO reading;
+CREATE INDEX reading_at ON reading (at_s);
 ALTER TABLE fact ADD COLUMN proof BLOB;
 ALTER TABLE consent ADD COLUMN proof BLOB;
 CREATE TABLE day (day INTEGER PRIMARY KEY, "values" BLOB NOT NULL);
+CREATE TRIGGER late_reading AFTER INSERT ON reading BEGIN
+    DELETE FROM day WHERE day >= (new.at_s + 86399) / 86400; END;
 CREATE TABLE traffic (
     day INTEGER NOT NULL,
     direction TEXT NOT NULL,

@@ -63,8 +63,10 @@ def stay_below(connection: sqlite3.Connection, max_bytes: int) -> bool:
 def _let_go(connection: sqlite3.Connection, count: int) -> bool:
     for table, key in (("reading", "sequence"), ("outbox", "number")):
         done = connection.execute(
+            # The last row stays: its number must not be used again.
             f"DELETE FROM {table} WHERE {key} IN"  # noqa: S608 - names of ours
-            f" (SELECT {key} FROM {table} ORDER BY {key} LIMIT ?)",
+            f" (SELECT {key} FROM {table} ORDER BY {key} LIMIT ?)"
+            f" AND {key} < (SELECT max({key}) FROM {table})",
             (count,),
         )
         if done.rowcount:
