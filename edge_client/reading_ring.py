@@ -261,10 +261,8 @@ class ReadingRing(DeviceFacts):
         Raises:
             StoreDamagedError: a reading is not the one that was recorded.
         """
-        # Left to itself SQLite reads the whole ring, because it lies in the order asked for.
-        index = "INDEXED BY reading_at" if column == "at_s" and least > FIRST_DAY else ""
         rows = self.rows(
-            f"SELECT sequence, at_s, measurements FROM reading {index}"  # noqa: S608 - names of ours
+            "SELECT sequence, at_s, measurements FROM reading"  # noqa: S608 - a name of ours
             # Found by its index: SQLite would rather look at all readings in their order.
             f" WHERE sequence IN (SELECT sequence FROM reading WHERE {column} >= ?)"
             " ORDER BY sequence",

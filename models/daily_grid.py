@@ -214,12 +214,14 @@ def day_values(
         found[_SUMMED[:, None], filled] = total[4:]
         found[_MEAN[:, None], filled] = mean
         found[DAY_VALUES.index("temp_max_c"), filled] = highest
-    found[DAY_VALUES.index("capacity_mah")] = _daily_median(row, capacity, num_rows)
-    found[DAY_VALUES.index("resistance_mohm")] = _daily_median(row, resistance, num_rows)
+    both = np.concatenate([row, row + num_rows])
+    medians = _daily_median(both, np.concatenate([capacity, resistance]), 2 * num_rows)
+    found[_MEDIAN] = medians.reshape(2, num_rows)
     found[DAY_VALUES.index("cycle_counter"), row[read]] = counter[read]
     return found
 
 
+_MEDIAN = [DAY_VALUES.index(name) for name in ("capacity_mah", "resistance_mohm")]
 _ZERO = np.zeros(1, np.intp)
 _MEAN = np.array([DAY_VALUES.index(name) for name in ("charge_duration_min", "temp_avg_c")])
 _SUMMED = np.array(

@@ -67,6 +67,10 @@ class PackMemory:
         """Return the references of capacity, charge duration and resistance, shape (3,)."""
         return np.where(np.isfinite(self.kept), self.kept, sorted_median(self.first_values))
 
+    def is_settled(self) -> bool:
+        """Tell whether no later reading changes a reference."""
+        return bool((np.isfinite(self.kept) | np.isfinite(self.first_values[:, -1])).all())
+
 
 @dataclass(frozen=True, slots=True)
 class FeatureWindow:
@@ -238,12 +242,15 @@ class _Since:
         begins = self._begins[self._begins <= day]
         is_changed = len(begins) > 0
         before = self.before
+        first_values = before.first_values
         start_day = int(begins[-1]) if is_changed else before.start_day
         first_new = start_day if is_changed else self.closed_day + 1
-        own = (self.reading_day >= first_new) & (self.reading_day <= day)
-        values = self.audited.telemetry.values[own][:, _REFERENCE_COLUMNS].T.astype(np.float64)
-        if not is_changed:
-            values = np.concatenate([before.first_values, values], axis=1)
+        if is_changed or not before.is_settled():
+            own = (self.reading_day >= first_new) & (self.reading_day <= day)
+            values = self.audited.telemetry.values[own][:, _REFERENCE_COLUMNS].T.astype(np.float64)
+            if not is_changed:
+                values = np.concatenate([before.first_values, values], axis=1)
+            first_values = _first_present(values)
         fresh = slice(first_new - self.first_day, day - self.first_day + 1)
         cycles, counter = self.days[_CYCLES, fresh], self.days[_COUNTER, fresh]
         cycle_count = 0.0 if is_changed else before.cycle_count
@@ -257,7 +264,7 @@ class _Since:
             start_day=start_day,
             since_s=(start_day - 1) * SECONDS_PER_DAY if is_changed else before.since_s,
             cycle_count=cycle_count + float(np.nansum(cycles)),
-            first_values=_first_present(values),
+            first_values=first_values,
             kept=np.full(len(_REFERENCES), np.nan) if is_changed else before.kept,
         )
 

@@ -17,7 +17,7 @@ from .rolling import (
     running_totals,
     sorted_median,
     window_max,
-    window_median,
+    window_table,
 )
 from .telemetry import COLUMN, SECONDS_PER_DAY, DeviceProfiles, Telemetry
 from .telemetry_audit import AuditedTelemetry, AuditReport, audit
@@ -246,14 +246,12 @@ def feature_table(
     floor = LEAST_SPAN_OF_DESIGN * design
     span = np.maximum(moments.references[0] - end_of_life, floor)
     rows = moments.rows
-    known_capacity, is_recent = _latest_capacity(days[_CAPACITY], pack_start, rows)
-    capacity = np.where(is_recent, known_capacity, np.nan)
+    known_capacity, capacity, resistance = _weekly_medians(days, pack_start, rows)
     fade = days[_CAPACITY] / profiles.design_capacity_mah[device] - 1.0
     lines = Lines(np.stack([fade, days[_CHARGE], days[_RESISTANCE]]), pack_start).over(
         Windows(pack_start, _LINE_DAYS, rows), least_span=_LEAST_SPAN
     )
     _, charge_reference, resistance_reference = moments.references
-    resistance = window_median(days[_RESISTANCE], pack_start, 7, rows)
     columns = _capacity_columns(lines, design, end_of_life, span)
     columns |= {
         "charge_capacity_remaining": capacity / design,
@@ -283,15 +281,21 @@ def feature_table(
     )
 
 
-def _latest_capacity(
-    capacity: NDArray[np.float64], pack_start: NDArray[np.intp], rows: NDArray[np.intp]
-) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
-    """Return the pack's latest known weekly median at each row, and whether it is of this week."""
+def _weekly_medians(
+    days: NDArray[np.float64], pack_start: NDArray[np.intp], rows: NDArray[np.intp]
+) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+    """Return the pack's latest known weekly capacity, this week's, and this week's resistance."""
+    capacity = days[_CAPACITY]
     measured = np.maximum.accumulate(np.where(np.isfinite(capacity), np.arange(len(capacity)), -1))
     latest = measured[rows]
     week = np.minimum(rows, np.maximum(latest, 0) + 6)
-    median = window_median(capacity, pack_start, 7, week)
-    return np.where(latest >= pack_start[rows], median, np.nan), week == rows
+    tables = [
+        window_table(capacity, pack_start, 7, week),
+        window_table(days[_RESISTANCE], pack_start, 7, rows),
+    ]
+    median = sorted_median(np.concatenate(tables))
+    known = np.where(latest >= pack_start[rows], median[: len(rows)], np.nan)
+    return known, np.where(week == rows, known, np.nan), median[len(rows) :]
 
 
 def _capacity_columns(
