@@ -12,7 +12,6 @@ read as a committed slot, and given up when the state is first written.
 from __future__ import annotations
 
 import json
-import logging
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -30,12 +29,12 @@ if TYPE_CHECKING:
     from .slots import InstalledBundle, Refusal, SlotState
 
 INSTALLED = "installed"
+ENDING = ".models"
 STATE_FILE = "slots.json"
 EARLIER_RECORD = "current.json"
 MAX_STATE_BYTES = 1 << 16
 _LOCK = ".lock"
 _NOT_FOR_THIS_CLIENT = frozenset({"client_too_old", "unsupported_spec"})
-_log = logging.getLogger(__name__)
 
 
 class ModelStore:
@@ -53,7 +52,7 @@ class ModelStore:
     @staticmethod
     def beside(store: Path) -> ModelStore:
         """Return the folder of bundles that belongs to a device's store."""
-        return ModelStore(store.with_name(store.name + ".models"))
+        return ModelStore(store.with_name(store.name + ENDING))
 
     def install(
         self,
@@ -311,7 +310,7 @@ class ModelStore:
             reason = slots.RefusalReason.SLOT_DAMAGED
             return slots.rolled_back(state, reason=reason, what=what, at=_at(now))
 
-        _log.warning("the bundle on trial is given up: %s", error)
+        _warn("the bundle on trial is given up: %s", error)
         self._try_to_change(decide)
 
     def _put_on_trial(self, state: SlotState, bundle: Bundle) -> InstalledBundle:
@@ -346,7 +345,7 @@ class ModelStore:
                 self._write(before, after)
                 return after
         except (OSError, SlotError) as error:
-            _log.warning("the record of bundles stays as it was: %s", error)
+            _warn("the record of bundles stays as it was: %s", error)
             return None
 
     def _write(self, before: SlotState, after: SlotState) -> None:
@@ -423,6 +422,13 @@ def _check_history(
     remedy = f"install a newer one, or say {leave}"
     version = str(bundle.version)
     raise BundleError(bundle.where, what, remedy, reason=reason.value, version=version)
+
+
+def _warn(message: str, error: Exception) -> None:
+    # Predicting once needs no log, which takes half a megabyte to load.
+    import logging
+
+    logging.getLogger(__name__).warning(message, error)
 
 
 def _what(error: BundleError | SlotError) -> str:

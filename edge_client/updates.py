@@ -10,6 +10,7 @@ from models.errors import BundleError
 
 from .download import discard, download, is_address, local_bundle
 from .errors import InputMissingError
+from .model_store import ENDING
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from .slots import InstalledBundle
 
 DOWNLOADS = "download"
-REPOSITORY = "repository"
+TRUST_ENDING = ".repository"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -122,9 +123,15 @@ def _from_repository(
     except ModuleNotFoundError as error:
         remedy = "pip install 'fedcell[tuf]'"
         raise InputMissingError("--repository", f"needs {error.name}", remedy) from error
-    trusted = TufRepository(url, models.folder / REPOSITORY, limits=limits)
+    trusted = TufRepository(url, trust_folder(models), limits=limits)
     try:
         return trusted.fetch(target, first_root=first_root)
     except BundleError as error:
         models.record_refusal(error, now=now)
         raise
+
+
+def trust_folder(models: ModelStore) -> Path:
+    """Return where trusted metadata is kept: beside the models, so that erasing them keeps it."""
+    folder = models.folder
+    return folder.with_name(folder.name.removesuffix(ENDING) + TRUST_ENDING)

@@ -12,7 +12,7 @@ from edge_client.download import DownloadLimits
 from edge_client.errors import DownloadError, InputMissingError
 from edge_client.model_store import ModelStore
 from edge_client.tuf_repository import TufRepository
-from edge_client.updates import update_model
+from edge_client.updates import trust_folder, update_model
 from models.errors import BundleError
 from tests.support.edge_devices import new_store
 from tests.support.file_server import serving
@@ -150,12 +150,13 @@ def test_slow_answers_end(server, repository, tmp_path):
 
 def test_trust_is_never_reset(update, models, server, repository):
     update()
-    folder = models.folder / "repository" / "metadata"
+    folder = trust_folder(models) / "metadata"
     before = {path.name: path.read_bytes() for path in folder.glob("*.json")}
     repository.files.clear()
     with pytest.raises(DownloadError, match="cannot be reached"):
         update()
     assert {path.name: path.read_bytes() for path in folder.glob("*.json")} == before
+    assert not folder.is_relative_to(models.folder)
 
 
 def test_unknown_name_and_missing_root_say_what_to_do(update, models):
