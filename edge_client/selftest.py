@@ -203,18 +203,11 @@ def check_readings(vectors: Vectors) -> Iterator[str | None]:
 
 def sessions_of(bundle: Bundle) -> Iterator[tuple[str, Session]]:
     """Yield each backend that this device has, with a function that runs the model on it."""
-    from models.inference import Predictor
-    from models.numpy_backend import NumpySession
+    from models.inference import Backend, Predictor
 
-    if find_spec("onnxruntime") is not None:
-        yield ONNXRUNTIME, Predictor(bundle).outputs
-    session = NumpySession(bundle.model_bytes)
-    names = [output.name for output in session.get_outputs()]
-
-    def run(features: NDArray[np.float32]) -> dict[str, NDArray[np.float32]]:
-        return dict(zip(names, session.run(None, {"features": features}), strict=True))
-
-    yield NUMPY, run
+    for backend in Backend:
+        if backend is not Backend.ONNX_RUNTIME or find_spec("onnxruntime") is not None:
+            yield backend.value, Predictor(bundle, backend=backend).outputs
 
 
 def check_outputs(vectors: Vectors, bundle: Bundle, session: Session) -> Iterator[str | None]:

@@ -14,6 +14,7 @@ def register(app: typer.Typer) -> None:
     release = typer.Typer(help="What is made for devices.", no_args_is_help=True)
     release.command("default-bundle")(default_bundle_command)
     release.command("conformance-vectors")(conformance_vectors_command)
+    release.command("wheels")(wheels_command)
     app.add_typer(release, name="release")
 
 
@@ -78,3 +79,53 @@ def conformance_vectors_command(
         return
     size = sum(written.files.values())
     typer.echo(f"{len(written.files)} files, {size} bytes: {folder}")
+
+
+def wheels_command(
+    out: Annotated[Path, typer.Option(help="Folder for the wheels, without any yet.")],
+    platform: Annotated[
+        str,
+        typer.Option(
+            help="linux-x86_64, linux-aarch64, linux-armv7l, musl-x86_64, musl-aarch64, a tag of"
+            " wheels, or local."
+        ),
+    ] = "local",
+    python: Annotated[str, typer.Option(help="Python of the device.")] = "",
+    constraints: Annotated[Path, typer.Option(help="File that pins versions.")] = Path(
+        "constraints.txt"
+    ),
+    fedcell: Annotated[
+        Path | None, typer.Option(help="Wheel of fedcell; without it one of this checkout.")
+    ] = None,
+    index: Annotated[
+        list[str] | None, typer.Option(help="A further package index, such as piwheels.")
+    ] = None,
+    without: Annotated[
+        list[str] | None, typer.Option(help="A library that the device's system brings.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Collect the wheels of an inference install, with hashes, for devices without an index."""
+    import platform as machine
+
+    from ..offline_wheels import REQUIREMENTS, WheelRequest, collect_wheels
+
+    wheels = collect_wheels(
+        WheelRequest(
+            platform=platform,
+            python=python or ".".join(machine.python_version_tuple()[:2]),
+            constraints=constraints,
+            fedcell=fedcell,
+            indexes=tuple(index or ()),
+            without=tuple(without or ()),
+        ),
+        out,
+    )
+    size = sum(wheel.size for wheel in wheels)
+    if as_json:
+        files = {wheel.file: {"sha256": wheel.sha256, "bytes": wheel.size} for wheel in wheels}
+        typer.echo(json.dumps({"out": str(out), "bytes": size, "files": files}))
+        return
+    for wheel in wheels:
+        typer.echo(f"{wheel.name:<20}{wheel.version:<12}{wheel.size / 1e6:8.2f} MB")
+    typer.echo(f"{len(wheels)} wheels, {size / 1e6:.1f} MB, and {REQUIREMENTS}: {out}")
