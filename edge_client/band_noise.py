@@ -115,6 +115,11 @@ def categories(threshold: float) -> dict[str, tuple[str, ...]]:
     }
 
 
+def most_draws_a_year() -> int:
+    """Return how many draws are made within 365 days at most, over all fields."""
+    return sum(min(len(among), MAX_DRAWS_A_YEAR) for among in categories(_EVEN_ODDS / 2).values())
+
+
 @cache
 def answer_weights(num_categories: int, epsilon: Fraction) -> tuple[int, int]:
     """Return the whole-number weights of the true category and of each other one.
