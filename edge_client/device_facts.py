@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 from models.telemetry import CAUSES, DeviceId, DeviceProfile
 
 from .row_cipher import believed
-from .store_file import StoreFile, named_errors
+from .store_access import named_errors
+from .store_file import StoreFile
 from .store_size import LEAST_STORE_BYTES, make_shrinkable
 
 if TYPE_CHECKING:

@@ -15,16 +15,19 @@ from typing import TYPE_CHECKING, Any
 
 from models.durable_file import sync_folder, write_durably
 
-from .errors import StoreError, StoreForeignError, StoreMissingError
+from .errors import StoreBusyError, StoreError, StoreForeignError, StoreMissingError
 from .profile_copy import copy_path, read_profile_copy
 from .quarantine import files_of, folder_lock, quarantined
-from .store_file import ASIDE, JOURNALS, is_header_sealed, named_errors
+from .store_access import APPLICATION_ID, JOURNALS, named_errors
+from .store_file import ASIDE
 
 if TYPE_CHECKING:
     from datetime import datetime
     from pathlib import Path
 
 _FORMAT = "fedcell-erasures"
+_HEADER_BYTES = 100
+_APPLICATION_ID_AT = slice(68, 72)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,6 +57,8 @@ def erase_device(store: Path, *, now: datetime) -> tuple[Path, ...]:
         store: path of the store.
         now: aware time.
 
+    This process must not have the store open elsewhere.
+
     Returns:
         What was removed.
 
@@ -62,11 +67,8 @@ def erase_device(store: Path, *, now: datetime) -> tuple[Path, ...]:
         StoreBusyError: the folder cannot be written.
     """
     copy = read_profile_copy(store)
-    try:
-        is_header_sealed(store)
-    except (StoreForeignError, StoreMissingError):
-        if copy is None and not quarantined(store):
-            raise
+    if copy is None and not quarantined(store):
+        _refuse_foreign_file(store)
     tombstone = Tombstone(
         device_hash=_device_hash(store) if copy is None else copy.device_hash,
         erased_at=now.isoformat(),
@@ -98,6 +100,19 @@ def tombstone_path(store: Path) -> Path:
 def ledger_path(store: Path) -> Path:
     """Return where the privacy ledger of a store's device is."""
     return store.with_name(store.name + ".ledger")
+
+
+def _refuse_foreign_file(store: Path) -> None:
+    """Look at the file's first bytes, without SQLite: it cannot open a store on a full disk."""
+    try:
+        is_file = store.is_file()
+        header = store.read_bytes()[:_HEADER_BYTES] if is_file else b""
+    except OSError as error:
+        raise StoreBusyError(store, f"cannot be read: {error.strerror}", "check it") from None
+    if not is_file and not store.exists():
+        raise StoreMissingError(store, "there is no store here", "nothing was removed")
+    if int.from_bytes(header[_APPLICATION_ID_AT], "big") != APPLICATION_ID:
+        raise StoreForeignError(store, "is no store of ours", "nothing was removed")
 
 
 def _belongings(store: Path) -> list[Path]:

@@ -13,7 +13,7 @@ from .store_file import StoreFile
 
 if TYPE_CHECKING:
     import sqlite3
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
     from models.wire.messages import NoticeState
 
@@ -163,15 +163,29 @@ class Mailbox(StoreFile):
         Raises:
             ConsentMissingError: the owner has not agreed to the purpose; nothing was written.
         """
+        self.put_out_many(purpose, [(topic, payload)])
+
+    def put_out_many(self, purpose: Purpose, messages: Sequence[tuple[str, bytes]]) -> None:
+        """Put messages into the outbox in one transaction, each a topic and a payload.
+
+        Raises:
+            ConsentMissingError: the owner has not agreed to the purpose; nothing was written.
+        """
         if not self.consents()[purpose].granted:
             raise ConsentMissingError(purpose.value)
         with self.transaction() as connection:
-            number = next_number(connection, "outbox")
-            sealed = self._rows.seal(payload, "outbox", number, purpose.value, topic)
-            connection.execute(
-                "INSERT INTO outbox VALUES (?, ?, ?, ?)", (number, purpose.value, topic, sealed)
-            )
-            oldest = number - MAX_WAITING_MESSAGES
+            first = next_number(connection, "outbox")
+            rows = [
+                (
+                    number,
+                    purpose.value,
+                    topic,
+                    self._rows.seal(payload, "outbox", number, purpose.value, topic),
+                )
+                for number, (topic, payload) in enumerate(messages, first)
+            ]
+            connection.executemany("INSERT INTO outbox VALUES (?, ?, ?, ?)", rows)
+            oldest = first + len(rows) - 1 - MAX_WAITING_MESSAGES
             connection.execute("DELETE FROM outbox WHERE number <= ?", (oldest,))
 
     def outbox(self) -> tuple[OutgoingMessage, ...]:
@@ -188,10 +202,12 @@ class Mailbox(StoreFile):
                 for number, purpose, topic, payload in rows
             )
 
-    def sent(self, number: int) -> None:
-        """Take a message out of the outbox: the broker has it."""
+    def sent(self, *numbers: int) -> None:
+        """Take messages out of the outbox in one transaction: the broker has them."""
         with self.transaction() as connection:
-            connection.execute("DELETE FROM outbox WHERE number = ?", (number,))
+            connection.executemany(
+                "DELETE FROM outbox WHERE number = ?", [(number,) for number in numbers]
+            )
 
     @property
     def last_notice_sequence(self) -> int:

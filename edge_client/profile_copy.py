@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from models.durable_file import write_durably
 
 from .errors import StoreDamagedError
-from .store_file import named_errors
+from .store_access import named_errors
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -7,7 +7,7 @@ import os
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from .store_file import JOURNALS, named_errors
+from .store_access import JOURNALS, named_errors
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

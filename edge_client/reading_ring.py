@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import math
-import struct
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
-from operator import attrgetter
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from models.telemetry import (
-    MEASUREMENT_NAMES,
     MEASUREMENTS,
     SECONDS_PER_DAY,
     Reading,
@@ -19,31 +16,27 @@ from models.telemetry import (
 
 from .device_facts import DeviceFacts
 from .errors import ReadingRefusedError, StoreBusyError
+from .reading_rules import PACKED_BYTES, checked_reading
 from .row_cipher import believed, damaged_row
-from .store_file import REFUSALS, raise_named
+from .store_access import REFUSALS, raise_named
 from .store_size import limit_journal, stay_below
 
 if TYPE_CHECKING:
     import sqlite3
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     import numpy as np
     from numpy.typing import NDArray
 
     from models.featurize import PackReferences
 
-CLOCK_TOLERANCE_S = SECONDS_PER_DAY
 KEPT_DAY_ROWS = 2
 """Days whose rows stay beside the latest: where that one goes, an earlier one may still serve."""
 FIRST_DAY = -(2**62)
 """Before any day that a row can be of."""
 
 _EXPIRED_PER_READING = 8
-_CLOCK_TOLERANCE = timedelta(seconds=CLOCK_TOLERANCE_S)
-_PACKED = struct.Struct(f"<{len(MEASUREMENTS)}f")
 _INSERT = "INSERT INTO reading (at_s, measurements) VALUES (?, ?)"
-_MEASURED = attrgetter(*MEASUREMENT_NAMES)
-_RANGES = tuple((measurement.low, measurement.high) for measurement in MEASUREMENTS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +64,9 @@ class ReadingRing(DeviceFacts):
         key: as for `StoreFile`.
     """
 
-    _oldest_s: int | None
+    _alone_until_s: float
+    """Until when nothing can expire, and nothing else belongs to the write of a reading."""
+    _manufactured_at_s: float | None
     _is_journal_limited: bool
 
     def record(self, reading: Reading, *, now: datetime) -> None:
@@ -85,13 +80,14 @@ class ReadingRing(DeviceFacts):
             ReadingRefusedError: the reading breaks a rule; it was counted.
             StoreBusyError: the disk is full or refuses; nothing was written.
         """
-        packed = _checked(reading, now=now, manufactured_at=self.profile.manufactured_at)
-        if isinstance(packed, bytes) and self._record_alone(_seconds(reading.at), packed, now=now):
+        now_s, at_s = now.timestamp(), reading.at.timestamp()
+        packed = checked_reading(reading, at_s=at_s, now_s=now_s, made_at_s=self._made_at_s())
+        if isinstance(packed, bytes) and self._record_alone(int(at_s), packed, now_s=now_s):
             return
         with self.transaction() as connection:
             if isinstance(packed, bytes):
-                self._insert(connection, [(_seconds(reading.at), packed)])
-                self._expire(connection, now=now, num_recorded=1)
+                self._insert(connection, [(int(at_s), packed)])
+                self._expire(connection, now_s=now_s, num_recorded=1)
             else:
                 _count_refusals(connection, {packed.reason: 1})
         if isinstance(packed, ReadingRefusedError):
@@ -110,7 +106,7 @@ class ReadingRing(DeviceFacts):
         Returns:
             How many were kept, and how many were refused for which reason.
         """
-        made_at = self.profile.manufactured_at
+        now_s, made_at_s = now.timestamp(), self._made_at_s()
         kept: list[tuple[int, bytes]] = []
         refused: dict[str, int] = {}
         first_refused: dict[str, tuple[int, ReadingRefusedError]] = {}
@@ -119,16 +115,17 @@ class ReadingRing(DeviceFacts):
             if isinstance(reading, ReadingRefusedError):
                 packed = reading
             else:
-                packed = _checked(reading, now=now, manufactured_at=made_at)
+                at_s = reading.at.timestamp()
+                packed = checked_reading(reading, at_s=at_s, now_s=now_s, made_at_s=made_at_s)
                 if isinstance(packed, bytes):
-                    kept.append((_seconds(reading.at), packed))
+                    kept.append((int(at_s), packed))
                     continue
             refused[packed.reason] = refused.get(packed.reason, 0) + 1
             first_refused.setdefault(packed.reason, (position, packed))
         with self.transaction() as connection:
             self._insert(connection, kept)
             _count_refusals(connection, refused)
-            self._expire(connection, now=now, num_recorded=len(kept))
+            self._expire(connection, now_s=now_s, num_recorded=len(kept))
         return Recording(len(kept), refused, first_refused)
 
     def count_refusal(self, reason: str) -> None:
@@ -245,7 +242,8 @@ class ReadingRing(DeviceFacts):
             self.day_rows(FIRST_DAY)
 
     def _open(self) -> None:
-        self._oldest_s = None
+        self._alone_until_s = -math.inf
+        self._manufactured_at_s = None
         self._is_journal_limited = False
         super()._open()
 
@@ -270,7 +268,7 @@ class ReadingRing(DeviceFacts):
         )
         opened = self._rows.open
         found = [(row[0], row[1], opened(row[2], "reading", row[0], row[1])) for row in rows]
-        if any(len(packed) != _PACKED.size for _, _, packed in found):
+        if any(len(packed) != PACKED_BYTES for _, _, packed in found):
             raise damaged_row(self.path, "reading")
         return found
 
@@ -288,21 +286,15 @@ class ReadingRing(DeviceFacts):
             )
             return np.array([row[0] for row in found], np.int64), telemetry
 
-    def _record_alone(self, at_s: int, packed: bytes, *, now: datetime) -> bool:
+    def _record_alone(self, at_s: int, packed: bytes, *, now_s: float) -> bool:
         """Write one reading in a transaction of SQLite's own, where no other write belongs to it.
 
         Returns:
             False where something else belongs to it, or where the file was replaced meanwhile:
             then it is to be written, in the second case once more.
         """
-        oldest_s, connection = self._oldest_s, self._connection
-        if (
-            oldest_s is None
-            or oldest_s < _seconds(now) - self.retention_days * SECONDS_PER_DAY
-            or self.max_store_bytes is not None
-            or self._rows.is_sealed
-            or connection.in_transaction
-        ):
+        alone_until_s, connection = self._alone_until_s, self._connection
+        if now_s > alone_until_s or connection.in_transaction:
             return False
         try:
             connection.execute(_INSERT, (at_s, packed))
@@ -311,9 +303,15 @@ class ReadingRing(DeviceFacts):
                 return False
         except REFUSALS as error:
             raise_named(self.path, error)
-        if at_s < oldest_s:
-            self._oldest_s = at_s
+        expires_s = at_s + self.retention_days * SECONDS_PER_DAY
+        if expires_s < alone_until_s:
+            self._alone_until_s = expires_s
         return True
+
+    def _made_at_s(self) -> float:
+        if self._manufactured_at_s is None:
+            self._manufactured_at_s = self.profile.manufactured_at.timestamp()
+        return self._manufactured_at_s
 
     def _insert(self, connection: sqlite3.Connection, readings: list[tuple[int, bytes]]) -> None:
         if not readings:
@@ -329,17 +327,18 @@ class ReadingRing(DeviceFacts):
             )
         else:
             connection.executemany(_INSERT, readings)
-        if self._oldest_s is not None:
-            self._oldest_s = min(self._oldest_s, min(readings)[0])
 
-    def _expire(self, connection: sqlite3.Connection, *, now: datetime, num_recorded: int) -> None:
+    def _expire(self, connection: sqlite3.Connection, *, now_s: float, num_recorded: int) -> None:
         # A few a time: a clock that jumps years ahead must not empty the store.
-        limit_s = _seconds(now) - self.retention_days * SECONDS_PER_DAY
-        if self._oldest_s is None:
-            self._oldest_s = connection.execute("SELECT min(at_s) FROM reading").fetchone()[0]
-        if self._oldest_s is None or self._oldest_s >= limit_s:
+        oldest_s = connection.execute("SELECT min(at_s) FROM reading").fetchone()[0]
+        retention_s = self.retention_days * SECONDS_PER_DAY
+        limit_s = int(now_s) - retention_s
+        if oldest_s is None or oldest_s >= limit_s:
+            is_plain_ring = not self._rows.is_sealed and self.max_store_bytes is None
+            if is_plain_ring and oldest_s is not None:
+                self._alone_until_s = oldest_s + retention_s
             return
-        self._oldest_s = None
+        self._alone_until_s = -math.inf
         few = _EXPIRED_PER_READING * num_recorded
         connection.execute(
             "DELETE FROM reading WHERE sequence IN"
@@ -368,63 +367,6 @@ class ReadingRing(DeviceFacts):
 def day_of(at_s: int) -> int:
     """Return the number of the day that a moment belongs to: of the midnight UTC that ends it."""
     return -(-at_s // SECONDS_PER_DAY)
-
-
-def readings_of(telemetry: Telemetry) -> Iterator[Reading]:
-    """Return a table's readings one by one, in its order, NaN as None.
-
-    Args:
-        telemetry: readings of one device; a table of several mixes them.
-    """
-    for at_s, row in zip(telemetry.at_s.tolist(), telemetry.values.tolist(), strict=True):
-        values = {
-            name: None if math.isnan(value) else value
-            for name, value in zip(MEASUREMENT_NAMES, row, strict=True)
-        }
-        yield Reading(at=datetime.fromtimestamp(at_s, UTC), **values)
-
-
-def _checked(
-    reading: Reading, *, now: datetime, manufactured_at: datetime
-) -> bytes | ReadingRefusedError:
-    """Return a reading as it is stored, or the first rule that it breaks."""
-    values, measured = [], False
-    for value, (low, high) in zip(_MEASURED(reading), _RANGES, strict=True):
-        if value is None:
-            values.append(math.nan)
-            continue
-        if low <= value <= high:
-            measured = True
-        elif not math.isnan(value):
-            return _out_of_range(len(values), value)
-        values.append(value)
-    if not measured:
-        return ReadingRefusedError(
-            "nothing_measured", "no measurement has a value; give one or more"
-        )
-    at = reading.at
-    if at > now + _CLOCK_TOLERANCE:
-        return ReadingRefusedError(
-            "in_the_future",
-            f"at {at.isoformat()} is more than a day after now, {now.isoformat()};"
-            " check the clock, or give the device's time as --now",
-        )
-    if at < manufactured_at - _CLOCK_TOLERANCE:
-        return ReadingRefusedError(
-            "before_manufacture",
-            f"at {at.isoformat()} is before the device was made,"
-            f" {manufactured_at.isoformat()}; check the clock, and manufactured_at of the profile",
-        )
-    return _PACKED.pack(*values)
-
-
-def _out_of_range(column: int, value: float) -> ReadingRefusedError:
-    measurement = MEASUREMENTS[column]
-    return ReadingRefusedError(
-        f"out_of_range:{measurement.name}",
-        f"{measurement.name} must be {measurement.low:g} to {measurement.high:g}"
-        f" {measurement.unit}, got {value:g}; correct it, or leave it out",
-    )
 
 
 def _count_refusals(connection: sqlite3.Connection, refused: Mapping[str, int]) -> None:

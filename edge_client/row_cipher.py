@@ -157,12 +157,25 @@ class SealedRows:
 Rows = PlainRows | SealedRows
 
 
-def read_key(path: Path, key: KeySource | None) -> bytes:
-    """Call for the key of a sealed store.
+def read_key(path: Path, key: KeySource | None, *, is_sealed: bool = True) -> bytes | None:
+    """Call for the key of a store.
+
+    Args:
+        path: of the store, for errors.
+        key: where it comes from.
+        is_sealed: whether the store is, or shall be.
+
+    Returns:
+        The key, None for a store in the clear.
 
     Raises:
-        StoreKeyError: there is none, or it is no key.
+        StoreKeyError: it is missing, it is no key, or there is no use for it.
     """
+    if not is_sealed:
+        if key is not None:
+            remedy = "leave the key out, or seal the store: fedcell-device seal"
+            raise StoreKeyError(path, "is not sealed, and a key was given", remedy)
+        return None
     if key is None:
         raise StoreKeyError(path, "is sealed, and no key was given", _GIVE_KEY)
     value: object = key()
@@ -181,12 +194,6 @@ def key_id(key: bytes) -> bytes:
 def wrong_key(path: Path) -> StoreKeyError:
     """Return the error for a key that is not the store's."""
     return StoreKeyError(path, "is sealed under another key", _GIVE_KEY)
-
-
-def needless_key(path: Path) -> StoreKeyError:
-    """Return the error for a key that is given for a store in the clear."""
-    remedy = "leave the key out, or seal the store: fedcell-device seal"
-    return StoreKeyError(path, "is not sealed, and a key was given", remedy)
 
 
 def key_from_file(file: Path) -> KeySource:

@@ -4,23 +4,28 @@ from __future__ import annotations
 
 import json
 import os
-import sqlite3
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
 from models.durable_file import sync_folder
 
-from .errors import (
-    StoreBusyError,
-    StoreDamagedError,
-    StoreError,
-    StoreForeignError,
-    StoreMissingError,
+from .errors import StoreDamagedError, StoreError
+from .row_cipher import PlainRows, SealedRows, key_id, read_key, wrong_key
+from .store_access import (
+    APPLICATION_ID,
+    JOURNALS,
+    REFUSALS,
+    connect,
+    is_journal_left,
+    named_errors,
+    open_ours,
+    raise_named,
+    regular_file_id,
+    set_up,
 )
-from .row_cipher import PlainRows, SealedRows, key_id, needless_key, read_key, wrong_key
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    import sqlite3
+    from collections.abc import Callable
     from contextlib import AbstractContextManager
     from pathlib import Path
     from types import TracebackType
@@ -29,33 +34,7 @@ if TYPE_CHECKING:
     from .row_cipher import KeySource, Rows
 
 SCHEMA_VERSION = 2
-APPLICATION_ID = 0x46434C44
-"""In the header of every store, where SQLite keeps the number of the program that made a file."""
-JOURNALS = ("-wal", "-shm")
 ASIDE = ".new"
-
-_BUSY_TIMEOUT_S = 10.0
-_MAGIC = b"SQLite format 3\x00"
-_IS_SEALED_AT = slice(60, 64)
-_APPLICATION_ID_AT = slice(68, 72)
-_HEADER_BYTES = 100
-_OUTSIDE_CODES = frozenset(
-    {
-        sqlite3.SQLITE_PERM,
-        sqlite3.SQLITE_BUSY,
-        sqlite3.SQLITE_LOCKED,
-        sqlite3.SQLITE_NOMEM,
-        sqlite3.SQLITE_READONLY,
-        sqlite3.SQLITE_IOERR,
-        sqlite3.SQLITE_FULL,
-        sqlite3.SQLITE_CANTOPEN,
-        sqlite3.SQLITE_PROTOCOL,
-    }
-)
-
-
-REFUSALS = (sqlite3.DatabaseError, OSError, UnicodeDecodeError)
-"""What SQLite and the operating system raise; `raise_named` turns it into our errors."""
 
 
 class _Transaction:
@@ -195,16 +174,14 @@ class StoreFile:
             )
 
     def _open(self) -> None:
-        is_sealed = is_header_sealed(self.path)
-        was_left_open = _is_journal_left(self.path)
-        key = read_key(self.path, self._key) if is_sealed else None
-        if self._key is not None and not is_sealed:
-            raise needless_key(self.path)
-        with named_errors(self.path):
-            self._file_id = self.path.stat().st_ino
-            self._connection = connect(self.path)
+        was_left_open = is_journal_left(self.path)
+        self._file_id = regular_file_id(self.path)
+        self._connection, is_sealed = open_ours(self.path)
         try:
             self._rows: Rows = PlainRows(self.path)
+            key = read_key(self.path, self._key, is_sealed=is_sealed)
+            with named_errors(self.path):
+                set_up(self._connection)
             self._bring_to_this_version()
             if key is not None:
                 self._rows = self._unlock(key)
@@ -382,87 +359,3 @@ def put_in_place(path: Path) -> None:
             path.with_name(path.name + ending).unlink(missing_ok=True)
         path.with_name(path.name + ASIDE).replace(path)
         sync_folder(path.parent)
-
-
-def connect(path: Path, *, is_new: bool = False) -> sqlite3.Connection:
-    """Open a database in write-ahead mode, with a sync at each commit.
-
-    Args:
-        path: of the file.
-        is_new: it is empty; its pages shall know who points at them, so that it can shrink.
-    """
-    connection = sqlite3.connect(path, timeout=_BUSY_TIMEOUT_S, isolation_level=None)
-    try:
-        if is_new:
-            connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
-        connection.execute("PRAGMA journal_mode = WAL")
-        connection.execute("PRAGMA synchronous = FULL")
-    except BaseException:
-        connection.close()
-        raise
-    return connection
-
-
-def is_header_sealed(path: Path) -> bool:
-    """Read from the first bytes of a store whether its rows are sealed; refuse foreign files.
-
-    Raises:
-        StoreMissingError: there is no file at `path`.
-        StoreForeignError: the file is empty, no database, or another program's.
-        StoreBusyError: it cannot be read.
-        StoreError: it is no regular file.
-    """
-    # Opening a pipe would wait for its writer.
-    if path.exists() and not (path.is_file() or path.is_dir()):
-        raise StoreError(path, "is no regular file", "choose another path")
-    try:
-        with path.open("rb") as file:
-            header = file.read(_HEADER_BYTES)
-    except FileNotFoundError:
-        raise StoreMissingError(
-            path, "there is no store here", f"make one: fedcell-device --store {path} init"
-        ) from None
-    except OSError as error:
-        raise StoreBusyError(path, f"cannot be read: {error.strerror}", "check the path") from None
-    remedy = "choose another path, or move the file away and run: fedcell-device init"
-    if not header:
-        raise StoreForeignError(path, "the file has 0 bytes", remedy)
-    if len(header) < _HEADER_BYTES or not header.startswith(_MAGIC):
-        raise StoreForeignError(path, "is no SQLite database", remedy)
-    if int.from_bytes(header[_APPLICATION_ID_AT], "big") != APPLICATION_ID:
-        raise StoreForeignError(path, "is the database of another program", remedy)
-    return any(header[_IS_SEALED_AT])
-
-
-@contextmanager
-def named_errors(path: Path) -> Iterator[None]:
-    """Turn what SQLite and the operating system refuse into our errors, with path and remedy."""
-    try:
-        yield
-    except REFUSALS as error:
-        raise_named(path, error)
-
-
-def raise_named(path: Path, error: Exception) -> NoReturn:
-    """Raise what SQLite or the operating system refused as ours, anything else as it is."""
-    repair = "run: fedcell-device check --repair"
-    if isinstance(error, sqlite3.DatabaseError) and not isinstance(error, sqlite3.ProgrammingError):
-        if getattr(error, "sqlite_errorcode", 0) & 0xFF in _OUTSIDE_CODES:
-            remedy = "nothing was written; check the disk and other processes"
-            raise StoreBusyError(path, str(error), remedy) from error
-        raise StoreDamagedError(path, f"is damaged ({error})", repair) from error
-    if isinstance(error, UnicodeDecodeError):
-        # SQLite quotes what it has found in a damaged schema.
-        raise StoreDamagedError(path, "is damaged (its schema is no text)", repair) from error
-    if isinstance(error, OSError):
-        what = f"cannot be written: {error.strerror}"
-        raise StoreBusyError(path, what, "check the folder and the disk") from error
-    raise error
-
-
-def _is_journal_left(path: Path) -> bool:
-    """Whether the last process left without closing, or another one has the store open now."""
-    try:
-        return path.with_name(path.name + JOURNALS[0]).stat().st_size > 0
-    except OSError:
-        return False

@@ -21,14 +21,8 @@ from .mailbox import Purpose
 from .profile_copy import COPIED, read_profile_copy
 from .quarantine import folder_lock, make_place, set_aside
 from .row_cipher import PlainRows, SealedRows, read_key
-from .store_file import (
-    connect,
-    is_header_sealed,
-    named_errors,
-    put_in_place,
-    write_aside,
-    write_fact,
-)
+from .store_access import connect, named_errors, open_ours
+from .store_file import put_in_place, write_aside, write_fact
 from .telemetry_store import TelemetryStore
 
 if TYPE_CHECKING:
@@ -161,10 +155,12 @@ def _replace(
 
 def _is_sealed(path: Path) -> bool:
     try:
-        return is_header_sealed(path)
-    except (StoreForeignError, StoreMissingError):
+        connection, is_sealed = open_ours(path)
+        connection.close()
+    except (StoreDamagedError, StoreForeignError, StoreMissingError):
         copy = read_profile_copy(path)
         return copy is not None and copy.is_sealed
+    return is_sealed
 
 
 @contextmanager

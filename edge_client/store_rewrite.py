@@ -13,7 +13,8 @@ from .errors import StoreBusyError, StoreDamagedError
 from .quarantine import files_of, folder_lock, quarantined
 from .reading_ring import FIRST_DAY
 from .row_cipher import read_key
-from .store_file import ASIDE, named_errors, put_in_place, write_aside, write_fact
+from .store_access import named_errors
+from .store_file import ASIDE, put_in_place, write_aside, write_fact
 from .telemetry_store import TelemetryStore
 
 if TYPE_CHECKING:

@@ -13,7 +13,8 @@ from models.telemetry import MEASUREMENT_NAMES
 
 from .device_facts import DEFAULT_RETENTION_DAYS, first_facts
 from .mailbox import Mailbox
-from .reading_ring import CLOCK_TOLERANCE_S, FIRST_DAY, ReadingRing, Recording, readings_of
+from .reading_ring import FIRST_DAY, ReadingRing, Recording
+from .reading_rules import CLOCK_TOLERANCE_S, readings_of
 from .row_cipher import read_key
 from .store_file import create_store_file, write_fact
 

@@ -14,7 +14,7 @@ from edge_client.errors import (
     StoreMissingError,
 )
 from edge_client.mailbox import Purpose
-from edge_client.store_file import APPLICATION_ID
+from edge_client.store_access import APPLICATION_ID
 from edge_client.telemetry_store import TelemetryStore, readings_of
 from models.featurize import PackReferences
 from models.quiet_hours import QuietHours
