@@ -256,7 +256,7 @@ class RequestServer:
                 time.sleep(0.05)
             return
         if len(self._clients) >= MAX_CLIENTS and not self._drop_idle():
-            text = '{"id":null,"ok":false,"error":{"code":"too_many_clients",'
+            text = '{"ok":false,"id":null,"error":{"code":"too_many_clients",'
             text += f'"message":"at most {MAX_CLIENTS} clients","exit_code":6}}}}\n'
             with connection, suppress(OSError):
                 connection.setblocking(False)

@@ -84,16 +84,15 @@ def answer_line(
     try:
         body = _object_of(line)
         said = _id_of(body)
-        answer: Answer = {"id": said, "ok": True, "result": _result(client, body, now)}
-        text = json.dumps(answer, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+        answer = _line({"ok": True, "id": said, "result": _result(client, body, now)})
     except Exception as error:  # one request must not end the service
         failure = error_of(error)
         code = str(failure["code"])
         counts[code] = counts.get(code, 0) + 1
         if code == "internal":
             logger.exception("a request failed")
-        text = json.dumps({"id": said, "ok": False, "error": failure}, ensure_ascii=False)
-    return text.encode("utf-8", "replace") + b"\n"
+        answer = _line({"ok": False, "id": said, "error": failure})
+    return answer
 
 
 def overlong_answer(counts: dict[str, int]) -> bytes:
@@ -101,7 +100,13 @@ def overlong_answer(counts: dict[str, int]) -> bytes:
     counts["too_long"] = counts.get("too_long", 0) + 1
     what = f"a request has at most {MAX_REQUEST_BYTES} bytes"
     error = {"code": "too_long", "message": what, "exit_code": 3}
-    return json.dumps({"id": None, "ok": False, "error": error}).encode() + b"\n"
+    return _line({"ok": False, "id": None, "error": error})
+
+
+def _line(answer: Answer) -> bytes:
+    """Return an answer as it is sent; `ok` stands first, for clients that only look there."""
+    text = json.dumps(answer, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    return text.encode("utf-8", "replace") + b"\n"
 
 
 def error_of(error: Exception) -> dict[str, object]:

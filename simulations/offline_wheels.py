@@ -22,13 +22,13 @@ if TYPE_CHECKING:
 REPOSITORY = Path(__file__).resolve().parents[1]
 REQUIREMENTS = "requirements.txt"
 TAGS: Mapping[str, tuple[str, ...]] = {
-    "linux-x86_64": tuple(f"manylinux_2_{n}_x86_64" for n in (34, 28, 27, 17, 12, 5)),
-    "linux-aarch64": tuple(f"manylinux_2_{n}_aarch64" for n in (34, 31, 28, 27, 17)),
-    "linux-armv7l": (*(f"manylinux_2_{n}_armv7l" for n in (36, 35, 31, 17)), "linux_armv7l"),
+    "linux-x86_64": tuple(f"manylinux_2_{n}_x86_64" for n in (28, 27, 17, 12, 5)),
+    "linux-aarch64": tuple(f"manylinux_2_{n}_aarch64" for n in (28, 27, 17)),
+    "linux-armv7l": (*(f"manylinux_2_{n}_armv7l" for n in (31, 28, 17)), "linux_armv7l"),
     "musl-x86_64": ("musllinux_1_2_x86_64", "musllinux_1_1_x86_64"),
     "musl-aarch64": ("musllinux_1_2_aarch64", "musllinux_1_1_aarch64"),
 }
-"""Short names of platforms, with the tags of wheels that install there."""
+"""Short names of platforms, with the tags of wheels for glibc 2.28 (armv7: 2.31) and later."""
 LOCAL = "local"
 ONNX_RUNTIME = "onnxruntime"
 WITHOUT_ONNX_RUNTIME = ("linux-armv7l", "musl-x86_64", "musl-aarch64")
