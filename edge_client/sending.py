@@ -29,9 +29,9 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-GROUP = 20
+GROUP = 50
 """Confirmations that are noted in one transaction, where so many come together."""
-AHEAD = IN_FLIGHT_WINDOW + GROUP
+AHEAD = IN_FLIGHT_WINDOW + 2 * GROUP
 """Messages handed to the link at most: its window stays full while a group is noted."""
 PATIENCE_S = 5.0
 STALLED_S = 60.0
@@ -119,20 +119,22 @@ class OutboxSender:
             self._on_its_way.append(_OnItsWay(message.number, delivery, self._elapsed_s()))
 
     def _note_answers(self) -> None:
-        answered = [one for one in self._on_its_way if one.delivery.is_answered]
+        answered: list[_OnItsWay] = []
+        open_still = deque[_OnItsWay]()
+        for one in self._on_its_way:
+            # Looked at once: answers go on coming in another thread.
+            (answered if one.delivery.is_answered else open_still).append(one)
         if not answered:
             return
         self._last_answer_s = self._elapsed_s()
         taken = [one.number for one in answered if one.delivery.confirmed]
         if taken:
-            with self._mailbox.transaction():
-                for number in taken:
-                    self._mailbox.sent(number)
+            self._mailbox.sent(*taken)
         self._counters.confirmed += len(taken)
         for one in answered:
             if not one.delivery.confirmed:
                 self._attempts[one.number] = self._attempts.get(one.number, 0) + 1
-        self._on_its_way = deque(one for one in self._on_its_way if not one.delivery.is_answered)
+        self._on_its_way = open_still
 
     def _renew_where_stalled(self) -> None:
         if not self._on_its_way or not self._link.is_connected:

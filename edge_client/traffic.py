@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import threading
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from models.wire.topics import Down, Up
@@ -42,8 +43,9 @@ def publish_bytes(topic: str, payload_bytes: int) -> int:
     Topic length (2 bytes), topic, packet id (2), properties (at least 1), payload; before them the
     packet's type (1) and the length of the rest in 7 bits a byte (MQTT 5, sections 2.1 and 3.3).
     """
-    rest = 2 + len(topic.encode()) + 2 + 1 + payload_bytes
-    length_bytes = max(1, -(-rest.bit_length() // 7))
+    topic_bytes = len(topic) if topic.isascii() else len(topic.encode())
+    rest = 2 + topic_bytes + 2 + 1 + payload_bytes
+    length_bytes = 1 if rest < 1 << 7 else -(-rest.bit_length() // 7)
     return 1 + length_bytes + rest + _PUBACK_BYTES
 
 
@@ -56,6 +58,7 @@ def connection_bytes(
     return up + _SUBSCRIBE_BYTES + named, _CONNACK_BYTES + _SUBACK_BYTES + len(filters)
 
 
+@lru_cache(maxsize=64)
 def kind_of(topic: str) -> str:
     """Return which kind of message travels on a topic."""
     last = topic.rpartition("/")[2]
@@ -86,14 +89,15 @@ class TrafficMeter:
         self._clock = clock
         self._lock = threading.Lock()
         self._passed: dict[tuple[int, str, str], _Count] = {}
-        self._spent: dict[int, int] = {}
+        self._spent_on = day_of(clock())
+        self._spent = 0
 
     def load(self, mailbox: Mailbox) -> None:
         """Take up what was counted before this process started."""
         today = day_of(self._clock())
         kept = sum(passed.num_bytes for passed in mailbox.traffic(today) if passed.day == today)
         with self._lock:
-            self._spent[today] = self._spent.get(today, 0) + kept
+            self._spend(today, kept)
 
     def observe(self, is_up: bool, topic: str, payload_bytes: int) -> None:  # noqa: FBT001 - the link's call
         """Count one message; the link calls this in any thread."""
@@ -104,17 +108,23 @@ class TrafficMeter:
         """Count one message of so many bytes."""
         day = day_of(self._clock())
         with self._lock:
-            count = self._passed.setdefault((day, direction, kind), _Count())
+            count = self._passed.get((day, direction, kind))
+            if count is None:
+                count = self._passed[day, direction, kind] = _Count()
             count.messages += 1
             count.num_bytes += num_bytes
-            self._spent[day] = self._spent.get(day, 0) + num_bytes
-            for over in [other for other in self._spent if other != day]:
-                del self._spent[over]
+            self._spend(day, num_bytes)
 
     def spent_today(self) -> int:
         """Return the bytes of today, both ways, those of earlier processes included."""
         with self._lock:
-            return self._spent.get(day_of(self._clock()), 0)
+            self._spend(day_of(self._clock()), 0)
+            return self._spent
+
+    def _spend(self, day: int, num_bytes: int) -> None:
+        if day != self._spent_on:
+            self._spent_on, self._spent = day, 0
+        self._spent += num_bytes
 
     def may_send(self, kind: str) -> bool:
         """Tell whether a message of a kind may leave today, or has to wait."""

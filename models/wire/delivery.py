@@ -9,28 +9,39 @@ from dataclasses import dataclass, field
 class Delivery:
     """One message on its way to the broker; its confirmation is no proof that anybody has it."""
 
+    __slots__ = ("_is_answered", "_refused", "_waiter")
+
     def __init__(self) -> None:
-        self._answered = threading.Event()
+        self._is_answered = False
         self._refused = False
+        # Made only where somebody waits: most messages are never waited for.
+        self._waiter: threading.Event | None = None
 
     @property
     def is_answered(self) -> bool:
         """Whether the broker acknowledged or refused it."""
-        return self._answered.is_set()
+        return self._is_answered
 
     @property
     def confirmed(self) -> bool:
         """Whether the broker acknowledged it."""
-        return self._answered.is_set() and not self._refused
+        return self._is_answered and not self._refused
 
     def wait(self, timeout_s: float) -> bool:
         """Wait until the broker acknowledged it; never call this from a handler."""
-        self._answered.wait(timeout_s)
+        if not self._is_answered:
+            waiter = self._waiter or threading.Event()
+            self._waiter = waiter
+            # The answer may have come before it could see the waiter.
+            if not self._is_answered:
+                waiter.wait(timeout_s)
         return self.confirmed
 
     def _answer(self, *, refused: bool) -> None:
         self._refused = refused
-        self._answered.set()
+        self._is_answered = True
+        if self._waiter is not None:
+            self._waiter.set()
 
 
 class Unconfirmed:
