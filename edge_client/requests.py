@@ -15,6 +15,7 @@ from .errors import (
     EdgeError,
     InputError,
     ReadingRefusedError,
+    StoppedError,
     StoreBusyError,
     StoreError,
 )
@@ -119,6 +120,7 @@ def error_of(error: Exception) -> dict[str, object]:
     known = {
         ReadingRefusedError: "reading_refused",
         ConsentMissingError: "consent_missing",
+        StoppedError: "stopped",
         StoreBusyError: "store_busy",
         StoreError: "store_unusable",
         InputError: "bad_request",
@@ -248,7 +250,9 @@ def _record(client: EdgeClient, given: Fields, now: datetime) -> Answer:
 
 def _predict(client: EdgeClient, given: Fields, now: datetime) -> Answer:
     from .commands.prediction import report_json
+    from .configuration import require_prediction
 
+    require_prediction(client.store)
     return report_json(client.predict(now, explain=bool(given.get("reasons", True))))
 
 
@@ -336,10 +340,13 @@ def _answer(client: EdgeClient, given: Fields, now: datetime) -> Answer:
 
 
 def _outbox(client: EdgeClient, _given: Fields, now: datetime) -> Answer:
+    from .configuration import PREDICTION, stopped
     from .summaries import leaving_fields
 
-    client.predict(now, explain=False)
-    summary = client.preview_summary(now)
+    summary = None
+    if PREDICTION not in stopped(client.store):
+        client.predict(now, explain=False)
+        summary = client.preview_summary(now)
     return {
         "waiting": [
             {"purpose": item.purpose.value, "topic": item.topic, "payload": item.text()}

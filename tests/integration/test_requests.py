@@ -20,6 +20,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from edge_client import EdgeClient, requests
+from edge_client.configuration import CONFIGURATION_FACT
 from edge_client.errors import ServiceError
 from edge_client.request_server import MAX_CLIENTS, RequestServer
 from edge_client.requests import REQUESTS, answer_line
@@ -167,6 +168,15 @@ def test_wrong_request_is_answered_with_a_code_and_a_line(ask, body, code, says)
     assert answer["error"]["code"] == code
     assert says in answer["error"]["message"]
     assert ask.counts == {code: 1}
+
+
+def test_configuration_that_stops_predictions_stops_these_too(ask):
+    ask.client.record_many(fading_life(), now=NOW)
+    ask(do="consent", purpose="summaries", granted=True)
+    ask.client.store.keep_fact(CONFIGURATION_FACT, {"sequence": 1, "prediction": False})
+
+    assert [ask(do=name)["error"]["code"] for name in ("predict", "explain")] == 2 * ["stopped"]
+    assert ask(do="outbox")["result"]["next_summary"] == []
 
 
 @pytest.mark.parametrize(

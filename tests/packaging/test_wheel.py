@@ -42,6 +42,15 @@ def test_wheel_says_that_it_is_typed_and_licensed(wheel_names):
     assert any(name.endswith(".dist-info/licenses/LICENSE") for name in wheel_names)
 
 
+def test_wheel_holds_the_conformance_kit_and_the_units(wheel_names):
+    from edge_client import conformance, systemd
+
+    kit = {f"edge_client/conformance/{n}" for n in (*conformance.FILES, conformance.MANIFEST)}
+    units = {f"edge_client/systemd/{name}" for name in systemd.NAMES}
+
+    assert kit | units | {"edge_client/conformance/README.md"} <= set(wheel_names)
+
+
 def test_wheel_leaves_out_what_is_not_committed_code(wheel_names):
     strangers = [
         name
