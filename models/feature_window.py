@@ -11,8 +11,7 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -42,8 +41,7 @@ _CAPACITY, _CYCLES, _COUNTER = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class PackMemory:
+class PackMemory(NamedTuple):
     """What is remembered of the pack in use.
 
     Attributes:
@@ -72,8 +70,7 @@ class PackMemory:
         return bool((np.isfinite(self.kept) | np.isfinite(self.first_values[:, -1])).all())
 
 
-@dataclass(frozen=True, slots=True)
-class FeatureWindow:
+class FeatureWindow(NamedTuple):
     """What a device keeps of its closed days.
 
     Attributes:

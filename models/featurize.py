@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -54,8 +54,7 @@ class PackReferences:
     since_s: int
 
 
-@dataclass(frozen=True, slots=True)
-class FeatureTable:
+class FeatureTable(NamedTuple):
     """Features of many devices and days.
 
     Attributes:
@@ -196,8 +195,7 @@ def features_at(
     return feature_table(grid.values, grid.device, grid.pack_start, moments, profiles, audited)
 
 
-@dataclass(frozen=True, slots=True)
-class Moments:
+class Moments(NamedTuple):
     """The moments for which features are wanted, and what is known of the pack in use then.
 
     Attributes:

@@ -7,9 +7,7 @@ differences of running totals, so the totals of a channel serve windows of any l
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -83,20 +81,16 @@ def running_totals(values: Values) -> Values:
     return totals
 
 
-@dataclass(frozen=True)
 class Channels:
     """Stacked channels of daily values, with the running totals that their windows share.
 
-    Attributes:
+    Args:
         values: float64, shape (n_channels, n_rows), NaN = missing.
     """
 
-    values: Values
-
-    @cached_property
-    def _totals(self) -> Values:
-        present = np.isfinite(self.values)
-        return running_totals(np.stack([present, np.where(present, self.values, 0.0)]))
+    def __init__(self, values: Values) -> None:
+        present = np.isfinite(values)
+        self._totals = running_totals(np.stack([present, np.where(present, values, 0.0)]))
 
     def sum_and_count(self, windows: Windows) -> tuple[Values, Values]:
         """Return sum and number of the values present, (n_channels, n_lengths, n_ends)."""
@@ -136,8 +130,7 @@ def sorted_median(table: Values) -> Values:
     return np.where(count > 0, (low + high) / 2, np.nan)
 
 
-@dataclass(frozen=True, slots=True)
-class Line:
+class Line(NamedTuple):
     """Least-squares lines, one a channel and window; NaN where there is too little.
 
     Attributes:

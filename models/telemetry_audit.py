@@ -18,7 +18,7 @@ Rules, in this order:
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -57,8 +57,7 @@ class AuditReport:
     noted: Mapping[str, int]
 
 
-@dataclass(frozen=True, slots=True)
-class AuditedTelemetry:
+class AuditedTelemetry(NamedTuple):
     """Readings that passed, sorted by device and time, with counters turned into growth.
 
     Attributes:
