@@ -9,24 +9,34 @@ from __future__ import annotations
 
 from functools import cache
 from math import comb
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
+from weakref import WeakKeyDictionary
 
 import numpy as np
 
+from .errors import BundleError
 from .feature_spec import GROUPS, NUM_FEATURES, group_index
 from .prediction import NUM_REASONS, Reason
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator, MutableMapping
 
     from numpy.typing import NDArray
 
+    from .coalition_session import CoalitionSession
     from .inference import Predictor
+
+    Features = NDArray[np.float32]
+    Runner = Callable[[Features, Features, NDArray[np.bool_]], NDArray[np.float32]]
 
 LEAST_PROBABILITY = 1e-6
 LEAST_SHARE = 0.01
 BATCH_WINDOWS = 64
+MANY_ROWS = 16
 _PROBABILITY = "failure_probability_30d"
+
+_RUNNERS: MutableMapping[Predictor, CoalitionSession | Literal[False] | None] = WeakKeyDictionary()
+"""What runs coalitions quickly: None after one explanation, False where the graph forbids it."""
 
 
 def shapley_values(predictor: Predictor, features: NDArray[np.float32]) -> NDArray[np.float64]:
@@ -43,17 +53,42 @@ def shapley_values(predictor: Predictor, features: NDArray[np.float32]) -> NDArr
     reference = predictor.bundle.explanation_reference
     others = np.where(np.isnan(features), features, reference)
     values = np.zeros((len(features), len(GROUPS)))
+    run = _runner(predictor, len(features))
     for players, rows in _rows_by_players(features, others):
         own_features, weights = _coalitions(players)
         # As many rows a run as with all groups.
         step = max((BATCH_WINDOWS << len(GROUPS)) // len(own_features), 1)
         for first in range(0, len(rows), step):
             part = rows[first : first + step]
-            own, other = features[part, None, :], others[part, None, :]
-            batch = np.where(own_features, own, other).reshape(-1, features.shape[1])
-            odds = log_odds(predictor.outputs(batch, [_PROBABILITY])[_PROBABILITY])
+            odds = log_odds(run(features[part], others[part], own_features))
             values[part[:, None], players] = odds.reshape(-1, len(own_features)) @ weights
     return values
+
+
+def _runner(predictor: Predictor, num_rows: int) -> Runner:
+    """Return what runs coalitions: the model, or what repeats itself more quickly.
+
+    The quicker one takes some thirty milliseconds to load, too long for a process that explains
+    one device and ends. It serves from a process's second explanation on, or for many devices.
+    """
+
+    def run(own: Features, other: Features, takes_own: NDArray[np.bool_]) -> NDArray[np.float32]:
+        mixed = np.where(takes_own, own[:, None], other[:, None]).reshape(-1, own.shape[1])
+        return predictor.outputs(mixed, [_PROBABILITY])[_PROBABILITY]
+
+    if predictor not in _RUNNERS and num_rows < MANY_ROWS:
+        _RUNNERS[predictor] = None
+        return run
+    found = _RUNNERS.get(predictor)
+    if found is None:
+        from .coalition_session import CoalitionSession
+
+        try:
+            found = CoalitionSession(predictor.bundle.model_bytes, _PROBABILITY)
+        except (BundleError, ValueError):
+            found = False
+        _RUNNERS[predictor] = found
+    return found.run_coalitions if found else run
 
 
 def _rows_by_players(

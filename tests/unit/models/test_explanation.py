@@ -1,5 +1,7 @@
 """Shapley values against their axioms and a brute-force oracle."""
 
+import gc
+import weakref
 from itertools import permutations
 from math import comb, factorial
 
@@ -7,6 +9,7 @@ import numpy as np
 import pytest
 
 from models.bundle import load_bundle
+from models.coalition_session import CoalitionSession
 from models.explanation import shapley_values, top_reasons
 from models.feature_spec import FEATURE_NAMES, FEATURES, GROUPS, NUM_FEATURES
 from models.inference import Predictor
@@ -91,10 +94,10 @@ def test_the_reference_itself_needs_no_explanation(predictor):
 @pytest.mark.parametrize(
     ("equal", "num_rows"), [((), 256), (("shutdowns",), 128), (("shutdowns", "usage"), 64)]
 )
-def test_one_device_is_one_run_of_the_coalitions_of_what_differs(
-    predictor, monkeypatch, equal, num_rows
+def test_the_first_device_is_one_run_of_the_coalitions_of_what_differs(
+    monkeypatch, equal, num_rows
 ):
-    runs = []
+    predictor, runs = Predictor(random_bundle()), []
     outputs = predictor.outputs
     reference = predictor.bundle.explanation_reference
     own = reference + 0.01 * np.maximum(np.abs(reference), 1)
@@ -155,6 +158,45 @@ def test_parts_below_a_hundredth_are_no_reasons():
 
     assert [reason.code for reason in top_reasons(values)] == ["capacity_trend.raises"]
     assert top_reasons(np.zeros(len(GROUPS))) == ()
+
+
+@pytest.mark.parametrize("name", ["default", "random"])
+def test_explaining_again_takes_the_quick_way_to_the_same_values(name, monkeypatch):
+    made = [Predictor(load_bundle() if name == "default" else random_bundle()) for _ in range(2)]
+    features = rows(40)
+    first = [shapley_values(Predictor(made[0].bundle), row[None])[0] for row in features]
+    shapley_values(made[0], features[:1])
+    monkeypatch.setattr(made[0], "outputs", None)
+    again = [shapley_values(made[0], row[None])[0] for row in features]
+    monkeypatch.setattr(made[1], "outputs", None)
+    together = shapley_values(made[1], features)
+
+    # Probabilities are float32: where one lies near 1 its log-odds are told no better than this.
+    assert np.abs(np.array(again) - first).max() < 1e-4
+    assert np.median(np.abs(np.array(again) - first)) < 1e-7
+    assert np.abs(together - again).max() < 1e-4
+
+
+def test_a_graph_that_cannot_be_split_is_run_as_a_whole(monkeypatch):
+    features = rows(20)
+    expected = shapley_values(Predictor(random_bundle()), features)
+
+    def refuse(*_):
+        raise ValueError("the graph has no layer")
+
+    monkeypatch.setattr(CoalitionSession, "__init__", refuse)
+    whole = Predictor(random_bundle())
+    for _ in range(2):
+        assert shapley_values(whole, features) == pytest.approx(expected, abs=1e-4)
+
+
+def test_runs_of_a_predictor_are_forgotten_with_it():
+    predictor = Predictor(random_bundle())
+    shapley_values(predictor, rows(20))
+    gone = weakref.ref(predictor)
+    del predictor
+    gc.collect()
+    assert gone() is None
 
 
 def test_every_feature_has_its_group():

@@ -1,0 +1,102 @@
+"""Running one device's coalitions quickly: what is done feature by feature is done once.
+
+Between the raw features and the first layer, the graph treats every feature alone. So it suffices
+to take the device and the reference through that part, and to mix the two afterwards: only the
+layers behind it run for every coalition.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from .numpy_backend import OPERATIONS, NumpySession
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+FEATURE_BY_FEATURE = frozenset(
+    {"Abs", "Add", "Cast", "Clip", "Concat", "Div", "Exp", "IsNaN", "Log", "Max", "Min", "Mul"}
+    | {"Neg", "Sign", "Softplus", "Sub", "Tanh", "Where"}
+)
+"""Operators that give the columns of their results from the same columns of what they take."""
+
+_LAYERS = (OPERATIONS["Gemm"], OPERATIONS["MatMul"])
+
+
+class CoalitionSession(NumpySession):
+    """Runs coalitions of two rows for one output of a graph.
+
+    Args:
+        model_bytes: an ONNX file.
+        output: which output is wanted.
+
+    Raises:
+        models.onnx_structure.StructureError: the graph is none that this product writes.
+        ValueError: the part before its first layer does not treat every feature alone.
+    """
+
+    def __init__(self, model_bytes: bytes, output: str) -> None:
+        super().__init__(model_bytes)
+        self._wanted = self._plan((output,))
+        steps = self._wanted.steps
+        first = [number for number, step in enumerate(steps) if step.operation in _LAYERS]
+        if not first:
+            raise ValueError("the graph has no layer")
+        self._before, self._behind = steps[: first[0]], steps[first[0] :]
+        self._mixed_at = self._behind[0].arguments[0]
+        self._refuse_what_cannot_be_mixed()
+
+    def run_coalitions(
+        self,
+        own: NDArray[np.float32],
+        other: NDArray[np.float32],
+        takes_own: NDArray[np.bool_],
+    ) -> NDArray[np.float32]:
+        """Return the output for every row and coalition.
+
+        Args:
+            own: shape (n, n_features), the devices' raw values.
+            other: shape (n, n_features), what they take where they do not take their own.
+            takes_own: shape (n_coalitions, n_features), which features are the device's own.
+
+        Returns:
+            Shape (n · n_coalitions,), the coalitions of a row one after the other.
+        """
+        values = list(self._wanted.values)
+        values[0] = np.concatenate([own, other])
+        with np.errstate(all="ignore"):
+            for step in self._before:
+                values[step.result] = step.operation(*[values[place] for place in step.arguments])
+            view = values[self._mixed_at]
+            if view is None:
+                raise ValueError("the graph has no view of its features")
+            mask = np.tile(takes_own, (1, view.shape[1] // takes_own.shape[1]))
+            mixed = np.where(mask, view[: len(own), None], view[len(own) :, None])
+            values[self._mixed_at] = mixed.reshape(-1, view.shape[1])
+            for step in self._behind:
+                values[step.result] = step.operation(*[values[place] for place in step.arguments])
+                for place in step.ended:
+                    values[place] = None
+        made: NDArray[np.float32] = values[self._wanted.results[0]]  # type: ignore[assignment]
+        return made
+
+    def _refuse_what_cannot_be_mixed(self) -> None:
+        made_by = {node.outputs[0]: node for node in self._structure.nodes}
+        view = self._structure.nodes[0]
+        for node in self._structure.nodes:
+            if node.operator in {"Gemm", "MatMul"} and node.inputs[0] not in self._constants:
+                view = made_by[node.inputs[0]]
+                break
+        waiting, seen = [view], set()
+        while waiting:
+            node = waiting.pop()
+            if node.operator not in FEATURE_BY_FEATURE:
+                raise ValueError(f"{node.operator} does not treat every feature alone")
+            seen.add(node.outputs[0])
+            waiting += [made_by[name] for name in node.inputs if name in made_by.keys() - seen]
+        made_before = {step.result for step in self._before}
+        taken = {place for step in self._behind for place in step.arguments}
+        if (taken & (made_before | {0})) != {self._mixed_at}:
+            raise ValueError("the layers take more than the view of the features")
