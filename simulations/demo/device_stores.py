@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from edge_client.first_boot import add_identity, identity_line
+from edge_client.identity import read_hardware_id
 from edge_client.mailbox import Purpose
 from edge_client.model_store import ModelStore
 from edge_client.telemetry_store import TelemetryStore, readings_of
@@ -83,6 +86,12 @@ def fill_stores(
     ]
 
 
+def write_device_keys(stores: list[FilledStore], path: Path) -> None:
+    """Write the devices' public keys for the server, as a factory would."""
+    lines = [json.dumps(identity_line(store.path)) for store in stores]
+    path.write_text("".join(f"{line}\n" for line in lines))
+
+
 def _fill(
     fleet: JudgedFleet,
     cast: Cast,
@@ -102,6 +111,7 @@ def _fill(
         language=language,
         quiet_hours=SLEEPING_OWNER if is_asleep else None,
     ) as store:
+        add_identity(store, hardware_id=read_hardware_id())
         for purpose in Purpose:
             store.set_consent(purpose, granted=True, now=cast.now)
         kept = store.record_many(readings_of(history), now=cast.now).num_kept

@@ -14,7 +14,7 @@ from server.storage.audit import AuditTrail
 from server.storage.database import open_database
 
 from ..run_report_parts import BrokerKind, DeviceNotice, Expectation, Notices
-from .device_stores import fill_stores
+from .device_stores import fill_stores, write_device_keys
 from .processes import Child, Children, program
 
 if TYPE_CHECKING:
@@ -98,13 +98,19 @@ def talk(
     stores_folder = scratch / "devices"
     stores_folder.mkdir()
     stores = fill_stores(fleet, cast, stores_folder, bundle=bundle)
+    device_keys = scratch / "device-keys.jsonl"
+    write_device_keys(stores, device_keys)
     with (
         running_broker(scratch / "broker", kind=broker_kind) as broker,
         Children(scratch) as children,
     ):
         address = f"{broker.host}:{broker.port}"
-        tell(f"starting the server, and the agents over {broker.kind.value} at {address}")
-        hub = children.start("server", server_arguments(database_url, address, key, cast))
+        tell(
+            f"starting the server, which seals, and the agents over {broker.kind.value} at {address}"
+        )
+        hub = children.start(
+            "server", server_arguments(database_url, address, key, device_keys, cast)
+        )
         children.wait_for(
             "the server's first sign", lambda: bool(hub.events()), timeout_s=START_TIMEOUT_S, of=hub
         )
@@ -131,8 +137,10 @@ def talk(
     return Conversation(notices=notices, broker=kind)
 
 
-def server_arguments(database_url: str, address: str, key: Path, cast: Cast) -> list[str]:
-    """Return the command line of the server."""
+def server_arguments(
+    database_url: str, address: str, key: Path, device_keys: Path, cast: Cast
+) -> list[str]:
+    """Return the command line of the server, which seals what it sends."""
     return [
         program(SERVER_PROGRAM),
         "server",
@@ -140,6 +148,7 @@ def server_arguments(database_url: str, address: str, key: Path, cast: Cast) -> 
         *("--db", database_url),
         *("--broker", address),
         *("--key", str(key)),
+        *("--device-keys", str(device_keys)),
         *("--human-contact", HUMAN_CONTACT),
         *("--clock", cast.now.isoformat()),
         "--json",

@@ -11,6 +11,7 @@ from models.bundle import load_bundle
 from models.inference import Predictor
 from models.trusted_keys import read_trusted_keys
 from server.broker import BrokerKind
+from server.device_keys import DeviceKeyFile
 from server.storage.database import open_database
 from server.storage.model_versions import ModelVersions
 from simulations.demo.chosen_devices import choose
@@ -144,6 +145,7 @@ def test_server_and_devices_talk_over_the_embedded_broker(tmp_path):
     )
 
     assert talked.broker == "embedded"
+    assert len(DeviceKeyFile(tmp_path / "device-keys.jsonl")) == len(cast.devices)
     assert talked.notices.sent == talked.notices.acknowledged >= 1
     assert talked.notices.suppressed == {"quiet_hours": 1}
     for device in cast.devices:
