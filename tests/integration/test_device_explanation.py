@@ -19,7 +19,7 @@ AT_NOW = ("--now", NOW.isoformat())
 
 @pytest.fixture(scope="module")
 def device(tmp_path_factory):
-    """A store whose battery is warm, used much and some weeks from its end."""
+    """A store whose battery is some weeks from its end."""
     readings = fading_life(last_capacity_mah=2560.0)
     with new_store(tmp_path_factory.mktemp("device")) as store:
         store.record_many(readings, now=NOW)
@@ -53,6 +53,27 @@ def test_the_owner_reads_plain_sentences(run):
     assert "capacity_slope" not in out
 
 
+def test_the_owner_reads_what_could_be_changed_with_the_model_s_own_estimates(tmp_path, capsys):
+    with new_store(tmp_path) as store:
+        store.record_many(fading_life(last_capacity_mah=2650.0), now=NOW)
+    place = (*AT_NOW, "--store", str(store.path))
+    assert main(["predict", "--audience", "support", "--json", *place]) == 0
+    figures = json.loads(capsys.readouterr().out)
+    change = figures["change"]
+    assert change["search"] == "found"
+    assert change["change"]["lever"] == "charging_ceiling"
+    now, after = change["now"]["days"], change["after"]["days"]
+    assert now == figures["days_to_failure_p50"]
+    assert after >= now + 7
+    assert main(["predict", "--explain", *place]) == 0
+    assert (
+        f"Charged to 80 % instead of full, the estimate would be {after:.0f} days instead of"
+        f" {now:.0f}." in capsys.readouterr().out
+    )
+    assert main(["predict", "--explain", "--language", "de", *place]) == 0
+    assert "kein Versprechen" in capsys.readouterr().out
+
+
 def test_an_owner_without_a_prediction_reads_why_there_is_none(run):
     code, out, _ = run("predict", "--explain", "--now", "2026-02-10")
     assert code == 0
@@ -81,6 +102,8 @@ def test_support_figures_as_json_are_those_of_the_model(run):
     assert answer["contributions_log_odds"] == pytest.approx(
         dict(zip(GROUPS, values.tolist(), strict=True)), abs=1e-6
     )
+    again = predictor.predict(features[None])
+    assert again.days_to_failure_p50[0] == pytest.approx(answer["days_to_failure_p50"], rel=1e-5)
     assert answer["thresholds"]["flag_threshold"] == load_bundle().threshold
     assert answer["data_quality"]["audit"]["num_readings"] == 480
     assert answer["data_quality"]["refused_by_the_store"] == {}
