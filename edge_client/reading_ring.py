@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 from models.telemetry import (
@@ -16,7 +15,7 @@ from models.telemetry import (
 
 from .device_facts import DeviceFacts
 from .errors import ReadingRefusedError, StoreBusyError
-from .reading_rules import PACKED_BYTES, checked_reading
+from .reading_rules import PACKED_BYTES, checked_reading, packed_values
 from .row_cipher import believed, damaged_row
 from .store_access import REFUSALS, raise_named
 from .store_size import limit_journal, stay_below
@@ -36,6 +35,7 @@ FIRST_DAY = -(2**62)
 """Before any day that a row can be of."""
 
 _EXPIRED_PER_READING = 8
+_NEVER = (datetime.max.replace(tzinfo=UTC), datetime.min.replace(tzinfo=UTC))
 _INSERT = "INSERT INTO reading (at_s, measurements) VALUES (?, ?)"
 
 
@@ -64,9 +64,9 @@ class ReadingRing(DeviceFacts):
         key: as for `StoreFile`.
     """
 
-    _alone_until_s: float
-    """Until when nothing can expire, and nothing else belongs to the write of a reading."""
-    _manufactured_at_s: float | None
+    _alone_from: datetime
+    _alone_until: datetime
+    """Between the two no rule of time is broken and nothing expires: a reading stands alone."""
     _is_journal_limited: bool
 
     def record(self, reading: Reading, *, now: datetime) -> None:
@@ -80,14 +80,24 @@ class ReadingRing(DeviceFacts):
             ReadingRefusedError: the reading breaks a rule; it was counted.
             StoreBusyError: the disk is full or refuses; nothing was written.
         """
-        now_s, at_s = now.timestamp(), reading.at.timestamp()
-        packed = checked_reading(reading, at_s=at_s, now_s=now_s, made_at_s=self._made_at_s())
-        if isinstance(packed, bytes) and self._record_alone(int(at_s), packed, now_s=now_s):
-            return
+        if self._alone_from <= reading.at <= now <= self._alone_until:
+            alone = packed_values(reading)
+            connection = self._connection
+            if isinstance(alone, bytes) and not connection.in_transaction:
+                # A transaction of SQLite's own: nothing else belongs to this write.
+                try:
+                    connection.execute(_INSERT, (int(reading.at.timestamp()), alone))
+                    if not self._is_replaced():
+                        return
+                except REFUSALS as error:
+                    raise_named(self.path, error)
+                # It was written to a file that another one has taken the place of.
+                self._open_anew()
+        packed = checked_reading(reading, now=now, made_at=self.profile.manufactured_at)
         with self.transaction() as connection:
             if isinstance(packed, bytes):
-                self._insert(connection, [(int(at_s), packed)])
-                self._expire(connection, now_s=now_s, num_recorded=1)
+                self._insert(connection, [(_seconds(reading.at), packed)])
+                self._expire(connection, now=now, num_recorded=1)
             else:
                 _count_refusals(connection, {packed.reason: 1})
         if isinstance(packed, ReadingRefusedError):
@@ -106,7 +116,7 @@ class ReadingRing(DeviceFacts):
         Returns:
             How many were kept, and how many were refused for which reason.
         """
-        now_s, made_at_s = now.timestamp(), self._made_at_s()
+        made_at = self.profile.manufactured_at
         kept: list[tuple[int, bytes]] = []
         refused: dict[str, int] = {}
         first_refused: dict[str, tuple[int, ReadingRefusedError]] = {}
@@ -115,17 +125,16 @@ class ReadingRing(DeviceFacts):
             if isinstance(reading, ReadingRefusedError):
                 packed = reading
             else:
-                at_s = reading.at.timestamp()
-                packed = checked_reading(reading, at_s=at_s, now_s=now_s, made_at_s=made_at_s)
+                packed = checked_reading(reading, now=now, made_at=made_at)
                 if isinstance(packed, bytes):
-                    kept.append((int(at_s), packed))
+                    kept.append((_seconds(reading.at), packed))
                     continue
             refused[packed.reason] = refused.get(packed.reason, 0) + 1
             first_refused.setdefault(packed.reason, (position, packed))
         with self.transaction() as connection:
             self._insert(connection, kept)
             _count_refusals(connection, refused)
-            self._expire(connection, now_s=now_s, num_recorded=len(kept))
+            self._expire(connection, now=now, num_recorded=len(kept))
         return Recording(len(kept), refused, first_refused)
 
     def count_refusal(self, reason: str) -> None:
@@ -242,8 +251,7 @@ class ReadingRing(DeviceFacts):
             self.day_rows(FIRST_DAY)
 
     def _open(self) -> None:
-        self._alone_until_s = -math.inf
-        self._manufactured_at_s = None
+        self._alone_from, self._alone_until = _NEVER
         self._is_journal_limited = False
         super()._open()
 
@@ -286,33 +294,6 @@ class ReadingRing(DeviceFacts):
             )
             return np.array([row[0] for row in found], np.int64), telemetry
 
-    def _record_alone(self, at_s: int, packed: bytes, *, now_s: float) -> bool:
-        """Write one reading in a transaction of SQLite's own, where no other write belongs to it.
-
-        Returns:
-            False where something else belongs to it, or where the file was replaced meanwhile:
-            then it is to be written, in the second case once more.
-        """
-        alone_until_s, connection = self._alone_until_s, self._connection
-        if now_s > alone_until_s or connection.in_transaction:
-            return False
-        try:
-            connection.execute(_INSERT, (at_s, packed))
-            if self._is_replaced():
-                self._open_anew()
-                return False
-        except REFUSALS as error:
-            raise_named(self.path, error)
-        expires_s = at_s + self.retention_days * SECONDS_PER_DAY
-        if expires_s < alone_until_s:
-            self._alone_until_s = expires_s
-        return True
-
-    def _made_at_s(self) -> float:
-        if self._manufactured_at_s is None:
-            self._manufactured_at_s = self.profile.manufactured_at.timestamp()
-        return self._manufactured_at_s
-
     def _insert(self, connection: sqlite3.Connection, readings: list[tuple[int, bytes]]) -> None:
         if not readings:
             return
@@ -328,17 +309,18 @@ class ReadingRing(DeviceFacts):
         else:
             connection.executemany(_INSERT, readings)
 
-    def _expire(self, connection: sqlite3.Connection, *, now_s: float, num_recorded: int) -> None:
+    def _expire(self, connection: sqlite3.Connection, *, now: datetime, num_recorded: int) -> None:
         # A few a time: a clock that jumps years ahead must not empty the store.
         oldest_s = connection.execute("SELECT min(at_s) FROM reading").fetchone()[0]
-        retention_s = self.retention_days * SECONDS_PER_DAY
-        limit_s = int(now_s) - retention_s
+        retention = timedelta(days=self.retention_days)
+        limit_s = _seconds(now - retention)
         if oldest_s is None or oldest_s >= limit_s:
-            is_plain_ring = not self._rows.is_sealed and self.max_store_bytes is None
-            if is_plain_ring and oldest_s is not None:
-                self._alone_until_s = oldest_s + retention_s
+            if oldest_s is not None and not self._rows.is_sealed and self.max_store_bytes is None:
+                oldest = datetime.fromtimestamp(oldest_s, UTC)
+                self._alone_from = max(oldest, self.profile.manufactured_at)
+                self._alone_until = oldest + retention
             return
-        self._alone_until_s = -math.inf
+        self._alone_from, self._alone_until = _NEVER
         few = _EXPIRED_PER_READING * num_recorded
         connection.execute(
             "DELETE FROM reading WHERE sequence IN"
