@@ -181,6 +181,7 @@ def _store(client: EdgeClient, now: datetime, took: dict[str, float]) -> Part:
         "first_reading_days_ago": _days(first, now),
         "last_reading_days_ago": None if last is None else int(now.timestamp() - last) // 86_400,
         "age_days": _days(profile.manufactured_at, now),
+        "gauge_status": (store.fact("gauge_history") or {}).get("status"),
         "recoveries": len(store.fact("recoveries") or []),
         "consents": {purpose.value: said.granted for purpose, said in store.consents().items()},
         "language": store.language,

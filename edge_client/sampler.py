@@ -72,7 +72,7 @@ class Sampler:
             The reading that was stored, None where there was none.
 
         Raises:
-            StoreError: the store cannot take it; the next call tries again.
+            StoreError: the store cannot take it; a call after some minutes tries again.
         """
         schedule = self._schedule
         try:
@@ -103,6 +103,8 @@ class Sampler:
             self.refusals += 1
             self._client.store.count_refusal(refusal.reason)
         else:
+            # A store that cannot take it is asked again soon, not at each turn of the loop.
+            self._schedule = after_failure(self._schedule, elapsed_s)
             stored = None if reading is None else self._store(reading, now)
             if self._has_failed:
                 logger.warning("the sensor gives readings again")
@@ -124,6 +126,8 @@ class Sampler:
                 stored = reading
             if isinstance(self._sensor, WatchingSensor):
                 self._sensor.keep()
+        if isinstance(self._sensor, WatchingSensor):
+            self._sensor.kept()
         return stored
 
 

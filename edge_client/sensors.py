@@ -42,6 +42,9 @@ class WatchingSensor(Sensor, Protocol):
     def keep(self) -> None:
         """Keep what was seen; called in the transaction that stores the reading."""
 
+    def kept(self) -> None:
+        """Begin the next interval; called once that transaction has ended well."""
+
     def close(self) -> None:
         """Keep what was seen, at the end of the program."""
 

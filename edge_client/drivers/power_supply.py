@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Protocol
 from ..errors import SensorError
 from ..gauge_history import Look, after_reading, ended, history_of_json, looked, measured_over
 from ..gauge_mapping import (
+    MEANING,
     MEASURED,
     NUMBERS,
     TEXTS,
@@ -25,7 +27,10 @@ if TYPE_CHECKING:
 
     from models.telemetry import Reading
 
+    from ..gauge_history import GaugeHistory
     from ..gauge_mapping import GaugeMapping
+
+logger = logging.getLogger(__name__)
 
 ROOT = Path("/sys/class/power_supply")
 BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
@@ -84,6 +89,7 @@ class PowerSupplySensor:
         kept = None if keeper is None else keeper.fact(FACT)
         self._history = history_of_json(kept if isinstance(kept, dict) else None)
         self._mapping: GaugeMapping | None = None
+        self._has_said_why = False
 
     @property
     def status(self) -> GaugeStatus:
@@ -111,10 +117,10 @@ class PowerSupplySensor:
             ),
         )
         if is_first:
-            self.keep()
+            self._keep(self._history)
 
     def read(self, now: datetime) -> Reading | None:
-        """Return the reading of the interval that ends now; `keep` makes its end last.
+        """Return the reading of the interval since the last one that was kept.
 
         Returns:
             None where no rule gives the gauge a capacity: no model could use the rest.
@@ -131,19 +137,30 @@ class PowerSupplySensor:
             raise SensorError(self._folder, what, "check the battery, its driver and permissions")
         measurements = mapping.measurements | measured_over(self._history)
         if mapping.status not in _USABLE and "full_charge_capacity_mah" not in measurements:
+            if not self._has_said_why:
+                what = MEANING[mapping.status]
+                logger.warning("no reading of %s: %s (%s)", self.battery, mapping.status, what)
+            self._has_said_why = True
             return None
-        self._history = after_reading(self._history)
+        self._has_said_why = False
         return Reading(at=now, **measurements)
 
     def keep(self) -> None:
-        """Keep what was seen, for the next run of the program."""
-        if self._keeper is not None:
-            self._keeper.keep_fact(FACT, self._history.as_json())
+        """Keep that the interval of the reading is over; until `kept` it may still fail."""
+        self._keep(after_reading(self._history))
+
+    def kept(self) -> None:
+        """Begin the next interval: the reading is stored."""
+        self._history = after_reading(self._history)
 
     def close(self) -> None:
         """Keep what was seen, and that the program has ended in order."""
         self._history = ended(self._history)
-        self.keep()
+        self._keep(self._history)
+
+    def _keep(self, history: GaugeHistory) -> None:
+        if self._keeper is not None:
+            self._keeper.keep_fact(FACT, history.as_json() | {"status": self.status.value})
 
 
 def batteries_in(root: Path) -> dict[str, GaugeFacts]:

@@ -18,7 +18,13 @@ from edge_client.drivers.power_supply import (
     read_facts,
     since_boot_s,
 )
-from edge_client.errors import InputError, ReadingRefusedError, SensorError, UsageError
+from edge_client.errors import (
+    InputError,
+    ReadingRefusedError,
+    SensorError,
+    StoreBusyError,
+    UsageError,
+)
 from edge_client.gauge_mapping import GaugeStatus
 from edge_client.sampler import Sampler, last_reading_at, sensor_of
 from edge_client.sampling import SamplingSettings
@@ -276,6 +282,37 @@ def test_reading_that_breaks_a_rule_is_counted_and_the_next_comes_in_time(tmp_pa
 
         assert client.store.refusals() == {"naive_time": 1, "out_of_range:usage_hours": 1}
         assert (sampler.refusals, sampler.readings) == (2, 1)
+
+
+def test_interval_goes_on_where_the_store_could_not_take_its_reading(tmp_path):
+    machine = Machine(tmp_path, "charge_laptop")
+    new_store(tmp_path).close()
+    with EdgeClient(tmp_path / "device.db") as client:
+        sampler = sampler_of(client, machine.sensor(client.store), elapsed_s=100.0)
+        sampler.poll(now=NOW, elapsed_s=100.0)
+        machine.elapsed_s += SIX_HOURS_S
+        client.store.rows("PRAGMA query_only = ON")
+        with pytest.raises(StoreBusyError):
+            sampler.poll(now=NOW, elapsed_s=100.0 + 2 * SIX_HOURS_S)
+        assert sampler.poll(now=NOW, elapsed_s=101.0 + 2 * SIX_HOURS_S) is None
+        client.store.rows("PRAGMA query_only = OFF")
+        machine.elapsed_s += 360
+        made = sampler.poll(now=NOW, elapsed_s=400.0 + 2 * SIX_HOURS_S)
+
+        assert made.usage_hours == pytest.approx(6.1)
+        assert client.store.num_readings() == 2
+
+
+def test_gauge_without_a_capacity_says_so_once_in_the_log_and_in_the_store(tmp_path, caplog):
+    with new_store(tmp_path) as store:
+        sensor = Machine(tmp_path, "no_capacity").sensor(store, design_capacity_mah=3000.0)
+
+        assert [sensor.read(NOW) for _ in range(3)] == 3 * [None]
+        assert store.fact(FACT)["status"] == "no_full_charge_capacity"
+    (record,) = caplog.records
+    assert record.getMessage().startswith(
+        "no reading of axp20x-battery: no_full_charge_capacity (no rule gives one"
+    )
 
 
 def test_setting_names_a_sensor(tmp_path):
