@@ -3,7 +3,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from edge_client.errors import ConsentMissingError
-from edge_client.mailbox import Purpose
+from edge_client.mailbox import Purpose, Traffic
 from edge_client.telemetry_store import TelemetryStore
 from models.wire.fields import Consent
 from models.wire.messages import NoticeState
@@ -121,3 +121,23 @@ def test_transaction_within_another_is_part_of_it(store):
 def test_unknown_notice_is_an_error(store):
     with pytest.raises(KeyError):
         store.set_notice_state("n-9", NoticeState.SHOWN)
+
+
+def test_traffic_is_added_up_by_day_direction_and_kind(store):
+    store.count_traffic(
+        [Traffic(20_000, "up", "summary", 1, 700), Traffic(20_000, "up", "ack", 2, 9)]
+    )
+    store.count_traffic([Traffic(20_000, "up", "summary", 2, 1_400)])
+    store.count_traffic([])
+    store.count_traffic([Traffic(20_001, "down", "notice", 1, 300)])
+    assert store.traffic(20_001) == (Traffic(20_001, "down", "notice", 1, 300),)
+    assert store.traffic(20_000)[:2] == (
+        Traffic(20_000, "up", "ack", 2, 9),
+        Traffic(20_000, "up", "summary", 3, 2_100),
+    )
+
+
+def test_old_traffic_leaves_a_few_days_at_a_time(store):
+    store.count_traffic([Traffic(day, "up", "summary", 1, 1) for day in range(20_000, 20_010)])
+    store.count_traffic([Traffic(21_000, "up", "summary", 1, 1)])
+    assert [passed.day for passed in store.traffic(0)] == [*range(20_002, 20_010), 21_000]

@@ -1,0 +1,133 @@
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from edge_client.reading_ring import day_of
+from edge_client.row_cipher import key_from_file
+from edge_client.telemetry_store import TelemetryStore
+from tests.support.edge_devices import NOW, fading_life, new_store, reading
+
+TODAY = day_of(int(NOW.timestamp()))
+DAY = timedelta(days=1)
+
+
+@pytest.fixture(params=["plain", "sealed"])
+def store(tmp_path, request):
+    key = None
+    if request.param == "sealed":
+        (tmp_path / "key").write_bytes(bytes(32))
+        key = key_from_file(tmp_path / "key")
+    with new_store(tmp_path, key=key) as store:
+        yield store
+
+
+@pytest.mark.parametrize(
+    ("at_s", "day"), [(0, 0), (1, 1), (86_399, 1), (86_400, 1), (86_401, 2), (-1, 0)]
+)
+def test_day_holds_the_midnight_that_ends_it(at_s, day):
+    assert day_of(at_s) == day
+
+
+def test_readings_are_numbered_from_one_without_gaps(store):
+    for hours in range(5):
+        store.record(reading(NOW - timedelta(hours=hours)), now=NOW)
+    store.record_many(fading_life(days=1), now=NOW)
+    numbers, telemetry = store.telemetry_from(1)
+    assert numbers.tolist() == list(range(1, 10))
+    numbers, rest = store.telemetry_from(7)
+    assert numbers.tolist() == [7, 8, 9]
+    assert rest.at_s.tolist() == telemetry.at_s.tolist()[6:]
+    assert len(store.telemetry_from(10)[1]) == 0
+
+
+def test_number_of_the_last_reading_is_never_used_again(tmp_path):
+    """Whoever remembers how far he has read would miss the reading that got it."""
+    with new_store(tmp_path, retention_days=1) as store:
+        store.record(reading(NOW), now=NOW)
+        store.record(reading(NOW - 30 * DAY), now=NOW)
+        assert store.telemetry_from(1)[0].tolist() == [1, 2]
+        store.record(reading(NOW), now=NOW)
+        assert store.telemetry_from(1)[0].tolist() == [1, 3]
+
+
+def test_telemetry_since_keeps_the_order_of_recording(store):
+    ages = (2, 30, 1, 40, 0)
+    for age in ages:
+        store.record(reading(NOW - timedelta(days=age), usage_hours=float(age)), now=NOW)
+    recent = store.telemetry(since=NOW - 3 * DAY)
+    assert recent.values[:, 6].tolist() == [2.0, 1.0, 0.0]
+
+
+def test_daily_rows_come_back_as_they_went_in(store):
+    rows = [(TODAY - 2, b"two"), (TODAY - 1, b"one"), (TODAY, b"")]
+    store.keep_day_rows(rows)
+    assert store.day_rows(TODAY - 2) == rows
+    assert store.day_rows(TODAY) == rows[2:]
+    store.keep_day_rows([(TODAY, b"other")])
+    assert store.day_rows(TODAY) == [(TODAY, b"other")]
+    store.forget_day_rows(TODAY - 1)
+    assert store.day_rows(0) == rows[:1]
+
+
+@pytest.mark.parametrize("in_bulk", [False, True])
+def test_late_reading_forgets_the_daily_rows_from_its_day_on(store, in_bulk):
+    store.record(reading(NOW), now=NOW)
+    rows = [(TODAY - 2, b"2"), (TODAY - 1, b"1")]
+    store.keep_day_rows(rows)
+    store.record(reading(NOW), now=NOW)
+    assert store.day_rows(0) == rows
+    late = reading(datetime.fromtimestamp((TODAY - 1) * 86_400, UTC))
+    if in_bulk:
+        store.record_many([reading(NOW), late], now=NOW)
+    else:
+        store.record(late, now=NOW)
+    assert store.day_rows(0) == rows[:1]
+
+
+def test_daily_rows_that_do_not_know_the_latest_reading_are_not_kept(store):
+    store.record(reading(NOW - 3 * DAY), now=NOW)
+    known = store.telemetry_from(0)[0][-1]
+    with TelemetryStore(store.path, key=store._key) as other:
+        other.record(reading(NOW - DAY), now=NOW)
+    store.keep_day_rows([(TODAY - 2, b"2"), (TODAY - 1, b"1")], after_sequence=int(known))
+    assert store.day_rows(0) == [(TODAY - 2, b"2")]
+
+
+def test_refused_bulk_forgets_no_daily_rows(store):
+    store.keep_day_rows([(TODAY - 1, b"1")])
+    store.record_many([reading(NOW, usage_hours=-1.0)], now=NOW)
+    assert store.day_rows(0) == [(TODAY - 1, b"1")]
+
+
+def test_reading_within_a_transaction_is_part_of_it(store):
+    store.record(reading(NOW - DAY), now=NOW)
+
+    def one_that_fails():
+        with store.transaction():
+            store.record(reading(NOW), now=NOW)
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        one_that_fails()
+    assert store.num_readings() == 1
+
+
+def test_expiry_goes_on_after_many_readings_that_expired_nothing(tmp_path):
+    with new_store(tmp_path, retention_days=10) as store:
+        for number in range(40):
+            store.record(reading(NOW - 9 * DAY + timedelta(hours=number)), now=NOW)
+        later = NOW + 2 * DAY
+        for number in range(10):
+            store.record(reading(later - timedelta(minutes=number)), now=later)
+        assert store.first_reading_at() >= later - 10 * DAY
+
+
+def test_reading_follows_a_file_that_took_the_place_of_the_old_one(tmp_path):
+    with new_store(tmp_path) as store:
+        for hours in (2, 1):
+            store.record(reading(NOW - timedelta(hours=hours)), now=NOW)
+        for name in ("device.db-wal", "device.db-shm", "device.db"):
+            (tmp_path / name).rename(tmp_path / f"former-{name}")
+        new_store(tmp_path).close()
+        store.record(reading(NOW), now=NOW)
+        assert store.telemetry().at_s.tolist() == [int(NOW.timestamp())]
