@@ -105,9 +105,7 @@ def talk(
         Children(scratch) as children,
     ):
         address = f"{broker.host}:{broker.port}"
-        tell(
-            f"starting the server, which seals, and the agents over {broker.kind.value} at {address}"
-        )
+        tell(f"starting the server, which seals its notices, and the agents, over {address}")
         hub = children.start(
             "server", server_arguments(database_url, address, key, device_keys, cast)
         )
