@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 BINS_PER_ACTION = 5
 LEAST_ROWS_A_BIN = 50
+LEAST_ROWS_A_SCALE = 200
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -111,6 +112,35 @@ def confidence_reliability(
         levels=tuple(_levels(told, action, duration_days, event_observed)),
         num_rows_unknown=sum(entry.num_rows for entry in bins if entry.frequency is None),
     )
+
+
+def fit_confidence_scales(
+    *,
+    confidence: NDArray[np.floating],
+    action: NDArray[np.intp],
+    duration_days: Floats,
+    event_observed: NDArray[np.bool_],
+) -> tuple[float, ...]:
+    """Return a factor for each action by which its confidence comes true.
+
+    Networks are too sure where little was seen. A factor is frequency by mean confidence, at most
+    1, so that nothing is ever made surer; it is 1 where fewer than 200 rows tell of it.
+
+    Args:
+        confidence: shape (n,), as the model gives it, on devices that it has not seen.
+        action: shape (n,), index into `prediction.ACTIONS`: whose band it speaks of.
+        duration_days: shape (n,), from the prediction to the failure or the end of observation.
+        event_observed: shape (n,), whether it ends with the failure.
+    """
+    scales = []
+    for band in range(len(ACTIONS)):
+        rows = np.flatnonzero(action == band)
+        share = None
+        if len(rows) >= LEAST_ROWS_A_SCALE:
+            share = _share_in_band(duration_days[rows], event_observed[rows], band)
+        mean = float(confidence[rows].mean()) if share is not None else 1.0
+        scales.append(1.0 if share is None else min(share / mean, 1.0))
+    return tuple(scales)
 
 
 def _levels(

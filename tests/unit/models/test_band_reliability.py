@@ -3,7 +3,11 @@
 import numpy as np
 import pytest
 
-from models.band_reliability import confidence_reliability, survival_at
+from models.band_reliability import (
+    confidence_reliability,
+    fit_confidence_scales,
+    survival_at,
+)
 from models.bundle import load_bundle
 from models.featurize import featurize
 from models.inference import Predictor
@@ -70,6 +74,36 @@ def test_overconfidence_is_found_by_its_size():
         event_observed=event,
     )
     assert found.expected_calibration_error() == pytest.approx(0.2, abs=0.04)
+
+
+def test_scales_undo_overconfidence_on_rows_they_were_not_fitted_on():
+    names = ("confidence", "action", "duration_days", "event_observed")
+    fitted, judged = (
+        dict(zip(names, made_up(20_000, seed=seed, censoring_days=300.0), strict=True))
+        for seed in (3, 4)
+    )
+    for rows in (fitted, judged):
+        rows["confidence"] = np.minimum(1.3 * rows["confidence"], 1.0)
+    scales = np.array(fit_confidence_scales(**fitted))
+    before = confidence_reliability(**judged).expected_calibration_error()
+    judged["confidence"] = judged["confidence"] * scales[judged["action"]]
+    after = confidence_reliability(**judged).expected_calibration_error()
+
+    assert scales[0] == pytest.approx(1 / 1.3, abs=0.1)
+    assert before > 0.1
+    assert after < 0.05
+
+
+def test_scales_never_make_surer_and_leave_alone_what_few_rows_tell_of():
+    confidence, action, duration, event = made_up(20_000, seed=5, censoring_days=300.0)
+    keep = (action != 1) | (np.cumsum(action == 1) < 200)
+    scales = fit_confidence_scales(
+        confidence=0.5 * confidence[keep],
+        action=action[keep],
+        duration_days=duration[keep],
+        event_observed=event[keep],
+    )
+    assert scales == (1.0, 1.0, 1.0, 1.0)
 
 
 def test_what_the_study_is_too_short_for_is_counted_as_unknown():
