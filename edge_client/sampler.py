@@ -5,8 +5,8 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING
 
-from .errors import InputError, ReadingRefusedError, SensorError, UsageError
-from .sampling import after_failure, after_look, after_reading, age_s, begin
+from .errors import InputError, ReadingRefusedError, SensorError, StoreError, UsageError
+from .sampling import SamplingSettings, after_failure, after_look, after_reading, age_s, begin
 from .sensors import WatchingSensor
 
 if TYPE_CHECKING:
@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from models.telemetry import Reading
 
     from .client import EdgeClient
-    from .sampling import SamplingSettings, Schedule
+    from .config import DeviceConfig
+    from .sampling import Schedule
     from .sensors import Sensor
 
 logger = logging.getLogger(__name__)
@@ -93,7 +94,10 @@ class Sampler:
     def close(self) -> None:
         """Let a sensor that watches keep what it saw; call it when the program ends in order."""
         if isinstance(self._sensor, WatchingSensor):
-            self._sensor.close()
+            try:
+                self._sensor.close()
+            except StoreError as error:
+                logger.warning("what the sensor saw last is not kept: %s", error)
 
     def _read(self, now: datetime, elapsed_s: float) -> Reading | None:
         stored = None
@@ -129,6 +133,31 @@ class Sampler:
         if isinstance(self._sensor, WatchingSensor):
             self._sensor.kept()
         return stored
+
+
+def sampler_of(
+    config: DeviceConfig, client: EdgeClient, *, now: datetime, elapsed_s: float
+) -> Sampler | None:
+    """Return the sampler that the settings ask for, None for no sensor.
+
+    Args:
+        config: `sensor`, `sample_every_h` and `look_every_min` are read.
+        client: the open device.
+        now: aware time of the device.
+        elapsed_s: now, on the clock of `edge_client.sampling`.
+
+    Raises:
+        UsageError: the setting names no sensor.
+        SensorError: there is no such battery.
+        InputError: the file cannot be read.
+    """
+    sensor = sensor_of(config.sensor, client)
+    if sensor is None:
+        return None
+    settings = SamplingSettings(
+        every_s=3600.0 * config.sample_every_h, look_every_s=60.0 * config.look_every_min
+    )
+    return Sampler(client, sensor, settings, now=now, elapsed_s=elapsed_s)
 
 
 def last_reading_at(client: EdgeClient) -> datetime | None:

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from edge_client import EdgeClient
+from edge_client.config import DeviceConfig
 from edge_client.drivers.callback import CallbackSensor
 from edge_client.drivers.csv_replay import CsvReplay
 from edge_client.drivers.power_supply import (
@@ -26,7 +27,7 @@ from edge_client.errors import (
     UsageError,
 )
 from edge_client.gauge_mapping import GaugeStatus
-from edge_client.sampler import Sampler, last_reading_at, sensor_of
+from edge_client.sampler import Sampler, last_reading_at, sampler_of, sensor_of
 from edge_client.sampling import SamplingSettings
 from tests.support.edge_devices import NOW, new_store, reading
 
@@ -215,7 +216,7 @@ def test_function_that_gives_no_reading_is_refused(gives, error, says):
         CallbackSensor(lambda: gives).read(NOW)
 
 
-def sampler_of(client, sensor, *, now=NOW, elapsed_s=0.0):
+def sampling(client, sensor, *, now=NOW, elapsed_s=0.0):
     return Sampler(client, sensor, SamplingSettings(), now=now, elapsed_s=elapsed_s)
 
 
@@ -224,7 +225,7 @@ def test_sampler_stores_readings_of_a_day_and_what_the_gauge_showed_between_them
     machine.say("battery", charge_full=2_700_000)
     new_store(tmp_path).close()
     with EdgeClient(tmp_path / "device.db") as client:
-        sampler = sampler_of(client, machine.sensor(client.store), elapsed_s=machine.elapsed_s)
+        sampler = sampling(client, machine.sensor(client.store), elapsed_s=machine.elapsed_s)
         for minute in range(24 * 60):
             machine.elapsed_s += 60
             now = NOW + timedelta(minutes=minute)
@@ -246,7 +247,7 @@ def test_sampler_goes_on_where_the_last_process_ended(tmp_path):
     sensor = CallbackSensor(lambda: {"usage_hours": 1})
     with EdgeClient(tmp_path / "device.db") as client:
         assert last_reading_at(client) == NOW - timedelta(hours=2)
-        sampler = sampler_of(client, sensor)
+        sampler = sampling(client, sensor)
 
         assert sampler.wait_s(0.0) == 0.0
         assert sampler.poll(now=NOW, elapsed_s=0.0) is None
@@ -258,7 +259,7 @@ def test_failing_sensor_is_named_once_and_asked_again(tmp_path, caplog):
     answers = [{"usage_hours": 1}]
     new_store(tmp_path).close()
     with EdgeClient(tmp_path / "device.db") as client, caplog.at_level(logging.WARNING):
-        sampler = sampler_of(client, CallbackSensor(lambda: answers[1]))
+        sampler = sampling(client, CallbackSensor(lambda: answers[1]))
         sampler.poll(now=NOW, elapsed_s=0.0)
         sampler.poll(now=NOW, elapsed_s=10.0)
         sampler.poll(now=NOW, elapsed_s=300.0)
@@ -276,7 +277,7 @@ def test_reading_that_breaks_a_rule_is_counted_and_the_next_comes_in_time(tmp_pa
     new_store(tmp_path).close()
     given = iter([{"usage_hours": -1}, {"at": "2026-06-01T11:00:00"}, {"usage_hours": 1}])
     with EdgeClient(tmp_path / "device.db") as client:
-        sampler = sampler_of(client, CallbackSensor(lambda: next(given)))
+        sampler = sampling(client, CallbackSensor(lambda: next(given)))
         for number in range(3):
             sampler.poll(now=NOW, elapsed_s=number * 2 * SIX_HOURS_S)
 
@@ -284,11 +285,38 @@ def test_reading_that_breaks_a_rule_is_counted_and_the_next_comes_in_time(tmp_pa
         assert (sampler.refusals, sampler.readings) == (2, 1)
 
 
+def test_settings_make_a_sampler_or_none(tmp_path):
+    new_store(tmp_path).close()
+    path = tmp_path / "device.db"
+    file = tmp_path / "life.csv"
+    file.write_text("at,usage_hours\n2026-06-01T06:00:00Z,1\n")
+    with EdgeClient(path) as client:
+        none = sampler_of(DeviceConfig(store=path), client, now=NOW, elapsed_s=0.0)
+        config = DeviceConfig(store=path, sensor=f"csv:{file}", sample_every_h=12)
+        sampler = sampler_of(config, client, now=NOW, elapsed_s=0.0)
+
+        assert none is None
+        assert sampler.poll(now=NOW, elapsed_s=0.0).usage_hours == 1
+        assert 6 * 3600 <= sampler._schedule.reading_at_s <= 18 * 3600
+
+
+def test_end_on_a_disk_that_refuses_is_an_end(tmp_path, caplog):
+    machine = Machine(tmp_path, "charge_laptop")
+    new_store(tmp_path).close()
+    with EdgeClient(tmp_path / "device.db") as client:
+        sampler = sampling(client, machine.sensor(client.store))
+        sampler.poll(now=NOW, elapsed_s=0.0)
+        client.store.rows("PRAGMA query_only = ON")
+        sampler.close()
+
+    assert "what the sensor saw last is not kept" in caplog.text
+
+
 def test_interval_goes_on_where_the_store_could_not_take_its_reading(tmp_path):
     machine = Machine(tmp_path, "charge_laptop")
     new_store(tmp_path).close()
     with EdgeClient(tmp_path / "device.db") as client:
-        sampler = sampler_of(client, machine.sensor(client.store), elapsed_s=100.0)
+        sampler = sampling(client, machine.sensor(client.store), elapsed_s=100.0)
         sampler.poll(now=NOW, elapsed_s=100.0)
         machine.elapsed_s += SIX_HOURS_S
         client.store.rows("PRAGMA query_only = ON")
