@@ -66,6 +66,7 @@ class RunningAgent:
         self.path, self.bundle, self.place = path, bundle, place
         self.now = choices.pop("now", NOW)
         self._waits = choices.pop("waits", True)
+        self._parts = choices.pop("parts", AgentParts())
         self.plan = AgentPlan(poll_s=0.05, **choices)
         self.shown = []
         self.agent = self.error = None
@@ -73,7 +74,9 @@ class RunningAgent:
 
     def _run(self):
         try:
-            with EdgeClient(self.path, self.bundle, trusted_keys=trusted_keys()) as client:
+            with EdgeClient(
+                self.path, self.bundle, trusted_keys=trusted_keys(), key=self._parts.store_key
+            ) as client:
                 run_agent(
                     client,
                     broker=(self.place.host, self.place.port),
@@ -83,7 +86,7 @@ class RunningAgent:
                     on_start=self._started,
                     on_report=lambda _report: None,
                     show=lambda message_id, _notice: self.shown.append(message_id),
-                    parts=AgentParts(),
+                    parts=self._parts,
                 )
         except Exception as error:  # noqa: BLE001 - raised again where the agent is left
             self.error = error
