@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from edge_client import EdgeClient
-from edge_client.cli import main
+from edge_client.cli import main, make_parser
 from edge_client.conformance import FILES, FOLDER, MANIFEST
 from edge_client.mailbox import Purpose
 from edge_client.selftest import SelfTest, SetResult, run_selftest
@@ -405,3 +405,46 @@ def test_program_works_where_memory_is_never_written_and_run(tmp_path):
         pytest.skip("this kernel has no PR_SET_MDWE (Linux 6.3 on)")
 
     assert (ran.returncode, json.loads(ran.stdout)["passed"]) == (0, True)
+
+
+def commands_of(unit):
+    """Words of what a unit runs, in order, without the program."""
+    lines = [line for line in unit.read_text().splitlines() if line.startswith("ExecStart")]
+    return [line.partition("=")[2].split()[1:] for line in lines]
+
+
+def test_commands_of_the_units_do_what_they_say(run, units, tmp_path):
+    folder, _ = units
+    etc = tmp_path / "etc"
+    etc.mkdir()
+    profile = {
+        "device_model": "Meter 3",
+        "chemistry": "NMC111",
+        "design_capacity_mah": 3000,
+        "end_of_life_capacity_mah": 2400,
+        "manufactured_at": "2025-01-01",
+    }
+    (etc / "profile.json").write_text(json.dumps(profile))
+    settings = (folder / "device.toml").read_text()
+    (etc / "device.toml").write_text(settings.replace("/var/lib/fedcell", str(tmp_path / "lib")))
+    (etc / "machine-id").write_text("0123456789abcdef0123456789abcdef\n")
+
+    def started(name):
+        answers = []
+        for words in commands_of(folder / name):
+            here = [word.replace("profile.toml", "profile.json") for word in words]
+            here = [word.replace("/etc/fedcell", str(etc)) for word in here]
+            answers.append(run(*here, "--hardware-id-file", etc / "machine-id"))
+        return answers
+
+    first, again = started("fedcell-first-boot.service"), started("fedcell-first-boot.service")
+    checked, (code, report, _) = started("fedcell-predict.service")
+
+    assert [answer[0] for answer in (*first, *again)] == [0, 0]
+    assert checked[0] == 0
+    assert (code, json.loads(report)["status"]) == (0, "insufficient_history")
+    assert (tmp_path / "lib" / "device.db").exists()
+    for name in ("fedcell-device.service", "fedcell-requests.service"):
+        check, start = commands_of(folder / name)
+        assert check[-2:] == ["check", "--repair"]
+        assert make_parser(start).parse_args(start).run
