@@ -112,13 +112,16 @@ def clock_from(start: datetime | None) -> Clock:
 def run_run(arguments: argparse.Namespace) -> int:
     """Run the agent."""
     import logging
+    import os
     import signal
 
     from models.trusted_keys import read_trusted_keys
 
-    from ..agent import AgentParts, run_agent
+    from ..agent import AgentParts, elapsed_s, run_agent
     from ..client import EdgeClient
     from ..mailbox import Purpose
+    from ..sampler import sampler_of
+    from ..watchdog import Watchdog
     from .identity import hardware_id_of
 
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
@@ -128,8 +131,11 @@ def run_run(arguments: argparse.Namespace) -> int:
     clock = clock_from(getattr(arguments, "now", None))
     keys = {} if config.server_key is None else read_trusted_keys(config.server_key)
 
-    def stop_on_signals(agent: DeviceAgent) -> None:
+    watchdog = Watchdog.of_environment(os.environ, pid=os.getpid())
+
+    def begin(agent: DeviceAgent) -> None:
         signal.signal(signal.SIGTERM, lambda *_: agent.stop())
+        watchdog.ready()
 
     _look_through_store(config, now=clock())
     with EdgeClient.of_config(config) as client:
@@ -142,11 +148,17 @@ def run_run(arguments: argparse.Namespace) -> int:
             server_keys=keys,
             plan=plan,
             clock=clock,
-            parts=AgentParts(hardware_id=hardware_id_of(config), store_key=config.key_source()),
-            on_start=stop_on_signals,
+            parts=AgentParts(
+                hardware_id=hardware_id_of(config),
+                store_key=config.key_source(),
+                sampler=sampler_of(config, client, now=clock(), elapsed_s=elapsed_s()),
+                supervisor=watchdog,
+            ),
+            on_start=begin,
             on_report=lambda report: _tell_report(arguments, report),
             show=lambda notice_id, shown: _tell_notice(arguments, notice_id, shown),
         )
+    watchdog.stopping()
     no_notice_came = arguments.until_acked and not counters.shown
     answer(
         arguments,
