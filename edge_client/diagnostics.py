@@ -165,6 +165,8 @@ def _size_of(folder: Path) -> int:
 
 
 def _store(client: EdgeClient, now: datetime, took: dict[str, float]) -> Part:
+    from .store_recovery import recoveries
+
     store = client.store
     first = store.first_reading_at()
     last = store.rows("SELECT max(at_s) FROM reading")[0][0]
@@ -182,7 +184,7 @@ def _store(client: EdgeClient, now: datetime, took: dict[str, float]) -> Part:
         "last_reading_days_ago": None if last is None else int(now.timestamp() - last) // 86_400,
         "age_days": _days(profile.manufactured_at, now),
         "gauge_status": (store.fact("gauge_history") or {}).get("status"),
-        "recoveries": len(store.fact("recoveries") or []),
+        "recoveries": recoveries(store)[0],
         "consents": {purpose.value: said.granted for purpose, said in store.consents().items()},
         "language": store.language,
         "has_quiet_hours": store.quiet_hours is not None,
@@ -214,7 +216,8 @@ def _link(client: EdgeClient, now: datetime) -> Part:
         }
         for entry in store.traffic(today - TRAFFIC_DAYS)
     ]
-    return {"waiting": waiting, "notices": states, "traffic": traffic}
+    refused = dict(store.fact("refused_messages") or {})
+    return {"waiting": waiting, "notices": states, "refused": refused, "traffic": traffic}
 
 
 def _model(client: EdgeClient, took: dict[str, float]) -> Part:

@@ -128,14 +128,20 @@ class PowerSupplySensor:
         Raises:
             SensorError: the battery is gone, or nothing of it can be read.
         """
-        from models.telemetry import Reading
+        from models.telemetry import MEASUREMENTS, Reading
 
         self.look(now)
         mapping = self._mapping
         if mapping is None or mapping.status in {GaugeStatus.UNREADABLE, GaugeStatus.NO_BATTERY}:
             what = f"{self.status.value.replace('_', ' ')}"
             raise SensorError(self._folder, what, "check the battery, its driver and permissions")
-        measurements = mapping.measurements | measured_over(self._history)
+        found = mapping.measurements | measured_over(self._history)
+        # One value beyond its range would have the store refuse the whole reading, each time.
+        measurements = {
+            channel.name: found[channel.name]
+            for channel in MEASUREMENTS
+            if channel.name in found and channel.low <= found[channel.name] <= channel.high
+        }
         if mapping.status not in _USABLE and "full_charge_capacity_mah" not in measurements:
             if not self._has_said_why:
                 what = MEANING[mapping.status]

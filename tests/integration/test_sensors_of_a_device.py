@@ -285,6 +285,21 @@ def test_reading_that_breaks_a_rule_is_counted_and_the_next_comes_in_time(tmp_pa
         assert (sampler.refusals, sampler.readings) == (2, 1)
 
 
+def test_value_beyond_its_range_is_left_out_and_the_reading_kept(tmp_path):
+    machine = Machine(tmp_path, "charge_laptop")
+    machine.say("BAT0", cycle_count=4_000_000, internal_resistance=1)
+    new_store(tmp_path).close()
+    with EdgeClient(tmp_path / "device.db") as client:
+        sampler = sampling(client, machine.sensor(client.store))
+        sampler.poll(now=NOW, elapsed_s=0.0)
+        machine.elapsed_s += 60 * 86_400
+        made = sampler.poll(now=NOW, elapsed_s=60 * 86_400.0)
+
+        assert (made.charge_cycle_count, made.internal_resistance_mohm) == (None, None)
+        assert (made.usage_hours, made.full_charge_capacity_mah) == (None, 3651.0)
+        assert client.store.refusals() == {}
+
+
 def test_settings_make_a_sampler_or_none(tmp_path):
     new_store(tmp_path).close()
     path = tmp_path / "device.db"
