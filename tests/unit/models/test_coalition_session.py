@@ -1,16 +1,30 @@
 """Coalitions run in two parts give what the whole graph gives."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from models import coalition_session
 from models.bundle import OUTPUTS, load_bundle
 from models.coalition_session import CoalitionSession
 from models.feature_spec import NUM_FEATURES
 from models.inference import Predictor
+from models.tree_path import follow_tree
+from tests.golden.bundles.make_bundle import KEY_ID, PRIVATE_KEY
 from tests.support.fleets import random_bundle, simulated_rows
 
-BUNDLES = pytest.mark.parametrize("bundle_of", [load_bundle, random_bundle])
+GOLDEN = Path(__file__).parents[2] / "golden" / "bundles" / "bundle_v1.zip"
+PUBLIC_KEY = Ed25519PrivateKey.from_private_bytes(PRIVATE_KEY).public_key().public_bytes_raw()
+
+
+def first_version():
+    """Return the bundle that the first version wrote."""
+    return load_bundle(GOLDEN, trusted_keys={KEY_ID: PUBLIC_KEY})
+
+
+BUNDLES = pytest.mark.parametrize("bundle_of", [load_bundle, random_bundle, first_version])
 
 
 @BUNDLES
@@ -36,3 +50,15 @@ def test_a_graph_that_looks_at_several_features_before_its_layers_is_refused(
     monkeypatch.setattr(coalition_session, "FEATURE_BY_FEATURE", fewer)
     with pytest.raises(ValueError, match="Concat does not treat every feature alone"):
         CoalitionSession(bundle_of().model_bytes, OUTPUTS[0])
+
+
+def test_the_tree_of_the_first_version_is_walked_without_the_figure_it_lacks():
+    bundle = first_version()
+    path = follow_tree(
+        bundle.manifest["surrogate_tree"],
+        simulated_rows().features[0],
+        reference=bundle.explanation_reference,
+    )
+    assert path.conditions
+    assert path.fidelity == bundle.manifest["surrogate_tree"]["fidelity"]
+    assert path.fidelity_r2 is None
