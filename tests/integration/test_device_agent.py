@@ -231,7 +231,7 @@ def test_agent_as_a_process_tells_its_steps_as_json_lines(device, broker, server
     assert (report["event"], report["status"]) == ("report", "ok")
     assert notice["event"] == "notice"
     assert notice["subject"] == "Der Akku Ihres Meter 3 muss bald ersetzt werden"
-    assert "2454 mAh" in notice["text"]
+    assert "2452 mAh" in notice["text"]
     assert end == {
         "event": "end",
         "summaries": 1,
