@@ -74,17 +74,9 @@ def limit(memory_bytes: int, cpu_s: int) -> None:
 
 def outputs_of(bundle: Bundle, backend: str) -> Callable[[NDArray[np.float32]], Outputs]:
     """Return what runs the graph: ONNX Runtime or NumPy."""
-    if backend == NUMPY:
-        from models.numpy_backend import NumpySession
+    from models.inference import Backend, Predictor
 
-        session = NumpySession(bundle.model_bytes)
-        names = [output.name for output in session.get_outputs()]
-        return lambda features: dict(
-            zip(names, session.run(None, {"features": features}), strict=True)
-        )
-    from models.inference import Predictor
-
-    return Predictor(bundle).outputs
+    return Predictor(bundle, backend=Backend(backend)).outputs
 
 
 def check_golden(bundle: Bundle, outputs_of_rows: Callable[[NDArray[np.float32]], Outputs]) -> None:

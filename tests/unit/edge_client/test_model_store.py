@@ -1,4 +1,6 @@
 import stat
+import subprocess
+import sys
 
 import pytest
 
@@ -89,3 +91,33 @@ def test_path_is_opened_as_it_is(models, tmp_path):
     assert models.open(str(path), trusted_keys=trusted_keys()).version == line_bundle().version
     with pytest.raises(ArtefactMissingError, match="no such bundle"):
         models.open(str(tmp_path / "none.zip"))
+
+
+def test_opening_the_default_bundle_loads_nothing_of_updates(tmp_path):
+    """`fedcell-device predict` pays for what it uses."""
+    program = (
+        "import sys; from pathlib import Path; from edge_client.model_store import ModelStore;"
+        f"ModelStore.beside(Path({str(tmp_path)!r}) / 'd.db').open();"
+        "print(*sorted(sys.modules))"
+    )
+    said = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
+    loaded = set(said.stdout.split())
+    assert "edge_client.model_store" in loaded
+    assert (
+        loaded
+        & {
+            *("edge_client.bundle_gate", "edge_client.download", "edge_client.slots"),
+            *(
+                "cryptography",
+                "fcntl",
+                "http.client",
+                "logging",
+                "subprocess",
+                "tuf",
+                "onnxruntime",
+            ),
+        }
+        == set()
+    )
