@@ -148,7 +148,6 @@ def sampler_of(
 
     Raises:
         UsageError: the setting names no sensor.
-        SensorError: there is no such battery.
         InputError: the file cannot be read.
     """
     sensor = sensor_of(config.sensor, client)
@@ -180,7 +179,6 @@ def sensor_of(
 
     Raises:
         UsageError: the setting names none of these.
-        SensorError: there is no such battery.
         InputError: the file cannot be read.
     """
     from pathlib import Path

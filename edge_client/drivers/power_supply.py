@@ -54,15 +54,13 @@ class PowerSupplySensor:
 
     Args:
         root: the folder of power supplies.
-        battery: name of the one to read; None takes the only battery of the machine.
+        battery: name of the one to read; None takes the only battery of the machine, once there
+            is one: drivers may be loaded after the program has started.
         design_capacity_mah: of the profile.
         keeper: keeps the history; None forgets it at the end of the process.
         boot_id: file that names this run of the machine.
         awake_s: seconds for which the machine has been awake in this run.
         elapsed_s: seconds since this run began, sleep included.
-
-    Raises:
-        SensorError: no such battery, none at all, or several where none was named.
     """
 
     def __init__(
@@ -76,11 +74,9 @@ class PowerSupplySensor:
         awake_s: Callable[[], float] = time.monotonic,
         elapsed_s: Callable[[], float] | None = None,
     ) -> None:
-        self.battery = battery or the_only_battery(root)
-        self._folder = root / self.battery
-        if not self._folder.is_dir():
-            remedy = "list them: fedcell-device sensors"
-            raise SensorError(self._folder, "there is no such power supply", remedy)
+        self.battery = battery
+        self._is_chosen = battery is None
+        self._root = root
         self._design_capacity_mah = design_capacity_mah
         self._keeper = keeper
         self._boot_id = boot_id
@@ -97,10 +93,14 @@ class PowerSupplySensor:
         return GaugeStatus.UNREADABLE if self._mapping is None else self._mapping.status
 
     def look(self, now: datetime) -> None:  # noqa: ARG002 - as every sensor that watches
-        """Look at the gauge; the first look of a process is kept, the others with the reading."""
+        """Look at the gauge; the first look of a process is kept, the others with the reading.
+
+        Raises:
+            SensorError: no such battery, none at all, or several where none was named.
+        """
         is_first = self._mapping is None
         boot = _boot_of(self._boot_id)
-        facts = read_facts(self._folder)
+        facts = read_facts(self._folder())
         self._mapping = map_gauge(
             facts,
             design_capacity_mah=self._design_capacity_mah,
@@ -126,7 +126,7 @@ class PowerSupplySensor:
             None where no rule gives the gauge a capacity: no model could use the rest.
 
         Raises:
-            SensorError: the battery is gone, or nothing of it can be read.
+            SensorError: the battery is not there, or nothing of it can be read.
         """
         from models.telemetry import MEASUREMENTS, Reading
 
@@ -134,7 +134,7 @@ class PowerSupplySensor:
         mapping = self._mapping
         if mapping is None or mapping.status in {GaugeStatus.UNREADABLE, GaugeStatus.NO_BATTERY}:
             what = f"{self.status.value.replace('_', ' ')}"
-            raise SensorError(self._folder, what, "check the battery, its driver and permissions")
+            raise SensorError(self._folder(), what, "check the battery, its driver and permissions")
         found = mapping.measurements | measured_over(self._history)
         # One value beyond its range would have the store refuse the whole reading, each time.
         measurements = {
@@ -163,6 +163,15 @@ class PowerSupplySensor:
         """Keep what was seen, and that the program has ended in order."""
         self._history = ended(self._history)
         self._keep(self._history)
+
+    def _folder(self) -> Path:
+        if self._is_chosen and not (self.battery and (self._root / self.battery).is_dir()):
+            self.battery = the_only_battery(self._root)
+        folder = self._root / (self.battery or "")
+        if not folder.is_dir():
+            remedy = "list them: fedcell-device sensors"
+            raise SensorError(folder, "there is no such power supply", remedy)
+        return folder
 
     def _keep(self, history: GaugeHistory) -> None:
         if self._keeper is not None:

@@ -132,7 +132,20 @@ def test_attribute_that_cannot_be_read_is_missing_and_a_dead_gauge_says_so(tmp_p
 )
 def test_machine_without_the_battery_is_refused_with_a_remedy(tree, battery, says):
     with pytest.raises(SensorError, match=says):
-        PowerSupplySensor(TREES / tree, battery=battery)
+        PowerSupplySensor(TREES / tree, battery=battery).read(NOW)
+
+
+def test_battery_that_comes_later_is_read_then(tmp_path):
+    machine = Machine(tmp_path, "charge_laptop")
+    (machine.root / "BAT0").rename(tmp_path / "out")
+    new_store(tmp_path).close()
+    with EdgeClient(tmp_path / "device.db") as client:
+        sampler = sampling(client, machine.sensor(client.store))
+        assert sampler.poll(now=NOW, elapsed_s=0.0) is None
+        (tmp_path / "out").rename(machine.root / "BAT0")
+
+        assert sampler.poll(now=NOW, elapsed_s=300.0).full_charge_capacity_mah == 3651.0
+        assert sampler.failures == 1
 
 
 def test_two_batteries_want_a_name(tmp_path):
@@ -140,7 +153,7 @@ def test_two_batteries_want_a_name(tmp_path):
     shutil.copytree(machine.root / "BAT0", machine.root / "BAT1")
 
     with pytest.raises(SensorError, match=r"several batteries \(BAT0, BAT1\); name one"):
-        machine.sensor()
+        machine.sensor().look(NOW)
     assert machine.sensor(battery="BAT1").read(NOW).full_charge_capacity_mah == 3651.0
 
 
