@@ -347,6 +347,8 @@ class DeviceAgent:
             return
         pack_since, quiet = self._client.pack_since, store.quiet_hours
         is_quiet = quiet is not None and quiet.hold(now)
+        if len(waiting) > SHOWN_AT_ONCE and not is_quiet:
+            self.wake()
         for stored in waiting[:SHOWN_AT_ONCE]:
             notice = decode(stored.body.encode(), Notice)
             end = end_of(notice, now=now, pack_since=pack_since)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from typing import TYPE_CHECKING
 
 from models.wire.codec import decode
@@ -24,8 +23,6 @@ if TYPE_CHECKING:
 
     from .notice_receiver import AgentCounters
     from .row_cipher import KeySource
-
-logger = logging.getLogger(__name__)
 
 
 def keep_configuration(mailbox: Mailbox, told: Configuration, *, now: datetime) -> bool:
@@ -114,8 +111,7 @@ class ConfigurationReceiver:
             with Mailbox(self._path, key=self._key) as mailbox:
                 keep_configuration(mailbox, told, now=self._clock())
         except (WireError, NoticeRefusedError) as error:
-            self._counters.refuse(error.reason)
-            logger.warning("a configuration was refused: %s", error)
+            self._counters.refuse(error)
             return
         except StoreError as error:
             raise DeliverAgainError(str(error)) from error

@@ -67,13 +67,24 @@ class AgentCounters:
     confirmed: int = 0
     configurations: int = 0
 
-    def refuse(self, reason: str) -> None:
-        """Count a message that was not believed or not admitted."""
-        self.refused[reason] = self.refused.get(reason, 0) + 1
+    def refuse(self, error: WireError | NoticeRefusedError) -> None:
+        """Count a message that was not believed or not admitted; the first of each kind is told.
+
+        Whoever can send noise shall not fill the log with it.
+        """
+        before = self.refused.get(error.reason, 0)
+        self.refused[error.reason] = before + 1
+        level = logging.DEBUG if before else logging.WARNING
+        logger.log(level, "a message was refused: %s", error)
 
 
 def acknowledge(mailbox: Mailbox, notice: StoredNotice, *, device_id: str, now: datetime) -> None:
-    """Put the acknowledgement of a notice's present state into the outbox."""
+    """Put the acknowledgement of a notice's present state into the outbox.
+
+    Where the server's configuration has stopped notices, nothing is said.
+    """
+    if Purpose.NOTICES.value in stopped(mailbox):
+        return
     ack = Ack(
         id=os.urandom(16).hex(),
         device=DeviceId(device_id),
@@ -168,7 +179,7 @@ class NoticeReceiver:
                 opening_key=self._opening_key,
             )
         except (WireError, NoticeRefusedError) as error:
-            self._refuse(error)
+            self._counters.refuse(error)
             return None
 
     def _keep_all(self, mailbox: Mailbox, notices: Sequence[Notice]) -> None:
@@ -195,16 +206,12 @@ class NoticeReceiver:
                     known = _keep(mailbox, notice, now=now)
                 else:
                     repeated += 1
-                if is_granted and not is_stopped:
+                if is_granted:
                     acknowledge(mailbox, known, device_id=self._device_id, now=now)
         # Counted once it is certain that they do not come again.
         self._counters.repeated += repeated
         for refusal in refused:
-            self._refuse(refusal)
-
-    def _refuse(self, error: WireError | NoticeRefusedError) -> None:
-        self._counters.refuse(error.reason)
-        logger.warning("a message was refused: %s", error)
+            self._counters.refuse(refusal)
 
 
 def _known(mailbox: Mailbox, message_id: str) -> StoredNotice | None:

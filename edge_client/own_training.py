@@ -21,6 +21,7 @@ from .configuration import allowed
 from .errors import InputMissingError, TaskRefusedError
 from .identity import HARDWARE_ID_FILES, hardware_id_files, own_identity, read_hardware_id
 from .mailbox import Purpose
+from .row_cipher import key_from_file
 from .telemetry_store import TelemetryStore
 
 if TYPE_CHECKING:
@@ -30,8 +31,12 @@ if TYPE_CHECKING:
     from models.training_rows import TrainingRows
     from privacy import NoiseSource
 
+    from .row_cipher import KeySource
+
 STORE_KEY = "telemetry-db"
 """Key of the node's configuration that names the device's store."""
+SEALED_UNDER_KEY = "store-key"
+"""Key that names the file with the key that the store is sealed under, where it is."""
 HARDWARE_KEY = "hardware-id-file"
 """Key that names the file with this hardware's identifier, where it is not a usual one."""
 
@@ -44,11 +49,13 @@ class OwnDevice:
         store: path of the device's store.
         now: aware time; what claims to be more than a day later is no reading.
         hardware_id_files: where this hardware says its identifier.
+        key: the store is sealed under, None for one in the clear.
     """
 
     store: Path
     now: datetime
     hardware_id_files: tuple[Path, ...] = HARDWARE_ID_FILES
+    key: KeySource | None = None
 
     @property
     def device_ids(self) -> tuple[str, ...]:
@@ -92,7 +99,7 @@ class OwnDevice:
 
     @contextmanager
     def _open(self) -> Iterator[TelemetryStore]:
-        with TelemetryStore(self.store) as store:
+        with TelemetryStore(self.store, key=self.key) as store:
             hardware_id = read_hardware_id(self.hardware_id_files)
             own_identity(store, device_id=store.profile.device_id, hardware_id=hardware_id)
             yield store
@@ -115,6 +122,11 @@ def own_device(node_config: Mapping[str, object], *, now: datetime) -> OwnDevice
             f"{STORE_KEY} is missing",
             f"start flower-supernode with --node-config '{STORE_KEY}=\"PATH\"'",
         )
-    hardware = node_config.get(HARDWARE_KEY)
-    chosen = Path(hardware) if isinstance(hardware, str) and hardware else None
-    return OwnDevice(Path(path), now, hardware_id_files(chosen))
+    chosen, sealed_under = _path(node_config, HARDWARE_KEY), _path(node_config, SEALED_UNDER_KEY)
+    key = None if sealed_under is None else key_from_file(sealed_under)
+    return OwnDevice(Path(path), now, hardware_id_files(chosen), key)
+
+
+def _path(node_config: Mapping[str, object], name: str) -> Path | None:
+    named = node_config.get(name)
+    return Path(named) if isinstance(named, str) and named else None

@@ -5,9 +5,11 @@ from datetime import UTC, datetime, timedelta
 import numpy as np
 import pytest
 
-from edge_client.errors import InputMissingError, TaskRefusedError
+from edge_client.errors import CloneError, InputMissingError, TaskRefusedError
+from edge_client.first_boot import add_identity
 from edge_client.mailbox import Mailbox, Purpose
-from edge_client.own_training import STORE_KEY, own_device
+from edge_client.own_training import HARDWARE_KEY, SEALED_UNDER_KEY, STORE_KEY, own_device
+from edge_client.row_cipher import key_from_file
 from edge_client.telemetry_store import TelemetryStore, readings_of
 from models.featurize import PackReferences, featurize
 from models.labels import label_packs
@@ -51,6 +53,44 @@ def test_rows_are_refused_once_the_owner_no_longer_agrees(device, fleet):
     consent(device, granted=False)
     with pytest.raises(TaskRefusedError, match="does not agree"):
         device.rows(fleet.telemetry.device_ids[0])
+
+
+def test_training_that_is_stopped_from_afar_stays_the_owners_to_give(device, fleet):
+    consent(device, granted=True)
+    with Mailbox(device.store) as mailbox:
+        mailbox.keep_fact("configuration", {"sequence": 1, "training": False})
+    assert device.device_ids == ()
+    with pytest.raises(TaskRefusedError, match="stopped by the server"):
+        device.rows(fleet.telemetry.device_ids[0])
+    with Mailbox(device.store) as mailbox:
+        mailbox.keep_fact("configuration", {"sequence": 2})
+    assert device.device_ids == fleet.telemetry.device_ids
+
+
+def test_a_copy_of_a_device_trains_nothing(device, fleet, tmp_path):
+    consent(device, granted=True)
+    with TelemetryStore(device.store) as store:
+        add_identity(store, hardware_id=b"one machine")
+    for machine, may_train in (("one machine", True), ("another", False)):
+        (tmp_path / "machine").write_text(machine)
+        node = {STORE_KEY: str(device.store), HARDWARE_KEY: str(tmp_path / "machine")}
+        found = own_device(node, now=device.now)
+        if may_train:
+            assert found.device_ids == fleet.telemetry.device_ids
+        else:
+            with pytest.raises(CloneError):
+                found.rows(fleet.telemetry.device_ids[0])
+
+
+def test_a_sealed_store_is_opened_with_the_key_that_the_node_names(fleet, tmp_path):
+    key = tmp_path / "key"
+    key.write_bytes(bytes(range(32)))
+    key.chmod(0o600)
+    path = tmp_path / "sealed.db"
+    with TelemetryStore.create(path, profile=fleet.profiles[0], key=key_from_file(key)) as store:
+        store.set_consent(Purpose.TRAINING, granted=True, now=datetime.now(UTC))
+    node = {STORE_KEY: str(path), SEALED_UNDER_KEY: str(key)}
+    assert own_device(node, now=datetime.now(UTC)).device_ids == fleet.telemetry.device_ids
 
 
 def test_rows_are_those_that_the_fleet_would_make_of_its_readings(device, fleet):

@@ -177,6 +177,24 @@ def test_a_stopped_device_keeps_no_notice_and_says_nothing(receiving):
     assert receiving.counters.refused == {"stopped": 1}
 
 
+def test_noise_fills_counters_and_not_the_log(receiving, caplog):
+    receiving.receive.take([("topic", b"noise")] * 50)
+    receiving.receive.take([("topic", b"{}")] * 50)
+
+    assert receiving.counters.refused == {"not_json": 50, "not_an_envelope": 50}
+    assert len([r for r in caplog.records if r.levelname == "WARNING"]) == 2
+
+
+def test_an_answer_on_a_stopped_device_is_kept_and_not_told(receiving):
+    receiving.hears(a_notice())
+    before = receiving.acks()
+    receiving.store.keep_fact("configuration", {"sequence": 1, "notices": False})
+    answer_notice(receiving.store, "a" * 32, NoticeState.ACCEPTED, device_id="device-1", now=NOW)
+
+    assert receiving.store.notice("a" * 32).state is NoticeState.ACCEPTED
+    assert receiving.acks() == before
+
+
 def test_sealed_notice_is_opened_with_the_devices_own_key(receiving):
     opening = OpeningKey.generate()
     sealed = seal_envelope(sign_payload(encode(a_notice()), SERVER), opening.seal_key, topic="t")
