@@ -46,6 +46,7 @@ class CoalitionSession(NumpySession):
             raise ValueError("the graph has no layer")
         self._before, self._behind = steps[: first[0]], steps[first[0] :]
         self._mixed_at = self._behind[0].arguments[0]
+        self._last_taken: tuple[NDArray[np.bool_], NDArray[np.float64]] | None = None
         self._refuse_what_cannot_be_mixed()
 
     def run_coalitions(
@@ -69,18 +70,31 @@ class CoalitionSession(NumpySession):
         with np.errstate(all="ignore"):
             for step in self._before:
                 values[step.result] = step.operation(*[values[place] for place in step.arguments])
-            view = values[self._mixed_at]
-            if view is None:
+            layer, *others = self._behind
+            view, weights, *bias = (values[place] for place in layer.arguments)
+            if view is None or weights is None:
                 raise ValueError("the graph has no view of its features")
-            mask = np.tile(takes_own, (1, view.shape[1] // takes_own.shape[1]))
-            mixed = np.where(mask, view[: len(own), None], view[len(own) :, None])
-            values[self._mixed_at] = mixed.reshape(-1, view.shape[1])
-            for step in self._behind:
+            own_view, other_view = view[: len(own)], view[len(own) :]
+            # What the first layer makes of a mixture is linear in what each feature adds to it.
+            added = np.matmul(
+                self._taken(takes_own, view.shape[1]),
+                np.multiply(np.subtract(own_view, other_view)[:, :, None], weights),
+            )
+            made_of_other = layer.operation(other_view, weights, *bias)
+            values[layer.result] = (added + made_of_other[:, None]).reshape(-1, weights.shape[1])
+            for step in others:
                 values[step.result] = step.operation(*[values[place] for place in step.arguments])
                 for place in step.ended:
                     values[place] = None
         made: NDArray[np.float32] = values[self._wanted.results[0]]  # type: ignore[assignment]
         return made
+
+    def _taken(self, takes_own: NDArray[np.bool_], width: int) -> NDArray[np.float64]:
+        """Return which columns of the view are a device's own, as numbers; the last are kept."""
+        if self._last_taken is None or self._last_taken[0] is not takes_own:
+            columns = np.tile(takes_own, (1, width // takes_own.shape[1]))
+            self._last_taken = (takes_own, columns.astype(np.float64))
+        return self._last_taken[1]
 
     def _refuse_what_cannot_be_mixed(self) -> None:
         made_by = {node.outputs[0]: node for node in self._structure.nodes}
@@ -96,6 +110,8 @@ class CoalitionSession(NumpySession):
                 raise ValueError(f"{node.operator} does not treat every feature alone")
             seen.add(node.outputs[0])
             waiting += [made_by[name] for name in node.inputs if name in made_by.keys() - seen]
+        if any(self._wanted.values[place] is None for place in self._behind[0].arguments[1:]):
+            raise ValueError("the first layer's weights are not the graph's own")
         made_before = {step.result for step in self._before}
         taken = {place for step in self._behind for place in step.arguments}
         if (taken & (made_before | {0})) != {self._mixed_at}:

@@ -159,7 +159,7 @@ def test_an_explanation_is_far_quicker_than_shap_s_exact_one_and_equal(predictor
     assert ratio >= 30
 
 
-def test_a_counterfactual_is_cheaper_than_an_explanation(predictor):
+def test_a_search_for_a_change_is_cheaper_than_a_256_row_run(predictor):
     rows = complete_rows(400)
     said = predictor.predict(rows)
     days = said.days_to_failure_p50.astype(float)
@@ -169,21 +169,23 @@ def test_a_counterfactual_is_cheaper_than_an_explanation(predictor):
     def search():
         return find_counterfactual(predictor, row, chemistry="NMC111", now=now)
 
-    def explain():
-        return shapley_values(predictor, row[None])
+    session, batch = bare_session(predictor), np.repeat(row[None], 256, axis=0)
+
+    def run():
+        session.run([PROBABILITY], {"features": batch})
 
     assert search().search in {Search.FOUND, Search.NOT_FOUND}
-    explain()
-    ours, theirs = interleaved((search, 40), (explain, 40))
+    run()
+    ours, theirs = interleaved((search, 40), (run, 40))
     ratios = sorted(a / b for a, b in zip(ours, theirs, strict=True))
     ratio = statistics.median(ratios)
     FIGURES.add(
-        "counterfactual against an exact explanation",
+        "search for a change, against one 256-row run",
         ratio,
         unit="ratio",
         target=1.0,
         better="lower",
         spread=(ratios[0], ratios[-1]),
-        against="an exact explanation of the same device, in the same rounds",
+        against="session.run of 256 rows of the same bundle, in the same rounds",
     )
     assert ratio <= 1.0
