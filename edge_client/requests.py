@@ -257,9 +257,26 @@ def _predict(client: EdgeClient, given: Fields, now: datetime) -> Answer:
 
 
 def _explain(client: EdgeClient, given: Fields, now: datetime) -> Answer:
+    from .audiences import Audience, owner_sentences, support_figures
+    from .audit_record import audit_record
+    from .evidence import gather_evidence
+    from .wording import load_wording
+
+    audience = given.get("audience", Audience.OWNER.value)
+    if audience not in {known.value for known in Audience}:
+        what = f"audience must be one of {', '.join(Audience)}, got {audience[:40]!r}"
+        raise RequestError("bad_request", what)
     answer = _predict(client, {}, now)
-    sentences = client.reasons(given.get("language"))
-    return answer | {"sentences": list(sentences), "figures": asdict(client.figures)}
+    evidence = gather_evidence(client)
+    if audience == Audience.COMPLIANCE.value:
+        return {"record": audit_record(evidence)}
+    language = given.get("language") or client.store.language
+    answer |= {
+        "sentences": list(client.reasons(language)),
+        "figures": asdict(client.figures),
+        "explanation": owner_sentences(evidence, load_wording(language)),
+    }
+    return answer | support_figures(evidence) if audience == Audience.SUPPORT.value else answer
 
 
 def _status(client: EdgeClient, _given: Fields, _now: datetime) -> Answer:
@@ -368,7 +385,9 @@ REQUESTS: dict[str, Request] = {
         {"reading": dict, "readings": list}, "stores one reading, or up to 500", _record
     ),
     "predict": Request({"reasons": bool}, "the report", _predict),
-    "explain": Request({"language": str}, "the report with sentences and own figures", _explain),
+    "explain": Request(
+        {"language": str, "audience": str}, "the report with sentences and own figures", _explain
+    ),
     "status": Request({}, "counts of what the store holds, and the model's version", _status),
     "consent": Request(
         {"purpose": str, "granted": bool}, "shows or changes the owner's word", _consent

@@ -122,6 +122,20 @@ def test_report_explanation_outbox_and_export_are_those_of_the_commands(ask):
     assert ask(do="predict", now="2026-09-01")["result"]["status"] == "stale"
 
 
+def test_explanation_is_for_one_of_three_audiences(ask):
+    empty = ask(do="explain")["result"]
+    ask.client.record_many(fading_life(), now=NOW)
+    owner, support, compliance = (
+        ask(do="explain", audience=name)["result"] for name in ("owner", "support", "compliance")
+    )
+
+    assert empty["status"] == "insufficient_history"
+    assert owner["explanation"]["confidence"]
+    assert set(support) > set(owner)
+    assert set(compliance) == {"record"}
+    assert ask(do="explain", audience="press")["error"]["code"] == "bad_request"
+
+
 def test_notice_is_shown_and_answered(ask):
     ask.client.record_many(fading_life(), now=NOW)
     notice = replace(a_notice(), issued=NOW, expires=NOW + timedelta(days=14))
