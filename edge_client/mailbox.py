@@ -114,6 +114,17 @@ class Mailbox(StoreFile):
         key: as for `StoreFile`.
     """
 
+    def check(self) -> None:
+        """Look through the whole file: its structure, and every value that proves itself.
+
+        Raises:
+            StoreDamagedError: with the first damage found.
+        """
+        super().check()
+        self.consents()
+        self.notices()
+        self.outbox()
+
     def consents(self) -> dict[Purpose, GivenConsent]:
         """Return the owner's word on every purpose; not granted where never asked.
 

@@ -151,7 +151,8 @@ class ReadingRing(DeviceFacts):
         Raises:
             StoreDamagedError: a reading is not the one that was recorded.
         """
-        return self._readings_where("at_s", FIRST_DAY if since is None else _seconds(since))[1]
+        since_s = None if since is None else _seconds(since)
+        return self._table_of(self.packed_readings(since_s=since_s))[1]
 
     def telemetry_from(self, sequence: int) -> tuple[NDArray[np.int64], Telemetry]:
         """Return the readings recorded from a number on, in the order of recording.
@@ -165,7 +166,7 @@ class ReadingRing(DeviceFacts):
         Raises:
             StoreDamagedError: a reading is not the one that was recorded.
         """
-        return self._readings_where("sequence", sequence)
+        return self._table_of(self.packed_readings(first_sequence=sequence))
 
     def last_sequence(self) -> int:
         """Return the number of the reading that was recorded last, 0 where there is none."""
@@ -256,22 +257,24 @@ class ReadingRing(DeviceFacts):
         super()._open()
 
     def packed_readings(
-        self, column: str = "sequence", least: int = 0
+        self, *, first_sequence: int = 0, since_s: int | None = None
     ) -> list[tuple[int, int, bytes]]:
-        """Return number, time (seconds since the epoch) and packed values of readings.
+        """Return number, time (seconds since the Unix epoch) and packed values of readings.
 
         Args:
-            column: `sequence` or `at_s`.
-            least: leaves out readings in which the column is smaller.
+            first_sequence: leaves out readings with a smaller number.
+            since_s: leaves out readings that claim an earlier time.
 
         Raises:
             StoreDamagedError: a reading is not the one that was recorded.
         """
-        rows = self.rows(
-            "SELECT sequence, at_s, measurements FROM reading"  # noqa: S608 - a name of ours
+        query, least = "sequence >= ?", first_sequence
+        if since_s is not None:
             # Found by its index: SQLite would rather look at all readings in their order.
-            f" WHERE sequence IN (SELECT sequence FROM reading WHERE {column} >= ?)"
-            " ORDER BY sequence",
+            query, least = "sequence IN (SELECT sequence FROM reading WHERE at_s >= ?)", since_s
+        rows = self.rows(
+            "SELECT sequence, at_s, measurements FROM reading"  # noqa: S608 - words of ours
+            f" WHERE {query} ORDER BY sequence",
             least,
         )
         opened = self._rows.open
@@ -280,10 +283,9 @@ class ReadingRing(DeviceFacts):
             raise damaged_row(self.path, "reading")
         return found
 
-    def _readings_where(self, column: str, least: int) -> tuple[NDArray[np.int64], Telemetry]:
+    def _table_of(self, found: list[tuple[int, int, bytes]]) -> tuple[NDArray[np.int64], Telemetry]:
         import numpy as np
 
-        found = self.packed_readings(column, least)
         with believed(self.path, "reading"):
             values = np.frombuffer(b"".join(row[2] for row in found), "<f4")
             telemetry = Telemetry(

@@ -162,11 +162,11 @@ class StoreFile:
         Raises:
             StoreDamagedError: with the first damage found.
         """
-        self._check_structure()
+        self._check_structure("integrity_check")
         self.facts()
 
-    def _check_structure(self) -> None:
-        said = self.rows("PRAGMA quick_check(1)")
+    def _check_structure(self, how: str) -> None:
+        said = self.rows(f"PRAGMA {how}(1)")
         if said != [("ok",)]:
             first = str(said[0][0] if said else "nothing").replace("\n", " ")
             raise StoreDamagedError(
@@ -186,7 +186,7 @@ class StoreFile:
             if key is not None:
                 self._rows = self._unlock(key)
             if was_left_open:
-                self.check()
+                self._check_structure("quick_check")
         except BaseException:
             self._connection.close()
             raise
@@ -250,7 +250,7 @@ class StoreFile:
             from .store_schema import climb
 
             # What is damaged must not be vouched for by the newest version.
-            self._check_structure()
+            self._check_structure("integrity_check")
             with self.transaction() as connection:
                 # Another process may have been quicker.
                 climb(connection, self.path, from_version=self._version())

@@ -1,6 +1,7 @@
 """Records a device's store as a release wrote it, with what it answers.
 
-`store_v1.sqlite` and `store_v1.json` (its export) were written by the code of schema version 1.
+`store_v1.sqlite` and `store_v1.json` (its export) were written by the code of schema version 1,
+the others by that of version 2, in the clear and sealed.
 Run it only to add a later version: python -m tests.golden.make_edge_store. A file that is there is
 never overwritten: what devices in the field have stored must load for ever.
 """
@@ -10,8 +11,10 @@ from __future__ import annotations
 import json
 from datetime import timedelta
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from edge_client.mailbox import Purpose
+from edge_client.mailbox import Purpose, Traffic
+from edge_client.profile_copy import copy_path
 from edge_client.store_file import SCHEMA_VERSION
 from edge_client.telemetry_store import TelemetryStore
 from models.featurize import PackReferences
@@ -19,24 +22,44 @@ from models.quiet_hours import QuietHours
 from models.wire.messages import NoticeState
 from tests.support.edge_devices import NOW, PROFILE, fading_life, reading
 
+if TYPE_CHECKING:
+    from edge_client.row_cipher import KeySource
+
 FOLDER = Path(__file__).parent / "stores"
 
 
 def main() -> None:
-    path = FOLDER / f"store_v{SCHEMA_VERSION}.sqlite"
     FOLDER.mkdir(exist_ok=True)
+    name = f"store_v{SCHEMA_VERSION}"
+    said = make(FOLDER / f"{name}.sqlite", key=None)
+    if make(FOLDER / f"{name}_sealed.sqlite", key=golden_key) != said:
+        raise RuntimeError(name)
+    if said is not None:
+        (FOLDER / f"{name}.json").write_text(json.dumps(said, indent=1) + "\n")
+
+
+def golden_key() -> bytes:
+    return bytes(range(32))
+
+
+def make(path: Path, *, key: KeySource | None) -> dict[str, object] | None:
+    """Make one store and return what it says; None where it is there."""
     if path.exists():
-        return
+        return None
     with TelemetryStore.create(
         path,
         profile=PROFILE,
         language="de",
         quiet_hours=QuietHours(22, 7, "Europe/Berlin"),
         retention_days=400,
+        key=key,
     ) as store:
         fill(store)
-        answers = store.export()
-    path.with_suffix(".json").write_text(json.dumps(answers, indent=1) + "\n")
+        store.keep_day_rows([(20_604, b"a day"), (20_605, b"another")])
+        store.count_traffic([Traffic(20_605, "up", "summary", 2, 1_400)])
+        said = store.export()
+    copy_path(path).unlink()
+    return said
 
 
 def fill(store: TelemetryStore) -> None:

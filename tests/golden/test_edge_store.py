@@ -15,7 +15,7 @@ from edge_client.store_recovery import open_or_recover
 from edge_client.store_rewrite import rewrite_store
 from edge_client.telemetry_store import TelemetryStore
 from models.wire.messages import NoticeState
-from tests.golden.make_edge_store import FOLDER
+from tests.golden.make_edge_store import FOLDER, golden_key
 from tests.support.edge_devices import NOW, PROFILE, reading
 
 SAID = json.loads((FOLDER / "store_v1.json").read_text())
@@ -32,6 +32,18 @@ def test_store_of_version_1_says_what_it_said(path):
         assert store.rows("SELECT version FROM schema_version") == [(SCHEMA_VERSION,)]
         store.check()
     assert {name: says[name] for name in SAID} == SAID
+
+
+@pytest.mark.parametrize(("name", "key"), [("store_v2", None), ("store_v2_sealed", golden_key)])
+def test_store_of_version_2_says_what_it_said(tmp_path, name, key):
+    path = shutil.copyfile(FOLDER / f"{name}.sqlite", tmp_path / "device.db")
+    said = json.loads((FOLDER / "store_v2.json").read_text())
+    with TelemetryStore(path, key=key) as store:
+        store.check()
+        says = store.export()
+        store.record(reading(NOW), now=NOW)
+    assert {name: says[name] for name in said} == said
+    assert said["day_rows"] == {"20604": b"a day".hex(), "20605": b"another".hex()}
 
 
 def test_store_of_version_1_works_on(path):

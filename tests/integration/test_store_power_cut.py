@@ -57,6 +57,23 @@ def killed(work, *, after_s):
     return said
 
 
+def duration_s(work):
+    """Let a process work to its end, and return how long that takes here and now."""
+    read, write = os.pipe()
+    child = os.fork()
+    if child == 0:
+        try:
+            work(lambda _: os.write(write, b"."))
+        finally:
+            os._exit(0)
+    os.close(write)
+    os.read(read, 1)
+    start = time.perf_counter()
+    os.waitpid(child, 0)
+    os.close(read)
+    return time.perf_counter() - start
+
+
 def is_sound(store):
     store.check()
     return store.rows("PRAGMA integrity_check") == [("ok",)]
@@ -155,7 +172,8 @@ def test_killed_agent_acknowledges_what_it_has_noted_at_fifty_points(tmp_path):
 
 def migrating(folder, *, rounds, seed):
     random, path, finished = Random(seed), folder / "device.db", 0
-    for _ in range(rounds):
+    took_s = None
+    for _ in range(rounds + 1):
         for file in folder.iterdir():
             file.unlink()
         shutil.copyfile(FOLDER / "store_v1.sqlite", path)
@@ -165,7 +183,10 @@ def migrating(folder, *, rounds, seed):
             TelemetryStore(path).close()
             say("done")
 
-        finished += bool(killed(migrate, after_s=random.uniform(0.0, 0.008)))
+        if took_s is None:
+            took_s = 1.2 * duration_s(migrate)
+            continue
+        finished += bool(killed(migrate, after_s=random.uniform(0.0, took_s)))
         with TelemetryStore(path) as store:
             assert is_sound(store)
             assert store.num_readings() == 161
@@ -197,7 +218,8 @@ def sealing(folder, *, rounds, seed):
         fill(store)
         said = store.export()
     whole = path.read_bytes()
-    for _ in range(rounds):
+    took_s = None
+    for _ in range(rounds + 1):
         for file in folder.iterdir():
             file.unlink()
         path.write_bytes(whole)
@@ -206,7 +228,10 @@ def sealing(folder, *, rounds, seed):
             say("begun")
             rewrite_store(path, key=None, new_key=key)
 
-        killed(seal, after_s=random.uniform(0.0, 0.02))
+        if took_s is None:
+            took_s = 1.2 * duration_s(seal)
+            continue
+        killed(seal, after_s=random.uniform(0.0, took_s))
         with open_under_either(path) as store:
             assert is_sound(store)
             assert store.export() == said
@@ -234,7 +259,8 @@ def recovering(folder, *, rounds, seed):
     raw.close()
     damaged, copied = bytearray(path.read_bytes()), copy_path(path).read_bytes()
     damaged[(page - 1) * 4096 : page * 4096] = b"\xa5" * 4096
-    for _ in range(rounds):
+    took_s = None
+    for _ in range(rounds + 1):
         for file in folder.iterdir():
             file.unlink()
         path.write_bytes(damaged)
@@ -246,7 +272,10 @@ def recovering(folder, *, rounds, seed):
             store.record(reading(NOW), now=NOW)
             say("recorded")
 
-        said = killed(recover, after_s=random.uniform(0.0, 0.02))
+        if took_s is None:
+            took_s = 1.2 * duration_s(recover)
+            continue
+        said = killed(recover, after_s=random.uniform(0.0, took_s))
         store, _ = open_or_recover(path, NOW)
         with store:
             assert is_sound(store)
@@ -268,7 +297,8 @@ def test_killed_recovery_is_done_or_begun_again_at_fifty_points(tmp_path):
 
 def erasing(folder, *, rounds, seed):
     random, path = Random(seed), folder / "device.db"
-    for _ in range(rounds):
+    took_s = None
+    for _ in range(rounds + 1):
         for file in folder.iterdir():
             file.unlink()
         with new_store(folder) as store:
@@ -279,7 +309,10 @@ def erasing(folder, *, rounds, seed):
             erase_device(path, now=NOW)
             say("erased")
 
-        said = killed(erase, after_s=random.uniform(0.0, 0.004))
+        if took_s is None:
+            took_s = 1.2 * duration_s(erase)
+            continue
+        said = killed(erase, after_s=random.uniform(0.0, took_s))
         try:
             erase_device(path, now=NOW)
             assert not said

@@ -97,7 +97,6 @@ def test_consent_whose_bits_flipped_is_not_granted(path, key):
     raw.close()
     with TelemetryStore(path, key=key) as store, pytest.raises(StoreDamagedError):
         store.consents()
-    damage_table(path, "reading")
     store, recovery = open_or_recover(path, NOW, key)
     with store:
         assert not store.consents()[Purpose.TRAINING].granted
