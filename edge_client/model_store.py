@@ -2,25 +2,20 @@
 
 Every check is made when a bundle is installed (`bundle_gate`). The state then records the digest,
 which covers every byte of the bundle, and at each start the slot is checked against that alone: no
-key is needed. What the state means is decided in `slots`.
-
-The folder holds `slots.json` and at most one file a slot, named by the bundle's digest, so that a
-file never changes once the state names it. The folder of the first version (`current.json`) is
-read as a committed slot, and given up when the state is first written.
+key is needed. What the state means is decided in `slots`; `slot_file` keeps it.
 """
 
 from __future__ import annotations
 
-import json
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .errors import SlotError
+from .slot_file import SlotFile
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
-    from contextlib import AbstractContextManager
+    from collections.abc import Callable, Mapping
 
     from models.bundle import Bundle
     from models.errors import BundleError
@@ -30,10 +25,6 @@ if TYPE_CHECKING:
 
 INSTALLED = "installed"
 ENDING = ".models"
-STATE_FILE = "slots.json"
-EARLIER_RECORD = "current.json"
-MAX_STATE_BYTES = 1 << 16
-_LOCK = ".lock"
 _NOT_FOR_THIS_CLIENT = frozenset({"client_too_old", "unsupported_spec"})
 
 
@@ -46,7 +37,9 @@ class ModelStore:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self._file = SlotFile(folder)
         self._opened: str | None = None
+        self._counted: str | None = None
         self._must_not_try = False
 
     @staticmethod
@@ -91,9 +84,9 @@ class ModelStore:
             bundle = verify(source, trusted_keys=trusted_keys, allow_unsigned=allow_unsigned)
             leave = {"allow_older": allow_older, "allow_rolled_back": allow_rolled_back}
             _check_history(self.state(), bundle, **leave)
-            self._make_folder()
+            self._file.make_folder()
             try_out(bundle, scratch=self.folder, limits=limits, backend=backend)
-            with self._locked():
+            with self._file.locked():
                 state = self.state()
                 _check_history(state, bundle, **leave)
                 return self._put_on_trial(state, bundle)
@@ -141,7 +134,7 @@ class ModelStore:
         Raises:
             SlotError: the record of it cannot be read.
         """
-        return self.state().trial is not None
+        return self._on_trial() is not None
 
     def last_refusal(self) -> Refusal | None:
         """Return the bundle that was refused or rolled back last, with the reason and the time.
@@ -154,7 +147,8 @@ class ModelStore:
     def begin_boot(self, now: datetime | None = None) -> Refusal | None:
         """Count a start of the bundle on trial; call it before the model is loaded.
 
-        Where the count cannot be written, this object runs the committed bundle.
+        An object counts one start of a bundle, however often it is asked. Where the count cannot
+        be written, it runs the committed bundle.
 
         Returns:
             What was rolled back just now, because it made no report in its starts; else None.
@@ -162,12 +156,14 @@ class ModelStore:
         Raises:
             SlotError: the record of the bundles cannot be read.
         """
+        trial = self._on_trial()
+        if trial is None or trial.digest == self._counted:
+            return None
         from . import slots
 
-        if not self.is_on_trial():
-            return None
         at = _at(now)
         state = self._try_to_change(lambda state: slots.started(state, at=at))
+        self._counted = trial.digest
         self._must_not_try = state is None
         return state.refusal if state is not None and state.trial is None else None
 
@@ -186,6 +182,8 @@ class ModelStore:
         Raises:
             SlotError: the record of the bundles cannot be read.
         """
+        if self._on_trial() is None:
+            return False
         from . import slots
 
         reported = digest or self._opened
@@ -196,8 +194,6 @@ class ModelStore:
             is_other = trial is not None and reported not in {None, trial.digest}
             return state if is_other else slots.committed(state, at=at)
 
-        if not self.is_on_trial():
-            return False
         state = self._try_to_change(decide)
         return state is not None and state.trial is None
 
@@ -225,22 +221,37 @@ class ModelStore:
             SlotError: the installed bundle is not the one that was installed.
         """
         from models.bundle import DEFAULT, load_bundle
+
+        if choice == DEFAULT or (choice == INSTALLED and not self._file.exists()):
+            bundle = load_bundle(DEFAULT)
+        elif choice != INSTALLED:
+            bundle = load_bundle(Path(choice), trusted_keys=trusted_keys)
+        else:
+            bundle = self._open_installed(now)
+        self._opened = bundle.digest
+        return bundle
+
+    def _open_installed(self, now: datetime | None) -> Bundle:
+        state = self.state()
+        try:
+            return self._open_slot(state, now)
+        except SlotError:
+            # Another process may have installed and removed bundles since the state was read.
+            later = self.state()
+            if later == state:
+                raise
+            return self._open_slot(later, now)
+
+    def _open_slot(self, state: SlotState, now: datetime | None) -> Bundle:
+        from models.bundle import DEFAULT, load_bundle
         from models.errors import BundleError
 
-        if choice == DEFAULT:
-            return load_bundle(DEFAULT)
-        if choice != INSTALLED:
-            return load_bundle(Path(choice), trusted_keys=trusted_keys)
-        if not self._has_state():
-            return load_bundle(DEFAULT)
-        state = self.state()
         trial = None if self._must_not_try else state.content(state.trial)
         if trial is not None:
             try:
                 return self._load(trial)
             except (SlotError, BundleError) as error:
                 self._give_up(trial, error, now)
-        self._opened = None
         committed = state.content(state.committed)
         if committed is None:
             return load_bundle(DEFAULT)
@@ -258,26 +269,13 @@ class ModelStore:
         Raises:
             SlotError: it cannot be read.
         """
-        from . import slots
+        return self._file.read()
 
-        for name, read in (
-            (STATE_FILE, slots.from_json),
-            (EARLIER_RECORD, slots.of_earlier_record),
-        ):
-            path = self.folder / name
-            try:
-                with path.open("rb") as file:
-                    return read(json.loads(file.read(MAX_STATE_BYTES)))
-            except FileNotFoundError:
-                continue
-            except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
-                what = f"cannot be read ({error})"
-                remedy = "remove the folder to run the default bundle"
-                raise SlotError(path, what, remedy) from error
-        return slots.SlotState()
-
-    def _has_state(self) -> bool:
-        return any((self.folder / name).exists() for name in (STATE_FILE, EARLIER_RECORD))
+    def _on_trial(self) -> InstalledBundle | None:
+        if not self._file.exists():
+            return None
+        state = self.state()
+        return state.content(state.trial)
 
     def _load(self, held: InstalledBundle) -> Bundle:
         """Load a slot; its digest is what was verified when it was installed."""
@@ -293,7 +291,6 @@ class ModelStore:
             raise SlotError(path, _what(error), "install it again") from error
         if bundle.digest != held.digest:
             raise SlotError(path, "is not the bundle that was installed", "install it again")
-        self._opened = held.digest
         return bundle
 
     def _give_up(
@@ -330,63 +327,23 @@ class ModelStore:
         running = after.running
         if running is None or running.digest != bundle.digest:
             raise SlotError(self.folder, "holds no slot for the bundle", "remove the folder")
-        self._tidy(state)
+        self._file.tidy(state)
         write_bundle(without_signature(bundle), self.folder / running.file)
-        self._write(state, after)
+        self._file.write(state, after)
         return running
 
     def _try_to_change(self, decide: Callable[[SlotState], SlotState]) -> SlotState | None:
         """Change the state; None where the folder cannot be made, locked, read or written."""
         try:
-            self._make_folder()
-            with self._locked():
+            self._file.make_folder()
+            with self._file.locked():
                 before = self.state()
                 after = decide(before)
-                self._write(before, after)
+                self._file.write(before, after)
                 return after
         except (OSError, SlotError) as error:
             _warn("the record of bundles stays as it was: %s", error)
             return None
-
-    def _write(self, before: SlotState, after: SlotState) -> None:
-        """Switch to a state, then remove what it does not name any more."""
-        from models.durable_file import write_durably
-
-        from . import slots
-
-        if after != before:
-            content = json.dumps(slots.to_json(after), indent=1)
-            write_durably(self.folder / STATE_FILE, content.encode())
-        if (self.folder / STATE_FILE).exists():
-            (self.folder / EARLIER_RECORD).unlink(missing_ok=True)
-        self._tidy(after)
-
-    def _tidy(self, state: SlotState) -> None:
-        """Remove what the state does not name: earlier bundles, and what a power cut left."""
-        from models.durable_file import sync_folder
-
-        left = [path for path in self.folder.glob("*.zip") if path.name not in state.files]
-        left += self.folder.glob(".*.part")
-        for path in left:
-            path.unlink(missing_ok=True)
-        if left:
-            sync_folder(self.folder)
-
-    def _make_folder(self) -> None:
-        self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-
-    def _locked(self) -> AbstractContextManager[None]:
-        from contextlib import contextmanager
-
-        @contextmanager
-        def locked() -> Iterator[None]:
-            import fcntl
-
-            with (self.folder / _LOCK).open("wb") as file:
-                fcntl.flock(file, fcntl.LOCK_EX)
-                yield
-
-        return locked()
 
     def _unwritable(self, error: OSError) -> SlotError:
         what = f"cannot be written: {error.strerror}"

@@ -74,10 +74,21 @@ def test_fourth_start_without_a_report_goes_back_and_says_so(models):
     assert back.begin_boot(NOW) is None
 
 
+def test_one_object_counts_one_start_of_a_bundle(models):
+    """The client and the agent of one process may both say that it starts."""
+    install(models, 1)
+    for _ in range(5):
+        assert models.begin_boot(NOW) is None
+    assert models.state().starts == 1
+    install(models, 2)
+    models.begin_boot(NOW)
+    assert models.state().starts == 1
+
+
 def test_first_bundle_of_a_device_goes_back_to_the_default_one(models):
     install(models)
     for _ in range(4):
-        models.begin_boot(NOW)
+        restarted(models).begin_boot(NOW)
     assert models.open().digest == load_bundle().digest
     assert models.installed() is None
 
@@ -85,14 +96,14 @@ def test_first_bundle_of_a_device_goes_back_to_the_default_one(models):
 def test_nothing_goes_back_after_a_commit(models):
     install_and_commit(models, 1)
     for _ in range(10):
-        assert models.begin_boot(NOW) is None
+        assert restarted(models).begin_boot(NOW) is None
     assert models.open().version == "update-1"
 
 
 def test_version_that_was_rolled_back_is_refused_recorded_and_taken_with_leave(models):
     install(models, 1)
     for _ in range(4):
-        models.begin_boot(NOW)
+        restarted(models).begin_boot(NOW)
     with pytest.raises(BundleError, match=r"failed its trial .*--allow-rolled-back"):
         install(models, 1)
     assert models.last_refusal().reason == "rolled_back_before"
@@ -233,3 +244,26 @@ def test_signature_is_not_kept_and_its_digest_is(models):
     installed = install(models)
     assert installed.digest == resigned(variant(1)).digest
     assert "signature" not in models.open().manifest
+
+
+def test_default_bundle_that_ran_commits_no_trial(models):
+    """What was installed after the model was loaded has made no report."""
+    running = restarted(models)
+    running.open()
+    install(models, 1)
+    assert running.commit(NOW) is False
+    assert models.is_on_trial()
+
+
+def test_bundle_that_vanished_while_it_was_looked_up_is_looked_up_again(models, monkeypatch):
+    """Another process may install and commit between the state and the file."""
+    first = install_and_commit(models, 1)
+    reading = restarted(models)
+    earlier = reading.state()
+    install_and_commit(models, 2)
+    install_and_commit(models, 3)
+    assert not (models.folder / first.file).exists()
+    states = [earlier]
+    real = reading._file.read
+    monkeypatch.setattr(reading._file, "read", lambda: states.pop() if states else real())
+    assert reading.open().version == "update-3"

@@ -39,7 +39,7 @@ class Device:
         failed = int(FAILED_VERSION.rpartition("-")[2])
         self.models.install(write_variant(folder / "f.zip", failed), trusted_keys=trusted_keys())
         for _ in range(4):
-            self.models.begin_boot()
+            ModelStore(self.models.folder).begin_boot()
         path = write_variant(folder / "c.zip", 100, release=COMMITTED_RELEASE)
         self.committed = self.models.install(path, trusted_keys=trusted_keys())
         self.models.open()
@@ -84,7 +84,7 @@ class Device:
         state = self.models.state()
         ended = replace(state, trial=None, starts=0, a=None, b=None)
         kept = replace(ended, **{str(state.committed): self.committed})
-        self.models._write(state, kept)
+        self.models._file.write(state, kept)
         assert self.models.installed() == self.committed
 
 

@@ -41,7 +41,7 @@ def test_it_is_what_a_trial_goes_back_to(models, tmp_path):
     models.install(write_line_bundle(tmp_path / "b.zip"), trusted_keys=trusted_keys())
     assert models.open().version == line_bundle().version
     for _ in range(3):
-        assert models.begin_boot() is None
+        assert ModelStore(models.folder).begin_boot() is None
     assert models.begin_boot().reason == "no_report"
     assert models.open().version == EXPECTED["version"]
     assert names(models.folder) == {"slots.json", f"{EXPECTED['digest'][:16]}.zip"}
