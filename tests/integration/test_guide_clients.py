@@ -69,6 +69,30 @@ def test_client_in_c_prints_answers_and_ends_with_what_they_say(ask, place):
     assert asked(f"{place}.not", "{}").returncode == 6
 
 
+@pytest.mark.parametrize("library", ["cryptography", "onnxruntime"])
+def test_readings_predictions_and_requests_need_neither_of_the_large_libraries(tmp_path, library):
+    with new_store(tmp_path) as store:
+        store.record_many(fading_life(), now=NOW)
+    blocked = (
+        f"import sys; sys.modules[{library!r}] = None; from edge_client.cli import main; main()"
+    )
+    at_now = ["--store", str(tmp_path / "device.db"), "--now", NOW.isoformat()]
+
+    def ran(*words):
+        return subprocess.run(
+            [sys.executable, "-c", blocked, *words, *at_now],
+            input='{"do": "predict"}\n',
+            capture_output=True,
+            text=True,
+            check=True,
+            timeout=60,
+        ).stdout
+
+    assert "stored the reading" in ran("record", "--usage-hours", "1")
+    assert json.loads(ran("predict", "--json"))["status"] == "ok"
+    assert json.loads(ran("serve"))["result"]["status"] == "ok"
+
+
 def test_table_of_rules_in_the_guide_is_the_one_in_the_code():
     marked = re.search(r"<!-- rules: [\w.]+ -->\n(.*?)<!-- end -->", GUIDE, re.DOTALL)
 
