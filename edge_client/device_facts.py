@@ -177,6 +177,13 @@ class DeviceFacts(StoreFile):
 
         write_profile_copy(self.path, self.facts(), self._rows)
 
+    def has_profile_copy(self) -> bool:
+        """Whether the copy beside the store can be read, and is sealed as the store is."""
+        from .profile_copy import read_profile_copy
+
+        copy = read_profile_copy(self.path)
+        return copy is not None and copy.facts(self._rows) is not None
+
     def _open(self) -> None:
         self._profile = self._retention_days = None
         self._max_store_bytes = _NOT_READ

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 _FORMAT = "fedcell-erasures"
+_MAGIC = b"SQLite format 3\x00"
 _HEADER_BYTES = 100
 _APPLICATION_ID_AT = slice(68, 72)
 
@@ -111,8 +112,12 @@ def _refuse_foreign_file(store: Path) -> None:
         raise StoreBusyError(store, f"cannot be read: {error.strerror}", "check it") from None
     if not is_file and not store.exists():
         raise StoreMissingError(store, "there is no store here", "nothing was removed")
-    if int.from_bytes(header[_APPLICATION_ID_AT], "big") != APPLICATION_ID:
-        raise StoreForeignError(store, "is no store of ours", "nothing was removed")
+    what = "is the database of another program"
+    if not header.startswith(_MAGIC):
+        what = "is no SQLite database" if is_file else "is no regular file"
+    elif int.from_bytes(header[_APPLICATION_ID_AT], "big") == APPLICATION_ID:
+        return
+    raise StoreForeignError(store, what, "nothing was removed")
 
 
 def _belongings(store: Path) -> list[Path]:

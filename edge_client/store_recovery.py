@@ -109,6 +109,9 @@ def _sound(path: Path, key: KeySource | None) -> TelemetryStore:
     store = TelemetryStore(path, key=key)
     try:
         store.check()
+        # A power cut may have come between the store, or its sealing, and the copy.
+        if not store.has_profile_copy():
+            store.keep_profile_copy()
     except BaseException:
         store.close()
         raise

@@ -1,5 +1,6 @@
 """A damaged store is set aside and begun anew; nothing that cannot prove itself is taken over."""
 
+import json
 import sqlite3
 from datetime import timedelta
 from random import Random
@@ -54,6 +55,19 @@ def test_sound_store_is_only_opened(path, key):
         assert recovery is None
         assert store.num_readings() == 161
         assert recoveries(store) == (0, [])
+
+
+@pytest.mark.parametrize("content", [None, "{}", '{"format": "fedcell-store-profile"'])
+def test_missing_copy_of_the_profile_is_written_again(path, key, content):
+    before = copy_path(path).read_text()
+    copy_path(path).unlink()
+    if content is not None:
+        copy_path(path).write_text(content)
+    store, recovery = open_or_recover(path, NOW, key)
+    with store:
+        assert recovery is None
+        assert store.has_profile_copy()
+    assert json.loads(copy_path(path).read_text()).keys() == json.loads(before).keys()
 
 
 @pytest.mark.parametrize("table", ["reading", "reading_at", "notice", "outbox", "refusal"])
