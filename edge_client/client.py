@@ -13,6 +13,7 @@ from .telemetry_store import TelemetryStore
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
+    from fractions import Fraction
     from types import TracebackType
     from typing import Self
 
@@ -43,6 +44,7 @@ class EdgeClient:
         trusted_keys: for a path: Ed25519 public keys (32 raw bytes) by key id.
         key: returns the 32 bytes that the store is sealed under; None: it is in the clear.
         backend: what runs the model; None takes ONNX Runtime where it is installed, else NumPy.
+        band_epsilon: ε of the noise on each band that a summary tells; None tells them as they are.
 
     Raises:
         StoreError: the store cannot be used.
@@ -56,11 +58,13 @@ class EdgeClient:
         trusted_keys: Mapping[str, bytes] | None = None,
         key: KeySource | None = None,
         backend: Backend | None = None,
+        band_epsilon: Fraction | None = None,
     ) -> None:
         self.store = TelemetryStore(Path(store_path), key=key)
         self._bundle = str(bundle)
         self._trusted_keys = trusted_keys
         self._backend = backend
+        self.band_epsilon = band_epsilon
         self._predictor: Predictor | None = None
         self._latest: DeviceReport | None = None
 
@@ -76,6 +80,7 @@ class EdgeClient:
             trusted_keys=keys,
             key=config.key_source(),
             backend=config.chosen_backend(),
+            band_epsilon=config.noise_epsilon(),
         )
 
     def __enter__(self) -> Self:
@@ -245,10 +250,22 @@ class EdgeClient:
         return granted and self.report.status is Status.OK
 
     def _summary(self, *, message_id: str, sequence: int, now: datetime) -> Summary:
-        from .summaries import summary_of
+        from .summaries import bands_of, summary_of
 
+        bands = None
+        if self.band_epsilon is not None:
+            from .band_noise import noised_bands
+
+            bands = noised_bands(
+                self.store,
+                bands_of(self.report),
+                threshold=self.predictor.bundle.threshold,
+                epsilon=self.band_epsilon,
+                now=now,
+            )
         return summary_of(
             self.report,
+            bands=bands,
             profile=self.store.profile,
             language=self.store.language,
             notices_wanted=self.store.consents()[Purpose.NOTICES].granted,

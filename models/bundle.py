@@ -19,10 +19,10 @@ import numpy as np
 from . import feature_spec
 from .durable_file import write_durably
 from .errors import ArtefactMissingError, BundleError, UnsupportedSpecError
-from .prediction import ModelVersion
+from .prediction import ACTIONS, ModelVersion
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Mapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -40,6 +40,8 @@ OUTPUTS = (
     "action_probabilities",
     "cause_probabilities",
 )
+SCALES = "confidence_scales"
+EVEN_SCALES = (1.0,) * len(ACTIONS)
 DEFAULT = "default"
 DEFAULT_FOLDER = Path(__file__).with_name("default_bundle")
 UNTRUSTED, TOO_LARGE, CLIENT_TOO_OLD = "untrusted", "too_large", "client_too_old"
@@ -95,6 +97,11 @@ class Bundle:
         return None if number is None else int(number)
 
     @property
+    def confidence_scales(self) -> tuple[float, ...]:
+        """Return the factor for each action by which its confidence comes true; 1 if not said."""
+        return tuple(float(scale) for scale in self.manifest.get(SCALES, EVEN_SCALES))
+
+    @property
     def explanation_reference(self) -> NDArray[np.float32]:
         """Return the public reference features, shape (n_features,)."""
         return np.array(self.manifest["explanation_reference"], dtype=np.float32)
@@ -135,6 +142,7 @@ def build_bundle(
     calibration: Mapping[str, float],
     explanation_reference: NDArray[np.float32],
     surrogate_tree: Mapping[str, Any],
+    confidence_scales: Sequence[float] = EVEN_SCALES,
     golden: Mapping[str, NDArray[np.float32]],
     card: Mapping[str, Any],
     card_text: str,
@@ -151,6 +159,7 @@ def build_bundle(
         calibration: scale and shift of the hazards, for the record.
         explanation_reference: public reference features, shape (n_features,).
         surrogate_tree: a small decision tree that approximates the model.
+        confidence_scales: factor for each action by which its confidence comes true, 0 to 1.
         golden: `features` and the expected outputs.
         card: the model card without `version`, which is added.
         card_text: the same for people; `{version}` is filled in.
@@ -177,6 +186,7 @@ def build_bundle(
         "calibration": dict(calibration),
         "explanation_reference": [float(value) for value in explanation_reference],
         "surrogate_tree": dict(surrogate_tree),
+        SCALES: [float(scale) for scale in confidence_scales],
         "ledger_entry": dict(ledger_entry),
         "files": {name: hashlib.sha256(content).hexdigest() for name, content in files.items()},
         **_release_field(release),
@@ -357,6 +367,7 @@ def _check_manifest(files: Mapping[str, bytes], manifest: dict[str, Any], where:
         threshold = float(manifest["thresholds"]["flag"])
         reference = [float(value) for value in manifest["explanation_reference"]]
         version, release = manifest["version"], manifest.get("release", 0)
+        scales = [float(scale) for scale in manifest.get(SCALES, EVEN_SCALES)]
     except _UNREADABLE as error:
         raise BundleError(where, f"the manifest is not readable ({error!r})", _REMEDY) from error
     for name in FILES:
@@ -369,6 +380,7 @@ def _check_manifest(files: Mapping[str, bytes], manifest: dict[str, Any], where:
         remedy = f"this client computes {feature_spec.FEATURE_SPEC_VERSION}; update one of them"
         raise UnsupportedSpecError(where, what, remedy)
     usable = [math.isfinite(value) for value in reference] == [True] * feature_spec.NUM_FEATURES
+    usable = usable and len(scales) == len(ACTIONS) and all(0 <= scale <= 1 for scale in scales)
     usable = usable and type(release) is int and 0 <= release <= MAX_RELEASE
     if not (isinstance(version, str) and 0 <= threshold <= 1 and usable):
         raise BundleError(where, "the manifest holds values that cannot be", _REMEDY)

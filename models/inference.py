@@ -30,7 +30,8 @@ class Predictions(NamedTuple):
         days_to_failure_p10: float32, days.
         days_to_failure_p50: float32, days.
         days_to_failure_p90: float32, days.
-        confidence: float32, probability that the failure day lies in the chosen action's band.
+        confidence: float32, probability that the failure day lies in the chosen action's band,
+            brought to what comes true by the bundle's `confidence_scales`.
         cause: int, index into `telemetry.CAUSES` of the likeliest cause.
         action: int, index into `prediction.ACTIONS`.
         urgency: int, index into `prediction.URGENCIES`.
@@ -75,6 +76,10 @@ class Predictor:
     def backend(self) -> Backend:
         """What runs the graph here."""
         return self._loaded[0]
+
+    @cached_property
+    def _confidence_scales(self) -> NDArray[np.float32]:
+        return np.array(self.bundle.confidence_scales, np.float32)
 
     @cached_property
     def _loaded(self) -> tuple[Backend, Any, list[str]]:
@@ -151,7 +156,7 @@ class Predictor:
             days_to_failure_p10=days[:, 0],
             days_to_failure_p50=days[:, 1],
             days_to_failure_p90=days[:, 2],
-            confidence=bands[np.arange(len(bands)), action],
+            confidence=bands[np.arange(len(bands)), action] * self._confidence_scales[action],
             cause=outputs["cause_probabilities"].argmax(axis=1),
             action=action,
             urgency=urgency_band(days[:, 1], flagged),

@@ -15,7 +15,7 @@ from models.training.recipe import RecipeSettings, bundle_of, train_model
 from models.training_rows import TrainingRows
 
 from .fleet import simulate_fleet
-from .model_sources import FLEETS, NUM_VIEWS, cell_copies, fleet_rows, threshold_rows
+from .model_sources import FLEETS, NUM_VIEWS, FleetSource, cell_copies, fleet_rows, threshold_rows
 from .model_study import CellSources, dataset_folds, judge_model, study_fold
 from .recipe import FleetRecipe
 
@@ -31,6 +31,9 @@ SETTINGS = RecipeSettings()
 CHECK_SEED = 77
 CHECK_DEVICES = 600
 CHECK_DAYS = 540
+CONFIDENCE_FLEET = FleetSource(
+    name="for confidence", num_devices=1000, seed=80, recipe=FleetRecipe()
+)
 PURPOSE = (
     "Says on the device how likely its battery fails within 30 days and when it will fail. Made "
     "for lithium-ion packs with a fuel gauge. Not for safety decisions."
@@ -100,7 +103,14 @@ def build_default_bundle(
         privacy=public_data_statement(digests),
         limits=LIMITS,
     )
-    return bundle_of(model, TrainingRows.concatenate([*copies, *fleets]), name="default", card=card)
+    say("fitting confidence on a simulated fleet it has not seen")
+    return bundle_of(
+        model,
+        TrainingRows.concatenate([*copies, *fleets]),
+        name="default",
+        card=card,
+        unseen=fleet_rows(CONFIDENCE_FLEET),
+    )
 
 
 def _on_unseen_fleet(model: TrainedModel) -> dict[str, Quality]:

@@ -136,4 +136,11 @@ def federated_bundle(
         privacy=privacy_statement(report),
         limits=(*LIMITS, LIMIT, *limits),
     )
-    return bundle_of(model, rows, name="federated", card=card, reference=explanation_reference)
+    return bundle_of(
+        model,
+        rows,
+        name="federated",
+        card=card,
+        reference=explanation_reference,
+        unseen=rows,
+    )

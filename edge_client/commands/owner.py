@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ..errors import UsageError
 from .answers import answer, config_of, moment_flag, now_of, table
 
 if TYPE_CHECKING:
     import argparse
+    from datetime import datetime
 
     from models.quiet_hours import QuietHours
+
+    from ..client import EdgeClient
 
 PURPOSES = ("training", "summaries", "notices")
 
@@ -176,6 +179,7 @@ def run_outbox(arguments: argparse.Namespace) -> int:
         client.predict(now, explain=False)
         summary = client.preview_summary(now)
         waiting = client.store.outbox()
+        noise = _noise(client, now)
     fields = () if summary is None else leaving_fields(summary)
     data = {
         "waiting": [
@@ -183,6 +187,7 @@ def run_outbox(arguments: argparse.Namespace) -> int:
             for item in waiting
         ],
         "next_summary": [asdict(field) for field in fields],
+        "noise": noise,
     }
     lines = [f"waiting for the broker: {len(waiting)}"]
     lines += [f"  {item.topic}  {item.text()}" for item in waiting]
@@ -191,5 +196,29 @@ def run_outbox(arguments: argparse.Namespace) -> int:
         lines += table((f"  {field.name}", f"{field.value}  ({field.what})") for field in fields)
     else:
         lines += ["no summary would leave: no consent to summaries, or no prediction"]
+    if noise is not None:
+        lines += [
+            f"noise: what is said of the battery is drawn, with epsilon {noise['epsilon']} a draw",
+            f"  {noise['draws']} draws, epsilon {noise['epsilon_spent']} in all",
+            f"  {noise['epsilon_spent_this_year']} of at most"
+            + f" {noise['epsilon_at_most_a_year']} within a year",
+        ]
     answer(arguments, data, lines)
     return 0
+
+
+def _noise(client: EdgeClient, now: datetime) -> dict[str, Any] | None:
+    """Say what the noise on reported bands has cost, None where there is none."""
+    if client.band_epsilon is None:
+        return None
+    from ..band_noise import most_draws_a_year, noise_state
+
+    state = noise_state(client.store)
+    spent, this_year = state.epsilon_spent(), state.epsilon_spent(now=now)
+    return {
+        "epsilon": f"{float(client.band_epsilon):g}",
+        "draws": len(state.draws),
+        "epsilon_spent": f"{float(spent):g}",
+        "epsilon_spent_this_year": f"{float(this_year):g}",
+        "epsilon_at_most_a_year": f"{float(client.band_epsilon * most_draws_a_year()):g}",
+    }

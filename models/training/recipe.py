@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from ..bundle import Bundle, build_bundle
+from ..band_reliability import fit_confidence_scales
+from ..bundle import EVEN_SCALES, Bundle, build_bundle
 from ..calibration import Calibration
 from ..feature_spec import FEATURES, GROUPS, group_index
-from ..hazard_bins import EDGES_DAYS
+from ..hazard_bins import EDGES_DAYS, WIDTHS_DAYS
 from ..metrics import best_f1_threshold
-from ..prediction import HORIZON_DAYS
+from ..prediction import HORIZON_DAYS, action_band
 from ..training_rows import TrainingRows
 from .central import as_batch, train_centrally
 from .export_onnx import export_onnx, network_of, operators, parameters_of
@@ -209,6 +210,7 @@ def bundle_of(
     card: ModelCard,
     seed: int = 0,
     reference: NDArray[np.float32] | None = None,
+    unseen: TrainingRows | None = None,
 ) -> Bundle:
     """Export a model as an unsigned bundle.
 
@@ -219,6 +221,8 @@ def bundle_of(
         card: the model card.
         seed: of the sample of rows.
         reference: explanation reference to keep; None makes a new one from `rows`.
+        unseen: simulated rows that the model was not trained on, for the scales of confidence;
+            None leaves confidence as the network gives it.
     """
     generator = np.random.default_rng(seed)
     if reference is None:
@@ -242,10 +246,25 @@ def bundle_of(
         calibration=calibration,
         explanation_reference=reference,
         surrogate_tree=tree,
+        confidence_scales=_confidence_scales(model, unseen),
         golden={"features": golden} | numpy_outputs(model.network(), model.calibration, golden),
         card=card.to_json() | {"surrogate_tree": fidelity_of(tree)},
         card_text=card.to_markdown() + fidelity_text(tree),
         ledger_entry=card.privacy.ledger_entry,
+    )
+
+
+def _confidence_scales(model: TrainedModel, unseen: TrainingRows | None) -> tuple[float, ...]:
+    if unseen is None or len(unseen) == 0:
+        return EVEN_SCALES
+    outputs = numpy_outputs(model.network(), model.calibration, unseen.features)
+    action = action_band(outputs["days_to_failure"][:, 1])
+    bands = outputs["action_probabilities"]
+    return fit_confidence_scales(
+        confidence=bands[np.arange(len(bands)), action],
+        action=action,
+        duration_days=unseen.exposure.astype(np.float64) @ WIDTHS_DAYS,
+        event_observed=unseen.event_bin >= 0,
     )
 
 

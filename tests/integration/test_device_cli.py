@@ -68,7 +68,7 @@ def test_report_is_short_and_whole(run):
     assert (code, err) == (0, "")
     assert out.splitlines() == [
         "device-1 · Meter 3 · 2026-06-01 12:00 UTC",
-        "battery health      82 % (2454 of 3000 mAh)",
+        "battery health      82 % (2452 of 3000 mAh)",
         "days to failure     10 (80 % between 5 and 20)",
         "failure in 30 days  95 %",
         "confidence          60 %",
@@ -93,7 +93,7 @@ def test_report_as_json(run):
     assert report["recommended_action"] == "schedule_replacement"
     assert report["reasons"] == [{"code": "capacity_trend.raises", "share": 1.0}]
     assert report["sentences"] == ["Within a month the battery lost 4 % of its capacity when new."]
-    assert report["figures"]["capacity_mah"] == pytest.approx(2454, abs=1)
+    assert report["figures"]["capacity_mah"] == pytest.approx(2452, abs=1)
 
 
 def test_report_without_a_prediction_says_why(run):
@@ -161,7 +161,7 @@ def test_inbox_is_listed_and_answered(run, device):
     receive_a_notice(device)
     (listed,) = json.loads(run("notices", "--json", *AT_NOW)[1])["notices"]
     assert listed["state"] == "received"
-    assert "2454 mAh" in listed["text"]
+    assert "2452 mAh" in listed["text"]
     assert run("answer", listed["id"], "decline", *AT_NOW)[0] == 0
     assert device.notice(listed["id"]).state is NoticeState.DECLINED
     assert len(device.outbox()) == 2
