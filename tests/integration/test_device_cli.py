@@ -69,7 +69,7 @@ def test_report_is_short_and_whole(run):
     assert out.splitlines() == [
         "device-1 · Meter 3 · 2026-06-01 12:00 UTC",
         "battery health      82 % (2452 of 3000 mAh)",
-        "days to failure     10 (80 % between 5 and 20)",
+        "days to failure     9 (80 % between 5 and 19)",
         "failure in 30 days  95 %",
         "confidence          60 %",
         "likely cause        capacity fade",
