@@ -22,7 +22,7 @@ from tests.support.mutated_bundles import (
     released,
     write_mutation,
 )
-from tests.support.update_bundles import trusted_keys, write_variant
+from tests.support.update_bundles import trusted_keys, try_out_here, write_variant
 
 IN_ONE_GO = 100
 LONGEST_S = 60.0
@@ -35,7 +35,7 @@ class Device:
         self.folder, self.num_runs = folder, 0
         self.models = ModelStore.beside(folder / "device.db")
         self._real = bundle_gate.try_out
-        monkeypatch.setattr(bundle_gate, "try_out", self._watched)
+        monkeypatch.setattr(bundle_gate, "try_out", try_out_here)
         failed = int(FAILED_VERSION.rpartition("-")[2])
         self.models.install(write_variant(folder / "f.zip", failed), trusted_keys=trusted_keys())
         for _ in range(4):
@@ -44,6 +44,7 @@ class Device:
         self.committed = self.models.install(path, trusted_keys=trusted_keys())
         self.models.open()
         assert self.models.commit()
+        monkeypatch.setattr(bundle_gate, "try_out", self._watched)
 
     def _watched(self, bundle, **choices):
         self.num_runs += 1

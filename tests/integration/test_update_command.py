@@ -3,7 +3,6 @@
 import json
 import os
 import pty
-import subprocess
 import sys
 
 import pytest
@@ -12,7 +11,6 @@ from edge_client.cli import main
 from edge_client.model_store import ModelStore
 from tests.support.edge_devices import new_store
 from tests.support.file_server import serving
-from tests.support.system_parts import REPOSITORY
 from tests.support.update_bundles import trusted_keys, try_out_here, write_variant
 
 
@@ -134,17 +132,17 @@ def test_server_without_the_file_and_one_too_large(quick, device, models, server
     assert models.last_refusal().reason == "too_large"
 
 
-def test_progress_is_shown_on_a_terminal_alone(device, server):
-    words = [sys.executable, "-m", "edge_client.cli", "update", server.address + "/b.zip", *device]
-    environment = os.environ | {"PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1"}
+def test_progress_is_shown_on_a_terminal_alone(quick, device, server, monkeypatch, capsys):
+    words = ["update", server.address + "/b.zip", *device]
+    assert main(words) == 0
+    assert capsys.readouterr().err == ""
     ours, theirs = pty.openpty()
-    ended = subprocess.run(
-        words, stdout=subprocess.PIPE, stderr=theirs, env=environment, check=False, text=True
-    )
-    os.close(theirs)
-    shown = os.read(ours, 4096).decode()
+    with os.fdopen(theirs, "w") as terminal, monkeypatch.context() as changed:
+        changed.setattr(sys, "stderr", terminal)
+        assert main(words) == 0
+        assert "KiB" in os.read(ours, 4096).decode()
+        assert main([*words, "--json"]) == 0
+        terminal.write("nothing more")
+        terminal.flush()
+        assert os.read(ours, 4096) == b"nothing more"
     os.close(ours)
-    assert ended.returncode == 0, shown
-    assert "KiB" in shown
-    quiet = subprocess.run(words, capture_output=True, env=environment, check=False, text=True)
-    assert (quiet.returncode, quiet.stderr) == (0, "")
