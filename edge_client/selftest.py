@@ -29,10 +29,10 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from models.bundle import Bundle
+    from models.inference import Predictor
     from models.telemetry import DeviceProfile, Reading
 
     Vectors = Mapping[str, Any]
-    Session = Callable[[NDArray[np.float32]], dict[str, NDArray[np.float32]]]
 
 MOST_FAILURES_NAMED = 5
 TIMED_RUNS = 20
@@ -98,14 +98,14 @@ def run_selftest(folder: Path | None = None) -> SelfTest:
 
     vectors = read_vectors() if folder is None else read_vectors(folder)
     bundle = load_bundle()
-    sessions = dict(sessions_of(bundle))
+    predictors = dict(predictors_of(bundle))
     sets = [_collected("readings", check_readings(vectors["readings.json"]))]
     for backend in (ONNXRUNTIME, NUMPY):
         name = f"outputs ({backend})"
-        if backend not in sessions:
+        if backend not in predictors:
             sets.append(SetResult(name, skipped=f"{backend} is not installed here"))
         else:
-            found = check_outputs(vectors["outputs.json"], bundle, sessions[backend])
+            found = check_outputs(vectors["outputs.json"], predictors[backend])
             sets.append(_collected(name, found))
     sets += [
         _collected("messages", check_messages(vectors["messages.json"])),
@@ -119,8 +119,8 @@ def run_selftest(folder: Path | None = None) -> SelfTest:
             for name in ("conformance_version", "feature_spec_version", "model_version")
         },
         sets=tuple(sets),
-        backends=tuple(sessions),
-        timings_ms=timings_of(vectors, sessions),
+        backends=tuple(predictors),
+        timings_ms=timings_of(vectors, predictors),
     )
 
 
@@ -201,36 +201,55 @@ def check_readings(vectors: Vectors) -> Iterator[str | None]:
 # Features -> outputs
 
 
-def sessions_of(bundle: Bundle) -> Iterator[tuple[str, Session]]:
-    """Yield each backend that this device has, with a function that runs the model on it."""
+def predictors_of(bundle: Bundle) -> Iterator[tuple[str, Predictor]]:
+    """Yield each backend that this device has, with what runs the model on it."""
     from models.inference import Backend, Predictor
 
     for backend in Backend:
         if backend is not Backend.ONNX_RUNTIME or find_spec("onnxruntime") is not None:
-            yield backend.value, Predictor(bundle, backend=backend).outputs
+            yield backend.value, Predictor(bundle, backend=backend)
 
 
-def check_outputs(vectors: Vectors, bundle: Bundle, session: Session) -> Iterator[str | None]:
-    """Compare the outputs of the default bundle row by row; yields what differs."""
-    if vectors["model_version"] != bundle.version:
-        wanted = vectors["model_version"]
-        yield f"the default bundle is {bundle.version}, the vectors are of {wanted}"
+def check_outputs(vectors: Vectors, predictor: Predictor) -> Iterator[str | None]:
+    """Compare the outputs of the default bundle, and what is decided by them, row by row."""
+    found_version, wanted = predictor.bundle.version, vectors["model_version"]
+    if wanted != found_version:
+        yield f"the default bundle is {found_version}, the vectors are of {wanted}"
         return
     rows = np.array(
         [[math.nan if value is None else value for value in row] for row in vectors["features"]],
         np.float32,
     )
-    outputs = session(rows)
+    outputs, decided = predictor.outputs(rows), decisions(predictor, rows)
     for number in range(len(rows)):
         found = {name: outputs[name][number].tolist() for name in vectors["outputs"]}
         expected = {name: values[number] for name, values in vectors["outputs"].items()}
+        found["decisions"], expected["decisions"] = decided[number], vectors["decisions"][number]
         yield difference(found, expected, vectors["tolerance"], f"row {number}")
+
+
+def decisions(predictor: Predictor, features: NDArray[np.float32]) -> list[dict[str, Any]]:
+    """Return what a report says of each row of features, as JSON carries it."""
+    from models.prediction import ACTIONS, URGENCIES
+    from models.telemetry import CAUSES
+
+    found = predictor.predict(features)
+    return [
+        {
+            "recommended_action": ACTIONS[int(found.action[row])].value,
+            "urgency": URGENCIES[int(found.urgency[row])].value,
+            "flagged": bool(found.flagged[row]),
+            "primary_issue": CAUSES[int(found.cause[row])],
+            "confidence": float(f"{float(found.confidence[row]):.7g}"),
+        }
+        for row in range(len(features))
+    ]
 
 
 # Timing
 
 
-def timings_of(vectors: Vectors, sessions: Mapping[str, Session]) -> dict[str, float]:
+def timings_of(vectors: Vectors, predictors: Mapping[str, Predictor]) -> dict[str, float]:
     """Measure a warm prediction from a store, and the model alone, in milliseconds."""
     from .client import EdgeClient
     from .telemetry_store import TelemetryStore
@@ -246,8 +265,8 @@ def timings_of(vectors: Vectors, sessions: Mapping[str, Session]) -> dict[str, f
             timings["features_and_model"] = median_ms(lambda: client.predict(now, explain=False))
             timings["explained"] = median_ms(lambda: client.predict(now))
     row = np.full((1, len(vectors["outputs.json"]["features"][0])), 1.0, np.float32)
-    for backend, session in sessions.items():
-        timings[f"model ({backend})"] = median_ms(partial(session, row))
+    for backend, predictor in predictors.items():
+        timings[f"model ({backend})"] = median_ms(partial(predictor.outputs, row))
     return timings
 
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from edge_client.conformance import FILES, MANIFEST
-from edge_client.selftest import computed, with_none
+from edge_client.selftest import computed, decisions, with_none
 from models import feature_spec
 from models.bundle import CLIENT_VERSION, load_bundle, sign_bundle
 from models.durable_file import write_durably
@@ -155,9 +155,10 @@ def _readings() -> dict[str, object]:
 def _outputs() -> dict[str, object]:
     bundle = load_bundle()
     rows = _feature_rows()
-    outputs = Predictor(bundle).outputs(rows)
+    predictor = Predictor(bundle)
+    outputs = predictor.outputs(rows)
     return {
-        "what": "features (null = not measured) -> outputs of the default bundle",
+        "what": "features (null = not measured) -> outputs of the default bundle -> decisions",
         "model_version": bundle.version,
         "model_sha256": hashlib.sha256(bundle.model_bytes).hexdigest(),
         "tolerance": {"relative": 1e-4, "absolute": 1e-5},
@@ -169,6 +170,8 @@ def _outputs() -> dict[str, object]:
             ]
             for name, values in outputs.items()
         },
+        "threshold": bundle.threshold,
+        "decisions": decisions(predictor, rows),
     }
 
 

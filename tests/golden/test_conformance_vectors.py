@@ -81,6 +81,26 @@ def test_outputs_are_those_of_a_bare_session():
         np.testing.assert_allclose(found, np.array(vectors["outputs"][name]), rtol=1e-4, atol=1e-5)
 
 
+def test_decisions_follow_from_outputs_by_the_words_of_the_readme():
+    vectors = VECTORS["outputs.json"]
+    actions = ("immediate_replacement", "schedule_replacement", "monitor_and_prepare")
+    actions += ("routine_monitoring",)
+    urgencies = ("critical", "high", "standard", "low")
+    causes = ("capacity_fade", "resistance_growth", "swelling", "charger_fault", "sudden_death")
+    scales = load_bundle().manifest.get("confidence_scales", [1.0] * 4)
+    for number, decided in enumerate(vectors["decisions"]):
+        outputs = {name: values[number] for name, values in vectors["outputs"].items()}
+        band = sum(outputs["days_to_failure"][1] >= edge for edge in (7, 30, 90))
+        flagged = outputs["failure_probability_30d"] >= vectors["threshold"]
+        confidence = outputs["action_probabilities"][band] * scales[band]
+
+        assert decided["recommended_action"] == actions[band]
+        assert decided["flagged"] is flagged
+        assert decided["urgency"] == urgencies[min(band, 1) if flagged else band]
+        assert decided["primary_issue"] == causes[int(np.argmax(outputs["cause_probabilities"]))]
+        assert decided["confidence"] == pytest.approx(confidence, rel=1e-4, abs=1e-5)
+
+
 def test_messages_are_sorted_json_without_spaces_and_padded():
     for entry in VECTORS["messages.json"]["messages"]:
         body = json.loads(entry["payload"])
