@@ -4,6 +4,7 @@ import os
 import resource
 import signal
 import subprocess
+import sys
 from contextlib import contextmanager
 from datetime import timedelta
 from multiprocessing import get_context
@@ -22,6 +23,12 @@ from tests.golden.make_edge_store import fill
 from tests.support.edge_devices import NOW, PROFILE, fading_life, new_store, reading
 
 KEY = bytes(32)
+OTHER_PROCESS = """
+import sqlite3, sys
+other = sqlite3.connect(sys.argv[1])
+print(other.execute("SELECT count(*) FROM reading").fetchone())
+other.close()
+"""
 
 
 @contextmanager
@@ -235,3 +242,15 @@ def test_processes_that_find_damage_at_once_begin_anew_once(tmp_path):
     assert copy_path(store.path).exists()
     with TelemetryStore(store.path) as again:
         assert again.num_readings() == 4
+
+
+def test_second_opening_in_a_process_leaves_the_first_its_journal(tmp_path, key):
+    """A file closed beside SQLite would take the process's locks with it, and then its journal."""
+    with new_store(tmp_path, key=key) as agent:
+        agent.record(reading(NOW - timedelta(hours=12)), now=NOW)
+        TelemetryStore(agent.path, key=key).close()
+        subprocess.run([sys.executable, "-c", OTHER_PROCESS, str(agent.path)], check=True)
+        assert agent.path.with_name("device.db-wal").exists()
+        agent.record(reading(NOW), now=NOW)
+    with TelemetryStore(agent.path, key=key) as again:
+        assert again.num_readings() == 2
