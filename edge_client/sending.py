@@ -31,7 +31,7 @@ logger = logging.getLogger(__name__)
 
 GROUP = 50
 """Confirmations that are noted in one transaction, where so many come together."""
-AHEAD = IN_FLIGHT_WINDOW + 2 * GROUP
+AHEAD = IN_FLIGHT_WINDOW + 4 * GROUP
 """Messages handed to the link at most: its window stays full while a group is noted."""
 PATIENCE_S = 5.0
 STALLED_S = 60.0

@@ -30,8 +30,8 @@ from tests.support.wire_messages import ack, notice
 
 pytestmark = pytest.mark.broker
 
-ROUNDS = 9
-MESSAGES = 1_000
+ROUNDS = 15
+MESSAGES = 800
 TOPIC = up("device-1", Up.ACK)
 PAYLOAD = encode(ack())
 FIGURES = Figures("edge")
