@@ -8,9 +8,9 @@ tried again. Once committed, nothing goes back.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass
 from enum import StrEnum
-from typing import Any
+from typing import Any, NamedTuple
 
 MAX_STARTS = 3
 MAX_REMEMBERED = 16
@@ -44,8 +44,7 @@ class RefusalReason(StrEnum):
     REPOSITORY = "repository"
 
 
-@dataclass(frozen=True, slots=True)
-class InstalledBundle:
+class InstalledBundle(NamedTuple):
     """A bundle that passed every check and lies in a slot.
 
     Attributes:
@@ -80,8 +79,7 @@ class Refusal:
     at: str
 
 
-@dataclass(frozen=True, slots=True)
-class SlotState:
+class SlotState(NamedTuple):
     """All that a device remembers of its bundles.
 
     Attributes:
@@ -153,12 +151,12 @@ def installed(state: SlotState, bundle: InstalledBundle) -> SlotState:
     """Put a bundle on trial; one that is committed already ends any trial instead."""
     committed, trial = state.content(state.committed), state.content(state.trial)
     if committed is not None and committed.digest == bundle.digest:
-        return replace(_emptied(state, state.trial), trial=None, starts=0)
+        return _emptied(state, state.trial)._replace(trial=None, starts=0)
     if trial is not None and trial.digest == bundle.digest:
         return state
     kept = tuple(version for version in state.rolled_back if version != bundle.version)
     filled = _filled(state, state.free, bundle)
-    return replace(filled, trial=state.free, starts=0, rolled_back=kept)
+    return filled._replace(trial=state.free, starts=0, rolled_back=kept)
 
 
 def started(state: SlotState, *, at: str) -> SlotState:
@@ -171,7 +169,7 @@ def started(state: SlotState, *, at: str) -> SlotState:
     if state.trial is None:
         return state
     if state.starts < MAX_STARTS:
-        return replace(state, starts=state.starts + 1)
+        return state._replace(starts=state.starts + 1)
     what = f"made no report in {state.starts} starts"
     return rolled_back(state, reason=RefusalReason.NO_REPORT, what=what, at=at)
 
@@ -189,7 +187,7 @@ def rolled_back(state: SlotState, *, reason: RefusalReason, what: str, at: str) 
     # Damage of a file says nothing of the version: it may be installed again.
     failed = reason is not RefusalReason.SLOT_DAMAGED
     remembered = (*versions, *((trial.version,) if failed else ()))[-MAX_REMEMBERED:]
-    ended = replace(_emptied(state, state.trial), trial=None, starts=0, rolled_back=remembered)
+    ended = _emptied(state, state.trial)._replace(trial=None, starts=0, rolled_back=remembered)
     return refused(ended, version=trial.version, reason=reason, what=what, at=at)
 
 
@@ -198,8 +196,7 @@ def committed(state: SlotState, *, at: str) -> SlotState:
     trial = state.content(state.trial)
     if trial is None:
         return state
-    return replace(
-        state,
+    return state._replace(
         committed=state.trial,
         committed_at=at,
         trial=None,
@@ -214,11 +211,11 @@ def refused(
     """Remember that a bundle was refused; what the device runs stays as it is."""
     shown = " ".join(word for word in what.split() if word.isprintable())
     name = "".join(character for character in version if character.isprintable())
-    return replace(state, refusal=Refusal(name[:MAX_TEXT], reason.value, shown[:MAX_TEXT], at))
+    return state._replace(refusal=Refusal(name[:MAX_TEXT], reason.value, shown[:MAX_TEXT], at))
 
 
 def _filled(state: SlotState, slot: SlotName, bundle: InstalledBundle | None) -> SlotState:
-    return replace(state, a=bundle) if slot is SlotName.A else replace(state, b=bundle)
+    return state._replace(a=bundle) if slot is SlotName.A else state._replace(b=bundle)
 
 
 def _emptied(state: SlotState, slot: SlotName | None) -> SlotState:
@@ -229,7 +226,7 @@ def to_json(state: SlotState) -> dict[str, Any]:
     """Return a state as JSON holds it."""
 
     def held(bundle: InstalledBundle | None) -> dict[str, object] | None:
-        return None if bundle is None else _fields(bundle)
+        return None if bundle is None else bundle._asdict()
 
     return {
         "schema": SCHEMA,
@@ -240,7 +237,7 @@ def to_json(state: SlotState) -> dict[str, Any]:
         "b": held(state.b),
         "least_release": state.least_release,
         "rolled_back": list(state.rolled_back),
-        "refusal": None if state.refusal is None else _fields(state.refusal),
+        "refusal": None if state.refusal is None else asdict(state.refusal),
         "committed_at": state.committed_at,
     }
 
@@ -289,10 +286,6 @@ def of_earlier_record(record: Any) -> SlotState:
         file=f"{bytes.fromhex(record['digest']).hex()[:16]}.zip",
     )
     return SlotState(committed=SlotName.A, a=bundle)
-
-
-def _fields(value: InstalledBundle | Refusal) -> dict[str, object]:
-    return {name: getattr(value, name) for name in value.__slots__}
 
 
 def _slot(name: Any) -> SlotName | None:

@@ -7,7 +7,6 @@ does: a flip in a date of the zip, in the name of a node, in the last bits of a 
 
 import time
 from collections import Counter
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -83,8 +82,8 @@ class Device:
             assert close.all(), f"{index}: {mutation.kind} changes {name}"
         # The next offer of this version shall be judged by its content, not by a failed trial.
         state = self.models.state()
-        ended = replace(state, trial=None, starts=0, a=None, b=None)
-        kept = replace(ended, **{str(state.committed): self.committed})
+        ended = state._replace(trial=None, starts=0, a=None, b=None)
+        kept = ended._replace(**{str(state.committed): self.committed})
         self.models._file.write(state, kept)
         assert self.models.installed() == self.committed
 

@@ -1,7 +1,6 @@
 """Every decision about slots, from every state that can be reached."""
 
 import json
-from dataclasses import replace
 
 import pytest
 
@@ -177,7 +176,7 @@ def test_older_release_needs_leave(release, allow_older, reason):
 
 def test_order_of_releases_outlives_a_bundle_without_number():
     state = committed(installed(SlotState(), bundle(5)), at=AT)
-    state = committed(installed(state, replace(bundle(7), release=None)), at=AT)
+    state = committed(installed(state, bundle(7)._replace(release=None)), at=AT)
     assert state.least_release == 5
 
 
