@@ -116,7 +116,7 @@ LOOKS = st.builds(
 )
 
 
-@given(st.lists(LOOKS, max_size=12))
+@given(st.lists(LOOKS, max_size=6))
 def test_looks_of_any_order_give_measurements_that_can_be(looks):
     history = GaugeHistory()
     for look in looks:
