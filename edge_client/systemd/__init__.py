@@ -10,7 +10,7 @@ from models.durable_file import write_durably
 from ..errors import UsageError
 
 FOLDER = Path(__file__).parent
-PLACEHOLDER = "/usr/bin/fedcell-device"
+PROGRAM_IN_FILES = "/usr/bin/fedcell-device"
 """What the unit files run; replaced by the program that writes them."""
 
 NAMES = (
@@ -49,6 +49,6 @@ def write_units(folder: Path, *, program: str | None = None) -> list[Path]:
         target = folder / name
         target.parent.mkdir(parents=True, exist_ok=True)
         text = (FOLDER / name).read_text(encoding="utf-8")
-        write_durably(target, text.replace(PLACEHOLDER, path).encode())
+        write_durably(target, text.replace(PROGRAM_IN_FILES, path).encode())
         written.append(target)
     return written
