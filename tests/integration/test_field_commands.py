@@ -2,6 +2,7 @@
 
 import io
 import json
+import re
 import shutil
 import struct
 import subprocess
@@ -455,3 +456,28 @@ def test_commands_of_the_units_do_what_they_say(run, units, tmp_path):
         check, start = commands_of(folder / name)
         assert check[-2:] == ["check", "--repair"]
         assert make_parser(start).parse_args(start).run
+
+
+@needs_systemd
+def test_sandbox_leaves_the_limits_that_a_new_bundle_is_tried_under(units):
+    folder, _ = units
+    (denied,) = re.findall(
+        r"^SystemCallFilter=~(.+)$", (folder / "fedcell-device.service").read_text(), re.MULTILINE
+    )
+
+    def calls_of(*groups):
+        ran = subprocess.run(
+            ["systemd-analyze", "syscall-filter", *groups],
+            capture_output=True,
+            text=True,
+            check=True,
+            timeout=60,
+        )
+        return set(re.findall(r"^    (@?[\w-]+)", ran.stdout, re.MULTILINE))
+
+    forbidden = calls_of(*denied.split())
+    allowed = calls_of("@system-service")
+
+    assert {"@resources", "@network-io", "@file-system", "@process"} <= allowed
+    assert {"mount", "ptrace"} & forbidden
+    assert not {"setrlimit", "prlimit64", "@resources"} & forbidden
