@@ -1,5 +1,6 @@
 """Downloads from a server that breaks off, changes its mind, drips, redirects, and never ends."""
 
+import ipaddress
 import json
 import os
 import random
@@ -7,8 +8,13 @@ import signal
 import subprocess
 import sys
 import time
+from datetime import UTC, datetime, timedelta
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
 
 from edge_client.download import DownloadLimits, discard, download, local_bundle
 from edge_client.errors import DownloadError, InputError
@@ -217,6 +223,50 @@ def test_disk_that_refuses_is_named(server, tmp_path):
     (tmp_path / "d").write_text("a file")
     with pytest.raises(DownloadError, match="cannot be written"):
         fetch(server, tmp_path / "d")
+
+
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory):
+    """A certificate of this machine that nobody signed."""
+    now = datetime.now(UTC)
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "127.0.0.1")])
+    address = x509.IPAddress(ipaddress.ip_address("127.0.0.1"))
+    made = (
+        x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
+        .not_valid_before(now - timedelta(days=1))
+        .not_valid_after(now + timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName([address]), critical=False)
+        .sign(key, hashes.SHA256())
+    )
+    path = tmp_path_factory.mktemp("tls") / "server.pem"
+    pem = serialization.Encoding.PEM
+    path.write_bytes(
+        key.private_bytes(pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+        + made.public_bytes(pem)
+    )
+    return path
+
+
+def test_https_verifies_the_server_and_resumes(certificate, tmp_path, monkeypatch):
+    with serving(files={"/b.zip": CONTENT}, certificate=certificate) as server:
+        with pytest.raises(DownloadError, match="certificate is not trusted"):
+            fetch(server, tmp_path)
+        monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
+        server.break_after = [70_000]
+        assert fetch(server, tmp_path).read_bytes() == CONTENT
+    assert server.asked[-1] == ("bytes=70000-", 130_000)
+
+
+def test_redirect_from_https_to_http_is_refused(certificate, server, tmp_path, monkeypatch):
+    monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
+    with serving(certificate=certificate) as secure:
+        secure.redirects = {"/latest": server.address + "/b.zip"}
+        with pytest.raises(DownloadError, match="neither https nor the same server"):
+            fetch(secure, tmp_path, path="/latest")
+        server.redirects = {"/up": secure.address + "/b.zip"}
+        secure.files["/b.zip"] = CONTENT
+        assert fetch(server, tmp_path, path="/up").read_bytes() == CONTENT
 
 
 PROGRAM = """

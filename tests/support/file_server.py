@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import ssl
 import threading
 import time
 from contextlib import contextmanager
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from pathlib import Path
 
 
 @dataclass
@@ -129,12 +131,22 @@ class _Server(ThreadingHTTPServer):
 
 
 @contextmanager
-def serving(**choices: object) -> Iterator[Served]:
-    """Serve until the block ends; `address` is the server's."""
+def serving(*, certificate: Path | None = None, **choices: object) -> Iterator[Served]:
+    """Serve until the block ends; `address` is the server's.
+
+    Args:
+        certificate: PEM file of a certificate and its key, to serve by TLS.
+        choices: fields of `Served`.
+    """
     served = Served(**choices)
     handler = type("Handler", (_Handler,), {"served": served})
     server = _Server(("127.0.0.1", 0), handler)
-    served.address = f"http://127.0.0.1:{server.server_port}"
+    scheme = "http" if certificate is None else "https"
+    if certificate is not None:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(certificate)
+        server.socket = context.wrap_socket(server.socket, server_side=True)
+    served.address = f"{scheme}://127.0.0.1:{server.server_port}"
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
     thread.start()
     try:
