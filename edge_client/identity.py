@@ -1,9 +1,9 @@
 """A device's own keys, made at first boot, bound to the hardware: no clone keeps an identity.
 
-The file `<store>.identity.json` (mode 0600) holds the seed of the Ed25519 key that signs what the
-device says, the X25519 key that opens what is sealed to it, and a keyed hash of the hardware's
-identifier. The store remembers which identity it belongs to. A store or identity found on other
-hardware, or apart from each other, is a copy: whatever talks or trains refuses it.
+The file `<store>.identity.json` (mode 0600) holds the seed of an Ed25519 key to sign with, the
+X25519 key that opens what is sealed to the device, and a keyed hash of the hardware's identifier.
+The store remembers which identity it belongs to. A store or identity found on other hardware, or
+apart from each other, is a copy: whatever talks or trains refuses it.
 
 A store made before identities exist has none, and works as before.
 """
@@ -52,7 +52,7 @@ class DeviceIdentity:
 
     Attributes:
         device_id: whose they are.
-        signing_key: signs what the device says.
+        signing_key: the device's own, to sign with.
         opening_key: opens what is sealed to the device.
         hardware: keyed hash of the hardware's identifier, hex; None where there was none to read.
     """

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from models.wire.errors import LinkError, SealError
 from models.wire.messages import NoticeState
 from models.wire.sealing import seal_envelope
+from models.wire.topics import Down, parse
 
 from .storage.audit import AuditedDecision, AuditLine, AuditTrail
 from .storage.notices import Notices
@@ -179,11 +180,14 @@ class Outbox:
         return len(messages)
 
     def _sealed(self, message: OutboxMessage) -> bytes | None:
+        """Return what is published; None: it must not be read by others, and cannot be sealed."""
         if self._device_keys is None:
             return message.payload
         keys = self._device_keys.of(message.device_id)
         if keys is None:
-            return None
+            # What stops a device tells nobody anything of its owner, and has to reach it.
+            is_configuration = parse(message.topic).kind is Down.CONFIG
+            return message.payload if is_configuration else None
         try:
             return seal_envelope(message.payload, keys.seal, topic=message.topic)
         except SealError as error:

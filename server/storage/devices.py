@@ -98,6 +98,7 @@ class Devices:
 
     def keep_birth(self, birth: Birth) -> None:
         """Keep what a device can run, what it refused, and which configuration it has."""
+        refused_because = birth.refused_because
         self.connection.execute(
             update(devices)
             .where(devices.c.device_id == birth.device)
@@ -106,7 +107,7 @@ class Devices:
                 feature_spec_version=birth.feature_spec_version,
                 model_version=birth.model_version,
                 refused_model=birth.refused_model,
-                refused_because=birth.refused_because,
+                refused_because=None if refused_because is None else refused_because.value,
                 configuration_sequence=birth.configuration_sequence,
             )
         )

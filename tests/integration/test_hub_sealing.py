@@ -8,16 +8,17 @@ from datetime import timedelta
 import pytest
 
 from models.wire.codec import decode
-from models.wire.envelope import SigningKey, trusted_keys
-from models.wire.messages import Notice
+from models.wire.envelope import SigningKey, open_signed, trusted_keys
+from models.wire.messages import Configuration, Notice
 from models.wire.sealing import OpeningKey, is_sealed, open_message
 from models.wire.topics import Down, down
+from server.device_configuration import ConfigurationSender, DeviceSettings
 from server.device_keys import DeviceKeyFile
 from server.errors import KeyFileError, KeyFileMissingError
 from server.hub_status import hub_status
 from server.storage.database import open_database
 from tests.support.hubs import SIGNER, HubOnPaper
-from tests.support.wire_messages import summary
+from tests.support.wire_messages import healthy_summary, summary
 
 OPENING = OpeningKey.from_bytes(bytes(range(64, 96)))
 TRUSTED = trusted_keys(SIGNER.verify_key)
@@ -111,6 +112,26 @@ def test_a_device_taken_from_the_file_gets_nothing_more(paper, file):
     replace_file(file, entry())
     paper.pass_time(minutes=10)
     assert len(paper.link.published) == 2
+
+
+def configure(paper, device):
+    with paper.database.transaction() as connection:
+        sender = ConfigurationSender(connection, SIGNER, lambda: next(paper.ids))
+        sender.send(device, DeviceSettings(training=False), now=paper.now)
+    paper.hub.tick()
+    return paper.link.published[-1]
+
+
+def test_a_configuration_reaches_a_device_without_a_key_and_is_sealed_for_others(paper):
+    paper.hear(healthy_summary())
+    paper.hear(healthy_summary(device="device-2", id="2" * 32))
+    topic, sealed, _ = configure(paper, "device-1")
+    told = open_message(sealed, topic=topic, trusted=TRUSTED, opening_key=OPENING)
+    _, signed, _ = configure(paper, "device-2")
+
+    assert is_sealed(sealed)
+    assert decode(told, Configuration).training is False
+    assert decode(open_signed(signed, TRUSTED), Configuration).device == "device-2"
 
 
 def test_a_file_that_becomes_unusable_leaves_the_old_keys_and_is_said_once(paper, file, caplog):
