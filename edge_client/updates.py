@@ -13,7 +13,7 @@ from .errors import InputMissingError
 from .model_store import ENDING
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
     from datetime import datetime
 
     from .download import DownloadLimits, Progress
@@ -86,10 +86,21 @@ def update_model(
         return install(_from_repository(models, source, repository, first_root, limits, now))
     if not is_address(source):
         return install(local_bundle(Path(source)))
+    return _from_address(models, source, install, limits, progress, now)
+
+
+def _from_address(
+    models: ModelStore,
+    url: str,
+    install: Callable[[Path], InstalledBundle],
+    limits: DownloadLimits | None,
+    progress: Progress | None,
+    now: datetime | None,
+) -> InstalledBundle:
     folder = models.folder / DOWNLOADS
 
     def fetch_and_install() -> InstalledBundle:
-        done = install(download(source, folder, limits=limits, progress=progress))
+        done = install(download(url, folder, limits=limits, progress=progress))
         discard(folder)
         return done
 
