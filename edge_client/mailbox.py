@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from enum import StrEnum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from .errors import ConsentMissingError
 from .row_cipher import believed
@@ -29,8 +28,7 @@ class Purpose(StrEnum):
     NOTICES = "notices"
 
 
-@dataclass(frozen=True, slots=True)
-class GivenConsent:
+class GivenConsent(NamedTuple):
     """An owner's word on one purpose.
 
     Attributes:
@@ -42,8 +40,7 @@ class GivenConsent:
     changed_at: datetime | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class StoredNotice:
+class StoredNotice(NamedTuple):
     """One notice in the inbox.
 
     Attributes:
@@ -63,8 +60,7 @@ class StoredNotice:
     body: str
 
 
-@dataclass(frozen=True, slots=True)
-class OutgoingMessage:
+class OutgoingMessage(NamedTuple):
     """A message that waits for the broker.
 
     Attributes:
@@ -84,8 +80,7 @@ class OutgoingMessage:
         return self.payload.decode("utf-8", "replace").rstrip()
 
 
-@dataclass(frozen=True, slots=True)
-class Traffic:
+class Traffic(NamedTuple):
     """What passed on the link in one day.
 
     Attributes:
@@ -272,7 +267,7 @@ class Mailbox(StoreFile):
                     message_id,
                 ),
             )
-        return replace(notice, state=state, version=version)
+        return notice._replace(state=state, version=version)
 
     def notice(self, message_id: str) -> StoredNotice:
         """Return one notice of the inbox.

@@ -32,8 +32,18 @@ if TYPE_CHECKING:
 
     from .row_cipher import KeySource, Rows
 
-SALVAGED = (*COPIED, "pack_references", "owner_failures", "recoveries")
-"""The named values that a fresh store takes over where they are intact."""
+SALVAGED = (
+    *COPIED,
+    "pack_references",
+    "owner_failures",
+    "recoveries",
+    "identity",
+    "configuration",
+    "band_noise",
+    "gauge_history",
+)
+"""The named values that a fresh store takes over where they are intact: what binds the keys to it,
+what stops it from afar, the noise that must not be drawn twice, and what time has told."""
 
 _SHOWN_RECOVERIES = 5
 

@@ -6,7 +6,6 @@ the ring, such as the references of the pack in use, is kept as a named value.
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from models.telemetry import MEASUREMENT_NAMES
@@ -109,9 +108,9 @@ class TelemetryStore(ReadingRing, Mailbox):
             ],
             "refusals": self.refusals(),
             "day_rows": {str(day): values.hex() for day, values in self.day_rows(FIRST_DAY)},
-            "traffic": [asdict(passed) for passed in self.traffic(FIRST_DAY)],
+            "traffic": [passed._asdict() for passed in self.traffic(FIRST_DAY)],
             "notices": [
-                asdict(notice) | {"received_at": notice.received_at.isoformat()}
+                notice._asdict() | {"received_at": notice.received_at.isoformat()}
                 for notice in self.notices()
             ],
             "outbox": [

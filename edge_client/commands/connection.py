@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 from ..errors import InputError, UsageError
-from .answers import answer, config_of, moment_flag, now_of, table
+from .answers import answer, config_of, moment_flag, now_of, open_store, table
 
 if TYPE_CHECKING:
     import argparse
@@ -277,9 +277,8 @@ def run_notices(arguments: argparse.Namespace) -> int:
 def run_answer(arguments: argparse.Namespace) -> int:
     """Do what the owner chose: keep an answer for the agent to tell, or show what was asked for."""
     from ..notice_receiver import ANSWERS, answer_notice
-    from ..telemetry_store import TelemetryStore
 
-    with TelemetryStore(config_of(arguments).store) as store:
+    with open_store(arguments) as store:
         try:
             stored = store.notice(arguments.notice)
         except KeyError:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from ..errors import UsageError
-from .answers import answer, config_of, moment_flag, now_of, table
+from .answers import answer, config_of, moment_flag, now_of, open_store, table
 
 if TYPE_CHECKING:
     import argparse
@@ -75,7 +75,6 @@ def run_consent(arguments: argparse.Namespace) -> int:
     """Show or change the owner's word."""
     from ..configuration import stopped
     from ..mailbox import Purpose
-    from ..telemetry_store import TelemetryStore
 
     names = PURPOSES if arguments.purpose == ["all"] else tuple(arguments.purpose)
     unknown = ", ".join(name for name in names if name not in PURPOSES)
@@ -83,7 +82,7 @@ def run_consent(arguments: argparse.Namespace) -> int:
         raise UsageError("consent", f"unknown purpose {unknown}", f"known: {', '.join(PURPOSES)}")
     if arguments.act != "show" and not names:
         raise UsageError("consent", f"{arguments.act} what?", f"name {', '.join(PURPOSES)} or all")
-    with TelemetryStore(config_of(arguments).store) as store:
+    with open_store(arguments) as store:
         if arguments.act != "show":
             for name in names:
                 store.set_consent(
@@ -116,9 +115,7 @@ def run_consent(arguments: argparse.Namespace) -> int:
 
 def run_owner(arguments: argparse.Namespace) -> int:
     """Show or change the owner's wishes."""
-    from ..telemetry_store import TelemetryStore
-
-    with TelemetryStore(config_of(arguments).store) as store:
+    with open_store(arguments) as store:
         if arguments.quiet_hours == "none":
             store.set_quiet_hours(None)
         elif arguments.quiet_hours is not None:
@@ -147,11 +144,9 @@ def run_owner(arguments: argparse.Namespace) -> int:
 
 def run_failed(arguments: argparse.Namespace) -> int:
     """Keep the owner's word that the battery failed, for training on this device."""
-    from ..telemetry_store import TelemetryStore
-
     now = now_of(arguments)
     failed_at = arguments.at or now
-    with TelemetryStore(config_of(arguments).store) as store:
+    with open_store(arguments) as store:
         if arguments.take_back:
             store.take_failures_back()
         else:
@@ -197,11 +192,11 @@ def run_outbox(arguments: argparse.Namespace) -> int:
     else:
         lines += ["no summary would leave: no consent to summaries, or no prediction"]
     if noise is not None:
+        most = noise["epsilon_at_most_a_year"]
         lines += [
             f"noise: what is said of the battery is drawn, with epsilon {noise['epsilon']} a draw",
             f"  {noise['draws']} draws, epsilon {noise['epsilon_spent']} in all",
-            f"  {noise['epsilon_spent_this_year']} of at most"
-            + f" {noise['epsilon_at_most_a_year']} within a year",
+            f"  {noise['epsilon_spent_this_year']} within a year, the most {most}",
         ]
     answer(arguments, data, lines)
     return 0

@@ -167,7 +167,7 @@ def run_update(arguments: argparse.Namespace) -> int:
         raise UsageError("update", "no key is trusted", remedy)
     if arguments.tuf_root is not None and arguments.repository is None:
         raise UsageError("--tuf-root", "is of a repository", "give --repository URL, too")
-    TelemetryStore(config.store).close()
+    TelemetryStore(config.store, key=config.key_source()).close()
     models = ModelStore.beside(config.store)
     is_shown = sys.stderr.isatty() and not getattr(arguments, "json", False)
     installed = update_model(

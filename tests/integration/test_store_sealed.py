@@ -7,6 +7,7 @@ from multiprocessing import get_context
 
 import pytest
 
+from edge_client.cli import run
 from edge_client.errors import StoreBusyError, StoreDamagedError, StoreError, StoreKeyError
 from edge_client.mailbox import Purpose
 from edge_client.profile_copy import copy_path, read_profile_copy
@@ -232,3 +233,31 @@ def test_reading_recorded_while_a_store_is_sealed_is_kept_or_refused(tmp_path):
     given = key if answer == "sealed" else None
     with TelemetryStore(path, key=given) as store:
         assert store.num_readings() == 1200 + kept
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("status",),
+        ("consent", "grant", "summaries"),
+        ("owner", "--language", "de"),
+        ("failed", "--at", "2026-05-01"),
+        ("outbox",),
+        ("notices",),
+        ("answer", "0" * 32, "accept"),
+        ("predict", "--explain"),
+        ("export",),
+        ("update", "nothing.zip", "--allow-unsigned"),
+    ],
+    ids=lambda words: words[0],
+)
+def test_every_command_opens_a_sealed_store_under_its_key(path, tmp_path, capsys, words):
+    key_file = tmp_path / "store.key"
+    key_file.write_bytes(KEY)
+    flags = ("--store", str(path), "--store-key", str(key_file))
+    run([*words, *flags])
+
+    said = capsys.readouterr()
+    assert "--store-key" not in said.err
+    assert run([*words, "--store", str(path)]) == 4
+    assert "--store-key" in capsys.readouterr().err
