@@ -8,7 +8,10 @@ import shutil
 from pathlib import Path
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from edge_client.bundle_gate import verify
+from edge_client.bundle_trial import check_golden, outputs_of
 from edge_client.model_store import ModelStore
 from tests.support.line_bundle import line_bundle, trusted_keys, write_line_bundle
 from tests.support.update_bundles import try_out_here
@@ -55,3 +58,12 @@ def test_it_gives_way_to_a_bundle_that_made_a_report(models, tmp_path):
     models.install(second, trusted_keys=trusted_keys())
     assert ModelStore(models.folder).committed().digest == line_bundle().digest
     assert f"{EXPECTED['digest'][:16]}.zip" not in names(models.folder)
+
+
+@pytest.mark.parametrize("backend", ["onnxruntime", "numpy"])
+def test_bundle_of_the_first_version_passes_the_gate_of_today(tmp_path, backend):
+    source = GOLDEN.parents[1] / "bundles" / "bundle_v1.zip"
+    public = Ed25519PrivateKey.from_private_bytes(bytes(range(1, 33))).public_key()
+    bundle = verify(source, trusted_keys={"golden": public.public_bytes_raw()})
+    check_golden(bundle, outputs_of(bundle, backend))
+    assert bundle.version == EXPECTED["version"]
