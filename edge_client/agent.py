@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 
     from models.prediction import Report
     from models.wire.link import Link
+    from models.wire.sealing import OpeningKey
 
     from .client import EdgeClient
     from .mailbox import StoredNotice
@@ -85,10 +86,7 @@ def run_agent(
     """
     from random import Random
 
-    from models.wire.envelope import VerifyKey, trusted_keys
     from models.wire.link import Link, LinkSettings, Will
-
-    from .config_receiver import ConfigurationReceiver
 
     store, device_id = client.store, client.profile.device_id
     parts = parts or AgentParts(hardware_id=read_hardware_id())
@@ -99,41 +97,17 @@ def run_agent(
         payload=status_payload(store, Presence.OFFLINE, device_id, clock()),
     )
     link = Link(LinkSettings(host=host, port=port, client_id=device_id, will=will), jitter=Random())
-    counters = AgentCounters()
     agent = DeviceAgent(
         client,
         link,
         plan=plan,
         clock=clock,
-        counters=counters,
+        counters=AgentCounters(),
         on_report=on_report,
         show=show,
         parts=parts,
     )
-    trusted = trusted_keys(*(VerifyKey.from_bytes(raw) for raw in server_keys.values()))
-    opening_key = None if identity is None else identity.opening_key
-    notices = NoticeReceiver(
-        store.path,
-        device_id=device_id,
-        trusted=trusted,
-        clock=clock,
-        counters=counters,
-        wake=agent.wake,
-        opening_key=opening_key,
-        key=parts.store_key,
-    )
-    configurations = ConfigurationReceiver(
-        store.path,
-        device_id=device_id,
-        trusted=trusted,
-        clock=clock,
-        counters=counters,
-        changed=agent.introduce_again,
-        opening_key=opening_key,
-        key=parts.store_key,
-    )
-    link.subscribe_in_groups(down(device_id, Down.NOTIFY), notices.take)
-    link.subscribe(down(device_id, Down.CONFIG), configurations)
+    agent.listen(server_keys, None if identity is None else identity.opening_key)
     on_start(agent)
     return agent.run()
 
@@ -181,6 +155,42 @@ class DeviceAgent:
         self._must_say_birth = False
         self._is_stopped = False
         self._predicted_s: float | None = None
+
+    def listen(self, server_keys: Mapping[str, bytes], opening_key: OpeningKey | None) -> None:
+        """Have notices and configurations heard; before `run`.
+
+        Args:
+            server_keys: Ed25519 public keys (32 raw bytes) that the server signs with, by key id.
+            opening_key: the device's own, None where it has no identity.
+        """
+        from models.wire.envelope import VerifyKey, trusted_keys
+
+        from .config_receiver import ConfigurationReceiver
+
+        path, device_id, key = self._client.store.path, self._device_id, self._parts.store_key
+        trusted = trusted_keys(*(VerifyKey.from_bytes(raw) for raw in server_keys.values()))
+        notices = NoticeReceiver(
+            path,
+            device_id=device_id,
+            trusted=trusted,
+            clock=self._clock,
+            counters=self.counters,
+            wake=self.wake,
+            opening_key=opening_key,
+            key=key,
+        )
+        configurations = ConfigurationReceiver(
+            path,
+            device_id=device_id,
+            trusted=trusted,
+            clock=self._clock,
+            counters=self.counters,
+            changed=self.introduce_again,
+            opening_key=opening_key,
+            key=key,
+        )
+        self._link.subscribe_in_groups(down(device_id, Down.NOTIFY), notices.take)
+        self._link.subscribe(down(device_id, Down.CONFIG), configurations)
 
     def wake(self) -> None:
         """Have the loop look at the store at once; may be called from any thread."""

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from ..agent import AgentPlan, DeviceAgent
     from ..config import DeviceConfig
     from ..mailbox import StoredNotice
+    from ..notice_receiver import AgentCounters
     from ..notices import ShownNotice
 
     Clock = Callable[[], datetime]
@@ -159,6 +160,10 @@ def run_run(arguments: argparse.Namespace) -> int:
             show=lambda notice_id, shown: _tell_notice(arguments, notice_id, shown),
         )
     watchdog.stopping()
+    return _tell_end(arguments, counters)
+
+
+def _tell_end(arguments: argparse.Namespace, counters: AgentCounters) -> int:
     no_notice_came = arguments.until_acked and not counters.shown
     answer(
         arguments,

@@ -106,12 +106,7 @@ def talk(
     ):
         address = f"{broker.host}:{broker.port}"
         tell(f"starting the server, which seals its notices, and the agents, over {address}")
-        hub = children.start(
-            "server", server_arguments(database_url, address, key, device_keys, cast)
-        )
-        children.wait_for(
-            "the server's first sign", lambda: bool(hub.events()), timeout_s=START_TIMEOUT_S, of=hub
-        )
+        hub = _start_hub(children, server_arguments(database_url, address, key, device_keys, cast))
         agents = {
             store.device.device_id: children.start(
                 store.device.device_id, agent_arguments(store, address, key, cast)
@@ -173,6 +168,14 @@ def agent_arguments(store: FilledStore, address: str, key: Path, cast: Cast) -> 
 def held_back(suppressed: dict[str, int]) -> dict[str, int]:
     """Return the notices that were due and not sent, by reason."""
     return {reason: n for reason, n in suppressed.items() if reason != ReasonCode.NOT_DUE.value}
+
+
+def _start_hub(children: Children, arguments: list[str]) -> Child:
+    hub = children.start("server", arguments)
+    children.wait_for(
+        "the server's first sign", lambda: bool(hub.events()), timeout_s=START_TIMEOUT_S, of=hub
+    )
+    return hub
 
 
 def _await_all(
