@@ -86,10 +86,11 @@ def fill_stores(
     ]
 
 
-def write_device_keys(stores: list[FilledStore], path: Path) -> None:
-    """Write the devices' public keys for the server, as a factory would."""
+def write_device_keys(stores: list[FilledStore], path: Path) -> Path:
+    """Write the devices' public keys for the server, as a factory would; returns the file."""
     lines = [json.dumps(identity_line(store.path)) for store in stores]
     path.write_text("".join(f"{line}\n" for line in lines))
+    return path
 
 
 def _fill(

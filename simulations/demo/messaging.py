@@ -98,8 +98,7 @@ def talk(
     stores_folder = scratch / "devices"
     stores_folder.mkdir()
     stores = fill_stores(fleet, cast, stores_folder, bundle=bundle)
-    device_keys = scratch / "device-keys.jsonl"
-    write_device_keys(stores, device_keys)
+    device_keys = write_device_keys(stores, scratch / "device-keys.jsonl")
     with (
         running_broker(scratch / "broker", kind=broker_kind) as broker,
         Children(scratch) as children,
