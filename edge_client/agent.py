@@ -25,7 +25,6 @@ from .configuration import PREDICTION, allowed, in_force, stopped
 from .errors import ServerSilentError, SlotError, StoppedError, StoreBusyError
 from .identity import own_identity, read_hardware_id
 from .mailbox import Purpose
-from .model_store import ModelStore
 from .notice_receiver import AgentCounters, NoticeReceiver, answer_notice
 from .presence import birth_payload, status_payload
 from .sending import OutboxSender
@@ -147,7 +146,7 @@ class DeviceAgent:
         self._show = show
         self._parts = parts or AgentParts()
         self._device_id = client.profile.device_id
-        self._models = ModelStore.beside(client.store.path)
+        self._models = client.models
         self._meter = TrafficMeter(plan.bytes_per_day, clock=clock)
         self._books = DeviceBooks(client.store, self._meter, elapsed_s=elapsed_s())
         self._sender = OutboxSender(client.store, link, meter=self._meter, counters=counters)
@@ -316,7 +315,6 @@ class DeviceAgent:
         report = self._client.predict(now)
         self._predicted_s = elapsed_s()
         self.counters.predictions += 1
-        self._models.commit(now, digest=self._client.predictor.bundle.digest)
         self._books.note_report(report, now=now)
         self._on_report(report)
         self._close_what_is_of_a_former_pack()

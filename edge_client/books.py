@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from models.prediction import Report
 
     from .mailbox import Mailbox
+    from .store_file import StoreFile
     from .traffic import TrafficMeter
 
 WRITTEN_EVERY_S = 300.0
@@ -41,16 +42,7 @@ class DeviceBooks:
 
     def note_report(self, report: Report, *, now: datetime) -> None:
         """Keep what the latest prediction said; it stays on the device."""
-        said: dict[str, Any] = {
-            "at": now.isoformat(timespec="seconds"),
-            "status": report.status.value,
-            "model_version": report.model_version,
-            "urgency": None if report.urgency is None else report.urgency.value,
-            "recommended_action": (
-                None if report.recommended_action is None else str(report.recommended_action)
-            ),
-        }
-        self._mailbox.keep_fact(LAST_PREDICTION, said)
+        note_report(self._mailbox, report, now=now)
 
     def note_connected(self, now: datetime) -> None:
         """Remember when the link was connected last."""
@@ -91,3 +83,21 @@ class DeviceBooks:
                 self._mailbox.keep_fact(CONNECTED_AT, moment)
         self._refused_before = now_refused
         self._connected_at = None
+
+
+def note_report(store: StoreFile, report: Report, *, now: datetime) -> None:
+    """Keep what the latest prediction said, for `fedcell-device status`; it stays on the device.
+
+    Raises:
+        StoreError: it was not kept.
+    """
+    said: dict[str, Any] = {
+        "at": now.isoformat(timespec="seconds"),
+        "status": report.status.value,
+        "model_version": report.model_version,
+        "urgency": None if report.urgency is None else report.urgency.value,
+        "recommended_action": (
+            None if report.recommended_action is None else str(report.recommended_action)
+        ),
+    }
+    store.keep_fact(LAST_PREDICTION, said)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from .errors import StoreBusyError
 from .mailbox import Purpose
 from .model_store import INSTALLED, ModelStore
 from .telemetry_store import TelemetryStore
@@ -61,6 +63,7 @@ class EdgeClient:
         band_epsilon: Fraction | None = None,
     ) -> None:
         self.store = TelemetryStore(Path(store_path), key=key)
+        self.models = ModelStore.beside(self.store.path)
         self._bundle = str(bundle)
         self._trusted_keys = trusted_keys
         self._backend = backend
@@ -105,7 +108,7 @@ class EdgeClient:
 
     @property
     def predictor(self) -> Predictor:
-        """The model, loaded and verified at first use.
+        """The model, loaded and verified at first use; a start of one on trial is counted before.
 
         Raises:
             models.errors.BundleError: the bundle is refused.
@@ -113,8 +116,9 @@ class EdgeClient:
         if self._predictor is None:
             from models.inference import Predictor
 
-            models = ModelStore.beside(self.store.path)
-            bundle = models.open(self._bundle, trusted_keys=self._trusted_keys)
+            if self._bundle == INSTALLED:
+                self.models.begin_boot()
+            bundle = self.models.open(self._bundle, trusted_keys=self._trusted_keys)
             self._predictor = Predictor(bundle, backend=self._backend)
         return self._predictor
 
@@ -133,7 +137,7 @@ class EdgeClient:
         return self.store.record_many(readings, now=_moment(now))
 
     def predict(self, now: datetime | None = None, *, explain: bool = True) -> Report:
-        """Predict from the readings up to `now`.
+        """Predict from the readings up to `now`; an installed model on trial is kept from then on.
 
         Args:
             now: the moment; later readings are not used.
@@ -141,11 +145,17 @@ class EdgeClient:
 
         Returns:
             The report; its status says why where there is no prediction.
+
+        Raises:
+            StoppedError: the server's configuration stops predictions.
+            models.errors.BundleError: the model is refused.
         """
         from models.device_report import device_report
 
+        from .configuration import require_prediction
         from .incremental_features import current_features
 
+        require_prediction(self.store)
         moment = _moment(now)
         table, is_pack_told_anew = current_features(self.store, now=moment)
         latest = device_report(
@@ -156,7 +166,11 @@ class EdgeClient:
             explain=explain,
         )
         if latest.references is not None and is_pack_told_anew:
-            self.store.keep_references(latest.references)
+            # Told anew the next time where the disk refuses: a prediction does not depend on it.
+            with suppress(StoreBusyError):
+                self.store.keep_references(latest.references)
+        if self._bundle == INSTALLED:
+            self.models.commit(moment)
         self._latest = latest
         return latest.report
 
@@ -204,7 +218,8 @@ class EdgeClient:
 
         Returns:
             The message with its own identifier and sequence number, or None: without the owner's
-            consent to summaries, or without a prediction, there is nothing to send.
+            consent to summaries, while they are stopped, or without a prediction, there is nothing
+            to send.
 
         Raises:
             ValueError: nothing was predicted yet.
@@ -246,10 +261,12 @@ class EdgeClient:
     def _may_summarise(self) -> bool:
         from models.prediction import Status
 
-        granted = self.store.consents()[Purpose.SUMMARIES].granted
-        return granted and self.report.status is Status.OK
+        from .configuration import allowed
+
+        return allowed(self.store, Purpose.SUMMARIES) and self.report.status is Status.OK
 
     def _summary(self, *, message_id: str, sequence: int, now: datetime) -> Summary:
+        from .configuration import allowed
         from .summaries import bands_of, summary_of
 
         bands = None
@@ -268,7 +285,7 @@ class EdgeClient:
             bands=bands,
             profile=self.store.profile,
             language=self.store.language,
-            notices_wanted=self.store.consents()[Purpose.NOTICES].granted,
+            notices_wanted=allowed(self.store, Purpose.NOTICES),
             quiet_hours=self.store.quiet_hours,
             message_id=message_id,
             sequence=sequence,

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from models.daily_grid import day_of
 from models.feature_window import FeatureWindow, features_now
 from models.telemetry import DeviceProfiles
+
+from .errors import StoreBusyError
 
 if TYPE_CHECKING:
     from models.featurize import FeatureTable
@@ -45,7 +48,11 @@ def current_features(store: TelemetryStore, *, now: datetime) -> tuple[FeatureTa
         references=store.references_beyond_the_ring() if window is None else None,
     )
     if closed is not None and closed is not window:
-        store.keep_day_rows([(closed.closed_day, closed.to_bytes())], after_sequence=last_sequence)
+        # Made again the next time where the disk refuses: a prediction does not depend on it.
+        with suppress(StoreBusyError):
+            store.keep_day_rows(
+                [(closed.closed_day, closed.to_bytes())], after_sequence=last_sequence
+            )
     return table, window is None or closed is not window
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -77,11 +78,16 @@ def run_predict(arguments: argparse.Namespace) -> int:
         from .explanations import explain
 
         return explain(arguments, Audience(audience or AUDIENCES[0]))
+    from ..books import note_report
     from ..client import EdgeClient
+    from ..errors import StoreBusyError
 
+    now = now_of(arguments)
     with EdgeClient.of_config(config_of(arguments)) as client:
-        report = client.predict(now_of(arguments))
+        report = client.predict(now)
         profile = client.profile
+        with suppress(StoreBusyError):
+            note_report(client.store, report, now=now)
     answer(arguments, report_json(report), report_lines(profile, report))
     return 0
 

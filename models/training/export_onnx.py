@@ -20,6 +20,7 @@ from ..errors import BundleError
 from ..feature_spec import NUM_FEATURES
 from ..hazard_bins import (
     BASE_RATE_PER_DAY,
+    EDGES_DAYS,
     LEAST_RATE_PER_DAY,
     NUM_BINS,
     WIDTHS_DAYS,
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from ..calibration import Calibration
 
 OPSET = 17
+MOST_LOGIT = 600.0
 IR_VERSION = 9
 
 
@@ -95,11 +97,16 @@ def export_onnx(parameters: Parameters, calibration: Calibration) -> bytes:
 
     Returns:
         The ONNX file, byte-identical for the same weights and calibration.
+
+    Raises:
+        ValueError: the weights are not finite, or so large that a hazard could overflow.
     """
     graph = _Graph()
-    scaled = _write_scaling(graph)
-    hazard_logits, causes = _write_network(graph, scaled, parameters.named())
-    _write_outputs(graph, hazard_logits, causes, calibration)
+    inputs = _write_scaling(graph)
+    named = parameters.named()
+    _refuse_overflow(named, calibration)
+    hazard_logits, causes = _write_network(graph, inputs, named, calibration)
+    _write_outputs(graph, hazard_logits, causes)
     shapes: dict[str, list[str | int]] = {
         "failure_probability_30d": ["n"],
         "days_to_failure": ["n", len(QUANTILES)],
@@ -148,114 +155,127 @@ def operators(model_bytes: bytes) -> tuple[str, ...]:
     return tuple(sorted({node.op_type for node in model.graph.node}))
 
 
+def _refuse_overflow(weights: dict[str, np.ndarray], calibration: Calibration) -> None:
+    """Refuse weights whose logits could leave the range of the exponential, for any input."""
+    head, bias = weights["head.weight"][:NUM_BINS], weights["head.bias"][:NUM_BINS]
+    largest = calibration.scale * (np.abs(head).sum(axis=1) + np.abs(bias)) + abs(calibration.shift)
+    is_finite = all(np.isfinite(values).all() for values in weights.values())
+    if not (is_finite and (largest < MOST_LOGIT).all()):
+        raise ValueError(f"weights must be finite and their logits below {MOST_LOGIT:g}")
+
+
 def _write_scaling(graph: _Graph) -> str:
+    """Write the view of each value, the middle of its range where it is missing, and the flags."""
     scale = scaling()
-    low, high = graph.constant("low", scale["low"]), graph.constant("high", scale["high"])
     logged_scale = np.where(scale["log_scale"] > 0, scale["log_scale"], 1.0)
-    zero, one = graph.constant("zero", 0.0), graph.constant("one", 1.0)
-    is_logged = graph.constant("is_logged", scale["log_scale"] > 0, bool)
     features = graph.wide("features", "wide_features")
     missing = graph.node("IsNaN", [features], "missing")
-    values = graph.node("Where", [missing, low, features], "present")
-    values = graph.node("Min", [graph.node("Max", [values, low], "raised"), high], "clipped")
+    values = graph.node("Max", [features, graph.constant("low", scale["low"])], "raised")
+    values = graph.node("Min", [values, graph.constant("high", scale["high"])], "clipped")
     size = graph.node("Abs", [values], "size")
     size = graph.node("Div", [size, graph.constant("log_scale", logged_scale)], "relative_size")
-    size = graph.node("Log", [graph.node("Add", [size, one], "shifted_size")], "logged_size")
+    size = graph.node("Add", [size, graph.constant("one", 1.0)], "shifted_size")
+    size = graph.node("Log", [size], "logged_size")
     logged = graph.node("Mul", [graph.node("Sign", [values], "sign"), size], "symlog")
+    is_logged = graph.constant("is_logged", scale["log_scale"] > 0, bool)
     values = graph.node("Where", [is_logged, logged, values], "viewed")
-    values = graph.node("Sub", [values, graph.constant("center", scale["center"])], "centered")
-    half_width = graph.constant("half_width", scale["half_width"])
-    values = graph.node("Div", [values, half_width], "unit")
-    values = graph.node("Where", [missing, zero, values], "filled")
-    seen = graph.constant("seen", scale["seen"])
-    values = graph.node("Mul", [values, seen], "seen_values")
-    flags = graph.wide(missing, "flags")
-    flags = graph.node("Mul", [flags, seen], "seen_flags")
-    return graph.node("Concat", [values, flags], "scaled", axis=1)
-
-
-def _write_network(graph: _Graph, scaled: str, weights: dict[str, np.ndarray]) -> tuple[str, str]:
-    hidden = scaled
-    for layer in (0, 2):
-        weight = graph.weight(f"trunk.{layer}.weight", weights[f"trunk.{layer}.weight"].T)
-        bias = graph.weight(f"trunk.{layer}.bias", weights[f"trunk.{layer}.bias"])
-        hidden = graph.node("Gemm", [hidden, weight, bias], f"linear_{layer}")
-        hidden = graph.node("Tanh", [hidden], f"hidden_{layer}")
-    parts = {"hazards": slice(None, NUM_BINS), "causes": slice(NUM_BINS, None)}
-    logits = []
-    for name, part in parts.items():
-        weight = graph.weight(f"head.weight.{name}", weights["head.weight"][part].T)
-        bias = graph.weight(f"head.bias.{name}", weights["head.bias"][part])
-        logits.append(graph.node("Gemm", [hidden, weight, bias], f"{name}_logits"))
-    return logits[0], logits[1]
-
-
-def _write_outputs(
-    graph: _Graph, hazard_logits: str, causes: str, calibration: Calibration
-) -> None:
-    offset = np.log(WIDTHS_DAYS * BASE_RATE_PER_DAY) + calibration.shift
-    logits = graph.node(
-        "Mul", [hazard_logits, graph.constant("calibration_scale", calibration.scale)], "sharpened"
+    values = graph.node(
+        "Where", [missing, graph.constant("center", scale["center"]), values], "filled"
     )
-    logits = graph.node("Add", [logits, graph.constant("hazard_offset", offset)], "offset_logits")
-    hazards = _write_softplus(graph, logits)
-    floor = graph.constant("hazard_floor", LEAST_RATE_PER_DAY * WIDTHS_DAYS)
-    hazards = graph.node("Add", [hazards, floor], "hazards")
+    return graph.node("Concat", [values, graph.wide(missing, "flags")], "inputs", axis=1)
 
+
+def _write_network(
+    graph: _Graph, inputs: str, weights: dict[str, np.ndarray], calibration: Calibration
+) -> tuple[str, str]:
+    """Write the layers; scaling and calibration act on constants, once, when a graph is loaded."""
+    scale = scaling()
+    unit = (scale["seen"].astype(np.float64) / scale["half_width"], scale["seen"])
+    shift = (-scale["center"].astype(np.float64) * unit[0], np.zeros(NUM_FEATURES))
+    first = graph.weight("trunk.0.weight", weights["trunk.0.weight"].T)
+    bias = graph.weight("trunk.0.bias", weights["trunk.0.bias"])
+    bias = graph.node(
+        "Gemm",
+        [graph.constant("unit_shift", np.concatenate(shift)[None]), first, bias],
+        "shifted_bias",
+    )
+    first = graph.node(
+        "Mul", [first, graph.constant("unit_scale", np.concatenate(unit)[:, None])], "scaled_weight"
+    )
+    hidden = graph.node("Gemm", [inputs, first, bias], "linear_0")
+    hidden = graph.node("Tanh", [hidden], "hidden_0")
+    second = graph.weight("trunk.2.weight", weights["trunk.2.weight"].T)
+    hidden = graph.node(
+        "Gemm", [hidden, second, graph.weight("trunk.2.bias", weights["trunk.2.bias"])], "linear_2"
+    )
+    hidden = graph.node("Tanh", [hidden], "hidden_2")
+    head, head_bias = weights["head.weight"], weights["head.bias"]
+    sharpness = graph.constant("calibration_scale", calibration.scale)
+    offset = np.log(WIDTHS_DAYS * BASE_RATE_PER_DAY) + calibration.shift
+    offset += LEAST_RATE_PER_DAY * WIDTHS_DAYS
+    hazards = graph.weight("head.weight.hazards", head[:NUM_BINS].T)
+    hazards = graph.node("Mul", [hazards, sharpness], "sharpened_weight")
+    bias = graph.weight("head.bias.hazards", head_bias[:NUM_BINS])
+    bias = graph.node("Mul", [bias, sharpness], "sharpened_bias")
+    bias = graph.node("Add", [bias, graph.constant("hazard_offset", offset)], "offset_bias")
+    causes = graph.weight("head.weight.causes", head[NUM_BINS:].T)
+    causes_bias = graph.weight("head.bias.causes", head_bias[NUM_BINS:])
+    return (
+        graph.node("Gemm", [hidden, hazards, bias], "hazard_logits"),
+        graph.node("Gemm", [hidden, causes, causes_bias], "cause_logits"),
+    )
+
+
+def _write_outputs(graph: _Graph, hazard_logits: str, causes: str) -> None:
+    """Write the hazards, ln(1 + exp(logit)) + floor = ln(e^floor + exp(logit + floor)), and on."""
+    floor = LEAST_RATE_PER_DAY * WIDTHS_DAYS
+    powers = graph.node("Exp", [hazard_logits], "powers")
+    powers = graph.node("Add", [powers, graph.constant("floor_power", np.exp(floor))], "all_powers")
+    hazards = graph.node("Log", [powers], "hazards")
     bins = np.arange(NUM_BINS)
-    edges = np.array([bins_until(edge) for edge in ACTION_EDGES_DAYS])
-    in_month = graph.constant("in_month", bins[:, None] < bins_until(HORIZON_DAYS))
-    soon = graph.node("MatMul", [hazards, in_month], "hazard_in_month")
-    survived = graph.node("Exp", [graph.node("Neg", [soon], "minus_month")], "month_survival")
-    one = "one"
-    probability = graph.node("Sub", [one, survived], "probability_column")
-    last_axis = graph.constant("last_axis", [1], np.int64)
-    probability = graph.node("Squeeze", [probability, last_axis], "probability")
-    graph.result(probability, "failure_probability_30d")
 
-    until_edges = graph.constant("until_edges", bins[:, None] < edges[None, :])
-    at_edges = graph.node("MatMul", [hazards, until_edges], "hazard_at_edges")
-    survival = graph.node("Exp", [graph.node("Neg", [at_edges], "minus_edges")], "edge_survival")
+    edges = bins[:, None] < np.array([bins_until(edge) for edge in ACTION_EDGES_DAYS])
+    lost = graph.constant("until_edges", -edges.astype(float))
+    survival = graph.node("Exp", [graph.node("MatMul", [hazards, lost], "lost")], "edge_survival")
     count = len(ACTION_EDGES_DAYS)
     differences = np.zeros((count, count + 1))
     differences[np.arange(count), np.arange(count)] = -1
     differences[np.arange(count), np.arange(count) + 1] = 1
-    first = np.eye(count + 1)[0]
-    bands = graph.node(
-        "MatMul", [survival, graph.constant("differences", differences)], "band_steps"
-    )
-    bands = graph.node("Add", [bands, graph.constant("first_band", first)], "bands")
-    graph.result(bands, "action_probabilities")
-
-    strictly_before = graph.constant("strictly_before", bins[:, None] < bins[None, :])
-    before = graph.node("MatMul", [hazards, strictly_before], "hazard_before")
-    middle_axis = graph.constant("middle_axis", [1], np.int64)
-    before = graph.node("Unsqueeze", [before, middle_axis], "before_3d")
-    in_bin = graph.node("Unsqueeze", [hazards, middle_axis], "hazards_3d")
-    wanted = -np.log1p(-np.array(QUANTILES))
-    targets = graph.constant("targets", wanted[None, :, None])
-    share = graph.node("Sub", [targets, before], "hazard_left")
-    share = graph.node("Div", [share, in_bin], "bin_share")
-    share = graph.node("Clip", [share, "zero", "one"], "clipped_share")
-    widths = graph.constant("widths", WIDTHS_DAYS[:, None])
-    days = graph.node("MatMul", [share, widths], "days_3d")
-    days = graph.node("Squeeze", [days, graph.constant("third_axis", [2], np.int64)], "days_bins")
-    total = graph.node(
-        "MatMul", [hazards, graph.constant("all_bins", np.ones((NUM_BINS, 1)))], "hazard_total"
-    )
-    beyond = graph.node("Sub", [graph.constant("targets_2d", wanted[None, :]), total], "beyond")
-    beyond = graph.node("Max", [beyond, "zero"], "beyond_last")
-    is_last = graph.constant("is_last", (bins == NUM_BINS - 1)[:, None] / WIDTHS_DAYS[-1])
-    rate = graph.node("MatMul", [hazards, is_last], "last_rate")
-    days = graph.node("Add", [days, graph.node("Div", [beyond, rate], "tail_days")], "days_all")
-    days = graph.node("Min", [days, graph.constant("max_days", MAX_DAYS)], "capped_days")
-    graph.result(days, "days_to_failure")
+    bands = [survival, graph.constant("differences", differences)]
+    bands.append(graph.constant("first_band", np.eye(count + 1)[0]))
+    graph.result(graph.node("Gemm", bands, "bands"), "action_probabilities")
+    in_month = np.append(np.array(ACTION_EDGES_DAYS) <= HORIZON_DAYS, False)
+    month = graph.constant("in_month", in_month[:, None], np.float32)
+    month = graph.node("MatMul", ["action_probabilities", month], "month_column")
+    last_axis = graph.constant("last_axis", [1], np.int64)
+    graph.node("Squeeze", [month, last_axis], "failure_probability_30d")
+    _write_days(graph, hazards)
     graph.result(graph.node("Softmax", [causes], "causes", axis=1), "cause_probabilities")
 
 
-def _write_softplus(graph: _Graph, logits: str) -> str:
-    """Write max(x, 0) + ln(1 + exp(−|x|)); the runtime's own Softplus knows float32 alone."""
-    size = graph.node("Neg", [graph.node("Abs", [logits], "logit_size")], "minus_size")
-    tail = graph.node("Add", [graph.node("Exp", [size], "tail_ratio"), "one"], "one_and_tail")
-    rest = graph.node("Log", [tail], "softplus_rest")
-    return graph.node("Add", [graph.node("Max", [logits, "zero"], "ramp"), rest], "soft_hazards")
+def _write_days(graph: _Graph, hazards: str) -> None:
+    """Write the quantiles of days: for each, the share of every bin that is lived through.
+
+    Each quantile has its own columns, one a bin. The last bin's hazard goes on until `MAX_DAYS`.
+    """
+    bins, count = np.arange(NUM_BINS), len(QUANTILES)
+    wanted = np.repeat(-np.log1p(-np.array(QUANTILES)), NUM_BINS)
+    earlier = -np.tile((bins[:, None] < bins).astype(float), count)
+    left = [graph.constant("strictly_before", earlier), graph.constant("wanted", wanted)]
+    own = graph.constant("own_bin", np.tile(np.eye(NUM_BINS), count))
+    share = graph.node(
+        "Div",
+        [
+            graph.node("Gemm", [hazards, *left], "hazard_left"),
+            graph.node("MatMul", [hazards, own], "own_hazard"),
+        ],
+        "share",
+    )
+    share = graph.node("Max", [share, graph.constant("zero", 0.0)], "begun_share")
+    most = np.ones(NUM_BINS)
+    most[-1] += (MAX_DAYS - EDGES_DAYS[-1]) / WIDTHS_DAYS[-1]
+    share = graph.node("Min", [share, graph.constant("most", np.tile(most, count))], "lived_share")
+    widths = np.kron(np.eye(count), WIDTHS_DAYS[:, None])
+    graph.result(
+        graph.node("MatMul", [share, graph.constant("widths", widths)], "days"), "days_to_failure"
+    )
