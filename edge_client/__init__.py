@@ -18,11 +18,11 @@ if TYPE_CHECKING:
         StoreError,
         StoreMissingError,
     )
-    from .mailbox import GivenConsent, Purpose
     from .model_store import ModelStore
     from .notices import ShownNotice
-    from .slots import InstalledBundle
+    from .store.mailbox import GivenConsent, Purpose
     from .telemetry_store import Recording, TelemetryStore, readings_of
+    from .updates.slots import InstalledBundle
 
 __all__ = [
     "EdgeClient",
@@ -45,10 +45,10 @@ __all__ = [
 _MODULES = {
     "EdgeClient": ".client",
     "EdgeError": ".errors",
-    "GivenConsent": ".mailbox",
-    "InstalledBundle": ".slots",
+    "GivenConsent": ".store.mailbox",
+    "InstalledBundle": ".updates.slots",
     "ModelStore": ".model_store",
-    "Purpose": ".mailbox",
+    "Purpose": ".store.mailbox",
     "QuietHours": "models.quiet_hours",
     "ReadingRefusedError": ".errors",
     "Recording": ".telemetry_store",

@@ -18,17 +18,17 @@ from models.wire.codec import decode, encode
 from models.wire.messages import Notice, NoticeState, Presence
 from models.wire.topics import Down, Up, down, up
 
-from .admission import end_of, is_of_former_pack
-from .agent_plan import AgentParts, AgentPlan, Until
-from .books import DeviceBooks
-from .configuration import PREDICTION, allowed, in_force, stopped
 from .errors import ServerSilentError, SlotError, StoppedError, StoreBusyError
-from .identity import own_identity, read_hardware_id
-from .mailbox import Purpose
-from .notice_receiver import AgentCounters, NoticeReceiver, answer_notice
-from .presence import birth_payload, status_payload
-from .sending import OutboxSender
-from .traffic import CONNECTION, DOWN, UP, TrafficMeter, connection_bytes
+from .link.admission import end_of, is_of_former_pack
+from .link.books import DeviceBooks
+from .link.configuration import PREDICTION, allowed, in_force, stopped
+from .link.notice_receiver import AgentCounters, NoticeReceiver, answer_notice
+from .link.plan import AgentParts, AgentPlan, Until
+from .link.presence import birth_payload, status_payload
+from .link.sending import OutboxSender
+from .link.traffic import CONNECTION, DOWN, UP, TrafficMeter, connection_bytes
+from .provisioning.identity import own_identity, read_hardware_id
+from .store.mailbox import Purpose
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -38,9 +38,9 @@ if TYPE_CHECKING:
     from models.wire.sealing import OpeningKey
 
     from .client import EdgeClient
-    from .mailbox import StoredNotice
     from .notices import ShownNotice
-    from .slots import Refusal
+    from .store.mailbox import StoredNotice
+    from .updates.slots import Refusal
 
     Clock = Callable[[], datetime]
 
@@ -164,7 +164,7 @@ class DeviceAgent:
         """
         from models.wire.envelope import VerifyKey, trusted_keys
 
-        from .config_receiver import ConfigurationReceiver
+        from .link.config_receiver import ConfigurationReceiver
 
         path, device_id, key = self._client.store.path, self._device_id, self._parts.store_key
         trusted = trusted_keys(*(VerifyKey.from_bytes(raw) for raw in server_keys.values()))

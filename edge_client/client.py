@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .errors import StoreBusyError
-from .mailbox import Purpose
 from .model_store import INSTALLED, ModelStore
+from .store.mailbox import Purpose
 from .telemetry_store import TelemetryStore
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from .config import DeviceConfig
     from .errors import ReadingRefusedError
     from .notices import ShownNotice
-    from .row_cipher import KeySource
+    from .store.row_cipher import KeySource
     from .telemetry_store import Recording
 
 
@@ -152,8 +152,8 @@ class EdgeClient:
         """
         from models.device_report import device_report
 
-        from .configuration import require_prediction
         from .incremental_features import current_features
+        from .link.configuration import require_prediction
 
         require_prediction(self.store)
         moment = _moment(now)
@@ -261,12 +261,12 @@ class EdgeClient:
     def _may_summarise(self) -> bool:
         from models.prediction import Status
 
-        from .configuration import allowed
+        from .link.configuration import allowed
 
         return allowed(self.store, Purpose.SUMMARIES) and self.report.status is Status.OK
 
     def _summary(self, *, message_id: str, sequence: int, now: datetime) -> Summary:
-        from .configuration import allowed
+        from .link.configuration import allowed
         from .summaries import bands_of, summary_of
 
         bands = None

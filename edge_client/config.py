@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from models.inference import Backend
 
-    from .row_cipher import KeySource
+    from .store.row_cipher import KeySource
 
 ENVIRONMENT_PREFIX = "FEDCELL_DEVICE_"
 CONFIG_FILE = "config"
@@ -134,7 +134,7 @@ class DeviceConfig:
         """Return what reads the store's key whenever the store is opened, None without a key."""
         if self.store_key is None:
             return None
-        from .row_cipher import key_from_file
+        from .store.row_cipher import key_from_file
 
         return key_from_file(self.store_key)
 

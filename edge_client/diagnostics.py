@@ -165,7 +165,7 @@ def _size_of(folder: Path) -> int:
 
 
 def _store(client: EdgeClient, now: datetime, took: dict[str, float]) -> Part:
-    from .store_recovery import recoveries
+    from .store.recovery import recoveries
 
     store = client.store
     first = store.first_reading_at()
@@ -245,8 +245,8 @@ def _prediction(client: EdgeClient, now: datetime, took: dict[str, float]) -> Pa
 
 
 def _sensors() -> Part:
-    from .drivers.power_supply import ROOT, attributes_of, batteries_in
-    from .gauge_mapping import map_gauge
+    from .sensing.drivers.power_supply import ROOT, attributes_of, batteries_in
+    from .sensing.gauge_mapping import map_gauge
 
     found: Part = {}
     for number, facts in enumerate(batteries_in(ROOT).values()):

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .errors import SlotError
-from .slot_file import SlotFile
+from .updates.slot_file import SlotFile
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from models.bundle import Bundle
     from models.errors import BundleError
 
-    from .bundle_gate import TrialLimits
-    from .slots import InstalledBundle, Refusal, SlotState
+    from .updates.bundle_gate import TrialLimits
+    from .updates.slots import InstalledBundle, Refusal, SlotState
 
 INSTALLED = "installed"
 ENDING = ".models"
@@ -78,7 +78,7 @@ class ModelStore:
         """
         from models.errors import ArtefactMissingError, BundleError
 
-        from .bundle_gate import try_out, verify
+        from .updates.bundle_gate import try_out, verify
 
         try:
             bundle = verify(source, trusted_keys=trusted_keys, allow_unsigned=allow_unsigned)
@@ -100,7 +100,7 @@ class ModelStore:
 
     def record_refusal(self, error: BundleError, *, now: datetime | None = None) -> None:
         """Remember that a bundle was refused, where the folder can be written."""
-        from . import slots
+        from .updates import slots
 
         reasons = {reason.value: reason for reason in slots.RefusalReason}
         reason = reasons.get(error.reason, slots.RefusalReason.ALTERED)
@@ -159,7 +159,7 @@ class ModelStore:
         trial = self._on_trial()
         if trial is None or trial.digest == self._counted:
             return None
-        from . import slots
+        from .updates import slots
 
         at = _at(now)
         state = self._try_to_change(lambda state: slots.started(state, at=at))
@@ -184,7 +184,7 @@ class ModelStore:
         """
         if self._on_trial() is None:
             return False
-        from . import slots
+        from .updates import slots
 
         reported = digest or self._opened
         at = _at(now)
@@ -296,7 +296,7 @@ class ModelStore:
     def _give_up(
         self, trial: InstalledBundle, error: SlotError | BundleError, now: datetime | None
     ) -> None:
-        from . import slots
+        from .updates import slots
 
         what = _what(error)
 
@@ -313,7 +313,7 @@ class ModelStore:
     def _put_on_trial(self, state: SlotState, bundle: Bundle) -> InstalledBundle:
         from models.bundle import without_signature, write_bundle
 
-        from . import slots
+        from .updates import slots
 
         signature = bundle.manifest.get("signature") or {}
         offered = slots.InstalledBundle(
@@ -360,7 +360,7 @@ def _check_history(
     """
     from models.errors import BundleError
 
-    from . import slots
+    from .updates import slots
 
     reason = slots.why_not(
         state,

@@ -17,11 +17,16 @@ from models.telemetry import DeviceProfiles
 from models.training_rows import training_rows
 from privacy import OperatingSystemNoise
 
-from .configuration import allowed
 from .errors import InputMissingError, TaskRefusedError
-from .identity import HARDWARE_ID_FILES, hardware_id_files, own_identity, read_hardware_id
-from .mailbox import Purpose
-from .row_cipher import key_from_file
+from .link.configuration import allowed
+from .provisioning.identity import (
+    HARDWARE_ID_FILES,
+    hardware_id_files,
+    own_identity,
+    read_hardware_id,
+)
+from .store.mailbox import Purpose
+from .store.row_cipher import key_from_file
 from .telemetry_store import TelemetryStore
 
 if TYPE_CHECKING:
@@ -31,7 +36,7 @@ if TYPE_CHECKING:
     from models.training_rows import TrainingRows
     from privacy import NoiseSource
 
-    from .row_cipher import KeySource
+    from .store.row_cipher import KeySource
 
 STORE_KEY = "telemetry-db"
 """Key of the node's configuration that names the device's store."""

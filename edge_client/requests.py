@@ -250,16 +250,16 @@ def _record(client: EdgeClient, given: Fields, now: datetime) -> Answer:
 
 def _predict(client: EdgeClient, given: Fields, now: datetime) -> Answer:
     from .commands.prediction import report_json
-    from .configuration import require_prediction
+    from .link.configuration import require_prediction
 
     require_prediction(client.store)
     return report_json(client.predict(now, explain=bool(given.get("reasons", True))))
 
 
 def _explain(client: EdgeClient, given: Fields, now: datetime) -> Answer:
-    from .audiences import Audience, owner_sentences, support_figures
-    from .audit_record import audit_record
-    from .evidence import gather_evidence
+    from .explanations.audiences import Audience, owner_sentences, support_figures
+    from .explanations.audit_record import audit_record
+    from .explanations.evidence import gather_evidence
     from .wording import load_wording
 
     audience = given.get("audience", Audience.OWNER.value)
@@ -280,7 +280,7 @@ def _explain(client: EdgeClient, given: Fields, now: datetime) -> Answer:
 
 
 def _status(client: EdgeClient, _given: Fields, _now: datetime) -> Answer:
-    from .sampler import last_reading_at
+    from .sensing.sampler import last_reading_at
 
     store = client.store
     first, last = store.first_reading_at(), last_reading_at(client)
@@ -302,7 +302,7 @@ def _status(client: EdgeClient, _given: Fields, _now: datetime) -> Answer:
 
 
 def _consent(client: EdgeClient, given: Fields, now: datetime) -> Answer:
-    from .mailbox import Purpose
+    from .store.mailbox import Purpose
 
     if given:
         purpose, granted = _needed(given, "purpose"), _needed(given, "granted")
@@ -323,7 +323,7 @@ def _notices(client: EdgeClient, _given: Fields, now: datetime) -> Answer:
     from models.wire.codec import decode
     from models.wire.messages import Notice
 
-    from .admission import end_of
+    from .link.admission import end_of
 
     found: list[dict[str, object]] = []
     over = 0
@@ -341,7 +341,7 @@ def _notices(client: EdgeClient, _given: Fields, now: datetime) -> Answer:
 
 
 def _answer(client: EdgeClient, given: Fields, now: datetime) -> Answer:
-    from .notice_receiver import ANSWERS, answer_notice
+    from .link.notice_receiver import ANSWERS, answer_notice
 
     notice_id, word = _needed(given, "notice"), _needed(given, "word")
     if word not in ANSWERS:
@@ -357,7 +357,7 @@ def _answer(client: EdgeClient, given: Fields, now: datetime) -> Answer:
 
 
 def _outbox(client: EdgeClient, _given: Fields, now: datetime) -> Answer:
-    from .configuration import PREDICTION, stopped
+    from .link.configuration import PREDICTION, stopped
     from .summaries import leaving_fields
 
     summary = None

@@ -21,7 +21,7 @@ _KNOWN = f"known are {', '.join(FIELDS)}"
 
 
 class Sensor(Protocol):
-    """A gauge; `edge_client.drivers` has three."""
+    """A gauge; `edge_client.sensing.drivers` has three."""
 
     def read(self, now: datetime) -> Reading | None:
         """Return a reading, None where there is nothing to tell now.

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING
 
 from models.telemetry import MEASUREMENT_NAMES
 
-from .device_facts import DEFAULT_RETENTION_DAYS, first_facts
-from .mailbox import Mailbox
-from .reading_ring import FIRST_DAY, ReadingRing, Recording
-from .reading_rules import CLOCK_TOLERANCE_S, readings_of
-from .row_cipher import read_key
-from .store_file import create_store_file, write_fact
+from .store.device_facts import DEFAULT_RETENTION_DAYS, first_facts
+from .store.mailbox import Mailbox
+from .store.reading_ring import FIRST_DAY, ReadingRing, Recording
+from .store.reading_rules import CLOCK_TOLERANCE_S, readings_of
+from .store.row_cipher import read_key
+from .store.sqlite_file import create_store_file, write_fact
 
 if TYPE_CHECKING:
     import sqlite3
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from models.quiet_hours import QuietHours
     from models.telemetry import DeviceProfile
 
-    from .row_cipher import KeySource, Rows
+    from .store.row_cipher import KeySource, Rows
 
 __all__ = [
     "CLOCK_TOLERANCE_S",

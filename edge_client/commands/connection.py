@@ -17,9 +17,9 @@ if TYPE_CHECKING:
 
     from ..agent import AgentPlan, DeviceAgent
     from ..config import DeviceConfig
-    from ..mailbox import StoredNotice
-    from ..notice_receiver import AgentCounters
+    from ..link.notice_receiver import AgentCounters
     from ..notices import ShownNotice
+    from ..store.mailbox import StoredNotice
 
     Clock = Callable[[], datetime]
 
@@ -120,9 +120,9 @@ def run_run(arguments: argparse.Namespace) -> int:
 
     from ..agent import AgentParts, elapsed_s, run_agent
     from ..client import EdgeClient
-    from ..mailbox import Purpose
-    from ..sampler import sampler_of
-    from ..watchdog import Watchdog
+    from ..link.watchdog import Watchdog
+    from ..sensing.sampler import sampler_of
+    from ..store.mailbox import Purpose
     from .identity import hardware_id_of
 
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
@@ -189,7 +189,7 @@ def _look_through_store(config: DeviceConfig, *, now: datetime) -> None:
     """Set a damaged store aside and begin anew, before anything is made of it."""
     import logging
 
-    from ..store_recovery import open_or_recover
+    from ..store.recovery import open_or_recover
 
     store, recovery = open_or_recover(config.store, now, config.key_source())
     store.close()
@@ -203,7 +203,7 @@ def _look_through_store(config: DeviceConfig, *, now: datetime) -> None:
 
 def _plan(arguments: argparse.Namespace, *, bytes_per_day: int) -> AgentPlan:
     from ..agent import AgentPlan, Until
-    from ..notice_receiver import ANSWERS
+    from ..link.notice_receiver import ANSWERS
 
     until = Until.SENT if arguments.once else Until.STOPPED
     until = Until.ACKED if arguments.until_acked else until
@@ -244,8 +244,8 @@ def run_notices(arguments: argparse.Namespace) -> int:
     from models.wire.codec import decode
     from models.wire.messages import Notice
 
-    from ..admission import end_of
     from ..client import EdgeClient
+    from ..link.admission import end_of
 
     now = now_of(arguments)
     found, num_over = [], 0
@@ -281,7 +281,7 @@ def run_notices(arguments: argparse.Namespace) -> int:
 
 def run_answer(arguments: argparse.Namespace) -> int:
     """Do what the owner chose: keep an answer for the agent to tell, or show what was asked for."""
-    from ..notice_receiver import ANSWERS, answer_notice
+    from ..link.notice_receiver import ANSWERS, answer_notice
 
     with open_store(arguments) as store:
         try:

@@ -118,9 +118,9 @@ def add_erase(erase: argparse.ArgumentParser) -> None:
 
 def run_init(arguments: argparse.Namespace) -> int:
     """Make the keys and the store of a new device, or say that they are there."""
-    from ..device_facts import first_facts
-    from ..erasure import tombstones
-    from ..first_boot import boot_first, retire
+    from ..provisioning.first_boot import boot_first, retire
+    from ..store.device_facts import first_facts
+    from ..store.erasure import tombstones
     from ..telemetry_store import TelemetryStore
     from .identity import derived_device_id, hardware_id_of, run_add_identity
     from .owner import quiet_hours_of
@@ -369,7 +369,7 @@ def run_export(arguments: argparse.Namespace) -> int:
 
 def run_erase(arguments: argparse.Namespace) -> int:
     """Remove the store and the installed models."""
-    from ..erasure import erase_device, tombstone_path
+    from ..store.erasure import erase_device, tombstone_path
 
     path = config_of(arguments).store
     if not arguments.yes:

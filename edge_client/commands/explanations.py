@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 from models.bundle import canonical_json
 
-from ..audiences import Audience, owner_sentences, support_figures, support_rows
-from ..audit_record import audit_record, differences, parse_record
 from ..client import EdgeClient
 from ..errors import InputError, InputMissingError
-from ..evidence import gather_evidence
+from ..explanations.audiences import Audience, owner_sentences, support_figures, support_rows
+from ..explanations.audit_record import audit_record, differences, parse_record
+from ..explanations.evidence import gather_evidence
 from ..notices import own_fields, reason_sentences
 from ..wording import load_wording
 from .answers import answer, config_of, now_of
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     import argparse
     from collections.abc import Iterator
 
-    from ..evidence import Evidence
+    from ..explanations.evidence import Evidence
     from ..wording import Wording
 
 NOT_CONFIRMED = 1

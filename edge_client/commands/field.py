@@ -83,8 +83,8 @@ def _words_of(result: SetResult) -> str:
 
 def run_sensors(arguments: argparse.Namespace) -> int:
     """Show the batteries of this machine, and what of a reading each gives."""
-    from ..drivers.power_supply import ROOT, attributes_of, batteries_in
-    from ..gauge_mapping import MEANING, GaugeStatus, map_gauge
+    from ..sensing.drivers.power_supply import ROOT, attributes_of, batteries_in
+    from ..sensing.gauge_mapping import MEANING, GaugeStatus, map_gauge
 
     design = arguments.design_capacity_mah or _design_capacity(arguments)
     root = arguments.root or ROOT

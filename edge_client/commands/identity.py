@@ -21,8 +21,8 @@ def add_identity(identity: argparse.ArgumentParser) -> None:
 
 def run_identity(arguments: argparse.Namespace) -> int:
     """Print the public halves; with --json exactly as the server's file of device keys takes it."""
-    from ..first_boot import identity_line
-    from ..identity import read_identity, require_hardware
+    from ..provisioning.first_boot import identity_line
+    from ..provisioning.identity import read_identity, require_hardware
 
     config = config_of(arguments)
     line = identity_line(config.store)
@@ -44,7 +44,7 @@ def run_identity(arguments: argparse.Namespace) -> int:
 
 def run_add_identity(arguments: argparse.Namespace) -> int:
     """Give an existing store its identity."""
-    from ..first_boot import add_identity
+    from ..provisioning.first_boot import add_identity
 
     config = config_of(arguments)
     with open_store(arguments) as store:
@@ -58,7 +58,7 @@ def run_add_identity(arguments: argparse.Namespace) -> int:
 
 def hardware_id_of(config: DeviceConfig) -> bytes | None:
     """Return this hardware's identifier, None where it says none."""
-    from ..identity import hardware_id_files, read_hardware_id
+    from ..provisioning.identity import hardware_id_files, read_hardware_id
 
     return read_hardware_id(hardware_id_files(config.hardware_id_file))
 
@@ -69,7 +69,7 @@ def derived_device_id(arguments: argparse.Namespace, config: DeviceConfig) -> st
     Raises:
         InputError: this hardware does not say what is asked for.
     """
-    from ..identity import (
+    from ..provisioning.identity import (
         HARDWARE_SERIAL,
         MACHINE_ID,
         device_id_from,

@@ -73,8 +73,8 @@ def quiet_hours_of(span: str, zone: str | None) -> QuietHours:
 
 def run_consent(arguments: argparse.Namespace) -> int:
     """Show or change the owner's word."""
-    from ..configuration import stopped
-    from ..mailbox import Purpose
+    from ..link.configuration import stopped
+    from ..store.mailbox import Purpose
 
     names = PURPOSES if arguments.purpose == ["all"] else tuple(arguments.purpose)
     unknown = ", ".join(name for name in names if name not in PURPOSES)

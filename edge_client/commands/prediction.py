@@ -74,13 +74,13 @@ def run_predict(arguments: argparse.Namespace) -> int:
             raise UsageError("--check", "checks audit records", "leave --audience out")
         audience = AUDIENCES[-1]
     if audience is not None or arguments.explain:
-        from ..audiences import Audience
+        from ..explanations.audiences import Audience
         from .explanations import explain
 
         return explain(arguments, Audience(audience or AUDIENCES[0]))
-    from ..books import note_report
     from ..client import EdgeClient
     from ..errors import StoreBusyError
+    from ..link.books import note_report
 
     now = now_of(arguments)
     with EdgeClient.of_config(config_of(arguments)) as client:
@@ -165,7 +165,7 @@ def run_update(arguments: argparse.Namespace) -> int:
 
     from ..model_store import ModelStore
     from ..telemetry_store import TelemetryStore
-    from ..updates import Leave, update_model
+    from ..updates.update import Leave, update_model
 
     config = config_of(arguments)
     if config.trusted_keys is None and not arguments.allow_unsigned:

@@ -34,9 +34,9 @@ def run_serve(arguments: argparse.Namespace) -> int:
     import time
 
     from ..client import EdgeClient
+    from ..link.watchdog import Watchdog
     from ..request_server import RequestServer
     from ..requests import answer_line
-    from ..watchdog import Watchdog
     from .connection import clock_from
 
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")

@@ -45,7 +45,7 @@ def run_status(arguments: argparse.Namespace) -> int:
 
 
 def _identity(store: TelemetryStore, config: DeviceConfig) -> dict[str, Any]:
-    from ..identity import own_identity
+    from ..provisioning.identity import own_identity
     from .identity import hardware_id_of
 
     try:
@@ -89,7 +89,7 @@ def _model(store: TelemetryStore) -> dict[str, Any]:
 
 
 def _link(store: TelemetryStore, config: DeviceConfig, *, now: datetime) -> dict[str, Any]:
-    from ..traffic import SECONDS_PER_DAY, day_of
+    from ..link.traffic import SECONDS_PER_DAY, day_of
 
     today = day_of(now)
     passed = store.traffic(today - TRAFFIC_DAYS + 1)
@@ -114,7 +114,7 @@ def _link(store: TelemetryStore, config: DeviceConfig, *, now: datetime) -> dict
 
 
 def _consents(store: TelemetryStore) -> dict[str, Any]:
-    from ..configuration import allowed
+    from ..link.configuration import allowed
 
     return {
         purpose.value: {"granted": said.granted, "in_force": allowed(store, purpose)}
@@ -123,7 +123,7 @@ def _consents(store: TelemetryStore) -> dict[str, Any]:
 
 
 def _configuration(store: TelemetryStore) -> dict[str, Any] | None:
-    from ..configuration import in_force, stopped
+    from ..link.configuration import in_force, stopped
 
     said = in_force(store)
     if not said:

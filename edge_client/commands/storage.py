@@ -35,8 +35,8 @@ def add_seal(seal: argparse.ArgumentParser) -> None:
 def run_check(arguments: argparse.Namespace) -> int:
     """Look through the store, and repair it where that was asked for."""
     from ..errors import StoreDamagedError
-    from ..quarantine import quarantined
-    from ..store_recovery import open_or_recover, recoveries
+    from ..store.quarantine import quarantined
+    from ..store.recovery import open_or_recover, recoveries
 
     config = config_of(arguments)
     if not arguments.repair:
@@ -77,8 +77,8 @@ def run_check(arguments: argparse.Namespace) -> int:
 
 def run_seal(arguments: argparse.Namespace) -> int:
     """Write the store anew under a key."""
-    from ..row_cipher import key_from_file
-    from ..store_rewrite import rewrite_store
+    from ..store.rewrite import rewrite_store
+    from ..store.row_cipher import key_from_file
 
     config = config_of(arguments)
     new_key = key_from_file(arguments.new_key)

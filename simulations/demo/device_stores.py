@@ -6,10 +6,10 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from edge_client.first_boot import add_identity, identity_line
-from edge_client.identity import read_hardware_id
-from edge_client.mailbox import Purpose
 from edge_client.model_store import ModelStore
+from edge_client.provisioning.first_boot import add_identity, identity_line
+from edge_client.provisioning.identity import read_hardware_id
+from edge_client.store.mailbox import Purpose
 from edge_client.telemetry_store import TelemetryStore, readings_of
 from models.quiet_hours import QuietHours
 

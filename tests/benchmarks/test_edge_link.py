@@ -14,10 +14,10 @@ import paho.mqtt.client as mqtt
 import pytest
 from paho.mqtt.enums import CallbackAPIVersion
 
-from edge_client.mailbox import Mailbox, Purpose
-from edge_client.notice_receiver import AgentCounters, NoticeReceiver
-from edge_client.sending import AHEAD, GROUP, OutboxSender
-from edge_client.traffic import TrafficMeter
+from edge_client.link.notice_receiver import AgentCounters, NoticeReceiver
+from edge_client.link.sending import AHEAD, GROUP, OutboxSender
+from edge_client.link.traffic import TrafficMeter
+from edge_client.store.mailbox import Mailbox, Purpose
 from models.wire.codec import encode
 from models.wire.envelope import SigningKey, sign_payload, trusted_keys
 from models.wire.link import IN_FLIGHT_WINDOW

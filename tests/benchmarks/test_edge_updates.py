@@ -20,7 +20,7 @@ import time
 import numpy as np
 import pytest
 
-from edge_client.bundle_gate import try_out, verify
+from edge_client.updates.bundle_gate import try_out, verify
 from models.backend_parity import backend_parity, parity_rows
 from models.bundle import load_bundle
 from models.inference import Predictor
@@ -39,7 +39,7 @@ FIXED_HEAP = {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "1310
 UPDATING = """
 import ctypes, gc, json, sys
 from pathlib import Path
-from edge_client import bundle_gate
+from edge_client.updates import bundle_gate
 from edge_client.model_store import ModelStore
 from models.backend_parity import parity_rows
 from models.inference import Predictor

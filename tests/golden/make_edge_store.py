@@ -13,9 +13,9 @@ from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from edge_client.mailbox import Purpose, Traffic
-from edge_client.profile_copy import copy_path
-from edge_client.store_file import SCHEMA_VERSION
+from edge_client.store.mailbox import Purpose, Traffic
+from edge_client.store.profile_copy import copy_path
+from edge_client.store.sqlite_file import SCHEMA_VERSION
 from edge_client.telemetry_store import TelemetryStore
 from models.featurize import PackReferences
 from models.quiet_hours import QuietHours
@@ -23,7 +23,7 @@ from models.wire.messages import NoticeState
 from tests.support.edge_devices import NOW, PROFILE, fading_life, reading
 
 if TYPE_CHECKING:
-    from edge_client.row_cipher import KeySource
+    from edge_client.store.row_cipher import KeySource
 
 FOLDER = Path(__file__).parent / "stores"
 

@@ -7,12 +7,12 @@ import sqlite3
 import pytest
 
 from edge_client.errors import StoreError
-from edge_client.mailbox import Purpose
-from edge_client.profile_copy import read_profile_copy
-from edge_client.row_cipher import PlainRows
-from edge_client.store_file import SCHEMA_VERSION
-from edge_client.store_recovery import open_or_recover
-from edge_client.store_rewrite import rewrite_store
+from edge_client.store.mailbox import Purpose
+from edge_client.store.profile_copy import read_profile_copy
+from edge_client.store.recovery import open_or_recover
+from edge_client.store.rewrite import rewrite_store
+from edge_client.store.row_cipher import PlainRows
+from edge_client.store.sqlite_file import SCHEMA_VERSION
 from edge_client.telemetry_store import TelemetryStore
 from models.wire.messages import NoticeState
 from tests.golden.make_edge_store import FOLDER, golden_key
@@ -100,7 +100,7 @@ def test_migration_that_fails_leaves_version_1(path, monkeypatch):
     def breaks(*_):
         raise sqlite3.OperationalError("disk I/O error")
 
-    monkeypatch.setattr("edge_client.store_schema.PlainRows.proof", breaks)
+    monkeypatch.setattr("edge_client.store.schema.PlainRows.proof", breaks)
     with pytest.raises(StoreError):
         TelemetryStore(path)
     monkeypatch.undo()

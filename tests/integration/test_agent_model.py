@@ -4,9 +4,9 @@ import pytest
 
 from edge_client.agent import AgentParts, AgentPlan, DeviceAgent, elapsed_s
 from edge_client.client import EdgeClient
-from edge_client.mailbox import Purpose
+from edge_client.link.notice_receiver import AgentCounters
 from edge_client.model_store import ModelStore
-from edge_client.notice_receiver import AgentCounters
+from edge_client.store.mailbox import Purpose
 from models.wire.link import Link, LinkSettings
 from tests.support.edge_devices import NOW, fading_life, new_store
 from tests.support.update_bundles import trusted_keys, write_variant

@@ -14,7 +14,7 @@ from random import Random
 
 import pytest
 
-from edge_client.mailbox import Purpose
+from edge_client.store.mailbox import Purpose
 from edge_client.telemetry_store import TelemetryStore
 from models.wire.messages import NoticeState
 from tests.integration.test_link_faults import Server

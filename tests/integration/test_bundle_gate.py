@@ -11,10 +11,10 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from edge_client import bundle_gate
-from edge_client.bundle_gate import TrialLimits, try_out, verify
-from edge_client.bundle_trial import NUMPY, ONNX_RUNTIME, check_golden, outputs_of
 from edge_client.errors import SlotError
+from edge_client.updates import bundle_gate
+from edge_client.updates.bundle_gate import TrialLimits, try_out, verify
+from edge_client.updates.bundle_trial import NUMPY, ONNX_RUNTIME, check_golden, outputs_of
 from models.bundle import GOLDEN, MODEL, load_bundle, sign_bundle, write_bundle
 from models.errors import BundleError
 from models.feature_spec import NUM_FEATURES
@@ -224,7 +224,8 @@ def test_limits_hold_in_the_child_and_not_here(tmp_path):
 
     before = resource.getrlimit(resource.RLIMIT_AS)
     program = (
-        "import resource as r; from edge_client.bundle_trial import limit; limit(1 << 28, 5);"
+        "import resource as r; from edge_client.updates.bundle_trial import limit;"
+        "limit(1 << 28, 5);"
         "print(*(r.getrlimit(k)[1] for k in (r.RLIMIT_AS, r.RLIMIT_CPU, r.RLIMIT_CORE)))"
     )
     said = subprocess.run(

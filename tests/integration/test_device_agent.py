@@ -13,7 +13,7 @@ import pytest
 
 from edge_client.agent import AgentPlan, Until, run_agent
 from edge_client.client import EdgeClient
-from edge_client.mailbox import Purpose
+from edge_client.store.mailbox import Purpose
 from edge_client.telemetry_store import TelemetryStore
 from models.quiet_hours import QuietHours
 from models.telemetry import DeviceId

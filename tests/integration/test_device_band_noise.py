@@ -8,7 +8,7 @@ import pytest
 from edge_client.band_noise import noise_state
 from edge_client.cli import main
 from edge_client.client import EdgeClient
-from edge_client.mailbox import Purpose
+from edge_client.store.mailbox import Purpose
 from edge_client.telemetry_store import TelemetryStore
 from models.wire.codec import decode, encode
 from models.wire.messages import Summary

@@ -16,10 +16,10 @@ from edge_client.commands.connection import (
     SAYABLE,
     _tell_notice,
 )
-from edge_client.mailbox import Purpose
+from edge_client.link.notice_receiver import ANSWERS, AgentCounters, NoticeReceiver
 from edge_client.model_store import ModelStore
-from edge_client.notice_receiver import ANSWERS, AgentCounters, NoticeReceiver
 from edge_client.notices import render_notice
+from edge_client.store.mailbox import Purpose
 from edge_client.wording import LANGUAGES, load_wording
 from models.wire.codec import encode
 from models.wire.envelope import SigningKey, sign_payload, trusted_keys

@@ -7,8 +7,8 @@ import pytest
 
 from edge_client.client import EdgeClient
 from edge_client.config import DeviceConfig
-from edge_client.mailbox import Purpose
 from edge_client.model_store import ModelStore
+from edge_client.store.mailbox import Purpose
 from edge_client.telemetry_store import TelemetryStore
 from models.bundle import load_bundle
 from models.featurize import featurize

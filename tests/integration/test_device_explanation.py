@@ -6,8 +6,8 @@ from datetime import timedelta
 import numpy as np
 import pytest
 
-from edge_client.audit_record import differences, parse_record, record_digest
 from edge_client.cli import main
+from edge_client.explanations.audit_record import differences, parse_record, record_digest
 from models.bundle import canonical_json, load_bundle
 from models.explanation import shapley_values
 from models.feature_spec import FEATURE_NAMES, GROUPS

@@ -11,11 +11,11 @@ from random import Random
 
 import pytest
 
-from edge_client import identity as identity_module
 from edge_client.cli import main
 from edge_client.errors import CloneError, IdentityError
-from edge_client.first_boot import FORMER, add_identity
-from edge_client.identity import (
+from edge_client.provisioning import identity as identity_module
+from edge_client.provisioning.first_boot import FORMER, add_identity
+from edge_client.provisioning.identity import (
     device_id_from,
     identity_path,
     make_identity,

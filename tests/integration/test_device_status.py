@@ -8,12 +8,12 @@ import pytest
 from edge_client.agent import AgentParts
 from edge_client.cli import main
 from edge_client.errors import CloneError
-from edge_client.first_boot import add_identity
-from edge_client.identity import read_identity
-from edge_client.mailbox import Mailbox, Purpose
-from edge_client.presence import birth_payload
-from edge_client.slots import Refusal
+from edge_client.link.presence import birth_payload
+from edge_client.provisioning.first_boot import add_identity
+from edge_client.provisioning.identity import read_identity
+from edge_client.store.mailbox import Mailbox, Purpose
 from edge_client.telemetry_store import TelemetryStore
+from edge_client.updates.slots import Refusal
 from models.wire.codec import decode, encode
 from models.wire.envelope import sign_payload
 from models.wire.messages import Birth, ModelRefusal, Status
@@ -161,6 +161,6 @@ def test_birth_tells_of_a_refused_model_and_the_configuration_in_force(tmp_path)
 
 
 def test_every_reason_of_a_refusal_can_be_told():
-    from edge_client.slots import RefusalReason
+    from edge_client.updates.slots import RefusalReason
 
     assert {reason.value for reason in RefusalReason} <= {code.value for code in ModelRefusal}

@@ -16,8 +16,8 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from edge_client.download import DownloadLimits, discard, download, local_bundle
 from edge_client.errors import DownloadError, InputError
+from edge_client.updates.download import DownloadLimits, discard, download, local_bundle
 from models.errors import BundleError
 from tests.support.file_server import serving
 from tests.support.system_parts import REPOSITORY
@@ -272,7 +272,7 @@ def test_redirect_from_https_to_http_is_refused(certificate, server, tmp_path, m
 PROGRAM = """
 import sys
 from pathlib import Path
-from edge_client.download import DownloadLimits, download
+from edge_client.updates.download import DownloadLimits, download
 download(sys.argv[1], Path(sys.argv[2]), limits=DownloadLimits(attempts=1))
 print("done")
 """

@@ -17,8 +17,8 @@ from edge_client import EdgeClient
 from edge_client.cli import main, make_parser
 from edge_client.conformance import FILES, FOLDER, MANIFEST
 from edge_client.conformance.wire import check_sealing
-from edge_client.mailbox import Purpose
 from edge_client.selftest import SelfTest, SetResult
+from edge_client.store.mailbox import Purpose
 from edge_client.systemd import NAMES
 from edge_client.telemetry_store import TelemetryStore
 from models.telemetry import MEASUREMENT_NAMES, DeviceId, DeviceProfile, Reading

@@ -9,8 +9,8 @@ import time
 
 import pytest
 
-from edge_client.gauge_history import LONGEST_GAP_S, MOST_PERCENT_AT_START
-from edge_client.gauge_mapping import GaugeStatus, rules_table
+from edge_client.sensing.gauge_history import LONGEST_GAP_S, MOST_PERCENT_AT_START
+from edge_client.sensing.gauge_mapping import GaugeStatus, rules_table
 from tests.support.edge_devices import NOW, fading_life, new_store
 from tests.support.system_parts import REPOSITORY
 

@@ -8,9 +8,9 @@ import pytest
 
 from edge_client.agent import AgentPlan, Until, run_agent
 from edge_client.client import EdgeClient
-from edge_client.first_boot import add_identity, identity_line
-from edge_client.identity import read_identity
-from edge_client.mailbox import Purpose
+from edge_client.provisioning.first_boot import add_identity, identity_line
+from edge_client.provisioning.identity import read_identity
+from edge_client.store.mailbox import Purpose
 from edge_client.telemetry_store import TelemetryStore
 from models.quiet_hours import QuietHours
 from models.telemetry import DeviceId

@@ -12,11 +12,11 @@ from random import Random
 
 import pytest
 
-from edge_client import sending
 from edge_client.agent import AgentParts, AgentPlan, DeviceAgent, run_agent
 from edge_client.client import EdgeClient
-from edge_client.mailbox import MAX_WAITING_MESSAGES, Mailbox, Purpose
-from edge_client.notice_receiver import AgentCounters
+from edge_client.link import sending
+from edge_client.link.notice_receiver import AgentCounters
+from edge_client.store.mailbox import MAX_WAITING_MESSAGES, Mailbox, Purpose
 from edge_client.telemetry_store import TelemetryStore
 from models.telemetry import DeviceId
 from models.wire import topics

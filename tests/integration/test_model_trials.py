@@ -9,7 +9,7 @@ import pytest
 
 from edge_client.errors import SlotError
 from edge_client.model_store import ModelStore
-from edge_client.slots import InstalledBundle, SlotName, SlotState, to_json
+from edge_client.updates.slots import InstalledBundle, SlotName, SlotState, to_json
 from models.bundle import load_bundle, write_bundle
 from models.errors import BundleError
 from tests.support.update_bundles import (
@@ -26,7 +26,7 @@ NOW = datetime(2026, 6, 1, 12, tzinfo=UTC)
 @pytest.fixture
 def models(tmp_path, monkeypatch):
     """A store of models that tries bundles out without a process of their own."""
-    monkeypatch.setattr("edge_client.bundle_gate.try_out", try_out_here)
+    monkeypatch.setattr("edge_client.updates.bundle_gate.try_out", try_out_here)
     return ModelStore.beside(tmp_path / "device.db")
 
 

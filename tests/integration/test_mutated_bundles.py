@@ -11,8 +11,8 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from edge_client import bundle_gate
 from edge_client.model_store import ModelStore
+from edge_client.updates import bundle_gate
 from models.errors import BundleError
 from models.inference import GOLDEN_TOLERANCE, Predictor
 from tests.support.mutated_bundles import (

@@ -20,8 +20,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from edge_client import EdgeClient, requests
-from edge_client.configuration import CONFIGURATION_FACT
 from edge_client.errors import ServiceError
+from edge_client.link.configuration import CONFIGURATION_FACT
 from edge_client.request_server import MAX_CLIENTS, RequestServer
 from edge_client.requests import REQUESTS, answer_line
 from models.wire.codec import encode

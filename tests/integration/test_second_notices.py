@@ -8,8 +8,8 @@ import pytest
 
 from edge_client.agent import AgentPlan, DeviceAgent, Until
 from edge_client.client import EdgeClient
-from edge_client.mailbox import Purpose
-from edge_client.notice_receiver import AgentCounters, NoticeReceiver
+from edge_client.link.notice_receiver import AgentCounters, NoticeReceiver
+from edge_client.store.mailbox import Purpose
 from models.quiet_hours import QuietHours
 from models.wire.codec import encode
 from models.wire.envelope import trusted_keys

@@ -9,16 +9,6 @@ import pytest
 
 from edge_client import EdgeClient
 from edge_client.config import DeviceConfig
-from edge_client.drivers.callback import CallbackSensor
-from edge_client.drivers.csv_replay import CsvReplay
-from edge_client.drivers.power_supply import (
-    FACT,
-    PowerSupplySensor,
-    attributes_of,
-    batteries_in,
-    read_facts,
-    since_boot_s,
-)
 from edge_client.errors import (
     InputError,
     ReadingRefusedError,
@@ -26,9 +16,19 @@ from edge_client.errors import (
     StoreBusyError,
     UsageError,
 )
-from edge_client.gauge_mapping import GaugeStatus
-from edge_client.sampler import Sampler, last_reading_at, sampler_of, sensor_of
-from edge_client.sampling import SamplingSettings
+from edge_client.sensing.drivers.callback import CallbackSensor
+from edge_client.sensing.drivers.csv_replay import CsvReplay
+from edge_client.sensing.drivers.power_supply import (
+    FACT,
+    PowerSupplySensor,
+    attributes_of,
+    batteries_in,
+    read_facts,
+    since_boot_s,
+)
+from edge_client.sensing.gauge_mapping import GaugeStatus
+from edge_client.sensing.sampler import Sampler, last_reading_at, sampler_of, sensor_of
+from edge_client.sensing.sampling import SamplingSettings
 from tests.support.edge_devices import NOW, new_store, reading
 
 TREES = Path(__file__).parents[1] / "golden" / "power_supply"

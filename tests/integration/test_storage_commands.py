@@ -6,16 +6,16 @@ import sqlite3
 import pytest
 
 from edge_client.cli import main
-from edge_client.erasure import (
+from edge_client.errors import StoreForeignError, StoreMissingError
+from edge_client.store.erasure import (
     Tombstone,
     erase_device,
     ledger_path,
     tombstone_path,
     tombstones,
 )
-from edge_client.errors import StoreForeignError, StoreMissingError
-from edge_client.profile_copy import hash_of_device
-from edge_client.quarantine import quarantined
+from edge_client.store.profile_copy import hash_of_device
+from edge_client.store.quarantine import quarantined
 from edge_client.telemetry_store import TelemetryStore
 from privacy.events import PublicData
 from privacy.ledger import next_entry

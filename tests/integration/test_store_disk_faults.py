@@ -11,13 +11,13 @@ from multiprocessing import get_context
 
 import pytest
 
-from edge_client.erasure import erase_device
 from edge_client.errors import ReadingRefusedError, StoreBusyError, StoreError
-from edge_client.mailbox import Purpose
-from edge_client.profile_copy import copy_path
-from edge_client.quarantine import quarantined
-from edge_client.store_recovery import open_or_recover
-from edge_client.store_rewrite import rewrite_store
+from edge_client.store.erasure import erase_device
+from edge_client.store.mailbox import Purpose
+from edge_client.store.profile_copy import copy_path
+from edge_client.store.quarantine import quarantined
+from edge_client.store.recovery import open_or_recover
+from edge_client.store.rewrite import rewrite_store
 from edge_client.telemetry_store import TelemetryStore
 from tests.golden.make_edge_store import fill
 from tests.support.edge_devices import NOW, PROFILE, fading_life, new_store, reading

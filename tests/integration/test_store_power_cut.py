@@ -14,14 +14,14 @@ from random import Random
 
 import pytest
 
-from edge_client.erasure import erase_device, tombstones
 from edge_client.errors import StoreKeyError, StoreMissingError
-from edge_client.mailbox import Purpose
-from edge_client.notice_receiver import answer_notice
-from edge_client.profile_copy import copy_path
-from edge_client.quarantine import quarantined
-from edge_client.store_recovery import open_or_recover
-from edge_client.store_rewrite import finish_rewrite, rewrite_store
+from edge_client.link.notice_receiver import answer_notice
+from edge_client.store.erasure import erase_device, tombstones
+from edge_client.store.mailbox import Purpose
+from edge_client.store.profile_copy import copy_path
+from edge_client.store.quarantine import quarantined
+from edge_client.store.recovery import open_or_recover
+from edge_client.store.rewrite import finish_rewrite, rewrite_store
 from edge_client.telemetry_store import TelemetryStore
 from models.wire.codec import decode
 from models.wire.messages import Ack, NoticeState

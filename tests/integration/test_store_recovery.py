@@ -7,7 +7,6 @@ from random import Random
 
 import pytest
 
-from edge_client.erasure import ledger_path
 from edge_client.errors import (
     StoreBusyError,
     StoreDamagedError,
@@ -15,10 +14,11 @@ from edge_client.errors import (
     StoreForeignError,
     StoreMissingError,
 )
-from edge_client.mailbox import Purpose
-from edge_client.profile_copy import copy_path
-from edge_client.quarantine import MOST_KEPT, quarantined
-from edge_client.store_recovery import open_or_recover, recoveries
+from edge_client.store.erasure import ledger_path
+from edge_client.store.mailbox import Purpose
+from edge_client.store.profile_copy import copy_path
+from edge_client.store.quarantine import MOST_KEPT, quarantined
+from edge_client.store.recovery import open_or_recover, recoveries
 from edge_client.telemetry_store import TelemetryStore
 from tests.golden.make_edge_store import fill
 from tests.support.edge_devices import NOW, PROFILE, fading_life, new_store, reading
@@ -180,7 +180,7 @@ def test_newer_store_is_never_begun_anew(path, key):
 
 
 def test_busy_store_is_never_begun_anew(path, key, monkeypatch):
-    monkeypatch.setattr("edge_client.store_access._BUSY_TIMEOUT_S", 0.05)
+    monkeypatch.setattr("edge_client.store.access._BUSY_TIMEOUT_S", 0.05)
     damage_table(path, "refusal")
     holder = sqlite3.connect(path, isolation_level=None)
     holder.execute("BEGIN IMMEDIATE")

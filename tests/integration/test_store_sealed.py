@@ -9,11 +9,11 @@ import pytest
 
 from edge_client.cli import run
 from edge_client.errors import StoreBusyError, StoreDamagedError, StoreError, StoreKeyError
-from edge_client.mailbox import Purpose
-from edge_client.profile_copy import copy_path, read_profile_copy
-from edge_client.row_cipher import SealedRows
-from edge_client.store_recovery import open_or_recover
-from edge_client.store_rewrite import finish_rewrite, rewrite_store
+from edge_client.store.mailbox import Purpose
+from edge_client.store.profile_copy import copy_path, read_profile_copy
+from edge_client.store.recovery import open_or_recover
+from edge_client.store.rewrite import finish_rewrite, rewrite_store
+from edge_client.store.row_cipher import SealedRows
 from edge_client.telemetry_store import TelemetryStore
 from tests.golden.make_edge_store import fill
 from tests.support.edge_devices import NOW, PROFILE, fading_life, new_store, reading

@@ -5,8 +5,8 @@ from datetime import timedelta
 import pytest
 
 from edge_client.errors import StoreBusyError
-from edge_client.mailbox import Purpose
-from edge_client.store_size import LEAST_STORE_BYTES
+from edge_client.store.mailbox import Purpose
+from edge_client.store.size_limit import LEAST_STORE_BYTES
 from edge_client.telemetry_store import TelemetryStore
 from tests.support.edge_devices import NOW, fading_life, new_store, reading
 

@@ -8,11 +8,11 @@ from datetime import UTC, datetime
 import pytest
 
 from edge_client.cli import main
-from edge_client.download import DownloadLimits
 from edge_client.errors import DownloadError, InputMissingError
 from edge_client.model_store import ModelStore
-from edge_client.tuf_repository import TufRepository
-from edge_client.updates import trust_folder, update_model
+from edge_client.updates.download import DownloadLimits
+from edge_client.updates.tuf_repository import TufRepository
+from edge_client.updates.update import trust_folder, update_model
 from models.errors import BundleError
 from tests.support.edge_devices import new_store
 from tests.support.file_server import serving
@@ -39,7 +39,7 @@ def server(repository):
 
 @pytest.fixture
 def models(tmp_path, monkeypatch):
-    monkeypatch.setattr("edge_client.bundle_gate.try_out", try_out_here)
+    monkeypatch.setattr("edge_client.updates.bundle_gate.try_out", try_out_here)
     return ModelStore.beside(tmp_path / "device.db")
 
 
@@ -199,7 +199,7 @@ def test_command_takes_a_repository_and_says_which_extra_is_missing(
     assert main(words) == 5
     assert "its metadata has expired" in capsys.readouterr().err
 
-    monkeypatch.setitem(sys.modules, "edge_client.tuf_repository", None)
+    monkeypatch.setitem(sys.modules, "edge_client.updates.tuf_repository", None)
     monkeypatch.setitem(sys.modules, "tuf", None)
     assert main(words) == 4
     assert "pip install 'fedcell[tuf]'" in capsys.readouterr().err

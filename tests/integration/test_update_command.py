@@ -31,8 +31,8 @@ def models(tmp_path):
 @pytest.fixture
 def quick(monkeypatch):
     """Try bundles out without a process of their own, and wait for no second attempt."""
-    monkeypatch.setattr("edge_client.download.time.sleep", lambda seconds: None)
-    monkeypatch.setattr("edge_client.bundle_gate.try_out", try_out_here)
+    monkeypatch.setattr("edge_client.updates.download.time.sleep", lambda seconds: None)
+    monkeypatch.setattr("edge_client.updates.bundle_gate.try_out", try_out_here)
 
 
 @pytest.fixture
@@ -111,7 +111,7 @@ def test_older_release_needs_to_be_asked_for(quick, device, models, server, tmp_
 def test_failures_have_their_code_and_one_line(
     device, models, words, code, says, capsys, monkeypatch
 ):
-    monkeypatch.setattr("edge_client.download.time.sleep", lambda seconds: None)
+    monkeypatch.setattr("edge_client.updates.download.time.sleep", lambda seconds: None)
     try:
         ended = main(["update", *words, *device])
     except SystemExit as error:

@@ -4,10 +4,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edge_client.config_receiver import ConfigurationReceiver
-from edge_client.configuration import STOPPABLE, in_force
-from edge_client.mailbox import Purpose
-from edge_client.notice_receiver import AgentCounters, NoticeReceiver
+from edge_client.link.config_receiver import ConfigurationReceiver
+from edge_client.link.configuration import STOPPABLE, in_force
+from edge_client.link.notice_receiver import AgentCounters, NoticeReceiver
+from edge_client.store.mailbox import Purpose
 from models.wire.codec import canonical_json, parse_object
 from models.wire.envelope import SigningKey, sign_payload, trusted_keys
 from models.wire.messages import encode

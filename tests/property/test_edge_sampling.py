@@ -8,8 +8,8 @@ from itertools import pairwise
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edge_client.gauge_history import GaugeHistory, Look, looked, measured_over
-from edge_client.gauge_mapping import (
+from edge_client.sensing.gauge_history import GaugeHistory, Look, looked, measured_over
+from edge_client.sensing.gauge_mapping import (
     LEAST_OF_DESIGN,
     MOST_OF_DESIGN,
     NUMBERS,
@@ -18,7 +18,13 @@ from edge_client.gauge_mapping import (
     GaugeStatus,
     map_gauge,
 )
-from edge_client.sampling import SamplingSettings, after_failure, after_reading, age_s, begin
+from edge_client.sensing.sampling import (
+    SamplingSettings,
+    after_failure,
+    after_reading,
+    age_s,
+    begin,
+)
 
 EVERY_S = 6 * 3600.0
 POLL_S = 300.0

@@ -11,7 +11,7 @@ import os
 import sys
 from pathlib import Path
 
-import edge_client.config_receiver
+import edge_client.link.config_receiver
 import edge_client.notices
 import models.device_report
 import models.inference
@@ -23,7 +23,12 @@ from tests.support.edge_devices import NOW
 from tests.support.line_bundle import trusted_keys
 
 SERVER_KEY = SigningKey.from_bytes(bytes(range(32)))
-LOADED = (edge_client.config_receiver, edge_client.notices, models.device_report, models.wire.link)
+LOADED = (
+    edge_client.link.config_receiver,
+    edge_client.notices,
+    models.device_report,
+    models.wire.link,
+)
 
 
 def run_one(store: Path, bundle: Path, host: str, port: int, shown: Path) -> None:

@@ -18,7 +18,7 @@ from flwr.supercore.task_identity import TaskIdentity  # noqa: E402
 
 import edge_client.flower_app  # noqa: E402
 import server.flower_app  # noqa: E402
-from edge_client.mailbox import Purpose  # noqa: E402
+from edge_client.store.mailbox import Purpose  # noqa: E402
 from edge_client.telemetry_store import TelemetryStore  # noqa: E402
 from models.telemetry import DeviceId, DeviceProfile, Reading  # noqa: E402
 from models.training.local_epochs import new_flat_weights  # noqa: E402

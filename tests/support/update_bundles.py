@@ -8,7 +8,7 @@ from dataclasses import replace
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
-from edge_client.bundle_trial import NUMPY, check_golden, outputs_of
+from edge_client.updates.bundle_trial import NUMPY, check_golden, outputs_of
 from models.bundle import (
     GOLDEN,
     MANIFEST,

@@ -15,8 +15,8 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-from edge_client import bundle_gate
 from edge_client.model_store import ModelStore
+from edge_client.updates import bundle_gate
 from models.bundle import load_bundle
 from tests.support.update_bundles import resigned, trusted_keys, try_out_here, variant
 

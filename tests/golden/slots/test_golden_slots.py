@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from edge_client.bundle_gate import verify
-from edge_client.bundle_trial import check_golden, outputs_of
 from edge_client.model_store import ModelStore
+from edge_client.updates.bundle_gate import verify
+from edge_client.updates.bundle_trial import check_golden, outputs_of
 from tests.support.line_bundle import line_bundle, trusted_keys, write_line_bundle
 from tests.support.update_bundles import try_out_here
 
@@ -22,7 +22,7 @@ EXPECTED = json.loads((Path(__file__).parents[1] / "bundles" / "expected_v1.json
 
 @pytest.fixture
 def models(tmp_path, monkeypatch):
-    monkeypatch.setattr("edge_client.bundle_gate.try_out", try_out_here)
+    monkeypatch.setattr("edge_client.updates.bundle_gate.try_out", try_out_here)
     return ModelStore(shutil.copytree(GOLDEN, tmp_path / "device.db.models"))
 
 

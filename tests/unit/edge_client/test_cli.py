@@ -8,7 +8,7 @@ import pytest
 from edge_client.cli import exit_code_of, main, make_parser
 from edge_client.commands.device import MEASUREMENT_FLAGS
 from edge_client.commands.owner import PURPOSES
-from edge_client.mailbox import Purpose
+from edge_client.store.mailbox import Purpose
 from edge_client.telemetry_store import TelemetryStore
 from models.telemetry import CAUSES, MEASUREMENTS
 from tests.support.edge_devices import NOW, PROFILE

@@ -4,17 +4,17 @@ from datetime import timedelta
 
 import pytest
 
-from edge_client.config_receiver import ConfigurationReceiver
-from edge_client.configuration import (
+from edge_client.errors import StoppedError, StoreBusyError
+from edge_client.link.config_receiver import ConfigurationReceiver
+from edge_client.link.configuration import (
     CONFIGURATION_FACT,
     allowed,
     in_force,
     require_prediction,
     stopped,
 )
-from edge_client.errors import StoppedError, StoreBusyError
-from edge_client.mailbox import Mailbox, Purpose
-from edge_client.notice_receiver import AgentCounters
+from edge_client.link.notice_receiver import AgentCounters
+from edge_client.store.mailbox import Mailbox, Purpose
 from models.telemetry import DeviceId
 from models.wire.codec import canonical_json, encode, parse_object
 from models.wire.envelope import SigningKey, sign_payload, trusted_keys

@@ -3,7 +3,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from edge_client.explanation_text import (
+from edge_client.explanations.sentences import (
     change_sentences,
     confidence_sentences,
     helpful_data,

@@ -1,6 +1,6 @@
 import pytest
 
-from edge_client.gauge_history import (
+from edge_client.sensing.gauge_history import (
     GaugeHistory,
     Look,
     after_reading,
@@ -9,7 +9,7 @@ from edge_client.gauge_history import (
     looked,
     measured_over,
 )
-from edge_client.gauge_mapping import GaugeFacts, map_gauge
+from edge_client.sensing.gauge_mapping import GaugeFacts, map_gauge
 
 TEN_MINUTES = 600.0
 

@@ -1,6 +1,6 @@
 import pytest
 
-from edge_client.gauge_mapping import (
+from edge_client.sensing.gauge_mapping import (
     CAPACITY_RULES,
     MEANING,
     ChargeMark,

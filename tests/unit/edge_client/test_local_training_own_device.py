@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 from edge_client.errors import CloneError, InputMissingError, TaskRefusedError
-from edge_client.first_boot import add_identity
-from edge_client.mailbox import Mailbox, Purpose
 from edge_client.own_training import HARDWARE_KEY, SEALED_UNDER_KEY, STORE_KEY, own_device
-from edge_client.row_cipher import key_from_file
+from edge_client.provisioning.first_boot import add_identity
+from edge_client.store.mailbox import Mailbox, Purpose
+from edge_client.store.row_cipher import key_from_file
 from edge_client.telemetry_store import TelemetryStore, readings_of
 from models.featurize import PackReferences, featurize
 from models.labels import label_packs

@@ -3,7 +3,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from edge_client.errors import ConsentMissingError
-from edge_client.mailbox import Purpose, Traffic
+from edge_client.store.mailbox import Purpose, Traffic
 from edge_client.telemetry_store import TelemetryStore
 from models.wire.fields import Consent
 from models.wire.messages import NoticeState
@@ -98,7 +98,7 @@ def test_withdrawing_consent_empties_its_part_of_the_outbox(store):
 
 
 def test_outbox_is_bounded(store, monkeypatch):
-    monkeypatch.setattr("edge_client.mailbox.MAX_WAITING_MESSAGES", 3)
+    monkeypatch.setattr("edge_client.store.mailbox.MAX_WAITING_MESSAGES", 3)
     store.set_consent(Purpose.NOTICES, granted=True, now=NOW)
     for number in range(5):
         store.put_out(Purpose.NOTICES, "t", b"%d" % number)

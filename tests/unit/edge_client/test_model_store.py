@@ -13,7 +13,7 @@ from tests.support.update_bundles import try_out_here
 
 @pytest.fixture
 def models(tmp_path, monkeypatch):
-    monkeypatch.setattr("edge_client.bundle_gate.try_out", try_out_here)
+    monkeypatch.setattr("edge_client.updates.bundle_gate.try_out", try_out_here)
     return ModelStore.beside(tmp_path / "device.db")
 
 
@@ -108,7 +108,11 @@ def test_opening_the_default_bundle_loads_nothing_of_updates(tmp_path):
     assert (
         loaded
         & {
-            *("edge_client.bundle_gate", "edge_client.download", "edge_client.slots"),
+            *(
+                "edge_client.updates.bundle_gate",
+                "edge_client.updates.download",
+                "edge_client.updates.slots",
+            ),
             *(
                 "cryptography",
                 "fcntl",

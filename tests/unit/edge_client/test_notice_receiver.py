@@ -4,8 +4,8 @@ from datetime import timedelta
 import pytest
 
 from edge_client.errors import ConsentMissingError, NoticeRefusedError, StoreBusyError
-from edge_client.mailbox import Mailbox, Purpose
-from edge_client.notice_receiver import AgentCounters, NoticeReceiver, answer_notice
+from edge_client.link.notice_receiver import AgentCounters, NoticeReceiver, answer_notice
+from edge_client.store.mailbox import Mailbox, Purpose
 from models.telemetry import DeviceId
 from models.wire.codec import decode, encode
 from models.wire.envelope import SigningKey, sign_payload, trusted_keys

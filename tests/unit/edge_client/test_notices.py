@@ -2,7 +2,7 @@ from datetime import timedelta
 
 import pytest
 
-from edge_client.explanation_text import DATA_THAT_HELPS, SEARCHES_WITHOUT_CHANGE
+from edge_client.explanations.sentences import DATA_THAT_HELPS, SEARCHES_WITHOUT_CHANGE
 from edge_client.notices import reason_sentences, render_notice
 from edge_client.wording import FIELDS, LANGUAGES, fields_of, fill, load_wording
 from models.counterfactual import Lever

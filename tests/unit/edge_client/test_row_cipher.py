@@ -1,7 +1,7 @@
 import pytest
 
 from edge_client.errors import StoreDamagedError, StoreKeyError
-from edge_client.row_cipher import PlainRows, SealedRows, key_from_file, key_id, read_key
+from edge_client.store.row_cipher import PlainRows, SealedRows, key_from_file, key_id, read_key
 
 KEY = bytes(range(32))
 

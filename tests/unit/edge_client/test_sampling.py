@@ -3,7 +3,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from edge_client.sampling import (
+from edge_client.sensing.sampling import (
     SamplingSettings,
     after_failure,
     after_look,

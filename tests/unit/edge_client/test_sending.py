@@ -3,10 +3,10 @@
 import pytest
 
 from edge_client.errors import StoreBusyError
-from edge_client.mailbox import Mailbox, Purpose
-from edge_client.notice_receiver import AgentCounters
-from edge_client.sending import AHEAD, GROUP, MAX_ATTEMPTS, STALLED_S, OutboxSender
-from edge_client.traffic import TrafficMeter
+from edge_client.link.notice_receiver import AgentCounters
+from edge_client.link.sending import AHEAD, GROUP, MAX_ATTEMPTS, STALLED_S, OutboxSender
+from edge_client.link.traffic import TrafficMeter
+from edge_client.store.mailbox import Mailbox, Purpose
 from models.wire.delivery import Unconfirmed
 from models.wire.errors import LinkError
 from models.wire.topics import Up, up

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from edge_client.slots import (
+from edge_client.updates.slots import (
     MAX_REMEMBERED,
     MAX_STARTS,
     InstalledBundle,

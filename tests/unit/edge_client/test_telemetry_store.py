@@ -13,8 +13,8 @@ from edge_client.errors import (
     StoreError,
     StoreMissingError,
 )
-from edge_client.mailbox import Purpose
-from edge_client.store_access import APPLICATION_ID
+from edge_client.store.access import APPLICATION_ID
+from edge_client.store.mailbox import Purpose
 from edge_client.telemetry_store import TelemetryStore, readings_of
 from models.featurize import PackReferences
 from models.quiet_hours import QuietHours

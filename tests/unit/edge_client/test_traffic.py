@@ -5,8 +5,8 @@ from datetime import timedelta
 import pytest
 
 from edge_client.errors import StoreBusyError
-from edge_client.mailbox import Mailbox
-from edge_client.traffic import TrafficMeter, connection_bytes, day_of, kind_of, publish_bytes
+from edge_client.link.traffic import TrafficMeter, connection_bytes, day_of, kind_of, publish_bytes
+from edge_client.store.mailbox import Mailbox
 from models.wire.topics import Down, Up, down, up
 from tests.support.edge_devices import NOW, new_store
 

@@ -2,7 +2,7 @@ import socket
 
 import pytest
 
-from edge_client.watchdog import Watchdog
+from edge_client.link.watchdog import Watchdog
 
 
 @pytest.fixture

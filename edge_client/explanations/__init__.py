@@ -1,0 +1,1 @@
+"""One prediction, told to its owner, to support and for compliance."""

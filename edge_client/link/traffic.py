@@ -1,0 +1,153 @@
+"""Bytes a day on the link: counted by kind, kept in the store, and held within a budget.
+
+What is counted is what MQTT 5 at QoS 1 makes of a message: an estimate by its packet formats, the
+acknowledgement included. Not in it are TCP, IP and TLS, messages that are sent again after a lost
+connection, and keep-alive pings (4 bytes each).
+"""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import TYPE_CHECKING
+
+from models.wire.topics import Down, Up
+
+from ..store.mailbox import Traffic
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from datetime import datetime
+
+    from ..store.mailbox import Mailbox
+
+SECONDS_PER_DAY = 86_400
+UP, DOWN = "up", "down"
+CONNECTION = "connection"
+OTHER = "other"
+ALWAYS_PASS = frozenset({Up.ACK.value, Down.NOTIFY.value, CONNECTION})
+"""What a budget never holds back."""
+
+_PUBACK_BYTES = 4
+_CONNECT_BYTES, _CONNACK_BYTES = 44, 30
+_SUBSCRIBE_BYTES, _SUBACK_BYTES = 5, 6
+_PER_FILTER_BYTES = 3
+_WILL_BYTES = 8
+_KINDS = frozenset({*(kind.value for kind in Up), *(kind.value for kind in Down)})
+
+
+def publish_bytes(topic: str, payload_bytes: int) -> int:
+    """Estimate what one message costs on the wire: PUBLISH at QoS 1, and its PUBACK.
+
+    Topic length (2 bytes), topic, packet id (2), properties (at least 1), payload; before them the
+    packet's type (1) and the length of the rest in 7 bits a byte (MQTT 5, sections 2.1 and 3.3).
+    """
+    topic_bytes = len(topic) if topic.isascii() else len(topic.encode())
+    rest = 2 + topic_bytes + 2 + 1 + payload_bytes
+    length_bytes = 1 if rest < 1 << 7 else -(-rest.bit_length() // 7)
+    return 1 + length_bytes + rest + _PUBACK_BYTES
+
+
+def connection_bytes(
+    client_id: str, *, will_bytes: int, filters: tuple[str, ...]
+) -> tuple[int, int]:
+    """Estimate what connecting and subscribing costs: bytes up, bytes down."""
+    named = sum(len(name.encode()) + _PER_FILTER_BYTES for name in filters)
+    up = _CONNECT_BYTES + len(client_id.encode()) + will_bytes + _WILL_BYTES
+    return up + _SUBSCRIBE_BYTES + named, _CONNACK_BYTES + _SUBACK_BYTES + len(filters)
+
+
+@lru_cache(maxsize=64)
+def kind_of(topic: str) -> str:
+    """Return which kind of message travels on a topic."""
+    last = topic.rpartition("/")[2]
+    return last if last in _KINDS else OTHER
+
+
+def day_of(now: datetime) -> int:
+    """Return the day that a moment lies in, in days since the Unix epoch, UTC."""
+    return int(now.timestamp()) // SECONDS_PER_DAY
+
+
+@dataclass(slots=True)
+class _Count:
+    messages: int = 0
+    num_bytes: int = 0
+
+
+class TrafficMeter:
+    """Counts what passes, in whatever thread, and says what may still be sent today.
+
+    Args:
+        bytes_per_day: the budget, both ways.
+        clock: the device's time.
+    """
+
+    def __init__(self, bytes_per_day: int, *, clock: Callable[[], datetime]) -> None:
+        self.bytes_per_day = bytes_per_day
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._passed: dict[tuple[int, str, str], _Count] = {}
+        self._spent_on = day_of(clock())
+        self._spent = 0
+
+    def load(self, mailbox: Mailbox) -> None:
+        """Take up what was counted before this process started."""
+        today = day_of(self._clock())
+        kept = sum(passed.num_bytes for passed in mailbox.traffic(today) if passed.day == today)
+        with self._lock:
+            self._spend(today, kept)
+
+    def observe(self, is_up: bool, topic: str, payload_bytes: int) -> None:  # noqa: FBT001 - the link's call
+        """Count one message; the link calls this in any thread."""
+        direction = UP if is_up else DOWN
+        self.count(direction, kind_of(topic), publish_bytes(topic, payload_bytes))
+
+    def count(self, direction: str, kind: str, num_bytes: int) -> None:
+        """Count one message of so many bytes."""
+        day = day_of(self._clock())
+        with self._lock:
+            count = self._passed.get((day, direction, kind))
+            if count is None:
+                count = self._passed[day, direction, kind] = _Count()
+            count.messages += 1
+            count.num_bytes += num_bytes
+            self._spend(day, num_bytes)
+
+    def spent_today(self) -> int:
+        """Return the bytes of today, both ways, those of earlier processes included."""
+        with self._lock:
+            self._spend(day_of(self._clock()), 0)
+            return self._spent
+
+    def _spend(self, day: int, num_bytes: int) -> None:
+        if day != self._spent_on:
+            self._spent_on, self._spent = day, 0
+        self._spent += num_bytes
+
+    def may_send(self, kind: str) -> bool:
+        """Tell whether a message of a kind may leave today, or has to wait."""
+        return kind in ALWAYS_PASS or self.spent_today() < self.bytes_per_day
+
+    def flush(self, mailbox: Mailbox) -> None:
+        """Keep in the store what was counted since the last flush.
+
+        Raises:
+            StoreError: nothing was kept; the next flush tries again.
+        """
+        with self._lock:
+            passed, self._passed = self._passed, {}
+        rows = [
+            Traffic(day, direction, kind, count.messages, count.num_bytes)
+            for (day, direction, kind), count in passed.items()
+        ]
+        try:
+            mailbox.count_traffic(rows)
+        except BaseException:
+            with self._lock:
+                for key, count in passed.items():
+                    again = self._passed.setdefault(key, _Count())
+                    again.messages += count.messages
+                    again.num_bytes += count.num_bytes
+            raise

@@ -1,0 +1,153 @@
+"""Opening a store's file without harm: foreign ones are refused, and refusals are named."""
+
+from __future__ import annotations
+
+import sqlite3
+import stat
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, NoReturn
+
+from ..errors import (
+    StoreBusyError,
+    StoreDamagedError,
+    StoreError,
+    StoreForeignError,
+    StoreMissingError,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+APPLICATION_ID = 0x46434C44
+"""In the header of every store, where SQLite keeps the number of the program that made a file."""
+JOURNALS = ("-wal", "-shm")
+REFUSALS = (sqlite3.DatabaseError, OSError, UnicodeDecodeError)
+"""What SQLite and the operating system raise; `raise_named` turns it into our errors."""
+
+_BUSY_TIMEOUT_S = 10.0
+_ELSEWHERE = "choose another path, or move the file away and run: fedcell-device init"
+_OUTSIDE_CODES = frozenset(
+    {
+        sqlite3.SQLITE_PERM,
+        sqlite3.SQLITE_BUSY,
+        sqlite3.SQLITE_LOCKED,
+        sqlite3.SQLITE_NOMEM,
+        sqlite3.SQLITE_READONLY,
+        sqlite3.SQLITE_IOERR,
+        sqlite3.SQLITE_FULL,
+        sqlite3.SQLITE_CANTOPEN,
+        sqlite3.SQLITE_PROTOCOL,
+    }
+)
+
+
+def connect(path: Path, *, is_new: bool = False) -> sqlite3.Connection:
+    """Open a database in write-ahead mode, with a sync at each commit.
+
+    Args:
+        path: of the file.
+        is_new: it is empty; its pages shall know who points at them, so that it can shrink.
+    """
+    connection = sqlite3.connect(path, timeout=_BUSY_TIMEOUT_S, isolation_level=None)
+    try:
+        if is_new:
+            connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
+        set_up(connection)
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def open_ours(path: Path) -> tuple[sqlite3.Connection, bool]:
+    """Open a database that says it is a store, and look whether its rows are sealed.
+
+    SQLite itself reads the header: a process that opened and closed the file beside it would take
+    away the locks of its other connections, and another process could remove their journal.
+
+    Returns:
+        The connection, nothing set up, and whether the rows are sealed.
+
+    Raises:
+        StoreMissingError: there is no file at `path`.
+        StoreForeignError: the file is empty, no database, or another program's.
+        StoreBusyError: it cannot be read.
+        StoreDamagedError: it is damaged.
+        StoreError: it is no regular file.
+    """
+    regular_file_id(path)
+    with named_errors(path):
+        connection = sqlite3.connect(path, timeout=_BUSY_TIMEOUT_S, isolation_level=None)
+        try:
+            application = connection.execute("PRAGMA application_id").fetchone()[0]
+            is_sealed = bool(connection.execute("PRAGMA user_version").fetchone()[0])
+        except sqlite3.DatabaseError as error:
+            connection.close()
+            if getattr(error, "sqlite_errorcode", 0) == sqlite3.SQLITE_NOTADB:
+                raise StoreForeignError(path, "is no SQLite database", _ELSEWHERE) from None
+            raise
+    if application != APPLICATION_ID:
+        connection.close()
+        raise StoreForeignError(path, "is the database of another program", _ELSEWHERE)
+    return connection, is_sealed
+
+
+def set_up(connection: sqlite3.Connection) -> None:
+    """Have commits written ahead, and each of them synced."""
+    connection.execute("PRAGMA journal_mode = WAL")
+    connection.execute("PRAGMA synchronous = FULL")
+
+
+def regular_file_id(path: Path) -> int:
+    """Return the file's number on its disk; refuse what cannot be a store without opening it."""
+    try:
+        found = path.stat()
+    except FileNotFoundError:
+        raise StoreMissingError(
+            path, "there is no store here", f"make one: fedcell-device --store {path} init"
+        ) from None
+    except OSError as error:
+        raise StoreBusyError(path, f"cannot be read: {error.strerror}", "check the path") from None
+    if stat.S_ISDIR(found.st_mode):
+        raise StoreBusyError(path, "cannot be read: is a folder", "check the path")
+    # Opening a pipe would wait for its writer.
+    if not stat.S_ISREG(found.st_mode):
+        raise StoreError(path, "is no regular file", "choose another path")
+    if not found.st_size:
+        raise StoreForeignError(path, "the file has 0 bytes", _ELSEWHERE)
+    return found.st_ino
+
+
+def is_journal_left(path: Path) -> bool:
+    """Whether the last process left without closing, or another one has the store open now."""
+    try:
+        return path.with_name(path.name + JOURNALS[0]).stat().st_size > 0
+    except OSError:
+        return False
+
+
+@contextmanager
+def named_errors(path: Path) -> Iterator[None]:
+    """Turn what SQLite and the operating system refuse into our errors, with path and remedy."""
+    try:
+        yield
+    except REFUSALS as error:
+        raise_named(path, error)
+
+
+def raise_named(path: Path, error: Exception) -> NoReturn:
+    """Raise what SQLite or the operating system refused as ours, anything else as it is."""
+    repair = "run: fedcell-device check --repair"
+    if isinstance(error, sqlite3.DatabaseError) and not isinstance(error, sqlite3.ProgrammingError):
+        if getattr(error, "sqlite_errorcode", 0) & 0xFF in _OUTSIDE_CODES:
+            remedy = "nothing was written; check the disk and other processes"
+            raise StoreBusyError(path, str(error), remedy) from error
+        raise StoreDamagedError(path, f"is damaged ({error})", repair) from error
+    if isinstance(error, UnicodeDecodeError):
+        # SQLite quotes what it has found in a damaged schema.
+        raise StoreDamagedError(path, "is damaged (its schema is no text)", repair) from error
+    if isinstance(error, OSError):
+        what = f"cannot be written: {error.strerror}"
+        raise StoreBusyError(path, what, "check the folder and the disk") from error
+    raise error
