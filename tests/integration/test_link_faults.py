@@ -180,15 +180,16 @@ def encode_summary(path):
 
 
 def test_an_agent_that_starts_without_a_broker_waits_for_it(path, bundle, broker, caplog):
-    broker.kill()
     with (
         caplog.at_level(logging.WARNING),
-        RunningAgent(path, bundle, broker, waits=False) as device,
+        Server(broker) as server,
+        relay_to(broker.host, broker.port) as relay,
     ):
-        assert wait_until(lambda: device.counters.predictions == 1)
-        time.sleep(0.3)
-        broker.start()
-        with Server(broker) as server:
+        relay.stop()
+        with RunningAgent(path, bundle, relay, waits=False) as device:
+            assert wait_until(lambda: device.counters.predictions == 1)
+            time.sleep(0.3)
+            relay.start()
             assert wait_until(lambda: server.messages(Summary))
             server.notify(1)
             assert wait_until(lambda: server.acked() == {1})
