@@ -29,7 +29,7 @@ PARALLEL := $(MAKE) --no-print-directory -j2 -k --output-sync=target
 PYTEST := $(BIN)/python -m pytest --no-header
 QUICK := $(PYTEST) --hypothesis-profile=quick -m 'not soak and not slow'
 LEAVES := tests/unit/models tests/unit/privacy
-TALKING := $(wildcard tests/integration/test_hub*.py tests/integration/test_link.py)
+TALKING := $(wildcard $(addprefix tests/integration/test_,hub*.py link*.py agent*.py requests.py))
 COVERED := $(BIN)/coverage run -m pytest --no-header
 
 help: ## List these targets
