@@ -39,7 +39,7 @@ help: ## List these targets
 demo: $(STAMP) ## Simulated fleet, private rounds, devices, notices over MQTT; writes runs/demo
 	@$(BIN)/fedcell demo
 
-test: $(STAMP) ## The whole suite with coverage (at least 85 %), about 3 minutes
+test: $(STAMP) ## The whole suite with coverage (at least 85 %), about 4 minutes
 	@rm -rf build/coverage && mkdir -p build/coverage
 	@echo "Two halves of the suite run side by side; what they print comes at the end of each"
 	@$(PARALLEL) test-light test-heavy
