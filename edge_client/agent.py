@@ -22,7 +22,8 @@ from .errors import ServerSilentError, SlotError, StoppedError, StoreBusyError
 from .link.admission import end_of, is_of_former_pack
 from .link.books import DeviceBooks
 from .link.configuration import PREDICTION, allowed, in_force, stopped
-from .link.notice_receiver import AgentCounters, NoticeReceiver, answer_notice
+from .link.counters import AgentCounters
+from .link.notice_receiver import NoticeReceiver, answer_notice
 from .link.plan import AgentParts, AgentPlan, Until
 from .link.presence import birth_payload, status_payload
 from .link.sending import OutboxSender
@@ -165,31 +166,21 @@ class DeviceAgent:
         from models.wire.envelope import VerifyKey, trusted_keys
 
         from .link.config_receiver import ConfigurationReceiver
+        from .link.listener import Listener
 
-        path, device_id, key = self._client.store.path, self._device_id, self._parts.store_key
-        trusted = trusted_keys(*(VerifyKey.from_bytes(raw) for raw in server_keys.values()))
-        notices = NoticeReceiver(
-            path,
-            device_id=device_id,
-            trusted=trusted,
+        listener = Listener(
+            path=self._client.store.path,
+            device_id=self._device_id,
+            trusted=trusted_keys(*(VerifyKey.from_bytes(raw) for raw in server_keys.values())),
             clock=self._clock,
             counters=self.counters,
-            wake=self.wake,
             opening_key=opening_key,
-            key=key,
+            store_key=self._parts.store_key,
         )
-        configurations = ConfigurationReceiver(
-            path,
-            device_id=device_id,
-            trusted=trusted,
-            clock=self._clock,
-            counters=self.counters,
-            changed=self.introduce_again,
-            opening_key=opening_key,
-            key=key,
-        )
-        self._link.subscribe_in_groups(down(device_id, Down.NOTIFY), notices.take)
-        self._link.subscribe(down(device_id, Down.CONFIG), configurations)
+        notices = NoticeReceiver(listener, wake=self.wake)
+        configurations = ConfigurationReceiver(listener, changed=self.introduce_again)
+        self._link.subscribe_in_groups(down(self._device_id, Down.NOTIFY), notices.take)
+        self._link.subscribe(down(self._device_id, Down.CONFIG), configurations)
 
     def wake(self) -> None:
         """Have the loop look at the store at once; may be called from any thread."""

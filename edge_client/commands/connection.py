@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from ..agent import AgentPlan, DeviceAgent
     from ..config import DeviceConfig
-    from ..link.notice_receiver import AgentCounters
+    from ..link.counters import AgentCounters
     from ..notices import ShownNotice
     from ..store.mailbox import StoredNotice
 

@@ -9,20 +9,16 @@ from models.wire.errors import DeliverAgainError, WireError
 from models.wire.messages import Configuration
 
 from ..errors import NoticeRefusedError, StoreError
-from ..store.mailbox import Mailbox, Purpose
+from ..store.mailbox import Purpose
 from .admission import open_payload, require_meant_for, within_time
 from .configuration import CONFIGURATION_FACT, in_force
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable
     from datetime import datetime
-    from pathlib import Path
 
-    from models.wire.envelope import VerifyKey
-    from models.wire.sealing import OpeningKey
-
-    from ..store.row_cipher import KeySource
-    from .notice_receiver import AgentCounters
+    from ..store.mailbox import Mailbox
+    from .listener import Listener
 
 
 def keep_configuration(mailbox: Mailbox, told: Configuration, *, now: datetime) -> bool:
@@ -65,36 +61,13 @@ class ConfigurationReceiver:
     """Takes configurations in the link's thread; kept before it returns.
 
     Args:
-        path: of the store; each message opens it anew, because SQLite binds it to a thread.
-        key: the store is sealed under, None for one in the clear.
-        device_id: of this device.
-        trusted: the server's keys, by key id.
-        opening_key: the device's own; None where it has no identity.
-        clock: the device's time.
-        counters: shared with the agent.
+        listener: the device; its store is opened anew for each message.
         changed: called after a configuration was kept, and where the server repeats one.
     """
 
-    def __init__(
-        self,
-        path: Path,
-        *,
-        device_id: str,
-        trusted: Mapping[str, VerifyKey],
-        clock: Callable[[], datetime],
-        counters: AgentCounters,
-        changed: Callable[[], None],
-        opening_key: OpeningKey | None = None,
-        key: KeySource | None = None,
-    ) -> None:
-        self._path = path
-        self._device_id = device_id
-        self._trusted = trusted
-        self._clock = clock
-        self._counters = counters
+    def __init__(self, listener: Listener, *, changed: Callable[[], None]) -> None:
+        self._listener = listener
         self._changed = changed
-        self._opening_key = opening_key
-        self._key = key
 
     def __call__(self, topic: str, message: bytes) -> None:
         """Keep a configuration, or count why it is not kept.
@@ -102,18 +75,19 @@ class ConfigurationReceiver:
         Raises:
             DeliverAgainError: the store cannot take it; the broker keeps it.
         """
+        listener = self._listener
         try:
             payload = open_payload(
-                message, topic=topic, trusted=self._trusted, opening_key=self._opening_key
+                message, topic=topic, trusted=listener.trusted, opening_key=listener.opening_key
             )
             told = decode(payload, Configuration)
-            require_meant_for(told, self._device_id)
-            with Mailbox(self._path, key=self._key) as mailbox:
-                keep_configuration(mailbox, told, now=self._clock())
+            require_meant_for(told, listener.device_id)
+            with listener.mailbox() as mailbox:
+                keep_configuration(mailbox, told, now=listener.clock())
         except (WireError, NoticeRefusedError) as error:
-            self._counters.refuse(error)
+            listener.counters.refuse(error)
             return
         except StoreError as error:
             raise DeliverAgainError(str(error)) from error
-        self._counters.configurations += 1
+        listener.counters.configurations += 1
         self._changed()

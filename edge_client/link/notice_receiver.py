@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import logging
 import os
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from models.telemetry import DeviceId
@@ -14,23 +12,18 @@ from models.wire.messages import Ack, NoticeState
 from models.wire.topics import Up, up
 
 from ..errors import NoticeRefusedError, StoreError
-from ..store.mailbox import Mailbox, Purpose
+from ..store.mailbox import Purpose
 from .admission import open_notice, require_admissible
 from .configuration import stopped
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Sequence
     from datetime import datetime
-    from pathlib import Path
 
-    from models.wire.envelope import VerifyKey
     from models.wire.messages import Notice
-    from models.wire.sealing import OpeningKey
 
-    from ..store.mailbox import StoredNotice
-    from ..store.row_cipher import KeySource
-
-logger = logging.getLogger(__name__)
+    from ..store.mailbox import Mailbox, StoredNotice
+    from .listener import Listener
 
 ANSWERS = {
     "accept": NoticeState.ACCEPTED,
@@ -43,39 +36,6 @@ ANSWERS = {
 }
 """What an owner may say to a notice, in a word or by the code of a button, and the state it moves
 to."""
-
-
-@dataclass(slots=True)
-class AgentCounters:
-    """What the agent did.
-
-    Attributes:
-        predictions: predictions made.
-        summaries: summaries put out.
-        shown: notices shown.
-        repeated: notices that came again.
-        refused: messages that were not believed or not admitted, by reason.
-        confirmed: messages that the broker took.
-        configurations: configurations that were kept, or came again.
-    """
-
-    predictions: int = 0
-    summaries: int = 0
-    shown: int = 0
-    repeated: int = 0
-    refused: dict[str, int] = field(default_factory=dict)
-    confirmed: int = 0
-    configurations: int = 0
-
-    def refuse(self, error: WireError | NoticeRefusedError) -> None:
-        """Count a message that was not believed or not admitted; the first of each kind is told.
-
-        Whoever can send noise shall not fill the log with it.
-        """
-        before = self.refused.get(error.reason, 0)
-        self.refused[error.reason] = before + 1
-        level = logging.DEBUG if before else logging.WARNING
-        logger.log(level, "a message was refused: %s", error)
 
 
 def acknowledge(mailbox: Mailbox, notice: StoredNotice, *, device_id: str, now: datetime) -> None:
@@ -118,36 +78,13 @@ class NoticeReceiver:
     """Takes notices in the link's thread: believed, kept and acknowledged before it returns.
 
     Args:
-        path: of the store; each group opens it anew, because SQLite binds it to a thread.
-        device_id: of this device.
-        trusted: the server's keys, by key id.
-        clock: the device's time.
-        counters: shared with the agent.
+        listener: the device; its store is opened anew for each group.
         wake: called after notices were looked at.
-        opening_key: the device's own; None where it has no identity.
-        key: the store is sealed under, None for one in the clear.
     """
 
-    def __init__(
-        self,
-        path: Path,
-        *,
-        device_id: str,
-        trusted: Mapping[str, VerifyKey],
-        clock: Callable[[], datetime],
-        counters: AgentCounters,
-        wake: Callable[[], None],
-        opening_key: OpeningKey | None = None,
-        key: KeySource | None = None,
-    ) -> None:
-        self._path = path
-        self._device_id = device_id
-        self._trusted = trusted
-        self._clock = clock
-        self._counters = counters
+    def __init__(self, listener: Listener, *, wake: Callable[[], None]) -> None:
+        self._listener = listener
         self._wake = wake
-        self._opening_key = opening_key
-        self._key = key
 
     def __call__(self, topic: str, message: bytes) -> None:
         """Keep one notice, as `take` does."""
@@ -162,28 +99,29 @@ class NoticeReceiver:
         genuine = [notice for notice in map(self._genuine, messages) if notice is not None]
         try:
             if genuine:
-                with Mailbox(self._path, key=self._key) as mailbox:
+                with self._listener.mailbox() as mailbox:
                     self._keep_all(mailbox, genuine)
         except StoreError as error:
             raise DeliverAgainError(str(error)) from error
         self._wake()
 
     def _genuine(self, arrived: tuple[str, bytes]) -> Notice | None:
-        topic, message = arrived
+        (topic, message), listener = arrived, self._listener
         try:
             return open_notice(
                 message,
                 topic=topic,
-                device_id=self._device_id,
-                trusted=self._trusted,
-                opening_key=self._opening_key,
+                device_id=listener.device_id,
+                trusted=listener.trusted,
+                opening_key=listener.opening_key,
             )
         except (WireError, NoticeRefusedError) as error:
-            self._counters.refuse(error)
+            listener.counters.refuse(error)
             return None
 
     def _keep_all(self, mailbox: Mailbox, notices: Sequence[Notice]) -> None:
-        now = self._clock()
+        device_id, counters = self._listener.device_id, self._listener.counters
+        now = self._listener.clock()
         refused: list[NoticeRefusedError] = []
         repeated = 0
         with mailbox.transaction():
@@ -207,11 +145,11 @@ class NoticeReceiver:
                 else:
                     repeated += 1
                 if is_granted:
-                    acknowledge(mailbox, known, device_id=self._device_id, now=now)
+                    acknowledge(mailbox, known, device_id=device_id, now=now)
         # Counted once it is certain that they do not come again.
-        self._counters.repeated += repeated
+        counters.repeated += repeated
         for refusal in refused:
-            self._counters.refuse(refusal)
+            counters.refuse(refusal)
 
 
 def _known(mailbox: Mailbox, message_id: str) -> StoredNotice | None:

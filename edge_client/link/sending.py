@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from models.wire.link import Link
 
     from ..store.mailbox import Mailbox, OutgoingMessage
-    from .notice_receiver import AgentCounters
+    from .counters import AgentCounters
     from .traffic import TrafficMeter
 
 logger = logging.getLogger(__name__)

@@ -14,7 +14,9 @@ import paho.mqtt.client as mqtt
 import pytest
 from paho.mqtt.enums import CallbackAPIVersion
 
-from edge_client.link.notice_receiver import AgentCounters, NoticeReceiver
+from edge_client.link.counters import AgentCounters
+from edge_client.link.listener import Listener
+from edge_client.link.notice_receiver import NoticeReceiver
 from edge_client.link.sending import AHEAD, GROUP, OutboxSender
 from edge_client.link.traffic import TrafficMeter
 from edge_client.store.mailbox import Mailbox, Purpose
@@ -173,13 +175,15 @@ def test_notices_that_come_together_are_kept_together(broker, store):
     topic = down("device-1", Down.NOTIFY)
     sequence, groups, rates = 0, [], []
     receiver = NoticeReceiver(
-        store.path,
-        device_id="device-1",
-        trusted=trusted_keys(server.verify_key),
-        clock=lambda: NOW,
-        counters=AgentCounters(),
+        Listener(
+            path=store.path,
+            device_id="device-1",
+            trusted=trusted_keys(server.verify_key),
+            clock=lambda: NOW,
+            counters=AgentCounters(),
+            opening_key=opening,
+        ),
         wake=lambda: None,
-        opening_key=opening,
     )
     arrived = threading.Semaphore(0)
 

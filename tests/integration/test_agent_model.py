@@ -4,7 +4,7 @@ import pytest
 
 from edge_client.agent import AgentParts, AgentPlan, DeviceAgent, elapsed_s
 from edge_client.client import EdgeClient
-from edge_client.link.notice_receiver import AgentCounters
+from edge_client.link.counters import AgentCounters
 from edge_client.model_store import ModelStore
 from edge_client.store.mailbox import Purpose
 from models.wire.link import Link, LinkSettings

@@ -16,7 +16,9 @@ from edge_client.commands.connection import (
     SAYABLE,
     _tell_notice,
 )
-from edge_client.link.notice_receiver import ANSWERS, AgentCounters, NoticeReceiver
+from edge_client.link.counters import AgentCounters
+from edge_client.link.listener import Listener
+from edge_client.link.notice_receiver import ANSWERS, NoticeReceiver
 from edge_client.model_store import ModelStore
 from edge_client.notices import render_notice
 from edge_client.store.mailbox import Purpose
@@ -146,11 +148,13 @@ def receive_a_notice(device):
     server = SigningKey.from_bytes(bytes(range(32)))
     device.set_consent(Purpose.NOTICES, granted=True, now=NOW)
     receive = NoticeReceiver(
-        device.path,
-        device_id="device-1",
-        trusted=trusted_keys(server.verify_key),
-        clock=lambda: NOW,
-        counters=AgentCounters(),
+        Listener(
+            path=device.path,
+            device_id="device-1",
+            trusted=trusted_keys(server.verify_key),
+            clock=lambda: NOW,
+            counters=AgentCounters(),
+        ),
         wake=lambda: None,
     )
     receive("topic", sign_payload(encode(a_notice()), server))

@@ -15,7 +15,7 @@ import pytest
 from edge_client.agent import AgentParts, AgentPlan, DeviceAgent, run_agent
 from edge_client.client import EdgeClient
 from edge_client.link import sending
-from edge_client.link.notice_receiver import AgentCounters
+from edge_client.link.counters import AgentCounters
 from edge_client.store.mailbox import MAX_WAITING_MESSAGES, Mailbox, Purpose
 from edge_client.telemetry_store import TelemetryStore
 from models.telemetry import DeviceId
@@ -197,7 +197,7 @@ def test_an_agent_that_starts_without_a_broker_waits_for_it(path, bundle, broker
 
 
 def test_a_half_open_link_is_found_out_and_renewed(path, bundle, broker, monkeypatch):
-    monkeypatch.setattr(sending, "STALLED_S", 0.3)
+    monkeypatch.setattr(sending, "STALLED_S", 1.0)
     monkeypatch.setattr(sending.OutboxSender.pump, "__kwdefaults__", {"patience_s": 0.1})
     with relay_to(broker.host, broker.port) as relay, Server(broker) as server:
         with RunningAgent(path, bundle, relay) as device:
@@ -209,7 +209,7 @@ def test_a_half_open_link_is_found_out_and_renewed(path, bundle, broker, monkeyp
             assert wait_until(lambda: not device.is_connected)
             relay.is_stuck = False
             assert wait_until(lambda: len(server.messages(Ack)) >= 30)
-            assert wait_until(lambda: device.counters.confirmed == 31)
+            assert wait_until(lambda: device.counters.confirmed >= 31)
         assert relay.connections >= 2
     with Mailbox(path) as mailbox:
         assert mailbox.outbox() == ()
@@ -423,9 +423,9 @@ def test_over_budget_only_acknowledgements_and_notices_pass(path, bundle, broker
         server.notify(1)
         assert wait_until(lambda: server.acked() == {1})
         assert server.messages(Summary) + server.messages(Birth) == []
-        device.now = NOW + timedelta(days=1)
         with Mailbox(path) as mailbox:
-            assert [message.purpose for message in mailbox.outbox()] == [Purpose.SUMMARIES]
+            waiting = [Purpose.SUMMARIES]
+            assert wait_until(lambda: [m.purpose for m in mailbox.outbox()] == waiting)
 
 
 def test_a_stopped_device_neither_predicts_nor_tells_nor_shows(path, bundle, broker):

@@ -8,7 +8,9 @@ import pytest
 
 from edge_client.agent import AgentPlan, DeviceAgent, Until
 from edge_client.client import EdgeClient
-from edge_client.link.notice_receiver import AgentCounters, NoticeReceiver
+from edge_client.link.counters import AgentCounters
+from edge_client.link.listener import Listener
+from edge_client.link.notice_receiver import NoticeReceiver
 from edge_client.store.mailbox import Purpose
 from models.quiet_hours import QuietHours
 from models.wire.codec import encode
@@ -39,11 +41,13 @@ class DeviceOnPaper:
                 store.set_consent(purpose, granted=True, now=NOW)
         self.bundle = line_bundle.write_line_bundle(folder / "line.zip")
         self.receiver = NoticeReceiver(
-            self.path,
-            device_id=DEVICE,
-            trusted=trusted_keys(SIGNER.verify_key),
-            clock=lambda: paper.now,
-            counters=self.counters,
+            Listener(
+                path=self.path,
+                device_id=DEVICE,
+                trusted=trusted_keys(SIGNER.verify_key),
+                clock=lambda: paper.now,
+                counters=self.counters,
+            ),
             wake=lambda: None,
         )
 

@@ -6,7 +6,9 @@ from hypothesis import strategies as st
 
 from edge_client.link.config_receiver import ConfigurationReceiver
 from edge_client.link.configuration import STOPPABLE, in_force
-from edge_client.link.notice_receiver import AgentCounters, NoticeReceiver
+from edge_client.link.counters import AgentCounters
+from edge_client.link.listener import Listener
+from edge_client.link.notice_receiver import NoticeReceiver
 from edge_client.store.mailbox import Purpose
 from models.wire.codec import canonical_json, parse_object
 from models.wire.envelope import SigningKey, sign_payload, trusted_keys
@@ -37,15 +39,16 @@ def device(tmp_path_factory):
         for purpose in Purpose:
             store.set_consent(purpose, granted=True, now=NOW)
         counters = AgentCounters()
-        common = {
-            "device_id": "device-1",
-            "trusted": trusted_keys(SERVER.verify_key),
-            "clock": lambda: NOW,
-            "counters": counters,
-            "opening_key": OPENING,
-        }
-        notices = NoticeReceiver(store.path, wake=lambda: None, **common)
-        configurations = ConfigurationReceiver(store.path, changed=lambda: None, **common)
+        listener = Listener(
+            path=store.path,
+            device_id="device-1",
+            trusted=trusted_keys(SERVER.verify_key),
+            clock=lambda: NOW,
+            counters=counters,
+            opening_key=OPENING,
+        )
+        notices = NoticeReceiver(listener, wake=lambda: None)
+        configurations = ConfigurationReceiver(listener, changed=lambda: None)
         yield store, notices, configurations, counters
 
 

@@ -13,7 +13,8 @@ from edge_client.link.configuration import (
     require_prediction,
     stopped,
 )
-from edge_client.link.notice_receiver import AgentCounters
+from edge_client.link.counters import AgentCounters
+from edge_client.link.listener import Listener
 from edge_client.store.mailbox import Mailbox, Purpose
 from models.telemetry import DeviceId
 from models.wire.codec import canonical_json, encode, parse_object
@@ -39,13 +40,15 @@ class Configured:
         self.changes = 0
         self.counters = AgentCounters()
         self.receive = ConfigurationReceiver(
-            store.path,
-            device_id="device-1",
-            trusted=trusted_keys(SERVER.verify_key),
-            clock=lambda: self.now,
-            counters=self.counters,
+            Listener(
+                path=store.path,
+                device_id="device-1",
+                trusted=trusted_keys(SERVER.verify_key),
+                clock=lambda: self.now,
+                counters=self.counters,
+                opening_key=OPENING,
+            ),
             changed=self.changed,
-            opening_key=OPENING,
         )
 
     def changed(self):

@@ -4,7 +4,9 @@ from datetime import timedelta
 import pytest
 
 from edge_client.errors import ConsentMissingError, NoticeRefusedError, StoreBusyError
-from edge_client.link.notice_receiver import AgentCounters, NoticeReceiver, answer_notice
+from edge_client.link.counters import AgentCounters
+from edge_client.link.listener import Listener
+from edge_client.link.notice_receiver import NoticeReceiver, answer_notice
 from edge_client.store.mailbox import Mailbox, Purpose
 from models.telemetry import DeviceId
 from models.wire.codec import decode, encode
@@ -29,11 +31,13 @@ class Receiving:
         self.woken = 0
         self.now = NOW
         self.receive = NoticeReceiver(
-            store.path,
-            device_id="device-1",
-            trusted=trusted_keys(SERVER.verify_key),
-            clock=lambda: self.now,
-            counters=self.counters,
+            Listener(
+                path=store.path,
+                device_id="device-1",
+                trusted=trusted_keys(SERVER.verify_key),
+                clock=lambda: self.now,
+                counters=self.counters,
+            ),
             wake=self.wake,
         )
 
@@ -201,7 +205,10 @@ def test_sealed_notice_is_opened_with_the_devices_own_key(receiving):
     receiving.receive("t", sealed)
     assert receiving.counters.refused == {"no_opening_key": 1}
 
-    receiving.receive._opening_key = opening
+    heard_before = receiving.receive._listener
+    receiving.receive = NoticeReceiver(
+        replace(heard_before, opening_key=opening), wake=receiving.wake
+    )
     receiving.receive("t", sealed)
     assert [kept.message_id for kept in receiving.store.notices()] == ["a" * 32]
 

@@ -3,7 +3,7 @@
 import pytest
 
 from edge_client.errors import StoreBusyError
-from edge_client.link.notice_receiver import AgentCounters
+from edge_client.link.counters import AgentCounters
 from edge_client.link.sending import AHEAD, GROUP, MAX_ATTEMPTS, STALLED_S, OutboxSender
 from edge_client.link.traffic import TrafficMeter
 from edge_client.store.mailbox import Mailbox, Purpose
