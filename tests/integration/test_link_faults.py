@@ -419,7 +419,7 @@ def test_an_oversize_message_is_no_reconnect_loop(path, bundle, broker):
 
 
 def test_over_budget_only_acknowledgements_and_notices_pass(path, bundle, broker):
-    with Server(broker) as server, RunningAgent(path, bundle, broker, bytes_per_day=1) as device:
+    with Server(broker) as server, RunningAgent(path, bundle, broker, bytes_per_day=1):
         server.notify(1)
         assert wait_until(lambda: server.acked() == {1})
         assert server.messages(Summary) + server.messages(Birth) == []
