@@ -140,3 +140,17 @@ def test_a_graph_with_another_input_is_a_bundle_error():
 
     with pytest.raises(BundleError, match="cannot run the graph"):
         Predictor(with_files(random_bundle(), **{"model.onnx": renamed})).check_golden()
+
+
+def test_a_row_is_the_same_the_first_time_and_again_and_among_others(predictor):
+    features = simulated_rows().features[:40]
+    among_others = predictor.outputs(features)
+    fresh = Predictor(predictor.bundle)
+    for number in range(40):
+        alone = fresh.outputs(features[number : number + 1])
+        for name, found in alone.items():
+            assert found.dtype == np.float32
+            assert np.allclose(found[0], among_others[name][number], rtol=1e-6, atol=1e-7)
+    kept = fresh.outputs(features[:1])
+    fresh.outputs(features[1:2])
+    assert np.allclose(kept["days_to_failure"][0], among_others["days_to_failure"][0])
