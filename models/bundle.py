@@ -30,6 +30,7 @@ FORMAT = 1
 CLIENT_VERSION = (0, 1, 0)
 MAX_FILE_BYTES = 1 << 20
 MAX_RELEASE = (1 << 53) - 1
+MAX_KEY_ID = 64
 MODEL, MANIFEST, GOLDEN = "model.onnx", "manifest.json", "golden.json"
 CARD_JSON, CARD_TEXT = "model_card.json", "model_card.md"
 DIGEST = "bundle.sha256"
@@ -258,13 +259,15 @@ def load_bundle(
     *,
     trusted_keys: Mapping[str, bytes] | None = None,
     allow_unsigned: bool = False,
+    expected_digest: str | None = None,
 ) -> Bundle:
-    """Load and verify a bundle.
+    """Load and verify a bundle; its manifest is not believed before it is known whose it is.
 
     Args:
         source: a zip, a folder, or "default" for the model that ships with the package.
         trusted_keys: Ed25519 public keys (32 raw bytes) by key id.
         allow_unsigned: accept a bundle that carries no signature (for experiments of one's own).
+        expected_digest: hex SHA-256 of the one bundle that is accepted, in place of a signature.
 
     Raises:
         ArtefactMissingError: there is no such file or folder.
@@ -272,25 +275,19 @@ def load_bundle(
         UnsupportedSpecError: when this client computes other features than it was trained on.
     """
     if source == DEFAULT:
-        bundle = _verified(_read_folder(DEFAULT_FOLDER), DEFAULT)
+        bundle = _unverified(_read_folder(DEFAULT_FOLDER), DEFAULT)
         if bundle.digest.encode() != _pinned_digest(DEFAULT_FOLDER / DIGEST):
             raise BundleError(DEFAULT, "its digest is not the pinned one", _REINSTALL)
-        return bundle
-    path = Path(source)
-    bundle = _verified(_read_files(path), str(path))
-    signature = bundle.manifest.get("signature")
-    if signature is None:
-        if allow_unsigned:
-            return bundle
-        remedy = "sign it, or allow unsigned bundles for an experiment"
-        raise BundleError(
-            path, "carries no signature", remedy, reason=UNTRUSTED, version=str(bundle.version)
-        )
-    try:
-        _verify_signature(path, bundle.digest, signature, trusted_keys or {})
-    except BundleError as error:
-        error.reason, error.version = UNTRUSTED, str(bundle.version)
-        raise
+    else:
+        path = Path(source)
+        bundle = _unverified(_read_files(path), str(path))
+        if expected_digest is not None:
+            if bundle.digest != expected_digest:
+                what = "is not the bundle that was expected here (its digest differs)"
+                raise BundleError(path, what, _REMEDY, reason=UNTRUSTED)
+        elif bundle.manifest.get("signature") is not None or not allow_unsigned:
+            _verify_signature(bundle, trusted_keys or {})
+    _check_manifest(bundle)
     return bundle
 
 
@@ -334,21 +331,27 @@ def _within_cap(path: Path, content: dict[str, bytes]) -> dict[str, bytes]:
     return content
 
 
-def _verified(files: dict[str, bytes], where: str) -> Bundle:
+def _unverified(files: dict[str, bytes], where: str) -> Bundle:
+    """Return a bundle of which nothing is known but its digest."""
     try:
         manifest = json.loads(files[MANIFEST])
         digest = manifest_digest(manifest)
     except _UNREADABLE as error:
-        raise BundleError(where, f"the manifest is not readable ({error!r})", _REMEDY) from error
-    try:
-        _check_manifest(files, manifest, where)
-    except BundleError as error:
-        error.version = str(manifest.get("version", ""))
-        raise
+        what = f"the manifest is not readable ({type(error).__name__})"
+        raise BundleError(where, what, _REMEDY) from error
     return Bundle(files, manifest, digest, where)
 
 
-def _check_manifest(files: Mapping[str, bytes], manifest: dict[str, Any], where: str) -> None:
+def _check_manifest(bundle: Bundle) -> None:
+    """Refuse what a trusted manifest says that is not so, or that this client cannot serve."""
+    try:
+        _check_fields(bundle.files, bundle.manifest, bundle.where)
+    except BundleError as error:
+        error.version = str(bundle.manifest.get("version", ""))
+        raise
+
+
+def _check_fields(files: Mapping[str, bytes], manifest: Mapping[str, Any], where: str) -> None:
     try:
         format_number = manifest["format"]
         least = tuple(int(part) for part in manifest["least_client_version"].split("."))
@@ -390,27 +393,32 @@ def _signed_bytes(digest: str) -> bytes:
     return b"fedcell-bundle-v1:" + bytes.fromhex(digest)
 
 
-def _verify_signature(
-    path: Path, digest: str, signature: object, trusted_keys: Mapping[str, bytes]
-) -> None:
+def _verify_signature(bundle: Bundle, trusted_keys: Mapping[str, bytes]) -> None:
+    signature, where = bundle.manifest.get("signature"), bundle.where
+    if signature is None:
+        remedy = "sign it, or allow unsigned bundles for an experiment"
+        raise BundleError(where, "carries no signature", remedy, reason=UNTRUSTED)
+    try:
+        key_id, value = str(signature["key_id"]), bytes.fromhex(signature["value"])
+    except (TypeError, KeyError, ValueError) as error:
+        what = "the signature is not readable"
+        raise BundleError(where, what, _REMEDY, reason=UNTRUSTED) from error
+    if key_id not in trusted_keys:
+        what = f"signed by the unknown key {key_id[:MAX_KEY_ID]!r}"
+        remedy = "add the key to the trusted ones if you know whose it is"
+        raise BundleError(where, what, remedy, reason=UNTRUSTED)
     from cryptography.exceptions import InvalidSignature
     from cryptography.hazmat.primitives.asymmetric.ed25519 import (
         Ed25519PublicKey,
     )
 
     try:
-        key_id, value = str(signature["key_id"]), bytes.fromhex(signature["value"])  # type: ignore[index]
-    except (TypeError, KeyError, ValueError) as error:
-        raise BundleError(path, "the signature is not readable", _REMEDY) from error
-    if key_id not in trusted_keys:
-        remedy = "add the key to the trusted ones if you know whose it is"
-        raise BundleError(path, f"signed by the unknown key {key_id!r}", remedy)
-    try:
         Ed25519PublicKey.from_public_bytes(trusted_keys[key_id]).verify(
-            value, _signed_bytes(digest)
+            value, _signed_bytes(bundle.digest)
         )
     except InvalidSignature as error:
-        raise BundleError(path, "the signature is not of this content", _REMEDY) from error
+        what = "the signature is not of this content"
+        raise BundleError(where, what, _REMEDY, reason=UNTRUSTED) from error
 
 
 def _golden_json(golden: Mapping[str, NDArray[np.float32]]) -> bytes:

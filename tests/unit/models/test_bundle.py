@@ -50,6 +50,11 @@ def with_manifest(bundle: Bundle, manifest) -> Bundle:
     return replace(bundle, files={**bundle.files, MANIFEST: content})
 
 
+def with_signed_manifest(bundle: Bundle, change) -> Bundle:
+    changed = replace(bundle, manifest={**bundle.manifest, **change})
+    return sign_bundle(changed, key_id=KEY_ID, private_key=PRIVATE_KEY)
+
+
 def test_what_was_written_is_loaded(signed, zipped):
     loaded = load(zipped)
 
@@ -156,8 +161,8 @@ def test_signatures_that_cannot_be_read_are_refused(signed, tmp_path, signature)
 
 
 def test_features_that_this_client_does_not_compute_are_another_error(signed, tmp_path):
-    manifest = {**signed.manifest, "feature_spec_digest": "0" * 64, "feature_spec_version": "2"}
-    write_bundle(with_manifest(signed, manifest), tmp_path / "b.zip")
+    change = {"feature_spec_digest": "0" * 64, "feature_spec_version": "2"}
+    write_bundle(with_signed_manifest(signed, change), tmp_path / "b.zip")
 
     with pytest.raises(UnsupportedSpecError, match="needs feature specification 2"):
         load(tmp_path / "b.zip")
@@ -168,10 +173,49 @@ def test_features_that_this_client_does_not_compute_are_another_error(signed, tm
     [{"format": 2}, {"format": 2, "files": 7, "thresholds": None}, {"least_client_version": "9"}],
 )
 def test_a_newer_bundle_asks_for_an_update(signed, tmp_path, newer):
-    write_bundle(with_manifest(signed, {**signed.manifest, **newer}), tmp_path / "b.zip")
+    write_bundle(with_signed_manifest(signed, newer), tmp_path / "b.zip")
 
-    with pytest.raises(BundleError, match="update fedcell"):
+    with pytest.raises(BundleError, match="update fedcell") as refusal:
         load(tmp_path / "b.zip")
+    assert refusal.value.version == signed.version
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"format": 2},
+        {"least_client_version": "9"},
+        {"feature_spec_digest": "0" * 64, "feature_spec_version": "install evil.example"},
+        {"files": {}},
+        {"thresholds": None},
+    ],
+)
+@pytest.mark.parametrize("signed_by", ["nobody", "a stranger", "other content"])
+def test_a_manifest_is_not_believed_before_its_signature(signed, tmp_path, change, signed_by):
+    """What a stranger wrote is neither judged nor told on: its version could say anything."""
+    manifest = {**signed.manifest, "version": "call 555-0100", **change}
+    if signed_by == "nobody":
+        del manifest["signature"]
+    bundle = with_manifest(signed, manifest)
+    if signed_by == "a stranger":
+        bundle = sign_bundle(
+            replace(bundle, manifest=manifest), key_id="x" * 999, private_key=bytes(32)
+        )
+    write_bundle(bundle, tmp_path / "b.zip")
+
+    with pytest.raises(BundleError) as refusal:
+        load(tmp_path / "b.zip")
+    assert (refusal.value.reason, refusal.value.version) == ("untrusted", "")
+    assert not [said for said in ("555-0100", "evil", "x" * 65) if said in str(refusal.value)]
+
+
+def test_an_expected_digest_takes_the_place_of_a_signature(signed, zipped, tmp_path):
+    assert load_bundle(zipped, expected_digest=signed.digest).files == signed.files
+
+    write_bundle(with_manifest(signed, {**signed.manifest, "format": 2}), tmp_path / "b.zip")
+    with pytest.raises(BundleError, match="its digest differs") as refusal:
+        load_bundle(tmp_path / "b.zip", expected_digest=signed.digest, allow_unsigned=True)
+    assert (refusal.value.reason, refusal.value.version) == ("untrusted", "")
 
 
 def test_the_client_version_is_that_of_the_package():
@@ -234,11 +278,11 @@ def test_manifests_that_are_none_are_refused(signed, tmp_path, content):
 
 
 @pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
-def test_manifests_of_wrong_values_are_refused_however_well_signed(tmp_path, change):
+def test_manifests_of_wrong_values_are_refused_even_from_oneself(tmp_path, change):
     plain = line_bundle()
-    manifest = {**plain.manifest, **change}
+    write_bundle(with_manifest(plain, {**plain.manifest, **change}), tmp_path / "b.zip")
     with pytest.raises(BundleError):
-        bundles._verified({**plain.files, MANIFEST: json.dumps(manifest).encode()}, "here")
+        load_bundle(tmp_path / "b.zip", allow_unsigned=True)
 
 
 def test_a_bundle_cut_off_anywhere_is_refused(zipped, tmp_path):
