@@ -375,6 +375,8 @@ def _check_history(
     what, leave = f"{bundle.version} failed its trial on this device", "--allow-rolled-back"
     if reason is slots.RefusalReason.OLDER_RELEASE:
         what = f"release {bundle.release} is older than {state.least_release}, which runs here"
+        if bundle.release is None:
+            what = f"has no release number, and release {state.least_release} runs here"
         leave = "--allow-older"
     remedy = f"install a newer one, or say {leave}"
     version = str(bundle.version)

@@ -141,9 +141,9 @@ def why_not(
         return None
     if version in state.rolled_back and not allow_rolled_back:
         return RefusalReason.ROLLED_BACK_BEFORE
-    is_older = (
-        release is not None and state.least_release is not None and release < state.least_release
-    )
+    # A bundle of no release could be of any age: signatures do not expire.
+    least = state.least_release
+    is_older = least is not None and (release is None or release < least)
     return RefusalReason.OLDER_RELEASE if is_older and not allow_older else None
 
 

@@ -123,6 +123,15 @@ def test_older_release_is_refused_recorded_and_taken_with_leave(models):
     assert install(models, 4, release=4, allow_older=True).release == 4
 
 
+def test_bundle_without_release_is_no_way_back_past_the_committed_one(models):
+    """Whatever was once signed without a number could be offered again for ever."""
+    install_and_commit(models, 5, release=5)
+    with pytest.raises(BundleError, match=r"no release number, and release 5 runs here.*--allow"):
+        install(models, 6)
+    assert models.last_refusal().reason == "older_release"
+    assert install(models, 6, allow_older=True).release is None
+
+
 @pytest.mark.parametrize(
     ("change", "reason"),
     [

@@ -163,7 +163,8 @@ def test_installing_what_is_committed_ends_a_trial():
         (4, True, None),
         (5, False, None),
         (6, False, None),
-        (None, False, None),
+        (None, False, RefusalReason.OLDER_RELEASE),
+        (None, True, None),
     ],
 )
 def test_older_release_needs_leave(release, allow_older, reason):
@@ -178,6 +179,11 @@ def test_order_of_releases_outlives_a_bundle_without_number():
     state = committed(installed(SlotState(), bundle(5)), at=AT)
     state = committed(installed(state, bundle(7)._replace(release=None)), at=AT)
     assert state.least_release == 5
+
+
+def test_without_a_committed_release_any_bundle_may_come():
+    state = committed(installed(SlotState(), bundle(1)._replace(release=None)), at=AT)
+    assert why_not(state, version="x", digest="f" * 64, release=None) is None
 
 
 def test_a_release_counts_from_its_commit():
