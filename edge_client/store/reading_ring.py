@@ -15,6 +15,7 @@ from models.telemetry import (
 
 from ..errors import ReadingRefusedError, StoreBusyError
 from .access import REFUSALS, raise_named
+from .clock import STANDING_S, has_stood
 from .device_facts import DeviceFacts
 from .reading_rules import PACKED_BYTES, checked_reading, packed_values
 from .row_cipher import believed, damaged_row
@@ -68,6 +69,8 @@ class ReadingRing(DeviceFacts):
     _alone_until: datetime
     """Between the two no rule of time is broken and nothing expires: a reading stands alone."""
     _is_journal_limited: bool
+    _clock_verdict: tuple[int, bool] | None
+    """When the clock was looked at last, seconds, and whether it could be believed."""
 
     def record(self, reading: Reading, *, now: datetime) -> None:
         """Store one reading durably, and let a few expired ones go.
@@ -254,6 +257,7 @@ class ReadingRing(DeviceFacts):
     def _open(self) -> None:
         self._alone_from, self._alone_until = _NEVER
         self._is_journal_limited = False
+        self._clock_verdict = None
         super()._open()
 
     def packed_readings(
@@ -312,7 +316,6 @@ class ReadingRing(DeviceFacts):
             connection.executemany(_INSERT, readings)
 
     def _expire(self, connection: sqlite3.Connection, *, now: datetime, num_recorded: int) -> None:
-        # A few a time: a clock that jumps years ahead must not empty the store.
         oldest_s = connection.execute("SELECT min(at_s) FROM reading").fetchone()[0]
         retention = timedelta(days=self.retention_days)
         limit_s = _seconds(now - retention)
@@ -323,6 +326,8 @@ class ReadingRing(DeviceFacts):
                 self._alone_until = oldest + retention
             return
         self._alone_from, self._alone_until = _NEVER
+        if not self._is_clock_believed(connection, _seconds(now)):
+            return
         few = _EXPIRED_PER_READING * num_recorded
         connection.execute(
             "DELETE FROM reading WHERE sequence IN"
@@ -334,6 +339,17 @@ class ReadingRing(DeviceFacts):
             "DELETE FROM day WHERE day IN (SELECT day FROM day WHERE day < ? ORDER BY day LIMIT ?)",
             (day_of(limit_s), few),
         )
+
+    def _is_clock_believed(self, connection: sqlite3.Connection, now_s: int) -> bool:
+        if self._clock_verdict is not None:
+            looked_at_s, verdict = self._clock_verdict
+            if 0 <= now_s - looked_at_s < SECONDS_PER_DAY:
+                return verdict
+        newest_first = connection.execute("SELECT at_s FROM reading ORDER BY sequence DESC")
+        standing_s = min(STANDING_S, self.retention_days * SECONDS_PER_DAY)
+        verdict = has_stood((row[0] for row in newest_first), now_s=now_s, standing_s=standing_s)
+        self._clock_verdict = now_s, verdict
+        return verdict
 
     def _before_commit(self, connection: sqlite3.Connection) -> None:
         limit = self.max_store_bytes

@@ -2,6 +2,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from edge_client.client import EdgeClient
 from edge_client.store.reading_ring import day_of
 from edge_client.store.row_cipher import key_from_file
 from edge_client.telemetry_store import TelemetryStore
@@ -43,11 +44,12 @@ def test_readings_are_numbered_from_one_without_gaps(store):
 def test_number_of_the_last_reading_is_never_used_again(tmp_path):
     """Whoever remembers how far he has read would miss the reading that got it."""
     with new_store(tmp_path, retention_days=1) as store:
-        store.record(reading(NOW), now=NOW)
+        for _ in range(3):
+            store.record(reading(NOW), now=NOW)
         store.record(reading(NOW - 30 * DAY), now=NOW)
-        assert store.telemetry_from(1)[0].tolist() == [1, 2]
+        assert store.telemetry_from(1)[0].tolist() == [1, 2, 3, 4]
         store.record(reading(NOW), now=NOW)
-        assert store.telemetry_from(1)[0].tolist() == [1, 3]
+        assert store.telemetry_from(1)[0].tolist() == [1, 2, 3, 5]
 
 
 def test_telemetry_since_keeps_the_order_of_recording(store):
@@ -120,6 +122,89 @@ def test_expiry_goes_on_after_many_readings_that_expired_nothing(tmp_path):
         for number in range(10):
             store.record(reading(later - timedelta(minutes=number)), now=later)
         assert store.first_reading_at() >= later - 10 * DAY
+
+
+def recorded_under(store, clock, *, days, ahead=timedelta(0), per_day=4):
+    """Record as a device does whose clock is ahead, and return its true time afterwards."""
+    for _ in range(round(days * per_day)):
+        clock += timedelta(days=1) / per_day
+        store.record(reading(clock + ahead), now=clock + ahead)
+    return clock
+
+
+YEARS = timedelta(days=13 * 365)
+
+
+@pytest.mark.parametrize("ahead", [timedelta(days=400), timedelta(days=800), YEARS])
+@pytest.mark.parametrize("days", [1 / 96, 3, 10, 29])
+def test_nothing_is_lost_under_a_clock_that_is_ahead_for_a_while(tmp_path, ahead, days):
+    with new_store(tmp_path) as store:
+        store.record_many(fading_life(days=600), now=NOW)
+        before = store.telemetry().at_s.tolist()
+        clock = recorded_under(store, NOW, days=days, ahead=ahead, per_day=max(4, 1 / days))
+        assert store.telemetry().at_s.tolist()[:2_400] == before
+        clock = recorded_under(store, clock, days=10)
+        assert store.telemetry().at_s.tolist()[:2_400] == before
+
+
+def test_minutes_ahead_lose_only_what_is_due_in_minutes(tmp_path):
+    with new_store(tmp_path, retention_days=100) as store:
+        store.record_many(fading_life(days=100), now=NOW)
+        store.record(reading(NOW + timedelta(minutes=5)), now=NOW + timedelta(minutes=5))
+        assert store.num_readings() == 401
+        store.record(reading(NOW), now=NOW)
+        assert store.num_readings() == 402
+
+
+def test_each_opening_judges_the_clock_anew(tmp_path):
+    """As `fedcell-device record` does, one process a reading."""
+    with new_store(tmp_path) as store:
+        store.record_many(fading_life(days=60), now=NOW)
+    for number in range(1, 41):
+        later = NOW + YEARS + timedelta(hours=number)
+        with TelemetryStore(store.path) as again:
+            again.record(reading(later), now=later)
+    with TelemetryStore(store.path) as again:
+        assert again.num_readings() == 240 + 40
+
+
+def test_jump_for_ever_is_believed_after_a_month(tmp_path):
+    """The device's clock was wrong before, or it has been off for years."""
+    with new_store(tmp_path) as store:
+        store.record_many(fading_life(days=100), now=NOW)
+        clock = recorded_under(store, NOW, days=29, ahead=YEARS)
+        assert store.num_readings() == 400 + 4 * 29
+        recorded_under(store, clock, days=20, ahead=YEARS)
+        assert store.num_readings() == 4 * 49
+
+
+def test_clock_that_is_behind_for_months_loses_nothing_and_then_expiry_goes_on(tmp_path):
+    with new_store(tmp_path, retention_days=100) as store:
+        store.record_many(fading_life(days=90), now=NOW)
+        clock = recorded_under(store, NOW, days=60, ahead=-timedelta(days=500))
+        assert store.num_readings() == 360 + 240
+        clock = recorded_under(store, clock, days=29)
+        assert store.num_readings() == 600 + 4 * 29
+        clock = recorded_under(store, clock, days=100)
+        assert store.first_reading_at() >= clock - timedelta(days=101)
+
+
+def test_daily_rows_stay_under_a_clock_that_is_ahead(store):
+    store.record_many(fading_life(days=60), now=NOW)
+    store.keep_day_rows([(TODAY - 1, b"1")])
+    store.record(reading(NOW + YEARS), now=NOW + YEARS)
+    assert store.day_rows(0) == [(TODAY - 1, b"1")]
+
+
+def test_estimate_is_the_same_after_three_days_under_a_wrong_clock(tmp_path):
+    with new_store(tmp_path) as store:
+        store.record_many(fading_life(days=60), now=NOW)
+    with EdgeClient(store.path, bundle="default") as client:
+        before = client.predict(NOW, explain=False)
+        for number in range(12):
+            wrong = NOW + YEARS + timedelta(hours=6 * number)
+            client.record(reading(wrong), now=wrong)
+        assert client.predict(NOW, explain=False) == before
 
 
 def test_reading_follows_a_file_that_took_the_place_of_the_old_one(tmp_path):
