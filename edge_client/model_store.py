@@ -7,6 +7,7 @@ key is needed. What the state means is decided in `slots`; `slot_file` keeps it.
 
 from __future__ import annotations
 
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
 INSTALLED = "installed"
 ENDING = ".models"
+_DAMAGED = "slot_damaged"
 _NOT_FOR_THIS_CLIENT = frozenset({"client_too_old", "unsupported_spec"})
 
 
@@ -78,17 +80,17 @@ class ModelStore:
         """
         from models.errors import ArtefactMissingError, BundleError
 
-        from .updates.bundle_gate import try_out, verify
+        from .updates.bundle_gate import check_history, try_out, verify
 
         try:
             bundle = verify(source, trusted_keys=trusted_keys, allow_unsigned=allow_unsigned)
             leave = {"allow_older": allow_older, "allow_rolled_back": allow_rolled_back}
-            _check_history(self.state(), bundle, **leave)
+            check_history(self.state(), bundle, **leave)
             self._file.make_folder()
             try_out(bundle, scratch=self.folder, limits=limits, backend=backend)
             with self._file.locked():
                 state = self.state()
-                _check_history(state, bundle, **leave)
+                check_history(state, bundle, **leave)
                 return self._put_on_trial(state, bundle)
         except ArtefactMissingError:
             raise
@@ -115,7 +117,7 @@ class ModelStore:
         """Return what the device runs: on trial, else committed; None for the default bundle.
 
         Raises:
-            SlotError: the record of it cannot be read.
+            SlotError: the disk refuses.
         """
         return self.state().running
 
@@ -123,7 +125,7 @@ class ModelStore:
         """Return what the device would go back to from a trial, None for the default bundle.
 
         Raises:
-            SlotError: the record of it cannot be read.
+            SlotError: the disk refuses.
         """
         state = self.state()
         return state.content(state.committed)
@@ -132,7 +134,7 @@ class ModelStore:
         """Say whether the installed bundle has yet to make its first report.
 
         Raises:
-            SlotError: the record of it cannot be read.
+            SlotError: the disk refuses.
         """
         return self._on_trial() is not None
 
@@ -140,21 +142,18 @@ class ModelStore:
         """Return the bundle that was refused or rolled back last, with the reason and the time.
 
         Raises:
-            SlotError: the record of it cannot be read.
+            SlotError: the disk refuses.
         """
         return self.state().refusal
 
     def begin_boot(self, now: datetime | None = None) -> Refusal | None:
-        """Count a start of the bundle on trial; call it before the model is loaded.
+        """Count a start of the bundle on trial; call it before the model is loaded and run.
 
         An object counts one start of a bundle, however often it is asked. Where the count cannot
         be written, it runs the committed bundle.
 
         Returns:
             What was rolled back just now, because it made no report in its starts; else None.
-
-        Raises:
-            SlotError: the record of the bundles cannot be read.
         """
         trial = self._on_trial()
         if trial is None or trial.digest == self._counted:
@@ -165,7 +164,10 @@ class ModelStore:
         state = self._try_to_change(lambda state: slots.started(state, at=at))
         self._counted = trial.digest
         self._must_not_try = state is None
-        return state.refusal if state is not None and state.trial is None else None
+        if state is None or state.refusal is None or trial.version not in state.rolled_back:
+            return None
+        _warn("model %s was given up: %s", state.refusal.version, state.refusal.what)
+        return state.refusal
 
     def commit(self, now: datetime | None = None, *, digest: str | None = None) -> bool:
         """Keep the bundle on trial; call it after a report was made with it.
@@ -178,9 +180,6 @@ class ModelStore:
         Returns:
             Whether a bundle was committed now. False, too, where the disk refuses: the trial goes
             on, and the next report tries again.
-
-        Raises:
-            SlotError: the record of the bundles cannot be read.
         """
         if self._on_trial() is None:
             return False
@@ -206,9 +205,10 @@ class ModelStore:
     ) -> Bundle:
         """Load the bundle that the device shall run.
 
-        A slot on trial that cannot be used is rolled back at once. A committed one that was
-        damaged is an error; one that needs another client (after fedcell itself was changed) gives
-        way to the default bundle, which fits, and is recorded as a refusal.
+        There is always one that works: a slot on trial that cannot be used is rolled back at once,
+        a committed one that was damaged gives way to the bundle that was committed before it, and
+        in the end everything gives way to the default bundle, as does one that needs another
+        client (after fedcell itself was changed). Each is said and recorded as a refusal.
 
         Args:
             choice: `installed` (the default bundle where nothing was installed), `default`, or the
@@ -217,8 +217,7 @@ class ModelStore:
             now: the moment that a rollback is recorded with.
 
         Raises:
-            models.errors.BundleError: the bundle is refused.
-            SlotError: the installed bundle is not the one that was installed.
+            models.errors.BundleError: the bundle of a path is refused, or the default one damaged.
         """
         from models.bundle import DEFAULT, load_bundle
 
@@ -232,15 +231,17 @@ class ModelStore:
         return bundle
 
     def _open_installed(self, now: datetime | None) -> Bundle:
-        state = self.state()
-        try:
-            return self._open_slot(state, now)
-        except SlotError:
-            # Another process may have installed and removed bundles since the state was read.
-            later = self.state()
-            if later == state:
-                raise
-            return self._open_slot(later, now)
+        self.mend_record(now)
+        state = self._readable_state()
+        while True:
+            try:
+                return self._open_slot(state, now)
+            except SlotError as error:
+                # Another process may have installed and removed bundles since the state was read.
+                later = self._readable_state()
+                if later == state:
+                    return self._open_what_is_left(state, error, now)
+                state = later
 
     def _open_slot(self, state: SlotState, now: datetime | None) -> Bundle:
         from models.bundle import DEFAULT, load_bundle
@@ -258,23 +259,70 @@ class ModelStore:
         try:
             return self._load(committed)
         except BundleError as error:
-            known = state.refusal
-            if known is None or (known.version, known.reason) != (error.version, error.reason):
-                self.record_refusal(error, now=now)
+            self._note_once(state, error, now)
             return load_bundle(DEFAULT)
 
+    def _open_what_is_left(
+        self, state: SlotState, damage: SlotError, now: datetime | None
+    ) -> Bundle:
+        """Load the bundle that was committed before the damaged one, else the default bundle."""
+        from models.bundle import DEFAULT, load_bundle
+        from models.errors import BundleError
+
+        committed = state.content(state.committed)
+        version = "" if committed is None else committed.version
+        _warn("the installed model %s is not run: %s", version, damage)
+        error = BundleError(damage.where, _what(damage), "", reason=_DAMAGED, version=version)
+        self._note_once(state, error, now)
+        earlier = None if state.trial is not None else state.content(state.free)
+        if earlier is not None:
+            with suppress(SlotError, BundleError):
+                return self._load(earlier)
+        return load_bundle(DEFAULT)
+
+    def _note_once(self, state: SlotState, error: BundleError, now: datetime | None) -> None:
+        known = state.refusal
+        if known is None or (known.version, known.reason) != (error.version, error.reason):
+            self.record_refusal(error, now=now)
+
+    def mend_record(self, now: datetime | None = None) -> str | None:
+        """Set a damaged record of the bundles aside and begin a new one, in which nothing is held.
+
+        Returns:
+            What was wrong; None where the record is sound, or the disk refuses to tell.
+        """
+        from models.errors import BundleError
+
+        with suppress(SlotError):
+            what = self._file.damage()
+            if what is not None:
+                _warn("the record of bundles is begun anew: %s", what)
+                error = BundleError(self.folder, what, "", reason=_DAMAGED)
+                self.record_refusal(error, now=now)
+            return what
+        return None
+
     def state(self) -> SlotState:
-        """Return all that is known of the bundles.
+        """Return all that is known of the bundles; nothing, where the record of it is damaged.
 
         Raises:
-            SlotError: it cannot be read.
+            SlotError: the disk refuses.
         """
         return self._file.read()
+
+    def _readable_state(self) -> SlotState:
+        try:
+            return self.state()
+        except SlotError as error:
+            from .updates.slots import SlotState
+
+            _warn("the default model is run: %s", error)
+            return SlotState()
 
     def _on_trial(self) -> InstalledBundle | None:
         if not self._file.exists():
             return None
-        state = self.state()
+        state = self._readable_state()
         return state.content(state.trial)
 
     def _load(self, held: InstalledBundle) -> Bundle:
@@ -284,14 +332,14 @@ class ModelStore:
 
         path = self.folder / held.file
         try:
-            bundle = load_bundle(path, allow_unsigned=True)
+            return load_bundle(path, expected_digest=held.digest)
         except BundleError as error:
             if error.reason in _NOT_FOR_THIS_CLIENT:
                 raise
             raise SlotError(path, _what(error), "install it again") from error
-        if bundle.digest != held.digest:
-            raise SlotError(path, "is not the bundle that was installed", "install it again")
-        return bundle
+        except OSError as error:
+            what = f"cannot be read ({error.strerror})"
+            raise SlotError(path, what, "install it again") from error
 
     def _give_up(
         self, trial: InstalledBundle, error: SlotError | BundleError, now: datetime | None
@@ -350,44 +398,11 @@ class ModelStore:
         return SlotError(self.folder, what, "check the folder and the disk")
 
 
-def _check_history(
-    state: SlotState, bundle: Bundle, *, allow_older: bool, allow_rolled_back: bool
-) -> None:
-    """Refuse what the history of this device forbids.
-
-    Raises:
-        models.errors.BundleError: an older release, or a version that failed here.
-    """
-    from models.errors import BundleError
-
-    from .updates import slots
-
-    reason = slots.why_not(
-        state,
-        version=str(bundle.version),
-        digest=bundle.digest,
-        release=bundle.release,
-        allow_older=allow_older,
-        allow_rolled_back=allow_rolled_back,
-    )
-    if reason is None:
-        return
-    what, leave = f"{bundle.version} failed its trial on this device", "--allow-rolled-back"
-    if reason is slots.RefusalReason.OLDER_RELEASE:
-        what = f"release {bundle.release} is older than {state.least_release}, which runs here"
-        if bundle.release is None:
-            what = f"has no release number, and release {state.least_release} runs here"
-        leave = "--allow-older"
-    remedy = f"install a newer one, or say {leave}"
-    version = str(bundle.version)
-    raise BundleError(bundle.where, what, remedy, reason=reason.value, version=version)
-
-
-def _warn(message: str, error: Exception) -> None:
+def _warn(message: str, *facts: object) -> None:
     # Predicting once needs no log, which takes half a megabyte to load.
     import logging
 
-    logging.getLogger(__name__).warning(message, error)
+    logging.getLogger(__name__).warning(message, *facts)
 
 
 def _what(error: BundleError | SlotError) -> str:

@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
     from models.bundle import Bundle
 
+    from .slots import SlotState
+
 _REMEDY = "use another bundle"
 _PROGRAM = (
     "import json, sys\n"
@@ -86,6 +88,43 @@ def verify(
     if declared != list(structure.operators):
         raise _refused(bundle, "its manifest names other operators than its graph", "structure")
     return bundle
+
+
+def check_history(
+    state: SlotState, bundle: Bundle, *, allow_older: bool, allow_rolled_back: bool
+) -> None:
+    """Refuse what the history of this device forbids.
+
+    Args:
+        state: what the device remembers.
+        bundle: verified.
+        allow_older: accept an older release than the one that was committed last.
+        allow_rolled_back: accept a version that failed its trial on this device.
+
+    Raises:
+        models.errors.BundleError: an older release, or a version that failed here.
+    """
+    from . import slots
+
+    reason = slots.why_not(
+        state,
+        version=str(bundle.version),
+        digest=bundle.digest,
+        release=bundle.release,
+        allow_older=allow_older,
+        allow_rolled_back=allow_rolled_back,
+    )
+    if reason is None:
+        return
+    what, leave = f"{bundle.version} failed its trial on this device", "--allow-rolled-back"
+    if reason is slots.RefusalReason.OLDER_RELEASE:
+        what = f"release {bundle.release} is older than {state.least_release}, which runs here"
+        if bundle.release is None:
+            what = f"has no release number, and release {state.least_release} runs here"
+        leave = "--allow-older"
+    remedy = f"install a newer one, or say {leave}"
+    version = str(bundle.version)
+    raise BundleError(bundle.where, what, remedy, reason=reason.value, version=version)
 
 
 def try_out(

@@ -2,7 +2,8 @@
 
 It holds `slots.json` and at most one file a slot, named by the bundle's digest, so that a file
 never changes once the state names it. The folder of the first version (`current.json`) is read as
-a committed slot, and given up when the state is first written.
+a committed slot, and given up when the state is first written. A record whose content is damaged
+counts as none, and is set aside as `<name>.damaged` when the state is next written.
 """
 
 from __future__ import annotations
@@ -21,8 +22,11 @@ if TYPE_CHECKING:
 
 STATE_FILE = "slots.json"
 EARLIER_RECORD = "current.json"
+RECORDS = (STATE_FILE, EARLIER_RECORD)
 MAX_STATE_BYTES = 1 << 16
+DAMAGED_ENDING = ".damaged"
 _LOCK = ".lock"
+_NO_STATE = (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError)
 
 
 class SlotFile:
@@ -36,32 +40,34 @@ class SlotFile:
         self.folder = folder
 
     def exists(self) -> bool:
-        """Say whether anything was ever installed or refused here."""
-        return any((self.folder / name).exists() for name in (STATE_FILE, EARLIER_RECORD))
+        """Say whether anything was ever installed or refused here, as far as one may look."""
+        try:
+            return any((self.folder / name).exists() for name in RECORDS)
+        except OSError:
+            return True
 
     def read(self) -> SlotState:
-        """Return all that is known of the bundles.
+        """Return all that is known of the bundles; nothing, where the record of it is damaged.
 
         Raises:
-            SlotError: it cannot be read.
+            SlotError: the disk refuses.
         """
         from . import slots
 
-        for name, read in (
-            (STATE_FILE, slots.from_json),
-            (EARLIER_RECORD, slots.of_earlier_record),
-        ):
-            path = self.folder / name
-            try:
-                with path.open("rb") as file:
-                    return read(json.loads(file.read(MAX_STATE_BYTES)))
-            except FileNotFoundError:
-                continue
-            except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
-                what = f"cannot be read ({error})"
-                remedy = "remove the folder to run the default bundle"
-                raise SlotError(path, what, remedy) from error
+        for name in RECORDS:
+            state = self._state_of(name)
+            if isinstance(state, slots.SlotState):
+                return state
         return slots.SlotState()
+
+    def damage(self) -> str | None:
+        """Say which record is damaged and how, None where none is.
+
+        Raises:
+            SlotError: the disk refuses.
+        """
+        found = ((name, self._state_of(name)) for name in RECORDS)
+        return next((f"{name} {what}" for name, what in found if isinstance(what, str)), None)
 
     def write(self, before: SlotState, after: SlotState) -> None:
         """Switch to a state, then remove what it does not name any more."""
@@ -69,12 +75,34 @@ class SlotFile:
 
         from . import slots
 
-        if after != before:
+        damaged = [name for name in RECORDS if isinstance(self._state_of(name), str)]
+        for name in damaged:
+            (self.folder / name).replace(self.folder / f"{name}{DAMAGED_ENDING}")
+        if after != before or damaged:
             content = json.dumps(slots.to_json(after), indent=1)
             write_durably(self.folder / STATE_FILE, content.encode())
         if (self.folder / STATE_FILE).exists():
             (self.folder / EARLIER_RECORD).unlink(missing_ok=True)
         self.tidy(after)
+
+    def _state_of(self, name: str) -> SlotState | str | None:
+        """Return the state that a record holds, what is wrong with it, or None without one."""
+        from . import slots
+
+        path = self.folder / name
+        try:
+            with path.open("rb") as file:
+                content = file.read(MAX_STATE_BYTES)
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            remedy = "check the disk and whose folder it is"
+            raise SlotError(path, f"cannot be read ({error.strerror})", remedy) from error
+        read = slots.from_json if name == STATE_FILE else slots.of_earlier_record
+        try:
+            return read(json.loads(content))
+        except _NO_STATE as error:
+            return f"is damaged ({type(error).__name__})"
 
     def tidy(self, state: SlotState) -> None:
         """Remove what the state does not name: earlier bundles, and what a power cut left."""

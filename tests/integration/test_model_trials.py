@@ -2,6 +2,7 @@
 
 import json
 import logging
+import os
 import stat
 from datetime import UTC, datetime
 
@@ -170,13 +171,60 @@ def test_damaged_trial_is_rolled_back_at_once_and_may_come_again(models, caplog)
     assert install(models, 2).version == "update-2"
 
 
-def test_damaged_committed_slot_is_an_error_that_installing_again_mends(models):
+def flip_a_bit(path):
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize("harm", [flip_a_bit, lambda path: path.write_bytes(b""), os.unlink])
+def test_damaged_committed_slot_gives_way_to_the_default_and_installing_again_mends(
+    models, harm, caplog
+):
     installed = install_and_commit(models, 1)
-    (models.folder / installed.file).write_bytes(b"")
-    with pytest.raises(SlotError, match="install it again"):
-        models.open()
+    harm(models.folder / installed.file)
+    for at in (NOW, datetime.now(UTC)):
+        starting = restarted(models)
+        with caplog.at_level(logging.WARNING):
+            assert starting.begin_boot(at) is None
+            assert starting.open(now=at).digest == load_bundle().digest
+        assert starting.commit(at) is False
+    assert "update-1 is not run" in caplog.text
+    refusal = models.last_refusal()
+    assert (refusal.version, refusal.reason) == ("update-1", "slot_damaged")
+    assert refusal.at == "2026-06-01T12:00:00+00:00"
     assert install(models, 1) == installed
     assert models.open().version == "update-1"
+
+
+def test_damaged_committed_slot_gives_way_to_the_one_before_it(models):
+    install_and_commit(models, 1)
+    second = install_and_commit(models, 2)
+    flip_a_bit(models.folder / second.file)
+    assert restarted(models).open(now=NOW).version == "update-1"
+    assert models.last_refusal().version == "update-2"
+    install(models, 3)
+    assert restarted(models).open().version == "update-3"
+
+
+def test_damage_of_both_slots_leaves_the_default(models):
+    install_and_commit(models, 1)
+    committed = install_and_commit(models, 2)
+    trial = install(models, 3)
+    for held in (committed, trial):
+        flip_a_bit(models.folder / held.file)
+    assert restarted(models).open(now=NOW).digest == load_bundle().digest
+    assert models.last_refusal().version == "update-2"
+    assert not models.is_on_trial()
+
+
+def test_slot_with_a_foreign_manifest_is_damage_whatever_it_calls_itself(models):
+    installed = install_and_commit(models, 1)
+    foreign = variant(9, manifest={"format": 2, "version": "call 555-0100"})
+    write_bundle(foreign, models.folder / installed.file)
+    assert restarted(models).open(now=NOW).digest == load_bundle().digest
+    refusal = models.last_refusal()
+    assert (refusal.version, refusal.reason) == ("update-1", "slot_damaged")
 
 
 def test_committed_bundle_that_a_changed_client_cannot_serve_gives_way_to_the_default(models):
@@ -211,11 +259,65 @@ def test_state_is_json_that_people_can_read(models):
     assert (state["a"]["version"], state["a"]["release"]) == ("update-1", 3)
 
 
-def test_unreadable_state_says_what_to_do(models):
+@pytest.mark.parametrize(
+    "content", [b"", b"{", b'{"schema": 1}', b"\xff\x00", b"[" * 9999, b'{"schema": 2}']
+)
+def test_damaged_state_is_set_aside_and_the_default_runs(models, content, caplog):
+    install_and_commit(models, 1)
+    (models.folder / "slots.json").write_bytes(content)
+    assert (models.installed(), models.is_on_trial()) == (None, False)
+    starting = restarted(models)
+    with caplog.at_level(logging.WARNING):
+        assert starting.begin_boot(NOW) is None
+        assert starting.open(now=NOW).digest == load_bundle().digest
+    assert starting.commit(NOW) is False
+    assert "begun anew: slots.json is damaged" in caplog.text
+    assert (models.folder / "slots.json.damaged").read_bytes() == content
+    assert models.last_refusal().reason == "slot_damaged"
+    assert models.mend_record() is None
+    assert install(models, 1).version == "update-1"
+
+
+def test_update_on_a_damaged_state_begins_it_anew(models):
     models.folder.mkdir()
-    (models.folder / "slots.json").write_text('{"schema": 1}')
-    with pytest.raises(SlotError, match="remove the folder to run the default bundle"):
-        models.open()
+    (models.folder / "slots.json").write_text("{")
+    installed = install_and_commit(models, 1)
+    assert restarted(models).committed() == installed
+
+
+def test_disk_that_refuses_to_read_the_state_leaves_the_default_and_the_state(
+    models, monkeypatch, caplog
+):
+    install_and_commit(models, 1)
+    install(models, 2)
+    (models.folder / "slots.json").rename(models.folder / "kept")
+    (models.folder / "slots.json").mkdir()
+    starting = restarted(models)
+    with caplog.at_level(logging.WARNING):
+        assert starting.begin_boot(NOW) is None
+        assert starting.open(now=NOW).digest == load_bundle().digest
+        assert starting.commit(NOW) is False
+    assert "cannot be read (Is a directory)" in caplog.text
+    with pytest.raises(SlotError, match="check the disk"):
+        install(models, 3)
+    (models.folder / "slots.json").rmdir()
+    (models.folder / "kept").rename(models.folder / "slots.json")
+    assert restarted(models).open().version == "update-2"
+
+
+def test_trial_that_another_process_committed_was_not_given_up(models, monkeypatch, caplog):
+    install(models, 1)
+    for _ in range(4):
+        restarted(models).begin_boot(NOW)
+    install(models, 2)
+    starting = restarted(models)
+    earlier = starting.state()
+    models.open()
+    assert models.commit(NOW)
+    monkeypatch.setattr(starting, "_on_trial", lambda: earlier.running)
+    caplog.clear()
+    assert starting.begin_boot(NOW) is None
+    assert "given up" not in caplog.text
 
 
 def test_disk_that_refuses_the_state_changes_nothing(models, monkeypatch, caplog):

@@ -146,3 +146,21 @@ def test_progress_is_shown_on_a_terminal_alone(quick, device, server, monkeypatc
         terminal.flush()
         assert os.read(ours, 4096) == b"nothing more"
     os.close(ours)
+
+
+@pytest.mark.parametrize("name", ["slots.json", "*.zip"])
+def test_one_damaged_file_never_leaves_a_device_without_a_model(
+    quick, device, models, tmp_path, name, capsys
+):
+    source = str(write_variant(tmp_path / "b.zip", 3))
+    assert main(["update", source, *device]) == 0
+    models.open()
+    assert models.commit()
+    (damaged,) = models.folder.glob(name)
+    damaged.write_bytes(damaged.read_bytes()[:200])
+    for _ in range(2):
+        assert main(["predict", *device]) == 0
+    assert main(["status", *device]) == 0
+    assert "slot_damaged" in capsys.readouterr().out
+    assert main(["update", source, *device]) == 0
+    assert models.open().version == "update-3"

@@ -4,8 +4,8 @@ import sys
 
 import pytest
 
-from edge_client.errors import SlotError
 from edge_client.model_store import ModelStore
+from models.bundle import load_bundle
 from models.errors import ArtefactMissingError, BundleError
 from tests.support.line_bundle import KEY_ID, line_bundle, trusted_keys, write_line_bundle
 from tests.support.update_bundles import try_out_here
@@ -69,21 +69,21 @@ def test_unsigned_bundle_needs_to_be_allowed(models, tmp_path):
     assert installed.signed_by is None
 
 
-def test_slot_with_another_bundle_in_it_is_refused(models, tmp_path):
+def test_slot_with_another_bundle_in_it_is_not_run(models, tmp_path):
     installed = models.install(write_line_bundle(tmp_path / "1.zip"), trusted_keys=trusted_keys())
     models.open()
     assert models.commit()
     write_line_bundle(models.folder / installed.file, signed=False, name="second", scale=2.0)
-    with pytest.raises(SlotError, match="not the bundle that was installed"):
-        models.open()
+    assert models.open().digest == load_bundle().digest
+    assert models.last_refusal().reason == "slot_damaged"
 
 
 @pytest.mark.parametrize("content", ["", "[]", '{"version": 1}'])
-def test_unreadable_record_says_what_to_do(models, content):
+def test_damaged_record_of_the_first_version_leaves_the_default(models, content):
     models.folder.mkdir()
     (models.folder / "current.json").write_text(content)
-    with pytest.raises(SlotError, match="default bundle"):
-        models.open()
+    assert models.open().digest == load_bundle().digest
+    assert (models.folder / "current.json.damaged").read_text() == content
 
 
 def test_path_is_opened_as_it_is(models, tmp_path):
