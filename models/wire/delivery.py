@@ -78,9 +78,20 @@ class Unconfirmed:
 
 @dataclass(slots=True)
 class Attempt:
-    """One attempt to connect; answered once the broker took the subscriptions, or refused."""
+    """One attempt to connect; answered once the broker took the subscriptions, or refused.
+
+    Attributes:
+        answered: set then.
+        is_clean: whether the broker is asked to forget the session.
+        refusal: what was wrong with the broker's answer.
+        session_present: whether the broker goes on with a session.
+        unsupported_version: whether another protocol may be spoken there.
+        is_worth_another: whether the same again may end otherwise.
+    """
 
     answered: threading.Event = field(default_factory=threading.Event)
+    is_clean: bool = False
     refusal: str | None = None
     session_present: bool = False
     unsupported_version: bool = False
+    is_worth_another: bool = False

@@ -8,7 +8,7 @@ seconds, forget subscriptions when the broker lost the session, and send what no
 from __future__ import annotations
 
 import logging
-import select
+import math
 import socket
 import threading
 import time
@@ -16,39 +16,47 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Self
 
 import paho.mqtt.client as mqtt
-from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode, MQTTProtocolVersion
-from paho.mqtt.packettypes import PacketTypes
-from paho.mqtt.properties import Properties
-from paho.mqtt.subscribeoptions import SubscribeOptions
 
+from .bounded_client import IN_FLIGHT_WINDOW, WAITING_MESSAGES, listen_to, make_client
 from .codec import MAX_PAYLOAD_BYTES
 from .delivery import Attempt, Delivery, Unconfirmed
 from .errors import LinkError, MessageTooLargeError, words_of
-from .inbound import GROUP, Arrived, Inbound, Route, pattern_of
+from .inbound import Arrived, Inbound, Route, pattern_of
 from .link_settings import LinkCounters, LinkSettings, MqttVersion, Will
-from .topics import QOS
+from .patience import Patience
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from random import Random
 
+    from paho.mqtt.enums import MQTTErrorCode, MQTTProtocolVersion
+    from paho.mqtt.properties import Properties
     from paho.mqtt.reasoncodes import ReasonCode
 
+    from .bounded_client import BoundedClient
     from .inbound import BatchHandler, Handler
 
     Observer = Callable[[bool, str, int], None]
 
-__all__ = ["Delivery", "Link", "LinkCounters", "LinkSettings", "MqttVersion", "Will"]
+__all__ = [
+    "IN_FLIGHT_WINDOW",
+    "WAITING_MESSAGES",
+    "Delivery",
+    "Link",
+    "LinkCounters",
+    "LinkSettings",
+    "MqttVersion",
+    "Will",
+]
 
 logger = logging.getLogger(__name__)
 
-IN_FLIGHT_WINDOW = GROUP
-"""Messages on their way at once; 500 was 2.6 times slower than 20."""
-WAITING_MESSAGES = 2_000
-"""Messages that may wait in memory for the window; more are refused, the caller keeps them."""
 _TAKEN = (mqtt.MQTT_ERR_SUCCESS, mqtt.MQTT_ERR_NO_CONN)
 _POLL_S = 1.0
-_HEADER_ROOM_BYTES = 1024
+_SHORTEST_ATTEMPT_S = 0.1
+_MOST_OVERSIZE = 2
+"""A session that brings packets of impossible size so often is given up for a clean one."""
+_SESSION_TAKEN_OVER = 0x8E
 
 
 class Link:
@@ -69,7 +77,8 @@ class Link:
         """
         self.settings = settings
         self.counters = LinkCounters()
-        self._jitter = jitter
+        self._patience = Patience(jitter)
+        self._num_oversize = 0
         self._filters: list[str] = []
         self._inbound = Inbound(self.counters)
         self._observe: Observer | None = None
@@ -80,9 +89,8 @@ class Link:
         self._unconfirmed = Unconfirmed()
         self._subscribed_once = False
         self._loss_logged = False
-        self._waits = 0
         self._thread: threading.Thread | None = None
-        self._client: mqtt.Client | None = None
+        self._client: BoundedClient | None = None
 
     @property
     def is_connected(self) -> bool:
@@ -128,17 +136,23 @@ class Link:
         """Have `hook(session_present)` called in the link's thread after every connection."""
         self._on_connected.append(hook)
 
-    def connect(self, *, patiently: bool = False) -> None:
+    def hold_back_while(self, is_spent: Callable[[], bool]) -> None:
+        """Have the longest waits before new connections while this is so; in the link's thread."""
+        self._patience.is_spent = is_spent
+
+    def connect(self, *, patiently: bool = False, within_s: float | None = None) -> None:
         """Connect, and keep the connection from then on.
 
         Args:
             patiently: where nobody answers, go on trying instead of raising.
+            within_s: how long the first attempts may take together, seconds; None: each as long as
+                the settings say.
 
         Raises:
             LinkError: nobody answers at the address, or the broker refuses; nothing keeps running.
         """
         try:
-            self._connect_once()
+            self._connect_once(within_s)
         except LinkError as error:
             if not patiently:
                 raise
@@ -147,13 +161,19 @@ class Link:
         self._thread = threading.Thread(target=self._run, name="fedcell-link", daemon=True)
         self._thread.start()
 
-    def _connect_once(self) -> None:
+    def _connect_once(self, within_s: float | None = None) -> None:
+        end_s = math.inf if within_s is None else time.monotonic() + within_s
         version = self.settings.version
-        first = mqtt.MQTTv311 if version == MqttVersion.V311 else mqtt.MQTTv5
-        accepted = self._first_connection(first)
+        protocol = mqtt.MQTTv311 if version == MqttVersion.V311 else mqtt.MQTTv5
+        accepted = self._first_connection(protocol, end_s)
         if not accepted and version == MqttVersion.AUTO and self._attempt.unsupported_version:
             logger.info("broker speaks no MQTT 5, falling back to 3.1.1")
-            accepted = self._first_connection(mqtt.MQTTv311)
+            protocol = mqtt.MQTTv311
+            accepted = self._first_connection(protocol, end_s)
+        for _ in range(_MOST_OVERSIZE + 1):
+            if accepted or not self._attempt.is_worth_another:
+                break
+            accepted = self._first_connection(protocol, end_s)
         if not accepted:
             what = self._attempt.refusal or "it does not answer as an MQTT broker"
             self._client = None
@@ -184,11 +204,7 @@ class Link:
             raise MessageTooLargeError(size=len(payload), limit=MAX_PAYLOAD_BYTES)
         if self._client is None or self._closing.is_set():
             raise self._error("the link is not connected", "call connect() first")
-        properties = None
-        if expires_in_s is not None and self._client.protocol == mqtt.MQTTv5:
-            properties = Properties(PacketTypes.PUBLISH)  # type: ignore[no-untyped-call]  # paho
-            properties.MessageExpiryInterval = max(1, expires_in_s)
-        info = self._client.publish(topic, payload, qos=QOS, retain=retain, properties=properties)
+        info = self._client.send(topic, payload, retain=retain, expires_in_s=expires_in_s)
         if info.rc not in _TAKEN:
             what = f"{WAITING_MESSAGES} messages wait for it already"
             raise self._error(what, "keep the message and publish it later")
@@ -221,57 +237,38 @@ class Link:
         """Leave."""
         self.close()
 
-    def _first_connection(self, protocol: MQTTProtocolVersion) -> bool:
-        self._attempt = Attempt()
+    def _first_connection(self, protocol: MQTTProtocolVersion, end_s: float) -> bool:
+        self._attempt = Attempt(is_clean=self._num_oversize >= _MOST_OVERSIZE)
         self._client = client = self._make_client(protocol)
-        settings = self.settings
-        options: dict[str, Any] = {}
-        if protocol == mqtt.MQTTv5:
-            properties = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]  # paho
-            properties.SessionExpiryInterval = settings.session_expiry_s
-            properties.ReceiveMaximum = IN_FLIGHT_WINDOW
-            properties.MaximumPacketSize = MAX_PAYLOAD_BYTES + _HEADER_ROOM_BYTES
-            options = {"clean_start": False, "properties": properties}
+        begun_s = time.monotonic()
+        deadline = min(end_s, begun_s + self.settings.connect_timeout_s)
+        timeout_s = max(_SHORTEST_ATTEMPT_S, deadline - begun_s)
         try:
-            client.connect(settings.host, settings.port, settings.keep_alive_s, **options)
+            client.begin(self.settings, is_clean=self._attempt.is_clean, timeout_s=timeout_s)
         except OSError as error:
             self._client = None
             remedy = "start one with 'fedcell server broker', or name the right host and port"
             raise self._error(words_of(error), remedy) from None
-        deadline = time.monotonic() + settings.connect_timeout_s
         while not self._attempt.answered.is_set() and time.monotonic() < deadline:
             if self._loop(client, 0.1) != mqtt.MQTT_ERR_SUCCESS:
                 # Brokers that know no MQTT 5 may hang up instead of saying so.
-                self._attempt.unsupported_version |= not self._attempt.answered.is_set()
+                is_silent = not self._attempt.answered.is_set()
+                self._attempt.unsupported_version |= is_silent and not self._attempt.refusal
                 break
         if self._online.is_set():
+            client.start_clean(False)
             return True
         client.disconnect()
         return False
 
-    def _make_client(self, protocol: MQTTProtocolVersion) -> mqtt.Client:
-        settings = self.settings
-        client = mqtt.Client(
-            CallbackAPIVersion.VERSION2,
-            client_id=settings.client_id,
-            clean_session=None if protocol == mqtt.MQTTv5 else False,
-            protocol=protocol,
-            reconnect_on_failure=False,
-            manual_ack=True,
-        )
-        client.connect_timeout = settings.connect_timeout_s
-        client.max_inflight_messages_set(IN_FLIGHT_WINDOW)
-        client.max_queued_messages_set(WAITING_MESSAGES)
-        if settings.will is not None:
-            client.will_set(settings.will.topic, settings.will.payload, qos=QOS, retain=True)
+    def _make_client(self, protocol: MQTTProtocolVersion) -> BoundedClient:
+        client = make_client(self.settings, protocol)
+        client.on_oversize = self._oversized
         client.on_connect = self._connected
         client.on_disconnect = self._disconnected
         client.on_subscribe = self._subscribed
         client.on_publish = self._confirmed
         client.on_message = self._received
-        # With this set, paho leaves writing to our loop: publish() may come from any thread.
-        client.on_socket_register_write = _write_in_loop
-        client.on_socket_open = _send_at_once
         return client
 
     def _connected(
@@ -287,13 +284,18 @@ class Link:
             self._attempt.unsupported_version = str(reason) == "Unsupported protocol version"
             self._attempt.answered.set()
             return
+        if self._attempt.is_clean:
+            self._num_oversize = 0
+            if client.protocol != mqtt.MQTTv5:
+                # A clean session of MQTT 3.1.1 ends with its connection: the next one lasts.
+                self._attempt.is_worth_another = True
+                self._attempt.answered.set()
+                return
         self._attempt.session_present = flags.session_present
         if not self._filters or (self._subscribed_once and flags.session_present):
             self._ready()
-        elif client.protocol == mqtt.MQTTv5:
-            client.subscribe([(name, SubscribeOptions(qos=QOS)) for name in self._filters])
         else:
-            client.subscribe([(name, QOS) for name in self._filters])
+            listen_to(client, self._filters)
 
     def _subscribed(
         self,
@@ -315,8 +317,7 @@ class Link:
         if self._loss_logged:
             logger.info("MQTT connection is back")
         self._loss_logged = False
-        if not self._inbound.was_held:
-            self._waits = 0
+        self._patience.came_online(time.monotonic())
         self._online.set()
         self._attempt.answered.set()
         for hook in self._on_connected:
@@ -336,16 +337,35 @@ class Link:
     ) -> None:
         was_online = self._online.is_set()
         self._online.clear()
+        is_taken_over = reason.value == _SESSION_TAKEN_OVER
+        self._note_loss(is_taken_over=is_taken_over)
+        if is_taken_over:
+            self.counters.taken_over += 1
+            who = self.settings.client_id
+            logger.warning("another client took over the session of %s; do two run as one?", who)
         if was_online and not self._closing.is_set():
             self.counters.losses += 1
             if not self._loss_logged:
                 logger.warning("MQTT connection lost (%s), connecting again", reason)
             self._loss_logged = True
 
+    def _note_loss(self, *, is_taken_over: bool = False) -> None:
+        is_good = not (is_taken_over or self._inbound.was_held)
+        self._patience.was_lost(time.monotonic(), counts_as_good=is_good)
+
+    def _oversized(self, num_bytes: int) -> None:
+        self.counters.oversized += 1
+        self._num_oversize += 1
+        self._attempt.refusal = f"it sent a packet of {num_bytes} bytes, more than any message has"
+        self._attempt.is_worth_another = True
+        logger.warning("the broker sent a packet of %d bytes; it was not read", num_bytes)
+
     # --- the network thread -----------------------------------------------------------------------
 
     def _run(self) -> None:
-        while self._client is None and not self._closing.wait(self._next_wait_s()):
+        while self._client is None and not self._closing.wait(
+            self._patience.next_wait_s(self.settings)
+        ):
             with suppress(LinkError):
                 self._connect_once()
         client = self._client
@@ -362,7 +382,7 @@ class Link:
                 self._connect_again(client)
         self._loop(client, 0.0)
 
-    def _loop(self, client: mqtt.Client, timeout_s: float) -> MQTTErrorCode:
+    def _loop(self, client: BoundedClient, timeout_s: float) -> MQTTErrorCode:
         try:
             code = client.loop(timeout=timeout_s)
         except Exception:
@@ -370,15 +390,17 @@ class Link:
             self.counters.protocol_errors += 1
             logger.exception("the broker sent what paho cannot read")
             code = mqtt.MQTT_ERR_PROTOCOL
-        if self._inbound.has_group and (code != mqtt.MQTT_ERR_SUCCESS or not _more_waits(client)):
+        if self._inbound.has_group and (code != mqtt.MQTT_ERR_SUCCESS or not client.more_waits()):
             self._inbound.hand_over(client.ack)
         return code
 
-    def _connect_again(self, client: mqtt.Client) -> None:
+    def _connect_again(self, client: BoundedClient) -> None:
         self._online.clear()
-        while not self._closing.wait(self._next_wait_s()):
+        self._note_loss()
+        while not self._closing.wait(self._patience.next_wait_s(self.settings)):
             self._inbound.is_held = False
-            self._attempt = Attempt()
+            self._attempt = Attempt(is_clean=self._num_oversize >= _MOST_OVERSIZE)
+            client.start_clean(self._attempt.is_clean)
             try:
                 client.reconnect()
             except OSError:
@@ -389,12 +411,6 @@ class Link:
                     break
             if self._online.is_set():
                 return
-
-    def _next_wait_s(self) -> float:
-        """Full jitter: uniform between 0 and a bound that doubles (Brooker 2015)."""
-        bound = min(self.settings.longest_wait_s, self.settings.first_wait_s * 2.0**self._waits)
-        self._waits = min(self._waits + 1, 32)
-        return self._jitter.uniform(0.0, bound)
 
     def _received(self, client: mqtt.Client, _userdata: Any, message: mqtt.MQTTMessage) -> None:
         if self._inbound.is_held:
@@ -432,18 +448,3 @@ class Link:
 
     def _error(self, what: str, remedy: str) -> LinkError:
         return LinkError(host=self.settings.host, port=self.settings.port, what=what, remedy=remedy)
-
-
-def _write_in_loop(_client: mqtt.Client, _userdata: Any, _socket: Any) -> None:
-    """Leave writing to the loop, which the wake-up socket has already woken."""
-
-
-def _send_at_once(_client: mqtt.Client, _userdata: Any, opened: Any) -> None:
-    """Do not wait for more bytes: with delayed acknowledgements that costs 40 ms a message."""
-    opened.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-
-
-def _more_waits(client: mqtt.Client) -> bool:
-    """Tell whether the broker has sent more than was read."""
-    opened = client.socket()
-    return opened is not None and bool(select.select([opened], [], [], 0)[0])

@@ -66,7 +66,9 @@ class LinkCounters:
         confirmed: messages the broker acknowledged; that is not durability.
         refused: messages or subscriptions the broker refused.
         losses: connections lost.
+        taken_over: of them, those that another client with the same identifier ended (MQTT 5).
         protocol_errors: packets from the broker that could not be read.
+        oversized: packets from the broker larger than any message; none of them was read.
         bytes_out: payload and topic bytes handed over.
         bytes_in: payload and topic bytes received.
     """
@@ -79,6 +81,8 @@ class LinkCounters:
     confirmed: int = 0
     refused: int = 0
     losses: int = 0
+    taken_over: int = 0
     protocol_errors: int = 0
+    oversized: int = 0
     bytes_out: int = 0
     bytes_in: int = 0
