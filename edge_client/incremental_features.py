@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from contextlib import suppress
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from models.daily_grid import day_of
@@ -14,6 +15,7 @@ from .errors import StoreBusyError
 
 if TYPE_CHECKING:
     from models.featurize import FeatureTable
+    from models.telemetry import DeviceProfile
 
     from .telemetry_store import TelemetryStore
 
@@ -33,7 +35,7 @@ def current_features(store: TelemetryStore, *, now: datetime) -> tuple[FeatureTa
         were read: then what is known of the pack may have changed.
     """
     now_s = int(now.timestamp())
-    profiles = DeviceProfiles.of([store.profile])
+    profiles = _table_of(store.profile)
     window = _kept_window(store, now_s)
     closes_a_day = window is None or window.closed_day < day_of(now_s) - 1
     last_sequence = store.last_sequence() if closes_a_day else 0
@@ -54,6 +56,11 @@ def current_features(store: TelemetryStore, *, now: datetime) -> tuple[FeatureTa
                 [(closed.closed_day, closed.to_bytes())], after_sequence=last_sequence
             )
     return table, window is None or closed is not window
+
+
+@lru_cache(maxsize=1)
+def _table_of(profile: DeviceProfile) -> DeviceProfiles:
+    return DeviceProfiles.of([profile])
 
 
 def _kept_window(store: TelemetryStore, now_s: int) -> FeatureWindow | None:

@@ -15,8 +15,12 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from .arithmetic import NUMBERS
 from .daily_grid import DAY_VALUES, NEW_PACK_RISE, daily_grid, day_of, day_values, pack_starts
-from .featurize import REFERENCE_READINGS, Moments, feature_table, features_at
+from .feature_formulas import Device, feature_values, status_of
+from .feature_spec import FEATURE_NAMES
+from .featurize import LIMITS, REFERENCE_READINGS, FeatureTable, features_at
+from .last_window import last_statistics
 from .rolling import sorted_median
 from .telemetry import COLUMN, MEASUREMENTS, SECONDS_PER_DAY, Telemetry
 from .telemetry_audit import audit
@@ -25,7 +29,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from .daily_grid import DailyGrid
-    from .featurize import FeatureTable, PackReferences
+    from .featurize import PackReferences
     from .telemetry import DeviceProfiles
     from .telemetry_audit import AuditedTelemetry
 
@@ -180,25 +184,60 @@ def features_now(
     since = _Since(window, audited, design_mah=profiles.design_capacity_mah[0], now_s=now_s)
     today = day_of(now_s)
     pack = since.pack_at(today)
-    last = since.days.shape[1] - 1
-    start = np.full(last + 1, max(pack.start_day - since.first_day, 0))
-    made_at_s = int(profiles.manufactured_at_s[0])
-    moments = Moments(
-        rows=np.array([last]),
-        device=np.zeros(1, np.intp),
-        as_of_s=np.array([now_s]),
-        last_at_s=audited.telemetry.at_s[-1:],
-        pack=np.array([pack.number]),
-        pack_since_s=np.array([pack.since_s]),
-        born_at_s=np.array([made_at_s if pack.number == 0 else pack.since_s]),
-        cycle_count=np.array([pack.cycle_count]),
-        references=pack.references()[:, None],
-    )
-    device = np.zeros(last + 1, np.intp)
-    table = feature_table(since.days, device, start, moments, profiles, audited)
+    table = _last_features(since, pack, profiles, audited, now_s=now_s)
     if not is_forward:
         return table, None
     return table, window if today - 1 <= window.closed_day else since.closed(today - 1)
+
+
+def _last_features(
+    since: _Since,
+    pack: PackMemory,
+    profiles: DeviceProfiles,
+    audited: AuditedTelemetry,
+    *,
+    now_s: int,
+) -> FeatureTable:
+    first_row = max(pack.start_day - since.first_day, 0)
+    design_mah = float(profiles.design_capacity_mah[0])
+    found = last_statistics(since.days[:, first_row:].tolist(), design_mah=design_mah)
+    references = pack.references().tolist()
+    made_at_s = int(profiles.manufactured_at_s[0])
+    born_at_s = made_at_s if pack.number == 0 else pack.since_s
+    values = feature_values(
+        found,
+        Device(
+            design=design_mah,
+            end_of_life=float(profiles.end_of_life_capacity_mah[0]),
+            capacity=references[0],
+            charge=references[1],
+            resistance=references[2],
+            cycles=pack.cycle_count,
+            age_days=(now_s - born_at_s) / SECONDS_PER_DAY,
+        ),
+        NUMBERS,
+    )
+    status = status_of(
+        found,
+        age_s=now_s - pack.since_s,
+        silence_s=now_s - int(audited.telemetry.at_s[-1]),
+        m=NUMBERS,
+    )
+    row = np.array([values[name] for name in FEATURE_NAMES])
+    limited = np.minimum(np.maximum(row, LIMITS[0]), LIMITS[1])
+    return FeatureTable(
+        device=np.zeros(1, np.intp),
+        as_of_s=np.array([now_s]),
+        features=limited.astype(np.float32)[None],
+        status=np.array([status]),
+        pack=np.array([pack.number]),
+        capacity_mah=np.array([found.known_capacity]),
+        capacity_reference_mah=np.array([references[0]]),
+        charge_reference_min=np.array([references[1]]),
+        resistance_reference_mohm=np.array([references[2]]),
+        pack_since_s=np.array([pack.since_s]),
+        audited=audited,
+    )
 
 
 class _Since:

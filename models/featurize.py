@@ -7,34 +7,27 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from .arithmetic import ARRAYS
 from .daily_grid import DAY_VALUES, DailyGrid, daily_grid, day_of
+from .feature_formulas import (
+    LINE_DAYS,
+    SUM_DAYS,
+    Device,
+    Statistics,
+    feature_values,
+    status_of,
+)
 from .feature_spec import FEATURE_NAMES, FEATURES
 from .prediction import STATUSES, Status
-from .rolling import (
-    Channels,
-    Lines,
-    Windows,
-    running_totals,
-    sorted_median,
-    window_max,
-    window_table,
-)
+from .rolling import line_sums, sorted_median, sums_and_counts, window_max, window_median
 from .telemetry import COLUMN, SECONDS_PER_DAY, DeviceProfiles, Telemetry
 from .telemetry_audit import AuditedTelemetry, AuditReport, audit
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from .rolling import Line
 
 REFERENCE_READINGS = 10
-LEAST_HISTORY_DAYS = 28
-LEAST_CAPACITIES = 5
-STALE_DAYS = 7
-LEAST_SPAN_OF_DESIGN = 0.02
-NEVER_DAYS = 3650.0
-LEAST_COVERED_DAYS = 1.0 - 1e-6
-MONTH = 30.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -239,116 +232,76 @@ def feature_table(
         profiles: by `moments.device`.
         audited: the readings behind the daily values.
     """
-    design = profiles.design_capacity_mah[moments.device]
-    end_of_life = profiles.end_of_life_capacity_mah[moments.device]
-    floor = LEAST_SPAN_OF_DESIGN * design
-    span = np.maximum(moments.references[0] - end_of_life, floor)
-    rows = moments.rows
-    known_capacity, capacity, resistance = _weekly_medians(days, pack_start, rows)
-    fade = days[_CAPACITY] / profiles.design_capacity_mah[device] - 1.0
-    lines = Lines(np.stack([fade, days[_CHARGE], days[_RESISTANCE]]), pack_start).over(
-        Windows(pack_start, _LINE_DAYS, rows), least_span=_LEAST_SPAN
+    found = _statistics(
+        days, days[_CAPACITY] / profiles.design_capacity_mah[device] - 1.0, pack_start, moments.rows
     )
-    _, charge_reference, resistance_reference = moments.references
-    columns = _capacity_columns(lines, design, end_of_life, span)
-    columns |= {
-        "charge_capacity_remaining": capacity / design,
-        "health_margin": (capacity - end_of_life) / span,
-        "health_margin_design": (capacity - end_of_life) / np.maximum(design - end_of_life, floor),
-        "charge_time_trend": MONTH * lines.slope[1, 1] / charge_reference,
-        "resistance_trend_90d": MONTH * lines.slope[2, 3] / resistance_reference,
-        "resistance_ratio": resistance / resistance_reference,
-        "battery_temp_max": window_max(days[_TEMP_MAX], pack_start, 30, rows),
-    }
-    columns |= _use_columns(days, Windows(pack_start, _SUM_DAYS, rows), charge_reference)
-    columns["charge_cycle_count"] = moments.cycle_count
-    columns["days_since_manufacture"] = (moments.as_of_s - moments.born_at_s) / SECONDS_PER_DAY
+    capacity_reference, charge_reference, resistance_reference = moments.references
+    columns = feature_values(
+        found,
+        Device(
+            design=profiles.design_capacity_mah[moments.device],
+            end_of_life=profiles.end_of_life_capacity_mah[moments.device],
+            capacity=capacity_reference,
+            charge=charge_reference,
+            resistance=resistance_reference,
+            cycles=moments.cycle_count,
+            age_days=(moments.as_of_s - moments.born_at_s) / SECONDS_PER_DAY,
+        ),
+        ARRAYS,
+    )
+    status = status_of(
+        found,
+        age_s=moments.as_of_s - moments.pack_since_s,
+        silence_s=moments.as_of_s - moments.last_at_s,
+        m=ARRAYS,
+    )
     table = np.array([columns[name] for name in FEATURE_NAMES]).T
     return FeatureTable(
         device=moments.device,
         as_of_s=moments.as_of_s,
-        features=np.minimum(np.maximum(table, _LIMITS[0]), _LIMITS[1]).astype(np.float32),
-        status=_status(days, pack_start, moments),
+        features=np.minimum(np.maximum(table, LIMITS[0]), LIMITS[1]).astype(np.float32),
+        status=status,
         pack=moments.pack,
-        capacity_mah=known_capacity,
-        capacity_reference_mah=moments.references[0],
-        charge_reference_min=moments.references[1],
-        resistance_reference_mohm=moments.references[2],
+        capacity_mah=found.known_capacity,
+        capacity_reference_mah=capacity_reference,
+        charge_reference_min=charge_reference,
+        resistance_reference_mohm=resistance_reference,
         pack_since_s=moments.pack_since_s,
         audited=audited,
     )
 
 
-def _weekly_medians(
-    days: NDArray[np.float64], pack_start: NDArray[np.intp], rows: NDArray[np.intp]
-) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
-    """Return the pack's latest known weekly capacity, this week's, and this week's resistance."""
+def _statistics(
+    days: NDArray[np.float64],
+    fade: NDArray[np.float64],
+    pack_start: NDArray[np.intp],
+    rows: NDArray[np.intp],
+) -> Statistics:
     capacity = days[_CAPACITY]
     measured = np.maximum.accumulate(np.where(np.isfinite(capacity), np.arange(len(capacity)), -1))
     latest = measured[rows]
     week = np.minimum(rows, np.maximum(latest, 0) + 6)
-    tables = [
-        window_table(capacity, pack_start, 7, week),
-        window_table(days[_RESISTANCE], pack_start, 7, rows),
-    ]
-    median = sorted_median(np.concatenate(tables))
-    known = np.where(latest >= pack_start[rows], median[: len(rows)], np.nan)
-    return known, np.where(week == rows, known, np.nan), median[len(rows) :]
-
-
-def _capacity_columns(
-    lines: Line,
-    design: NDArray[np.float64],
-    end_of_life: NDArray[np.float64],
-    span: NDArray[np.float64],
-) -> dict[str, NDArray[np.float64]]:
-    """Return what the lines through the fade, the first channel, tell."""
-    ten, month, two_months, quarter = lines.slope[0] * (MONTH * design / span)
-    margins = ((lines.level[0, 1::2] + 1.0) * design - end_of_life) / span
-    fall = np.stack([month, quarter]) / -MONTH
-    ahead = np.divide(
-        np.maximum(margins, 0.0), fall, out=np.full_like(fall, NEVER_DAYS), where=fall > 0
+    median = window_median(capacity, pack_start, 7, week)
+    known = np.where(latest >= pack_start[rows], median, np.nan)
+    fitted = {"fade": fade, "charge": days[_CHARGE], "resistance": days[_RESISTANCE]}
+    summed = {name: days[DAY_VALUES.index(of)] for name, of in SUMMED.items()}
+    summed["spread"] = days[_TEMP_MAX] - days[_TEMP_AVG]
+    return Statistics(
+        lines={
+            (name, length): sums
+            for name, values in fitted.items()
+            for length, sums in line_sums(values, pack_start, LINE_DAYS[name], rows).items()
+        },
+        totals={
+            (name, length): sums
+            for name, values in summed.items()
+            for length, sums in sums_and_counts(values, pack_start, SUM_DAYS[name], rows).items()
+        },
+        known_capacity=known,
+        capacity=np.where(week == rows, known, np.nan),
+        resistance=window_median(days[_RESISTANCE], pack_start, 7, rows),
+        temp_max=window_max(days[_TEMP_MAX], pack_start, 30, rows),
     )
-    crossing = np.where(margins <= 0, 0.0, np.minimum(ahead, NEVER_DAYS))
-    crossing[np.isnan(margins)] = np.nan
-    return {
-        "health_margin_fitted_30d": margins[0],
-        "health_margin_fitted_90d": margins[1],
-        "capacity_slope_10d": ten,
-        "capacity_slope_30d": month,
-        "capacity_slope_60d": two_months,
-        "capacity_slope_90d": quarter,
-        "fade_acceleration": month - quarter,
-        "capacity_scatter_30d": lines.scatter[0, 1] * design / span,
-        "days_to_eol_linear_30d": crossing[0],
-        "days_to_eol_linear_90d": crossing[1],
-    }
-
-
-def _use_columns(
-    days: NDArray[np.float64], windows: Windows, charge_reference: NDArray[np.float64]
-) -> dict[str, NDArray[np.float64]]:
-    spread = days[_TEMP_MAX] - days[_TEMP_AVG]
-    total, count = Channels(np.vstack([days[_SUMMED], spread])).sum_and_count(windows)
-    missing = np.full_like(total, np.nan)
-    mean = np.divide(total, count, out=missing.copy(), where=count > 0)
-    counted = np.where(count[_SHUTDOWNS] > 0, total[_SHUTDOWNS], np.nan)
-    amount, covered = total[_AMOUNTS], total[_COVERED]
-    long_enough = covered >= LEAST_COVERED_DAYS
-    rate = np.divide(amount, covered, out=missing[: len(amount)].copy(), where=long_enough)
-    (use_7d, use_30d, use_90d), (_, cycles_30d, _) = rate
-    change = np.divide(use_7d, use_90d, out=np.full_like(use_7d, np.nan), where=use_90d > 0)
-    return {
-        "avg_charge_time": mean[_CHARGE_MEAN, 1],
-        "battery_temp_avg": mean[_TEMP_MEAN, 1],
-        "unexpected_shutdowns": counted[1],
-        "usage_intensity": use_30d,
-        "charge_time_ratio": mean[_CHARGE_MEAN, 0] / charge_reference,
-        "temp_spread": mean[_SPREAD, 1],
-        "unexpected_shutdowns_7d": counted[0],
-        "usage_change": change,
-        "cycles_per_day": cycles_30d,
-    }
 
 
 _CAPACITY, _CHARGE, _TEMP_MAX, _TEMP_AVG, _RESISTANCE = (
@@ -361,28 +314,20 @@ _CAPACITY, _CHARGE, _TEMP_MAX, _TEMP_AVG, _RESISTANCE = (
         "resistance_mohm",
     )
 )
-_SUMMED = np.array(
-    [
-        DAY_VALUES.index(name)
-        for name in (
-            "charge_duration_min",
-            "temp_avg_c",
-            "shutdowns",
-            "usage_hours",
-            "usage_covered_days",
-            "cycles",
-            "cycles_covered_days",
-        )
-    ]
-)
-_CHARGE_MEAN, _TEMP_MEAN, _SHUTDOWNS, _SPREAD = 0, 1, 2, 7
-_AMOUNTS, _COVERED = [3, 5], [4, 6]
-_LINE_DAYS = (10, 30, 60, 90)
-_LEAST_SPAN = np.array([0.6, 0.6, 0.3])
-"""Of the lines through fade, charge duration and resistance, as a share of their windows."""
-_SUM_DAYS = (7, 30, 90)
-_COUNTS = [DAY_VALUES.index(name) for name in ("num_capacities", "num_capacities_refused")]
-_LIMITS = np.array([(feature.low, feature.high) for feature in FEATURES]).T
+SUMMED = {
+    "charge": "charge_duration_min",
+    "temp_avg": "temp_avg_c",
+    "shutdowns": "shutdowns",
+    "usage": "usage_hours",
+    "usage_days": "usage_covered_days",
+    "cycles": "cycles",
+    "cycles_days": "cycles_covered_days",
+    "valid": "num_capacities",
+    "refused": "num_capacities_refused",
+}
+"""Daily values that are summed up, by channel; the spread of temperatures is one channel more."""
+LIMITS = np.array([(feature.low, feature.high) for feature in FEATURES]).T
+"""Least and greatest meaningful value of each feature, shape (2, n_features)."""
 
 
 def _pack_number(grid: DailyGrid) -> NDArray[np.intp]:
@@ -416,29 +361,3 @@ def _reference(audited: AuditedTelemetry, grid: DailyGrid, name: str) -> NDArray
     reference = np.full(len(grid), np.nan)
     reference[known] = so_far[run_of_row[known], picked[known]]
     return reference
-
-
-def _status(
-    days: NDArray[np.float64], pack_start: NDArray[np.intp], moments: Moments
-) -> NDArray[np.intp]:
-    month = Windows(pack_start, (30,), moments.rows)
-    (valid,), (refused,) = month.sum(running_totals(days[_COUNTS]))
-    age_s = moments.as_of_s - moments.pack_since_s
-    silence_s = moments.as_of_s - moments.last_at_s
-    few = valid < LEAST_CAPACITIES
-    unusable = np.where(valid + refused >= LEAST_CAPACITIES, _INVALID, _YOUNG)
-    status = np.where(few, unusable, _OK)
-    status[silence_s > STALE_DAYS * SECONDS_PER_DAY] = _STALE
-    status[age_s < LEAST_HISTORY_DAYS * SECONDS_PER_DAY] = _YOUNG
-    return status
-
-
-_OK, _YOUNG, _STALE, _INVALID = (
-    STATUSES.index(status)
-    for status in (
-        Status.OK,
-        Status.INSUFFICIENT_HISTORY,
-        Status.STALE,
-        Status.INVALID_DATA,
-    )
-)

@@ -7,17 +7,17 @@ differences of running totals, so the totals of a channel serve windows of any l
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import numpy as np
+
+from .feature_formulas import LineSums
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     Values = NDArray[np.float64]
     Rows = NDArray[np.intp]
-
-LEAST_IN_A_LINE = 5
 
 
 class Windows:
@@ -81,21 +81,21 @@ def running_totals(values: Values) -> Values:
     return totals
 
 
-class Channels:
-    """Stacked channels of daily values, with the running totals that their windows share.
+def sums_and_counts(
+    values: Values, start: Rows, lengths: tuple[int, ...], rows: Rows
+) -> dict[int, tuple[Values, Values]]:
+    """Return sum and number of the values present in the windows that end at `rows`, by length.
 
     Args:
-        values: float64, shape (n_channels, n_rows), NaN = missing.
+        values: shape (n_rows,), NaN = missing.
+        start: first row of each row's run, shape (n_rows,).
+        lengths: of the windows.
+        rows: shape (n_ends,).
     """
-
-    def __init__(self, values: Values) -> None:
-        present = np.isfinite(values)
-        self._totals = running_totals(np.stack([present, np.where(present, values, 0.0)]))
-
-    def sum_and_count(self, windows: Windows) -> tuple[Values, Values]:
-        """Return sum and number of the values present, (n_channels, n_lengths, n_ends)."""
-        count, total = windows.sum(self._totals)
-        return total, count
+    present = np.isfinite(values)
+    totals = running_totals(np.stack([np.where(present, values, 0.0), present]))
+    found = Windows(start, lengths, rows).sum(totals)
+    return {length: (found[0, at], found[1, at]) for at, length in enumerate(lengths)}
 
 
 def window_sum(values: Values, start: Rows, days: int) -> Values:
@@ -130,66 +130,34 @@ def sorted_median(table: Values) -> Values:
     return np.where(count > 0, (low + high) / 2, np.nan)
 
 
-class Line(NamedTuple):
-    """Least-squares lines, one a channel and window; NaN where there is too little.
-
-    Attributes:
-        slope: change a day.
-        level: value of the line at the window's end.
-        scatter: standard deviation of the values around the line.
-    """
-
-    slope: Values
-    level: Values
-    scatter: Values
-
-
-class Lines:
-    """Least-squares lines through the values present in trailing windows.
+def line_sums(
+    values: Values, start: Rows, lengths: tuple[int, ...], rows: Rows
+) -> dict[int, LineSums]:
+    """Return the sums for lines through the values present in windows that end at `rows`.
 
     Args:
-        values: float64, shape (n_channels, n_rows), NaN = missing.
+        values: shape (n_rows,), NaN = missing.
         start: first row of each row's run, shape (n_rows,).
+        lengths: of the windows.
+        rows: shape (n_ends,).
+
+    Returns:
+        By length, each part of shape (n_ends,).
     """
-
-    def __init__(self, values: Values, start: Rows) -> None:
-        rows = np.arange(values.shape[-1])
-        self._day = (rows - start).astype(float)
-        present = np.isfinite(values)
-        y = np.where(present, values, 0.0)
-        x = present * self._day
-        sums = np.empty((6, *values.shape))
-        sums[0], sums[1], sums[2] = present, x, y
-        np.multiply(x, x, out=sums[3])
-        np.multiply(x, y, out=sums[4])
-        np.multiply(y, y, out=sums[5])
-        self._totals = running_totals(sums)
-        self._latest = np.maximum.accumulate(np.where(present, rows, -1), axis=-1)
-        following = np.where(present, rows, len(rows))[..., ::-1]
-        self._next = np.minimum.accumulate(following, axis=-1)[..., ::-1]
-
-    def over(self, windows: Windows, *, least_span: Values) -> Line:
-        """Fit a line in each window.
-
-        Args:
-            windows: where.
-            least_span: shape (n_channels,): fewest days between first and last value, as a share of
-                the window; below it, and below 5 values, there is no line.
-
-        Returns:
-            Arrays of shape (n_channels, n_lengths, n_ends).
-        """
-        sums = windows.sum(self._totals)
-        count = sums[0]
-        divisor = np.maximum(count, 1.0)
-        mean_x, mean_y, mean_xx, mean_xy, mean_yy = sums[1:] / divisor
-        var_x = mean_xx - mean_x * mean_x
-        cov = mean_xy - mean_x * mean_y
-        var_y = mean_yy - mean_y * mean_y
-        span = self._latest[:, None, windows.rows] - self._next[:, windows.first] + 1
-        enough = (count >= LEAST_IN_A_LINE) & (span >= least_span[:, None, None] * windows.days)
-        slope = np.divide(cov, var_x, out=np.full_like(cov, np.nan), where=enough)
-        level = mean_y + slope * (self._day[windows.rows] - mean_x)
-        residual = np.maximum(var_y - slope * cov, 0.0)
-        scatter = np.sqrt(residual * count / np.maximum(count - 2.0, 1.0))
-        return Line(slope=slope, level=level, scatter=scatter)
+    every = np.arange(len(values))
+    day = (every - start).astype(float)
+    present = np.isfinite(values)
+    y = np.where(present, values, 0.0)
+    x = present * day
+    totals = running_totals(np.stack([present, x, y, x * x, x * y, y * y]))
+    latest = np.maximum.accumulate(np.where(present, every, -1))
+    following = np.where(present, every, len(every))[::-1]
+    following = np.minimum.accumulate(following)[::-1]
+    windows = Windows(start, lengths, rows)
+    sums = windows.sum(totals)
+    span = latest[windows.rows] - following[windows.first] + 1
+    found = {}
+    for at, length in enumerate(lengths):
+        count, x, y, xx, xy, yy = sums[:, at]
+        found[length] = LineSums(count, x, y, xx, xy, yy, span[at], day[windows.rows])
+    return found

@@ -5,14 +5,11 @@ Ratios and differences are taken within one run. The folds take two processes, s
 
 from __future__ import annotations
 
-import json
 import multiprocessing
 import statistics
-import subprocess
-import sys
 from concurrent.futures import ProcessPoolExecutor
 from functools import cache
-from typing import Any, NamedTuple
+from typing import Any
 
 import pytest
 
@@ -30,13 +27,13 @@ from simulations.model_study import (
     study_fold,
 )
 from tests.support.figures import Figures
+from tests.support.process_cost import cost_of
 from tests.support.system_parts import find_cells
 
 FIGURES = Figures("model")
 CELL_FILES = ("hust.parquet", "severson_b2.parquet", "tju.parquet")
 SEEDS = {"dataset": (0, 1, 2), "condition": (0,)}
 OURS = "median over seeds of the recipe and of the gauge's noise"
-COLD_START_ROUNDS = 15
 
 
 @cache
@@ -97,77 +94,14 @@ def _add_median(name: str, values: list[float], **described: Any) -> None:
     FIGURES.add(name, statistics.median(values), spread=spread, **described)
 
 
-BARE = """
-import os
-os.environ["OPENBLAS_NUM_THREADS"] = os.environ["OMP_NUM_THREADS"] = "1"
-import sys, numpy, onnxruntime
-options = onnxruntime.SessionOptions()
-options.intra_op_num_threads = options.inter_op_num_threads = 1
-model = open(sys.argv[1], "rb").read()
-session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
-session.run(None, {"features": numpy.zeros((1, int(sys.argv[2])), numpy.float32)})
-"""
-
-
-class Cost(NamedTuple):
-    """What a process took: seconds by the clock and of the processor, peak memory in MB."""
-
-    wall_s: float
-    cpu_s: float
-    memory_mb: float
-
-
-def _cost(command: list[object]) -> Cost:
-    wrapped = (
-        "import json, resource, subprocess, sys, time\n"
-        "started = time.monotonic()\n"
-        "subprocess.run(sys.argv[1:], check=True, stdout=subprocess.DEVNULL)\n"
-        "wall = time.monotonic() - started\n"
-        "used = resource.getrusage(resource.RUSAGE_CHILDREN)\n"
-        "print(json.dumps([wall, used.ru_utime + used.ru_stime, used.ru_maxrss / 1e3]))\n"
-    )
-    arguments = [sys.executable, "-S", "-c", wrapped, *map(str, command)]
-    answer = subprocess.run(arguments, check=True, capture_output=True, text=True)
-    return Cost(*json.loads(answer.stdout))
-
-
 @pytest.mark.cells
 def test_all_cells_are_predicted_within_a_minute_and_two_gigabytes(tmp_path):
     import_cells([find_cells() / name for name in CELL_FILES], tmp_path / "fleet")
     table = tmp_path / "p.parquet"
     command = [program("fedcell"), "predict", "--bundle", "default", "--fleet", tmp_path / "fleet"]
-    seconds, _, memory = _cost([*command, "--every", "1d", "--out", table])
+    seconds, _, memory = cost_of([*command, "--every", "1d", "--out", table])
     FIGURES.add("predict 249 cells, one window a day", seconds, unit="s", target=60, better="lower")
     FIGURES.add("predict 249 cells, peak memory", memory, unit="MB", target=2000, better="lower")
     assert len(read_predictions(table)["status"]) > 215_000
     assert seconds <= 60
     assert memory <= 2000
-
-
-def test_cold_start_to_report_costs_little_more_than_bare_onnxruntime(device_store, tmp_path):
-    from models.bundle import DEFAULT_FOLDER
-    from models.feature_spec import NUM_FEATURES
-
-    bare = [sys.executable, "-c", BARE, DEFAULT_FOLDER / "model.onnx", NUM_FEATURES]
-    ours = [sys.executable, "-m", "edge_client.cli", "predict", "--json", *device_store]
-    for command in (bare, ours):
-        _cost(command)
-    pairs = [(_cost(bare), _cost(ours)) for _ in range(COLD_START_ROUNDS)]
-    by_clock = [our.wall_s / plain.wall_s for plain, our in pairs]
-    by_processor = [our.cpu_s / plain.cpu_s for plain, our in pairs]
-    extra = [our.memory_mb - plain.memory_mb for plain, our in pairs]
-    for name, values, unit, target in (
-        ("cold start to report, by the clock", by_clock, "x bare onnxruntime + numpy", 1.2),
-        ("cold start to report, processor", by_processor, "x bare onnxruntime + numpy", None),
-        ("cold start to report, memory above bare", extra, "MB", 8),
-    ):
-        _add_median(
-            name,
-            values,
-            unit=unit,
-            target=target,
-            better="lower",
-            against="bare onnxruntime + numpy doing one run, interleaved",
-        )
-    assert statistics.median(by_clock) <= 1.2
-    assert statistics.median(extra) <= 8

@@ -5,7 +5,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from models.rolling import Channels, Lines, Windows, window_max, window_median, window_sum
+from models.arithmetic import ARRAYS
+from models.feature_formulas import line_of
+from models.rolling import line_sums, sums_and_counts, window_max, window_median, window_sum
 
 
 @st.composite
@@ -34,13 +36,13 @@ def test_windows_equal_loops(rows, days):
     def by_loop(function):
         return [function(window) if len(window) else np.nan for window in windows]
 
-    total, count = Channels(values[None]).sum_and_count(Windows(start, (days,)))
-    assert count[0, 0].tolist() == [len(window) for window in windows]
-    assert total[0, 0] == pytest.approx([window.sum() for window in windows], abs=1e-8)
+    every_row = np.arange(len(values))
+    total, count = sums_and_counts(values, start, (days,), every_row)[days]
+    assert count.tolist() == [len(window) for window in windows]
+    assert total == pytest.approx([window.sum() for window in windows], abs=1e-8)
     assert window_sum(values, start, days) == pytest.approx(
         [window.sum() for window in windows], abs=1e-8
     )
-    every_row = np.arange(len(values))
     assert window_max(values, start, days, every_row) == pytest.approx(by_loop(np.max), nan_ok=True)
     assert window_median(values, start, days) == pytest.approx(by_loop(np.median), nan_ok=True)
 
@@ -48,9 +50,8 @@ def test_windows_equal_loops(rows, days):
 @given(ragged_rows(), st.integers(2, 45), st.sampled_from([0.3, 0.6]))
 def test_lines_equal_least_squares_of_each_window(rows, days, least_span):
     values, start = rows
-    lines = Lines(values[None], start)
-    line = lines.over(Windows(start, (days,)), least_span=np.array([least_span]))
-    slopes, levels, scatters = line.slope[0, 0], line.level[0, 0], line.scatter[0, 0]
+    sums = line_sums(values, start, (days,), np.arange(len(values)))[days]
+    slopes, levels, scatters = line_of(sums, days, least_span, ARRAYS)
 
     for row, (first, window) in enumerate(each_window(values, start, days)):
         x = np.flatnonzero(np.isfinite(values[first : row + 1])) + first

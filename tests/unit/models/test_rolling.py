@@ -1,11 +1,12 @@
 import numpy as np
 import pytest
 
+from models.arithmetic import ARRAYS
+from models.feature_formulas import line_of
 from models.rolling import (
-    Channels,
-    Lines,
-    Windows,
+    line_sums,
     sorted_median,
+    sums_and_counts,
     window_max,
     window_median,
     window_sum,
@@ -27,11 +28,12 @@ def test_windows_end_at_their_row_and_never_reach_into_the_run_before():
 
 
 def test_sums_and_counts_of_several_lengths_are_those_at_the_chosen_rows():
-    windows = Windows(START, (2, 3), np.array([3, 6]))
-    total, count = Channels(np.stack([VALUES, -VALUES])).sum_and_count(windows)
+    found = sums_and_counts(VALUES, START, (2, 3), np.array([3, 6]))
 
-    assert total.tolist() == [[[11, 4], [11, 14]], [[-11, -4], [-11, -14]]]
-    assert count.tolist() == [[[2, 1], [2, 2]]] * 2
+    assert {length: [part.tolist() for part in parts] for length, parts in found.items()} == {
+        2: [[11, 4], [2, 1]],
+        3: [[11, 14], [2, 2]],
+    }
 
 
 def test_nothing_measured_is_missing_and_sums_to_nothing():
@@ -51,17 +53,17 @@ def test_median_is_that_of_the_values_present(row, expected):
 
 
 def lines(values, days, *, least_span=0.6):
-    start = np.zeros(len(values), int)
-    line = Lines(np.asarray(values, float)[None], start)
-    return line.over(Windows(start, (days,)), least_span=np.array([least_span]))
+    values, start = np.asarray(values, float), np.zeros(len(values), int)
+    sums = line_sums(values, start, (days,), every_row(values))[days]
+    return line_of(sums, days, least_span, ARRAYS)
 
 
 def test_an_exact_line_has_its_slope_its_end_and_no_scatter():
     line = lines(5.0 - 0.25 * np.arange(20), 10)
 
-    assert line.slope[0, 0, 9:] == pytest.approx(-0.25)
-    assert line.level[0, 0, 9:] == pytest.approx(5.0 - 0.25 * np.arange(9, 20))
-    assert line.scatter[0, 0, 9:] == pytest.approx(0.0, abs=1e-6)
+    assert line.slope[9:] == pytest.approx(-0.25)
+    assert line.level[9:] == pytest.approx(5.0 - 0.25 * np.arange(9, 20))
+    assert line.scatter[9:] == pytest.approx(0.0, abs=1e-6)
 
 
 def test_a_line_needs_five_values_over_six_tenths_of_its_window():
@@ -69,25 +71,14 @@ def test_a_line_needs_five_values_over_six_tenths_of_its_window():
     values[[0, 1, 2, 3]] = 1.0
     assert np.isnan(lines(values, 10).slope).all()
     values[5] = 1.0
-    assert np.flatnonzero(np.isfinite(lines(values, 10).slope[0, 0])).tolist() == [5, 6, 7, 8, 9]
+    assert np.flatnonzero(np.isfinite(lines(values, 10).slope)).tolist() == [5, 6, 7, 8, 9]
     values[[4, 5]] = 1.0, NAN
     assert np.isnan(lines(values, 10).slope).all()
-
-
-def test_each_channel_has_its_own_least_span():
-    values = np.full((2, 10), NAN)
-    values[:, 5:] = 1.0
-    start = np.zeros(10, int)
-    windows = Windows(start, (10,), np.array([9]))
-    line = Lines(values, start).over(windows, least_span=np.array([0.6, 0.3]))
-
-    assert np.isnan(line.slope[0, 0, 0])
-    assert line.slope[1, 0, 0] == 0
 
 
 def test_no_rows_give_no_windows():
     nothing, start = np.zeros(0), np.zeros(0, int)
 
     assert len(window_median(nothing, start, 7)) == 0
-    assert lines(nothing, 7).slope.shape == (1, 1, 0)
+    assert lines(nothing, 7).slope.shape == (0,)
     assert len(window_max(nothing, start, 7, start)) == 0

@@ -1,0 +1,75 @@
+"""What a device pays to start: a report in one shot, and an agent with signatures and MQTT."""
+
+from __future__ import annotations
+
+import statistics
+import sys
+
+from models.bundle import DEFAULT_FOLDER
+from models.feature_spec import NUM_FEATURES
+from tests.support.figures import Figures
+from tests.support.process_cost import BARE, cost_of
+
+FIGURES = Figures("edge")
+ROUNDS = 15
+AGAINST = "bare onnxruntime + numpy doing one run, interleaved"
+BARE_PREDICTION = [sys.executable, "-c", BARE, DEFAULT_FOLDER / "model.onnx", NUM_FEATURES]
+LOADED = """
+import sys
+from edge_client.cli import run
+code = run(sys.argv[1:])
+import edge_client.agent, edge_client.link.config_receiver, edge_client.link.notice_receiver
+import models.wire.link, models.wire.sealing
+assert code == 0
+"""
+
+
+def compare(ours: list[object]) -> tuple[list[float], list[float], list[float]]:
+    """Return ratios by the clock and by the processor, and the memory above bare, MB."""
+    for command in (BARE_PREDICTION, ours):
+        cost_of(command)
+    pairs = [(cost_of(BARE_PREDICTION), cost_of(ours)) for _ in range(ROUNDS)]
+    return (
+        [our.wall_s / plain.wall_s for plain, our in pairs],
+        [our.cpu_s / plain.cpu_s for plain, our in pairs],
+        [our.memory_mb - plain.memory_mb for plain, our in pairs],
+    )
+
+
+def add(name: str, values: list[float], *, unit: str, target: float | None) -> None:
+    FIGURES.add(
+        name,
+        statistics.median(values),
+        unit=unit,
+        target=target,
+        better="lower",
+        spread=(min(values), max(values)),
+        against=AGAINST,
+    )
+
+
+def test_cold_start_to_report_costs_little_more_than_bare_onnxruntime(device_store):
+    command = [sys.executable, "-m", "edge_client.cli", "predict", "--json", *device_store]
+    by_clock, by_processor, memory = compare(command)
+    unit = "x bare onnxruntime + numpy"
+    add("cold start to report, processor", by_processor, unit=unit, target=1.15)
+    add("cold start to report, by the clock", by_clock, unit=unit, target=1.2)
+    add("cold start to report, memory above bare", memory, unit="MB", target=8)
+    assert statistics.median(by_processor) <= 1.15
+    assert statistics.median(by_clock) <= 1.2
+    assert statistics.median(memory) <= 8
+
+
+def test_a_first_explanation_is_told_beside_it(device_store):
+    command = [sys.executable, "-m", "edge_client.cli", "predict", "--explain", *device_store]
+    _, by_processor, memory = compare(command)
+    unit = "x bare onnxruntime + numpy"
+    add("cold start to an explained report, processor", by_processor, unit=unit, target=None)
+    add("cold start to an explained report, memory above bare", memory, unit="MB", target=None)
+    assert statistics.median(by_processor) < 2
+
+
+def test_signatures_and_mqtt_take_little_memory(device_store):
+    _, _, memory = compare([sys.executable, "-c", LOADED, "predict", "--json", *device_store])
+    add("memory above bare, signatures and MQTT loaded", memory, unit="MB", target=18)
+    assert statistics.median(memory) <= 18
