@@ -118,7 +118,7 @@ def add_erase(erase: argparse.ArgumentParser) -> None:
 
 def run_init(arguments: argparse.Namespace) -> int:
     """Make the keys and the store of a new device, or say that they are there."""
-    from ..provisioning.first_boot import boot_first, retire
+    from ..provisioning.first_boot import boot_first, is_made_here, retire
     from ..store.device_facts import first_facts
     from ..store.erasure import tombstones
     from ..telemetry_store import TelemetryStore
@@ -142,13 +142,17 @@ def run_init(arguments: argparse.Namespace) -> int:
     first_facts(profile, **choices)
     hardware_id = hardware_id_of(config)
     aside = None
-    if arguments.new_device:
-        aside = retire(config.store, erase=arguments.old_store == "erase")
+    first_boot = bool(arguments.first_boot)
+    if arguments.new_device and not is_made_here(
+        config.store, hardware_id=hardware_id, may_exist=first_boot
+    ):
+        erase = arguments.old_store == "erase"
+        aside = retire(config.store, device_id=profile.device_id, erase=erase)
     made = boot_first(
         config.store,
         profile,
         hardware_id=hardware_id,
-        may_exist=arguments.first_boot,
+        may_exist=first_boot,
         key=config.key_source(),
         make_store=lambda: TelemetryStore.create(
             config.store, profile=profile, key=config.key_source(), **choices

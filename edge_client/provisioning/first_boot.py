@@ -15,9 +15,13 @@ from typing import TYPE_CHECKING
 from models.durable_file import sync_folder
 
 from ..errors import IdentityError, StoreBusyError, StoreError
+from ..store.erasure import ledger_path, tombstone_path, tombstones
+from ..store.profile_copy import hash_of_device, read_profile_copy
+from ..store.quarantine import FORMER
 from ..telemetry_store import TelemetryStore
 from .identity import (
     IDENTITY_FACT,
+    hardware_hash,
     identity_path,
     make_identity,
     own_identity,
@@ -32,8 +36,6 @@ if TYPE_CHECKING:
     from models.telemetry import DeviceProfile
 
     from ..store.row_cipher import KeySource
-
-FORMER = ".former-"
 
 
 def boot_first(
@@ -89,14 +91,43 @@ def add_identity(store: TelemetryStore, *, hardware_id: bytes | None) -> bool:
     return made
 
 
-def retire(path: Path, *, erase: bool) -> Path | None:
-    """Take store and identity of another device away, so that a new one begins afresh.
-
-    The other device's keys are removed in any case: they are not this device's to keep. May be
-    asked for again after a crash.
+def is_made_here(path: Path, *, hardware_id: bytes | None, may_exist: bool) -> bool:
+    """Tell whether the identity at a store's path was made on this very hardware.
 
     Args:
         path: of the store.
+        hardware_id: from `read_hardware_id`.
+        may_exist: whether a store that was made here is fine.
+
+    Returns:
+        False where it is another device's, or nothing says whose it is: it can be retired.
+
+    Raises:
+        StoreError: store and identity were made here, and `may_exist` is false.
+    """
+    with suppress(IdentityError):
+        identity = read_identity(path)
+        if identity is None or identity.hardware is None or hardware_id is None:
+            return False
+        if identity.hardware != hardware_hash(hardware_id):
+            return False
+        if path.exists() and not may_exist:
+            remedy = "leave --new-device out; to empty it: fedcell-device erase --yes"
+            raise StoreError(path, "was made on this hardware: this is no new device", remedy)
+        return True
+    return False
+
+
+def retire(path: Path, *, device_id: str, erase: bool) -> Path | None:
+    """Take store and identity of another device away, so that a new one begins afresh.
+
+    The other device's keys are removed in any case: they are not this device's to keep. A privacy
+    ledger and a list of erasures stay where they are unless they are known to be of another device
+    than the new one: what a device has spent is spent. May be asked for again after a crash.
+
+    Args:
+        path: of the store.
+        device_id: of the new device.
         erase: whether the rest is removed, too, instead of set aside.
 
     Returns:
@@ -105,10 +136,11 @@ def retire(path: Path, *, erase: bool) -> Path | None:
     Raises:
         StoreBusyError: the folder cannot be written.
     """
+    kept = set() if _is_of_another(path, device_id) else {ledger_path(path), tombstone_path(path)}
     try:
         identity_path(path).unlink(missing_ok=True)
         _close_journal(path)
-        belongings = _belongings(path)
+        belongings = [one for one in _belongings(path) if one not in kept]
         if not belongings:
             return None
         folder = None if erase else _new_folder(path)
@@ -147,6 +179,13 @@ def _require_same(
             remedy = "give the profile that it was made with, or --new-device"
             raise StoreError(path, f"belongs to another profile ({other})", remedy)
         own_identity(store, device_id=profile.device_id, hardware_id=hardware_id)
+
+
+def _is_of_another(path: Path, device_id: str) -> bool:
+    # Ledger and list go before the copy of the profile: also after a crash it tells whose they are.
+    copy, erasures = read_profile_copy(path), tombstones(path)
+    said = {copy and copy.device_hash, *(erasure.device_hash for erasure in erasures)} - {None}
+    return bool(said) and hash_of_device(device_id) not in said
 
 
 def _belongings(path: Path) -> list[Path]:

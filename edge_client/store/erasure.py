@@ -18,7 +18,7 @@ from models.durable_file import sync_folder, write_durably
 from ..errors import StoreBusyError, StoreError, StoreForeignError, StoreMissingError
 from .access import APPLICATION_ID, JOURNALS, named_errors
 from .profile_copy import copy_path, read_profile_copy
-from .quarantine import files_of, folder_lock, quarantined
+from .quarantine import FORMER, files_of, folder_lock, quarantined
 from .sqlite_file import ASIDE
 
 if TYPE_CHECKING:
@@ -50,9 +50,10 @@ class Tombstone:
 def erase_device(store: Path, *, now: datetime) -> tuple[Path, ...]:
     """Remove a store with all that belongs to it; no key is needed.
 
-    What goes: the store, its journals, damaged stores that were set aside, the copy of the
-    profile, the installed models. What stays: the privacy ledger, the device's identity, and the
-    list of erasures, which gets one entry more. After a crash on the way it can be called again.
+    What goes: the store, its journals, damaged stores that were set aside, stores of devices before
+    this one, the copy of the profile, the installed models. What stays: the privacy ledgers, the
+    device's identity, and the lists of erasures; this device's gets one entry more. After a
+    crash on the way it can be called again.
 
     Args:
         store: path of the store.
@@ -68,7 +69,7 @@ def erase_device(store: Path, *, now: datetime) -> tuple[Path, ...]:
         StoreBusyError: the folder cannot be written.
     """
     copy = read_profile_copy(store)
-    if copy is None and not quarantined(store):
+    if copy is None and not quarantined(store) and not _of_former_devices(store):
         _refuse_foreign_file(store)
     tombstone = Tombstone(
         device_hash=_device_hash(store) if copy is None else copy.device_hash,
@@ -132,7 +133,24 @@ def _belongings(store: Path) -> list[Path]:
         for whole in (copy_path(store), tombstone_path(store))
         for half in store.parent.glob(f".{escape(whole.name)}.*.part")
     ]
-    return [*map(store.with_name, names), *damaged, *halves, ModelStore.beside(store).folder]
+    former = _of_former_devices(store)
+    return [
+        *map(store.with_name, names),
+        *damaged,
+        *halves,
+        *former,
+        ModelStore.beside(store).folder,
+    ]
+
+
+def _of_former_devices(store: Path) -> list[Path]:
+    """Return what `init --new-device` has set aside, without ledgers and lists of erasures."""
+    stays = {ledger_path(store).name, tombstone_path(store).name}
+    found = []
+    for folder in sorted(store.parent.glob(f"{escape(store.name)}{FORMER}*")):
+        kept = stays & {file.name for file in folder.iterdir()}
+        found += [file for file in folder.iterdir() if file.name not in kept] if kept else [folder]
+    return found
 
 
 def _remove(paths: list[Path]) -> list[Path]:

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 MOST_KEPT = 3
+FORMER = ".former-"
+"""After a store's name: folders of what another device has left, set aside by `init`."""
 
 _MARK = ".damaged-"
 

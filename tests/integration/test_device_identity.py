@@ -12,9 +12,9 @@ from random import Random
 import pytest
 
 from edge_client.cli import main
-from edge_client.errors import CloneError, IdentityError
+from edge_client.errors import CloneError, IdentityError, StoreMissingError
 from edge_client.provisioning import identity as identity_module
-from edge_client.provisioning.first_boot import FORMER, add_identity
+from edge_client.provisioning.first_boot import add_identity
 from edge_client.provisioning.identity import (
     device_id_from,
     identity_path,
@@ -23,6 +23,8 @@ from edge_client.provisioning.identity import (
     read_hardware_id,
     read_identity,
 )
+from edge_client.store.erasure import erase_device, ledger_path, tombstone_path, tombstones
+from edge_client.store.quarantine import FORMER
 from edge_client.telemetry_store import TelemetryStore
 from models.wire.topics import checked_device_id
 from server.device_keys import DeviceKeyFile
@@ -196,6 +198,62 @@ def test_a_copy_begins_afresh_as_a_new_device(run, old):
         assert (aside / "device.db.ledger").exists()
     everything = [p for p in run.path.parent.rglob("*") if p.is_file()]
     assert all(keys not in p.read_bytes() for p in everything)
+
+
+@pytest.mark.parametrize("old", ["aside", "erase"])
+def test_this_hardware_is_no_new_device(run, old):
+    """Else a spent privacy ledger would begin at nothing, under the same name."""
+    run(*run.first_boot)
+    with TelemetryStore(run.path) as store:
+        store.record(reading(), now=NOW)
+    ledger_path(run.path).write_text("what this device has spent")
+    before = {p.name: p.read_bytes() for p in run.path.parent.iterdir()}
+
+    anew = [word for word in run.first_boot if word != "--first-boot"]
+    code, _, err = run(*anew, "--new-device", "--old-store", old)
+    assert (code, err.count("\n")) == (3, 1)
+    assert "was made on this hardware: this is no new device" in err
+    code, out, _ = run(*run.first_boot, "--new-device", "--old-store", old)
+    assert (code, json.loads(out)["made"]) == (0, False)
+    assert {p.name: p.read_bytes() for p in run.path.parent.iterdir()} == before
+
+
+@pytest.mark.parametrize("old", ["aside", "erase"])
+@pytest.mark.parametrize("is_erased", [False, True], ids=["store", "erased"])
+def test_the_same_device_keeps_ledger_and_erasures_though_its_keys_are_gone(run, old, is_erased):
+    run(*run.first_boot)
+    assert run("erase", "--yes")[0] == 0
+    if not is_erased:
+        assert run(*run.first_boot)[0] == 0
+    ledger_path(run.path).write_text("what this device has spent")
+    identity_path(run.path).unlink()
+
+    assert run(*run.first_boot, "--new-device", "--old-store", old)[0] == 0
+    assert ledger_path(run.path).read_text() == "what this device has spent"
+    assert len(tombstones(run.path)) == 1
+
+
+@pytest.mark.parametrize("name", ["device.db", "device[1].db"])
+def test_erase_takes_the_stores_of_former_devices_too(run, tmp_path, name):
+    path = tmp_path / name
+    for number in (1, 2):
+        folder = path.with_name(f"{name}{FORMER}{number}")
+        folder.mkdir()
+        (folder / name).write_text("readings")
+        (folder / f"{name}.models").mkdir()
+        if number == 1:
+            ledger_path(folder / name).write_text("spent")
+            tombstone_path(folder / name).write_text("erased")
+    erase_device(path, now=NOW)
+    left = sorted(str(p.relative_to(tmp_path)) for p in tmp_path.rglob(f"{name[:6]}*"))
+    assert left == [
+        f"{name}.erased.json",
+        f"{name}{FORMER}1",
+        f"{name}{FORMER}1/{name}.erased.json",
+        f"{name}{FORMER}1/{name}.ledger",
+    ]
+    with pytest.raises(StoreMissingError):
+        erase_device(path, now=NOW)
 
 
 def test_keys_are_made_for_nothing_that_is_wrong(run):
