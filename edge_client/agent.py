@@ -208,7 +208,6 @@ class DeviceAgent:
             ServerSilentError: the time is up, and messages still wait.
         """
         self._meter.load(self._client.store)
-        self._begin_boot()
         self._take_reading()
         self._predict_where_due()
         self._link.on_traffic(self._meter.observe)
@@ -283,12 +282,6 @@ class DeviceAgent:
         self.introduce_again()
 
     # --- model and prediction ---------------------------------------------------------------------
-
-    def _begin_boot(self) -> None:
-        now = self._clock()
-        rolled_back = self._models.begin_boot(now)
-        if rolled_back is not None:
-            logger.warning("model %s was given up: %s", rolled_back.version, rolled_back.what)
 
     def _take_reading(self) -> None:
         if self._parts.sampler is not None:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from typing import Self
 
     from models.device_report import DeviceFigures, DeviceReport
+    from models.featurize import FeatureTable
     from models.inference import Backend, Predictor
     from models.prediction import Report
     from models.telemetry import DeviceProfile, Reading
@@ -69,6 +70,7 @@ class EdgeClient:
         self._backend = backend
         self.band_epsilon = band_epsilon
         self._predictor: Predictor | None = None
+        self._is_start_counted = False
         self._latest: DeviceReport | None = None
 
     @classmethod
@@ -108,19 +110,34 @@ class EdgeClient:
 
     @property
     def predictor(self) -> Predictor:
-        """The model, loaded and verified at first use; a start of one on trial is counted before.
+        """The model, loaded and verified at first use.
+
+        That of a path passes what an update passes but the child process: signature, structure and
+        golden vectors. A start of one on trial is not counted here but in `predict`.
 
         Raises:
             models.errors.BundleError: the bundle is refused.
         """
         if self._predictor is None:
+            from models.bundle import DEFAULT
             from models.inference import Predictor
 
-            if self._bundle == INSTALLED:
-                self.models.begin_boot()
             bundle = self.models.open(self._bundle, trusted_keys=self._trusted_keys)
-            self._predictor = Predictor(bundle, backend=self._backend)
+            predictor = Predictor(bundle, backend=self._backend)
+            if self._bundle not in {INSTALLED, DEFAULT}:
+                from .updates.bundle_trial import check_golden
+
+                check_golden(bundle, predictor.outputs)
+            self._predictor = predictor
         return self._predictor
+
+    def _count_start(self, now: datetime) -> None:
+        """Count a start of the bundle on trial, once a process, and load what it leaves to run."""
+        if self._bundle != INSTALLED or self._is_start_counted:
+            return
+        self.models.begin_boot(now)
+        self._is_start_counted = True
+        self._predictor = None
 
     def record(self, reading: Reading, *, now: datetime | None = None) -> None:
         """Store one reading; once this returns, a power cut does not lose it.
@@ -137,7 +154,10 @@ class EdgeClient:
         return self.store.record_many(readings, now=_moment(now))
 
     def predict(self, now: datetime | None = None, *, explain: bool = True) -> Report:
-        """Predict from the readings up to `now`; an installed model on trial is kept from then on.
+        """Predict from the readings up to `now`.
+
+        An installed model on trial is kept from its first prediction on. Only what runs it counts:
+        where the readings allow no prediction, the trial goes on as it was.
 
         Args:
             now: the moment; later readings are not used.
@@ -158,6 +178,9 @@ class EdgeClient:
         require_prediction(self.store)
         moment = _moment(now)
         table, is_pack_told_anew = current_features(self.store, now=moment)
+        runs_model = _allows_prediction(table)
+        if runs_model:
+            self._count_start(moment)
         latest = device_report(
             profile=self.store.profile,
             table=table,
@@ -169,8 +192,8 @@ class EdgeClient:
             # Told anew the next time where the disk refuses: a prediction does not depend on it.
             with suppress(StoreBusyError):
                 self.store.keep_references(latest.references)
-        if self._bundle == INSTALLED:
-            self.models.commit(moment)
+        if runs_model and self._bundle == INSTALLED:
+            self.models.commit(moment, digest=self.predictor.bundle.digest)
         self._latest = latest
         return latest.report
 
@@ -308,6 +331,12 @@ class EdgeClient:
             profile=self.store.profile,
             wording=load_wording(language),
         )
+
+
+def _allows_prediction(table: FeatureTable) -> bool:
+    from models.prediction import STATUSES, Status
+
+    return len(table.status) > 0 and STATUSES[int(table.status[0])] is Status.OK
 
 
 def _moment(now: datetime | None) -> datetime:

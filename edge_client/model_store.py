@@ -212,7 +212,7 @@ class ModelStore:
 
         Args:
             choice: `installed` (the default bundle where nothing was installed), `default`, or the
-                path of a bundle.
+                path of a bundle, whose signature and structure are checked; nothing of it is run.
             trusted_keys: for a path: Ed25519 public keys (32 raw bytes) by key id.
             now: the moment that a rollback is recorded with.
 
@@ -224,7 +224,9 @@ class ModelStore:
         if choice == DEFAULT or (choice == INSTALLED and not self._file.exists()):
             bundle = load_bundle(DEFAULT)
         elif choice != INSTALLED:
-            bundle = load_bundle(Path(choice), trusted_keys=trusted_keys)
+            from .updates.bundle_gate import verify
+
+            bundle = verify(Path(choice), trusted_keys=trusted_keys or {})
         else:
             bundle = self._open_installed(now)
         self._opened = bundle.digest

@@ -1,5 +1,7 @@
 """The agent, a new model and a gauge: kept after its first report, given up after silent starts."""
 
+from datetime import timedelta
+
 import pytest
 
 from edge_client.agent import AgentParts, AgentPlan, DeviceAgent, elapsed_s
@@ -7,6 +9,7 @@ from edge_client.client import EdgeClient
 from edge_client.link.counters import AgentCounters
 from edge_client.model_store import ModelStore
 from edge_client.store.mailbox import Purpose
+from models.prediction import Status
 from models.wire.link import Link, LinkSettings
 from tests.support.edge_devices import NOW, fading_life, new_store
 from tests.support.update_bundles import trusted_keys, write_variant
@@ -46,22 +49,54 @@ def agent_of(client, **choices):
 def test_a_new_model_is_kept_after_the_first_report_made_with_it(path, models):
     with EdgeClient(path) as client:
         agent = agent_of(client)
-        agent._begin_boot()
+        assert client.predictor.bundle.version == "update-1"
         assert models.is_on_trial()
+        assert models.state().starts == 0
         agent._predict_where_due()
     assert not models.is_on_trial()
     assert models.committed().version == "update-1"
 
 
-def test_a_new_model_that_makes_no_report_in_its_starts_is_given_up(path, models, caplog):
-    for _ in range(4):
-        with EdgeClient(path) as client:
-            agent_of(client)._begin_boot()
+def test_a_new_model_that_makes_no_report_in_its_starts_is_given_up(
+    path, models, caplog, monkeypatch
+):
+    class Killed(BaseException):
+        """The model ends its process."""
+
+    def end(*_arguments):
+        raise Killed
+
+    monkeypatch.setattr("models.inference.Predictor.outputs", end)
+    for starts in (1, 2, 3):
+        with EdgeClient(path) as client, pytest.raises(Killed):
+            agent_of(client)._predict_where_due()
+        assert models.state().starts == starts
+    monkeypatch.undo()
+    with EdgeClient(path) as client:
+        assert client.predictor.bundle.version == "update-1"
+        assert client.predict(NOW).model_version.startswith("default-")
+        assert client.predictor.bundle.version.startswith("default-")
     assert not models.is_on_trial()
     assert models.last_refusal().reason == "no_report"
     assert "update-1 was given up" in caplog.text
+
+
+def test_starts_without_a_prediction_count_for_nothing(path, models):
+    """Predictions stopped from afar, or a gauge that is silent, say nothing of a model."""
+    for _ in range(5):
+        with EdgeClient(path) as client:
+            client.store.keep_fact("configuration", {"sequence": 1, "prediction": False})
+            agent = agent_of(client)
+            agent._plan = AgentPlan(timeout_s=0.05, poll_s=0.05)
+            agent.run()
+            assert agent.counters.predictions == 0
     with EdgeClient(path) as client:
-        assert client.predict(NOW).model_version.startswith("default-")
+        client.store.keep_fact("configuration", {"sequence": 2})
+        for _ in range(5):
+            assert client.predict(NOW + timedelta(days=20)).status is Status.STALE
+        assert (models.is_on_trial(), models.state().starts) == (True, 0)
+        assert client.predict(NOW).status is Status.OK
+    assert models.committed().version == "update-1"
 
 
 class Gauge:

@@ -1,6 +1,7 @@
 """The client on a real store with a real ONNX session."""
 
 import inspect
+import json
 from datetime import datetime, timedelta
 
 import pytest
@@ -10,7 +11,8 @@ from edge_client.config import DeviceConfig
 from edge_client.model_store import ModelStore
 from edge_client.store.mailbox import Purpose
 from edge_client.telemetry_store import TelemetryStore
-from models.bundle import load_bundle
+from models.bundle import GOLDEN, MODEL, load_bundle
+from models.errors import BundleError
 from models.featurize import featurize
 from models.prediction import Action, Status
 from models.quiet_hours import QuietHours
@@ -19,6 +21,8 @@ from models.wire.bands import DaysBand, HealthBand, ProbabilityBand
 from models.wire.codec import encode
 from tests.support.edge_devices import NOW, PROFILE, fading_life, new_store, reading
 from tests.support.line_bundle import line_bundle, trusted_keys, write_line_bundle
+from tests.support.onnx_surgery import STRUCTURAL, changed
+from tests.support.update_bundles import write_variant
 from tests.unit.edge_client.test_notices import a_notice
 
 
@@ -65,6 +69,28 @@ def test_client_runs_what_was_installed_as_the_commands_do(tmp_path, bundle):
         inspect.signature(EdgeClient).parameters["bundle"].default
         == DeviceConfig(store=store).bundle
     )
+
+
+@pytest.mark.parametrize("name", ["an endless loop", "four terabytes of zeros", "external data"])
+def test_bundle_of_a_path_passes_the_structural_gate_before_it_is_run(tmp_path, name):
+    path = write_variant(tmp_path / "b.zip", files={MODEL: changed(STRUCTURAL[name])})
+    new_store(tmp_path).close()
+    with EdgeClient(tmp_path / "device.db", path, trusted_keys=trusted_keys()) as client:
+        client.record_many(fading_life(), now=NOW)
+        with pytest.raises(BundleError) as refusal:
+            client.predict(NOW)
+    assert refusal.value.reason == "structure"
+
+
+def test_bundle_of_a_path_that_gives_other_outputs_than_were_signed_is_refused(tmp_path):
+    golden = json.loads(load_bundle().files[GOLDEN])
+    golden["failure_probability_30d"] = [0.5] * len(golden["failure_probability_30d"])
+    path = write_variant(tmp_path / "b.zip", files={GOLDEN: json.dumps(golden).encode()})
+    new_store(tmp_path).close()
+    with EdgeClient(tmp_path / "device.db", path, trusted_keys=trusted_keys()) as client:
+        for _ in range(2):
+            with pytest.raises(BundleError, match="other values of failure_probability_30d"):
+                client.predict(NOW)
 
 
 def test_too_little_history_says_so(device):
