@@ -86,7 +86,7 @@ def run_predict(arguments: argparse.Namespace) -> int:
     with EdgeClient.of_config(config_of(arguments)) as client:
         report = client.predict(now)
         profile = client.profile
-        with suppress(StoreBusyError):
+        with suppress(StoreBusyError), client.store.waiting_briefly():
             note_report(client.store, report, now=now)
     answer(arguments, report_json(report), report_lines(profile, report))
     return 0
@@ -190,14 +190,16 @@ def run_update(arguments: argparse.Namespace) -> int:
         progress=_show_progress if is_shown else None,
     )
     by = f"signed by {installed.signed_by}" if installed.signed_by else "unsigned"
+    is_on_trial = models.is_on_trial()
     data = {
         "version": installed.version,
         "digest": installed.digest,
         "signed_by": installed.signed_by,
         "release": installed.release,
-        "on_trial": models.is_on_trial(),
+        "on_trial": is_on_trial,
     }
-    answer(arguments, data, [f"runs {installed.version} from now on ({by})"])
+    what = "on trial: the first prediction made with it keeps it" if is_on_trial else "runs already"
+    answer(arguments, data, [f"{installed.version} ({by}) {what}"])
     return 0
 
 

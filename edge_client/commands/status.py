@@ -170,7 +170,9 @@ def _model_words(model: dict[str, Any]) -> str:
 
 
 def _refusal_words(refusal: dict[str, Any] | None) -> str:
-    return "none" if refusal is None else f"{refusal['version']}: {refusal['reason']}"
+    if refusal is None:
+        return "none"
+    return f"{refusal['version'] or 'of unknown version'}: {refusal['reason']}"
 
 
 def _prediction_words(predicted: dict[str, Any] | None) -> str:

@@ -61,7 +61,10 @@ def test_bundle_of_a_folder_with_one_zip(quick, device, models, tmp_path, capsys
     (tmp_path / "stick").mkdir()
     write_variant(tmp_path / "stick" / "b.zip", 3)
     assert main(["update", str(tmp_path / "stick"), *device]) == 0
-    assert "runs update-3 from now on (signed by test)" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert said == (
+        "update-3 (signed by test) on trial: the first prediction made with it keeps it\n"
+    )
     write_variant(tmp_path / "stick" / "c.zip", 4)
     assert main(["update", str(tmp_path / "stick"), *device]) == 3
     assert "name one of them" in capsys.readouterr().err
@@ -164,3 +167,20 @@ def test_one_damaged_file_never_leaves_a_device_without_a_model(
     assert "slot_damaged" in capsys.readouterr().out
     assert main(["update", source, *device]) == 0
     assert models.open().version == "update-3"
+
+
+def test_update_to_what_was_kept_already_says_so(quick, device, models, tmp_path, capsys):
+    source = str(write_variant(tmp_path / "b.zip", 3))
+    assert main(["update", source, *device]) == 0
+    models.open()
+    assert models.commit()
+    capsys.readouterr()
+    assert main(["update", source, *device]) == 0
+    assert capsys.readouterr().out == "update-3 (signed by test) runs already\n"
+
+
+def test_refused_bundle_whose_version_is_not_known_is_told_so(device, tmp_path, capsys):
+    (tmp_path / "bad.zip").write_bytes(b"no zip")
+    assert main(["update", str(tmp_path / "bad.zip"), *device]) == 5
+    assert main(["status", *device]) == 0
+    assert "refused model  of unknown version: altered" in capsys.readouterr().out
