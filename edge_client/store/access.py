@@ -25,7 +25,10 @@ JOURNALS = ("-wal", "-shm")
 REFUSALS = (sqlite3.DatabaseError, OSError, UnicodeDecodeError)
 """What SQLite and the operating system raise; `raise_named` turns it into our errors."""
 
-_BUSY_TIMEOUT_S = 10.0
+BUSY_TIMEOUT_MS = 10_000
+BRIEF_TIMEOUT_MS = 100
+"""For writes that are done again later where another process holds the store."""
+
 _ELSEWHERE = "choose another path, or move the file away and run: fedcell-device init"
 _OUTSIDE_CODES = frozenset(
     {
@@ -49,7 +52,7 @@ def connect(path: Path, *, is_new: bool = False) -> sqlite3.Connection:
         path: of the file.
         is_new: it is empty; its pages shall know who points at them, so that it can shrink.
     """
-    connection = sqlite3.connect(path, timeout=_BUSY_TIMEOUT_S, isolation_level=None)
+    connection = sqlite3.connect(path, timeout=BUSY_TIMEOUT_MS / 1_000, isolation_level=None)
     try:
         if is_new:
             connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
@@ -78,7 +81,7 @@ def open_ours(path: Path) -> tuple[sqlite3.Connection, bool]:
     """
     regular_file_id(path)
     with named_errors(path):
-        connection = sqlite3.connect(path, timeout=_BUSY_TIMEOUT_S, isolation_level=None)
+        connection = sqlite3.connect(path, timeout=BUSY_TIMEOUT_MS / 1_000, isolation_level=None)
         try:
             application = connection.execute("PRAGMA application_id").fetchone()[0]
             is_sealed = bool(connection.execute("PRAGMA user_version").fetchone()[0])

@@ -94,12 +94,19 @@ class DeviceFacts(StoreFile):
             return PackReferences(**known)
 
     def keep_references(self, references: PackReferences) -> None:
-        """Keep the pack's references for life: the ring will lose the readings behind them."""
+        """Keep the pack's references for life: the ring will lose the readings behind them.
+
+        They are told anew with the next day: a process that holds the store is waited for briefly.
+
+        Raises:
+            StoreBusyError: the disk refuses, or another process holds the store.
+        """
         value = {
             name: None if math.isnan(value) else value for name, value in asdict(references).items()
         }
         if value != self.fact("pack_references"):
-            self.keep_fact("pack_references", value)
+            with self.waiting_briefly():
+                self.keep_fact("pack_references", value)
 
     @property
     def language(self) -> str:

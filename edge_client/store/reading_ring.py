@@ -217,12 +217,17 @@ class ReadingRing(DeviceFacts):
     ) -> None:
         """Keep daily rows; they are forgotten when a reading of their days is recorded later.
 
+        They can be computed again: another process that holds the store is waited for briefly.
+
         Args:
             rows: day and content.
             after_sequence: number of the last reading that they were computed from: where another
                 process has recorded a later one, rows from its day on are not kept. None: all are.
+
+        Raises:
+            StoreBusyError: the disk refuses, or another process holds the store.
         """
-        with self.transaction() as connection:
+        with self.waiting_briefly(), self.transaction() as connection:
             stale_from = None
             if after_sequence is not None:
                 query = "SELECT min(at_s) FROM reading WHERE sequence > ?"

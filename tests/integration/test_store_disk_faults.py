@@ -1,16 +1,20 @@
 """A disk that is full or refuses, and several processes at once: an error, and nothing is lost."""
 
+import json
 import os
 import resource
 import signal
+import sqlite3
 import subprocess
 import sys
+import time
 from contextlib import contextmanager
 from datetime import timedelta
 from multiprocessing import get_context
 
 import pytest
 
+from edge_client.cli import main
 from edge_client.errors import ReadingRefusedError, StoreBusyError, StoreError
 from edge_client.store.erasure import erase_device
 from edge_client.store.mailbox import Purpose
@@ -182,6 +186,26 @@ def test_disk_that_became_read_only_is_an_error_that_says_so(tmp_path, key):
         subprocess.run(["mount", "-o", "remount,rw", str(disk)], check=True)
         with TelemetryStore(store.path, key=key) as again:
             assert again.num_readings() == 161
+
+
+def test_prediction_does_not_wait_for_who_writes(tmp_path, capsys):
+    """What it would keep can be kept the next time."""
+    with new_store(tmp_path) as store:
+        store.record_many(fading_life(), now=NOW)
+    writer = sqlite3.connect(store.path, isolation_level=None)
+    writer.execute("BEGIN IMMEDIATE")
+    start = time.monotonic()
+    code = main(["--store", str(store.path), "predict", "--now", NOW.isoformat(), "--json"])
+    took_s = time.monotonic() - start
+    writer.close()
+    assert (code, json.loads(capsys.readouterr().out)["status"]) == (0, "ok")
+    assert took_s < 5
+    with TelemetryStore(store.path) as again:
+        assert again.references() is None
+        assert again.day_rows(0) == []
+        with again.waiting_briefly():
+            assert again.rows("PRAGMA busy_timeout") == [(100,)]
+        assert again.rows("PRAGMA busy_timeout") == [(10_000,)]
 
 
 def record_some(path, key, first, count):
