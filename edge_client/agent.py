@@ -20,14 +20,15 @@ from models.wire.topics import Down, Up, down, up
 
 from .errors import ServerSilentError, SlotError, StoppedError, StoreBusyError
 from .link.admission import end_of, is_of_former_pack
+from .link.agent_lock import agent_lock
 from .link.books import DeviceBooks
 from .link.configuration import PREDICTION, allowed, in_force, stopped
 from .link.counters import AgentCounters
 from .link.notice_receiver import NoticeReceiver, answer_notice
 from .link.plan import AgentParts, AgentPlan, Until
 from .link.presence import birth_payload, status_payload
-from .link.sending import OutboxSender
-from .link.traffic import CONNECTION, DOWN, UP, TrafficMeter, connection_bytes
+from .link.sending import PATIENCE_S, OutboxSender
+from .link.traffic import CONNECTION, DOWN, UP, TrafficMeter, connection_bytes, kind_of
 from .provisioning.identity import own_identity, read_hardware_id
 from .store.mailbox import Purpose
 
@@ -81,6 +82,7 @@ def run_agent(
 
     Raises:
         CloneError: store or identity come from another device; nothing was sent.
+        StoreBusyError: another agent runs for this store; nothing was sent.
         models.wire.errors.LinkError: the broker cannot be reached, and the plan has an end.
         ServerSilentError: the time is up, and messages still wait.
     """
@@ -108,8 +110,9 @@ def run_agent(
         parts=parts,
     )
     agent.listen(server_keys, None if identity is None else identity.opening_key)
-    on_start(agent)
-    return agent.run()
+    with agent_lock(store.path):
+        on_start(agent)
+        return agent.run()
 
 
 class DeviceAgent:
@@ -207,19 +210,23 @@ class DeviceAgent:
             models.wire.errors.LinkError: the broker cannot be reached, and the plan has an end.
             ServerSilentError: the time is up, and messages still wait.
         """
+        deadline = None
+        if self._plan.timeout_s is not None:
+            deadline = time.monotonic() + self._plan.timeout_s
         self._meter.load(self._client.store)
         self._take_reading()
         self._predict_where_due()
         self._link.on_traffic(self._meter.observe)
         self._link.on_connected(self._connected)
-        deadline = None
-        if self._plan.timeout_s is not None:
-            deadline = time.monotonic() + self._plan.timeout_s
+        self._link.hold_back_while(self._meter.is_spent)
         is_fulfilled = False
-        self._link.connect(patiently=self._plan.until is Until.STOPPED)
+        is_patient = self._plan.until is Until.STOPPED
+        self._link.connect(
+            patiently=is_patient, within_s=None if deadline is None else _left_s(deadline)
+        )
         try:
             while not self._is_stopped:
-                self._work_once()
+                self._work_once(deadline)
                 is_fulfilled = self._is_fulfilled()
                 if is_fulfilled or (deadline is not None and time.monotonic() >= deadline):
                     break
@@ -230,11 +237,16 @@ class DeviceAgent:
             self._close_books()
         is_cut_short = not (is_fulfilled or self._is_stopped or self._plan.until is Until.STOPPED)
         if is_cut_short and self._client.store.outbox():
-            what = f"the broker did not take everything within {self._plan.timeout_s:g} s"
-            raise ServerSilentError(f"{what}; the rest waits for the next run")
+            raise ServerSilentError(f"{self._why_cut_short()}; the rest waits for the next run")
         return self.counters
 
-    def _work_once(self) -> None:
+    def _why_cut_short(self) -> str:
+        waiting = self._client.store.outbox()
+        if any(not self._meter.may_send(kind_of(message.topic)) for message in waiting):
+            return f"the day's budget of {self._plan.bytes_per_day} bytes is spent"
+        return f"the broker did not take everything within {self._plan.timeout_s:g} s"
+
+    def _work_once(self, deadline: float | None) -> None:
         if self._parts.supervisor is not None:
             self._parts.supervisor.ping(elapsed_s())
         try:
@@ -242,7 +254,8 @@ class DeviceAgent:
             self._say_birth_where_due()
             self._predict_where_due()
             self._show_what_waits()
-            self._sender.pump()
+            patience_s = PATIENCE_S if deadline is None else min(PATIENCE_S, _left_s(deadline))
+            self._sender.pump(patience_s=patience_s)
             self._books.write_where_due(self.counters.refused, elapsed_s=elapsed_s())
         except StoreBusyError as error:
             if self._plan.until is not Until.STOPPED:
@@ -252,7 +265,7 @@ class DeviceAgent:
     def _wait(self, deadline: float | None) -> None:
         patience = self._plan.poll_s
         if deadline is not None:
-            patience = max(0.0, min(patience, deadline - time.monotonic()))
+            patience = min(patience, _left_s(deadline))
         if self._parts.sampler is not None:
             patience = max(0.0, min(patience, self._parts.sampler.wait_s(elapsed_s())))
         if self._parts.supervisor is not None and self._parts.supervisor.every_s is not None:
@@ -406,6 +419,10 @@ class DeviceAgent:
             self._books.write(self.counters.refused)
         except StoreBusyError as error:
             logger.warning("the last counts are not kept: %s", error)
+
+
+def _left_s(deadline: float) -> float:
+    return max(0.0, deadline - time.monotonic())
 
 
 def elapsed_s() -> float:

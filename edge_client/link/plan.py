@@ -34,7 +34,8 @@ class AgentPlan:
         answer: what it says for the owner after showing a notice; None: nothing.
         predict_every: how often it predicts.
         poll_s: how often it looks at the store for what other processes put there, seconds.
-        bytes_per_day: MQTT bytes a day above which only acknowledgements and notices pass.
+        bytes_per_day: MQTT bytes that the device may send in a day, connecting included; above it
+            only acknowledgements and notices pass. What comes does not count against it.
     """
 
     until: Until = Until.STOPPED

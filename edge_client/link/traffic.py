@@ -80,7 +80,9 @@ class TrafficMeter:
     """Counts what passes, in whatever thread, and says what may still be sent today.
 
     Args:
-        bytes_per_day: the budget, both ways.
+        bytes_per_day: the budget of what the device causes: what it sends, and connecting. What
+            others send to it is counted, too, but holds back nothing: anybody on the broker could
+            spend a budget for it.
         clock: the device's time.
     """
 
@@ -91,13 +93,15 @@ class TrafficMeter:
         self._passed: dict[tuple[int, str, str], _Count] = {}
         self._spent_on = day_of(clock())
         self._spent = 0
+        self._caused = 0
 
     def load(self, mailbox: Mailbox) -> None:
         """Take up what was counted before this process started."""
         today = day_of(self._clock())
-        kept = sum(passed.num_bytes for passed in mailbox.traffic(today) if passed.day == today)
+        kept = [passed for passed in mailbox.traffic(today) if passed.day == today]
         with self._lock:
-            self._spend(today, kept)
+            for passed in kept:
+                self._spend(today, passed.direction, passed.kind, passed.num_bytes)
 
     def observe(self, is_up: bool, topic: str, payload_bytes: int) -> None:  # noqa: FBT001 - the link's call
         """Count one message; the link calls this in any thread."""
@@ -113,22 +117,33 @@ class TrafficMeter:
                 count = self._passed[day, direction, kind] = _Count()
             count.messages += 1
             count.num_bytes += num_bytes
-            self._spend(day, num_bytes)
+            self._spend(day, direction, kind, num_bytes)
 
     def spent_today(self) -> int:
         """Return the bytes of today, both ways, those of earlier processes included."""
         with self._lock:
-            self._spend(day_of(self._clock()), 0)
+            self._begin(day_of(self._clock()))
             return self._spent
 
-    def _spend(self, day: int, num_bytes: int) -> None:
+    def is_spent(self) -> bool:
+        """Tell whether the device has caused today what it may."""
+        with self._lock:
+            self._begin(day_of(self._clock()))
+            return self._caused >= self.bytes_per_day
+
+    def _begin(self, day: int) -> None:
         if day != self._spent_on:
-            self._spent_on, self._spent = day, 0
+            self._spent_on, self._spent, self._caused = day, 0, 0
+
+    def _spend(self, day: int, direction: str, kind: str, num_bytes: int) -> None:
+        self._begin(day)
         self._spent += num_bytes
+        if direction == UP or kind == CONNECTION:
+            self._caused += num_bytes
 
     def may_send(self, kind: str) -> bool:
         """Tell whether a message of a kind may leave today, or has to wait."""
-        return kind in ALWAYS_PASS or self.spent_today() < self.bytes_per_day
+        return kind in ALWAYS_PASS or not self.is_spent()
 
     def flush(self, mailbox: Mailbox) -> None:
         """Keep in the store what was counted since the last flush.

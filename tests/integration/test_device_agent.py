@@ -4,6 +4,7 @@ import json
 import queue
 import subprocess
 import sys
+import time
 from dataclasses import replace
 from datetime import timedelta
 from itertools import count
@@ -13,6 +14,8 @@ import pytest
 
 from edge_client.agent import AgentPlan, Until, run_agent
 from edge_client.client import EdgeClient
+from edge_client.errors import ServerSilentError, StoreBusyError
+from edge_client.link.agent_lock import agent_lock, lock_path
 from edge_client.store.mailbox import Purpose
 from edge_client.telemetry_store import TelemetryStore
 from models.quiet_hours import QuietHours
@@ -26,6 +29,7 @@ from models.wire.messages import Ack, NoticeState, Presence, Status, Summary, re
 from models.wire.topics import Down, Up
 from server.broker import free_port, running_broker
 from tests.support.edge_devices import NOW, PROFILE, fading_life
+from tests.support.hostile_broker import hostile_broker
 from tests.support.line_bundle import trusted_keys, write_line_bundle
 from tests.unit.edge_client.test_notices import a_notice
 
@@ -116,12 +120,14 @@ def device(tmp_path, bundle, device_id):
         yield client
 
 
-def run(device, broker, *, until=Until.ACKED, timeout_s=PATIENCE_S, answer=None, now=NOW):
+def run(
+    device, broker, *, until=Until.ACKED, timeout_s=PATIENCE_S, answer=None, now=NOW, **choices
+):
     return run_agent(
         device,
         broker=(broker.host, broker.port),
         server_keys=KEYS,
-        plan=AgentPlan(until=until, timeout_s=timeout_s, answer=answer, poll_s=0.1),
+        plan=AgentPlan(until=until, timeout_s=timeout_s, answer=answer, poll_s=0.1, **choices),
         clock=lambda: now,
         on_start=lambda _agent: None,
         on_report=lambda _report: None,
@@ -243,6 +249,66 @@ def test_agent_as_a_process_tells_its_steps_as_json_lines(device, broker, server
     }
     acks = [m.state for m in server.wait_for(is_ack(NoticeState.SNOOZED)) if isinstance(m, Ack)]
     assert acks[-1] is NoticeState.SNOOZED
+
+
+def test_of_two_agents_of_one_store_one_runs_and_the_other_says_why(device, broker, server):
+    with (
+        agent_lock(device.store.path),
+        pytest.raises(StoreBusyError, match="another agent holds it") as caught,
+    ):
+        run(device, broker, until=Until.SENT)
+    assert caught.value.exit_code == 6
+    assert device.store.outbox() == ()
+
+    run(device, broker, until=Until.SENT)
+    server.wait_for(is_offline)
+    assert not lock_path(device.store.path).exists()
+
+
+def test_lock_that_a_killed_agent_left_is_taken(tmp_path):
+    store = tmp_path / "device.db"
+    lock_path(store).touch()
+    with agent_lock(store):
+        assert lock_path(store).exists()
+    assert not lock_path(store).exists()
+
+
+def test_messages_that_are_refused_spend_nothing_of_the_days_budget(device, broker, server):
+    for _ in range(50):
+        server.send(b"x" * 200)
+    run(device, broker, until=Until.SENT, timeout_s=1.0)
+    for _ in range(50):
+        server.send(b"x" * 200)
+    counters = run(device, broker, until=Until.SENT, bytes_per_day=6000)
+    assert counters.confirmed == 1
+    assert sum(t.num_bytes for t in device.store.traffic(0) if t.direction == "down") > 6000
+
+
+def test_agent_that_is_cut_short_by_its_budget_says_so(device, broker):
+    with pytest.raises(ServerSilentError, match="the day's budget of 1 bytes is spent"):
+        run(device, broker, until=Until.SENT, timeout_s=0.5, bytes_per_day=1)
+
+
+@pytest.mark.parametrize("welcome", [None, lambda guest: guest.wait_for_its_end()])
+def test_time_that_is_up_ends_a_run_whatever_the_broker_leaves_out(device, welcome):
+    begun_s = time.monotonic()
+    with (
+        hostile_broker(welcome, takes_subscriptions=False) as silent,
+        pytest.raises(LinkError, match="does not answer"),
+    ):
+        run(device, silent, until=Until.SENT, timeout_s=1.0)
+    assert time.monotonic() - begun_s < 2.0
+
+
+def test_broker_that_confirms_nothing_holds_nobody_past_the_time(device):
+    begun_s = time.monotonic()
+    with (
+        hostile_broker(lambda guest: guest.wait_for_its_end()) as silent,
+        pytest.raises(ServerSilentError, match="did not take everything within 1 s"),
+    ):
+        run(device, silent, until=Until.SENT, timeout_s=1.0)
+    # The link gives what it has said last two seconds more.
+    assert time.monotonic() - begun_s < 4.0
 
 
 def test_broker_that_is_not_there_is_one_line_and_code_six(device, tmp_path, bundle):

@@ -73,6 +73,25 @@ def test_above_the_budget_only_acknowledgements_and_notices_pass(store):
     assert meter.may_send("summary")
 
 
+def test_what_others_send_spends_nothing_of_what_may_leave(store):
+    before = TrafficMeter(1000, clock=lambda: NOW)
+    for _ in range(100):
+        before.observe(False, down("device-1", Down.NOTIFY), 4096)
+    assert before.may_send("summary")
+    assert before.spent_today() > 400_000
+    before.flush(store)
+    after = TrafficMeter(1000, clock=lambda: NOW)
+    after.load(store)
+    assert not after.is_spent()
+
+
+def test_connecting_is_the_devices_own_doing_both_ways():
+    meter = TrafficMeter(1000, clock=lambda: NOW)
+    meter.count("down", "connection", 1000)
+    assert meter.is_spent()
+    assert not meter.may_send("birth")
+
+
 def test_the_budget_outlives_a_restart(store):
     before = TrafficMeter(1000, clock=lambda: NOW)
     before.observe(True, SUMMARY, 1024)
