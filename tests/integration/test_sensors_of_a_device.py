@@ -1,7 +1,9 @@
 """Drivers on a recorded tree, and the sampler on a real store."""
 
 import logging
+import os
 import shutil
+import threading
 from datetime import timedelta
 from pathlib import Path
 
@@ -120,6 +122,25 @@ def test_attribute_that_cannot_be_read_is_missing_and_a_dead_gauge_says_so(tmp_p
     with pytest.raises(SensorError, match="gauge unreadable"):
         sensor.read(NOW)
     assert attributes_of(read_facts(folder)) == ()
+
+
+def test_what_is_no_regular_file_is_not_waited_for(tmp_path):
+    tree = Machine(tmp_path, "charge_laptop").root
+    capacity = tree / "BAT0" / "charge_full"
+    capacity.unlink()
+    os.mkfifo(capacity)
+    cycles = tree / "BAT0" / "cycle_count"
+    cycles.unlink()
+    cycles.symlink_to("/dev/zero")
+    found = []
+    looker = threading.Thread(target=lambda: found.append(batteries_in(tree)), daemon=True)
+    looker.start()
+    looker.join(5)
+
+    assert found, "the reader waits for a pipe that nobody writes to"
+    facts = found[0]["BAT0"]
+    assert (facts.charge_full, facts.cycle_count) == (None, None)
+    assert facts.status == "Discharging"
 
 
 @pytest.mark.parametrize(

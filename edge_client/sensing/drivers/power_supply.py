@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import os
+import stat
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -220,12 +222,20 @@ def since_boot_s() -> float:
 
 
 def _text(path: Path) -> str | None:
-    # Drivers refuse with ENODATA, EIO, ENODEV or EAGAIN where they do not know.
+    # Drivers refuse with ENODATA, EIO, ENODEV or EAGAIN where they do not know; whatever else lies
+    # there, such as a pipe that nobody writes to, must not hold up the loop.
     try:
-        with path.open("rb") as file:
-            return file.read(_MOST_BYTES).decode("utf-8", "replace").strip() or None
+        handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError:
         return None
+    try:
+        if not stat.S_ISREG(os.fstat(handle).st_mode):
+            return None
+        return os.read(handle, _MOST_BYTES).decode("utf-8", "replace").strip() or None
+    except OSError:
+        return None
+    finally:
+        os.close(handle)
 
 
 def _boot_of(path: Path) -> str:
