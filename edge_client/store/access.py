@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 APPLICATION_ID = 0x46434C44
 """In the header of every store, where SQLite keeps the number of the program that made a file."""
+FULL = sqlite3.SQLITE_FULL
+"""SQLite's code where the disk has no room."""
 JOURNALS = ("-wal", "-shm")
 REFUSALS = (sqlite3.DatabaseError, OSError, UnicodeDecodeError)
 """What SQLite and the operating system raise; `raise_named` turns it into our errors."""

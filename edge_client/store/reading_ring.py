@@ -68,7 +68,7 @@ class ReadingRing(DeviceFacts):
     _alone_from: datetime
     _alone_until: datetime
     """Between the two no rule of time is broken and nothing expires: a reading stands alone."""
-    _is_journal_limited: bool
+    _journal_limited_for: tuple[int | None] | None
     _clock_verdict: tuple[int, bool] | None
     """When the clock was looked at last, seconds, and whether it could be believed."""
 
@@ -83,6 +83,14 @@ class ReadingRing(DeviceFacts):
             ReadingRefusedError: the reading breaks a rule; it was counted.
             StoreBusyError: the disk is full or refuses; nothing was written.
         """
+        try:
+            self._record(reading, now=now)
+        except StoreBusyError as error:
+            if not self._make_room(error):
+                raise
+            self._record(reading, now=now)
+
+    def _record(self, reading: Reading, *, now: datetime) -> None:
         if self._alone_from <= reading.at <= now <= self._alone_until:
             alone = packed_values(reading)
             connection = self._connection
@@ -134,11 +142,21 @@ class ReadingRing(DeviceFacts):
                     continue
             refused[packed.reason] = refused.get(packed.reason, 0) + 1
             first_refused.setdefault(packed.reason, (position, packed))
+        try:
+            self._keep(kept, refused, now=now)
+        except StoreBusyError as error:
+            if not self._make_room(error):
+                raise
+            self._keep(kept, refused, now=now)
+        return Recording(len(kept), refused, first_refused)
+
+    def _keep(
+        self, kept: list[tuple[int, bytes]], refused: Mapping[str, int], *, now: datetime
+    ) -> None:
         with self.transaction() as connection:
             self._insert(connection, kept)
             _count_refusals(connection, refused)
             self._expire(connection, now=now, num_recorded=len(kept))
-        return Recording(len(kept), refused, first_refused)
 
     def count_refusal(self, reason: str) -> None:
         """Count an input that never became a `Reading`, such as a time without a zone."""
@@ -261,7 +279,7 @@ class ReadingRing(DeviceFacts):
 
     def _open(self) -> None:
         self._alone_from, self._alone_until = _NEVER
-        self._is_journal_limited = False
+        self._journal_limited_for = None
         self._clock_verdict = None
         super()._open()
 
@@ -358,11 +376,11 @@ class ReadingRing(DeviceFacts):
 
     def _before_commit(self, connection: sqlite3.Connection) -> None:
         limit = self.max_store_bytes
+        if self._journal_limited_for != (limit,):
+            limit_journal(connection, max_bytes=limit)
+            self._journal_limited_for = (limit,)
         if limit is None:
             return
-        if not self._is_journal_limited:
-            limit_journal(connection)
-            self._is_journal_limited = True
         if not stay_below(connection, limit):
             raise StoreBusyError(
                 self.path, f"has reached its limit of {limit} bytes", "raise max_store_bytes"

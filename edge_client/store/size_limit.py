@@ -2,7 +2,7 @@
 
 Near the limit a few readings leave with each transaction, and the pages that they free are used
 again. Where one transaction grows past the limit, as many leave as it takes, and the file shrinks
-in the same transaction.
+in the same transaction. The write-ahead log counts: room for it is kept free.
 """
 
 from __future__ import annotations
@@ -13,18 +13,32 @@ if TYPE_CHECKING:
     import sqlite3
 
 LEAST_STORE_BYTES = 262_144
-"""The smallest limit: the empty tables, a year of 6-hourly readings, and some messages."""
+"""The smallest limit: the empty tables, the log, a year of 6-hourly readings (sealed 10 months)."""
 
 _SLACK_PAGES = 4
 _RESERVE_PAGES = 2
 _FEW_READINGS = 8
 _MORE_READINGS = 64
 _JOURNAL_PAGES = 64
+_JOURNAL_SHARE = 8
+_LARGE_WRITE_PAGES = 8
+_JOURNAL_BYTES_PER_PAGE = 1.02
+"""A page in the log has a header of 24 bytes."""
 
 
-def limit_journal(connection: sqlite3.Connection) -> None:
-    """Have the write-ahead log moved into the file after 0.3 MB, not after 4 MB."""
-    connection.execute(f"PRAGMA wal_autocheckpoint = {_JOURNAL_PAGES}").fetchall()
+def limit_journal(connection: sqlite3.Connection, *, max_bytes: int | None) -> None:
+    """Have the write-ahead log moved into the file after 0.3 MB, not after 4 MB.
+
+    Args:
+        connection: to the store.
+        max_bytes: size that file and log stay below together: the log gets an eighth of it at most.
+    """
+    page_size = _pragma(connection, "page_size")
+    pages = _journal_pages(None if max_bytes is None else max_bytes // page_size)
+    connection.execute(f"PRAGMA wal_autocheckpoint = {pages}").fetchall()
+    # What one large transaction has written is given back.
+    most = int(pages * page_size * _JOURNAL_BYTES_PER_PAGE)
+    connection.execute(f"PRAGMA journal_size_limit = {most}").fetchall()
 
 
 def make_shrinkable(connection: sqlite3.Connection) -> None:
@@ -39,12 +53,13 @@ def stay_below(connection: sqlite3.Connection, max_bytes: int) -> bool:
 
     Args:
         connection: in a transaction.
-        max_bytes: size that the file shall not pass.
+        max_bytes: size that the file and its log shall not pass.
 
     Returns:
         False where nothing more can go and the file is still too large.
     """
     most = max_bytes // _pragma(connection, "page_size")
+    most -= _journal_pages(most) + _LARGE_WRITE_PAGES
     pages = _pragma(connection, "page_count")
     if pages <= most:
         is_near = pages > most - _SLACK_PAGES
@@ -58,6 +73,10 @@ def stay_below(connection: sqlite3.Connection, max_bytes: int) -> bool:
         # Python's sqlite3 takes one step of it a call, and one page leaves a step.
         connection.execute("PRAGMA incremental_vacuum(1)").fetchall()
     return _pragma(connection, "page_count") <= most
+
+
+def _journal_pages(most: int | None) -> int:
+    return _JOURNAL_PAGES if most is None else min(_JOURNAL_PAGES, most // _JOURNAL_SHARE)
 
 
 def _let_go(connection: sqlite3.Connection, count: int) -> bool:

@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 from models.durable_file import sync_folder
 
-from ..errors import StoreDamagedError, StoreError
+from ..errors import StoreBusyError, StoreDamagedError, StoreError
 from .access import (
     APPLICATION_ID,
     BRIEF_TIMEOUT_MS,
     BUSY_TIMEOUT_MS,
+    FULL,
     JOURNALS,
     REFUSALS,
     connect,
@@ -234,6 +235,21 @@ class StoreFile:
         # SQLite has rolled back by itself where the disk is full.
         if self._connection.in_transaction:
             self._connection.execute("ROLLBACK")
+
+    def _make_room(self, error: StoreBusyError) -> bool:
+        """Where the disk is full, give back what the log holds twice; tells whether to try again.
+
+        Args:
+            error: from a write.
+        """
+        code = getattr(error.__cause__, "sqlite_errorcode", 0)
+        if code != FULL or self._connection.in_transaction or not is_journal_left(self.path):
+            return False
+        try:
+            is_busy = self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]
+        except REFUSALS:
+            return False
+        return not is_busy
 
     def _is_replaced(self) -> bool:
         try:

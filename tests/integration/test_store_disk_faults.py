@@ -96,6 +96,21 @@ def test_full_disk_refuses_and_the_store_works_on_with_space(disk, key):
         assert again.num_readings() == 161 + kept + 1
 
 
+def test_full_disk_takes_readings_while_the_log_holds_room(disk, key):
+    """The log holds each page as often as it was written; moved into the file, once."""
+    with new_store(disk, key=key) as store:
+        store._connection.execute("PRAGMA wal_autocheckpoint = 0")
+        store._journal_limited_for = (None,)
+        for number in range(40):
+            store.record(reading(NOW - timedelta(seconds=number)), now=NOW)
+        fill_up(disk)
+        for number in range(10):
+            store.record(reading(NOW - timedelta(minutes=number)), now=NOW)
+        store.record_many([reading(NOW - timedelta(hours=number)) for number in range(5)], now=NOW)
+        assert store.num_readings() == 55
+        store.check()
+
+
 def test_store_cannot_be_made_on_a_full_disk_and_leaves_nothing(disk, key):
     fill_up(disk)
     with pytest.raises(StoreBusyError):
