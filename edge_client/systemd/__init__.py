@@ -24,6 +24,7 @@ NAMES = (
     "fedcell-predict.timer",
     "fedcell-device.service.d/10-sealed-store.conf",
     "fedcell-device.service.d/20-read-only-root.conf",
+    "fedcell-first-boot.service.d/20-read-only-root.conf",
     "var-lib-fedcell.mount",
 )
 
