@@ -22,6 +22,7 @@ from .feature_spec import FEATURE_NAMES
 from .featurize import LIMITS, REFERENCE_READINGS, FeatureTable, features_at
 from .last_window import last_statistics
 from .rolling import sorted_median
+from .running_day import running_day_values
 from .telemetry import COLUMN, MEASUREMENTS, SECONDS_PER_DAY, Telemetry
 from .telemetry_audit import audit
 
@@ -172,35 +173,74 @@ def features_now(
     """
     if window is None:
         return _from_all(readings, profiles, now_s=now_s, references=references)
-    is_forward = _runs_forward(np.concatenate([window.anchors_at_s, readings.at_s]))
+    at_s = np.concatenate([window.anchors_at_s, readings.at_s])
+    is_forward = _runs_forward(at_s)
     readings = readings.rows(readings.at_s <= now_s)
+    today = day_of(now_s)
+    if is_forward and window.closed_day == today - 1:
+        table = _from_running_day(window, readings, profiles, now_s=now_s)
+        if table is not None:
+            return table, window
     joined = Telemetry(
         readings.device_ids,
         np.array([0, len(window.anchors_at_s) + len(readings)], np.int64),
-        np.concatenate([window.anchors_at_s, readings.at_s]),
+        at_s[: len(window.anchors_at_s) + len(readings)]
+        if is_forward
+        else np.concatenate([window.anchors_at_s, readings.at_s]),
         np.concatenate([window.anchors, readings.values]),
     )
     audited = audit(joined, manufactured_at_s=profiles.manufactured_at_s, now_s=now_s)
     since = _Since(window, audited, design_mah=profiles.design_capacity_mah[0], now_s=now_s)
-    today = day_of(now_s)
     pack = since.pack_at(today)
-    table = _last_features(since, pack, profiles, audited, now_s=now_s)
+    first_row = max(pack.start_day - since.first_day, 0)
+    last_at_s = int(audited.telemetry.at_s[-1])
+    days = since.days[:, first_row:].tolist()
+    table = _table_of(days, pack, profiles, last_at_s=last_at_s, now_s=now_s, audited=audited)
     if not is_forward:
         return table, None
     return table, window if today - 1 <= window.closed_day else since.closed(today - 1)
 
 
-def _last_features(
-    since: _Since,
+def _from_running_day(
+    window: FeatureWindow, readings: Telemetry, profiles: DeviceProfiles, *, now_s: int
+) -> FeatureTable | None:
+    """Compute the features where only the running day is new, and no pack can be.
+
+    Returns:
+        The features; None where the pack's references still form, or a new pack may be in use.
+    """
+    pack = window.pack
+    if math.isnan(pack.cycle_count) or not pack.is_settled():
+        return None
+    anchors = list(zip(window.anchors_at_s.tolist(), window.anchors.tolist(), strict=True))
+    fresh = list(zip(readings.at_s.tolist(), readings.values.tolist(), strict=True))
+    made_at_s = int(profiles.manufactured_at_s[0])
+    today = running_day_values(anchors, fresh, manufactured_at_s=made_at_s)
+    rise = today[_CAPACITY] - float(np.fmin.reduce(window.days[_CAPACITY]))
+    if rise > NEW_PACK_RISE * float(profiles.design_capacity_mah[0]):
+        return None
+    cycles = today[_CYCLES]
+    if not math.isnan(cycles):
+        pack = pack._replace(cycle_count=pack.cycle_count + cycles)
+    first_row = max(pack.start_day - (window.closed_day - window.days.shape[1] + 1), 0)
+    days = window.days[:, first_row:].tolist()
+    for values, value in zip(days, today, strict=True):
+        values.append(value)
+    last_at_s = (fresh or anchors)[-1][0]
+    return _table_of(days, pack, profiles, last_at_s=last_at_s, now_s=now_s, audited=None)
+
+
+def _table_of(
+    days: list[list[float]],
     pack: PackMemory,
     profiles: DeviceProfiles,
-    audited: AuditedTelemetry,
     *,
+    last_at_s: int,
     now_s: int,
+    audited: AuditedTelemetry | None,
 ) -> FeatureTable:
-    first_row = max(pack.start_day - since.first_day, 0)
     design_mah = float(profiles.design_capacity_mah[0])
-    found = last_statistics(since.days[:, first_row:].tolist(), design_mah=design_mah)
+    found = last_statistics(days, design_mah=design_mah)
     references = pack.references().tolist()
     made_at_s = int(profiles.manufactured_at_s[0])
     born_at_s = made_at_s if pack.number == 0 else pack.since_s
@@ -217,12 +257,7 @@ def _last_features(
         ),
         NUMBERS,
     )
-    status = status_of(
-        found,
-        age_s=now_s - pack.since_s,
-        silence_s=now_s - int(audited.telemetry.at_s[-1]),
-        m=NUMBERS,
-    )
+    status = status_of(found, age_s=now_s - pack.since_s, silence_s=now_s - last_at_s, m=NUMBERS)
     row = np.array([values[name] for name in FEATURE_NAMES])
     limited = np.minimum(np.maximum(row, LIMITS[0]), LIMITS[1])
     return FeatureTable(

@@ -61,7 +61,8 @@ class FeatureTable(NamedTuple):
         charge_reference_min: float64, shape (n,).
         resistance_reference_mohm: float64, shape (n,).
         pack_since_s: int64, shape (n,): first day of the pack in use.
-        audited: the readings that were used, and what was refused on the way.
+        audited: the readings that were used, and what was refused on the way; None where most of
+            them were looked at before (`models.feature_window`).
     """
 
     device: NDArray[np.intp]
@@ -74,11 +75,17 @@ class FeatureTable(NamedTuple):
     charge_reference_min: NDArray[np.float64]
     resistance_reference_mohm: NDArray[np.float64]
     pack_since_s: NDArray[np.int64]
-    audited: AuditedTelemetry
+    audited: AuditedTelemetry | None
 
     @property
     def audit(self) -> AuditReport:
-        """What was refused on the way."""
+        """What was refused on the way.
+
+        Raises:
+            ValueError: the features come from a window; those of all readings tell it.
+        """
+        if self.audited is None:
+            raise ValueError("features from a window of closed days have no audit of all readings")
         return self.audited.report
 
     def is_ok(self) -> NDArray[np.bool_]:
