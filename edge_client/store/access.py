@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
 import stat
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, NamedTuple, NoReturn
 
 from ..errors import (
     StoreBusyError,
@@ -47,6 +48,9 @@ _OUTSIDE_CODES = frozenset(
 )
 
 
+_READ_ONLY_CODES = frozenset({sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN})
+
+
 def connect(path: Path, *, is_new: bool = False) -> sqlite3.Connection:
     """Open a database in write-ahead mode, with a sync at each commit.
 
@@ -65,14 +69,25 @@ def connect(path: Path, *, is_new: bool = False) -> sqlite3.Connection:
     return connection
 
 
-def open_ours(path: Path) -> tuple[sqlite3.Connection, bool]:
+class Opened(NamedTuple):
+    """A store's database, open, nothing set up.
+
+    Attributes:
+        connection: to it.
+        is_sealed: whether its rows are sealed.
+        is_read_only: it lies on a read-only disk: it is read as it is, without a journal.
+    """
+
+    connection: sqlite3.Connection
+    is_sealed: bool
+    is_read_only: bool
+
+
+def open_ours(path: Path) -> Opened:
     """Open a database that says it is a store, and look whether its rows are sealed.
 
     SQLite itself reads the header: a process that opened and closed the file beside it would take
     away the locks of its other connections, and another process could remove their journal.
-
-    Returns:
-        The connection, nothing set up, and whether the rows are sealed.
 
     Raises:
         StoreMissingError: there is no file at `path`.
@@ -82,8 +97,9 @@ def open_ours(path: Path) -> tuple[sqlite3.Connection, bool]:
         StoreError: it is no regular file.
     """
     regular_file_id(path)
+    is_read_only = is_on_read_only_disk(path) and not is_journal_left(path)
     with named_errors(path):
-        connection = sqlite3.connect(path, timeout=BUSY_TIMEOUT_MS / 1_000, isolation_level=None)
+        connection = _connected(path, is_read_only=is_read_only)
         try:
             application = connection.execute("PRAGMA application_id").fetchone()[0]
             is_sealed = bool(connection.execute("PRAGMA user_version").fetchone()[0])
@@ -95,7 +111,23 @@ def open_ours(path: Path) -> tuple[sqlite3.Connection, bool]:
     if application != APPLICATION_ID:
         connection.close()
         raise StoreForeignError(path, "is the database of another program", _ELSEWHERE)
-    return connection, is_sealed
+    return Opened(connection, is_sealed, is_read_only)
+
+
+def is_on_read_only_disk(path: Path) -> bool:
+    """Whether the file system that a store lies on takes no writes."""
+    try:
+        return bool(os.statvfs(path).f_flag & os.ST_RDONLY)
+    except OSError:
+        return False
+
+
+def _connected(path: Path, *, is_read_only: bool) -> sqlite3.Connection:
+    where, timeout_s = str(path), BUSY_TIMEOUT_MS / 1_000
+    if is_read_only:
+        # Without a promise that nobody writes, SQLite wants to make its journal first.
+        where = f"{path.absolute().as_uri()}?mode=ro&immutable=1"
+    return sqlite3.connect(where, timeout=timeout_s, isolation_level=None, uri=is_read_only)
 
 
 def set_up(connection: sqlite3.Connection) -> None:
@@ -141,11 +173,23 @@ def named_errors(path: Path) -> Iterator[None]:
         raise_named(path, error)
 
 
+def read_only(path: Path) -> StoreBusyError:
+    """Return the error for what a read-only disk does not take."""
+    if is_journal_left(path):
+        what = "lies on a read-only disk, and its journal cannot be read without writing"
+    else:
+        what = "lies on a read-only disk"
+    return StoreBusyError(path, what, "nothing was written; mount the disk writable")
+
+
 def raise_named(path: Path, error: Exception) -> NoReturn:
     """Raise what SQLite or the operating system refused as ours, anything else as it is."""
     repair = "run: fedcell-device check --repair"
     if isinstance(error, sqlite3.DatabaseError) and not isinstance(error, sqlite3.ProgrammingError):
-        if getattr(error, "sqlite_errorcode", 0) & 0xFF in _OUTSIDE_CODES:
+        code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+        if code in _READ_ONLY_CODES and is_on_read_only_disk(path.parent):
+            raise read_only(path) from error
+        if code in _OUTSIDE_CODES:
             remedy = "nothing was written; check the disk and other processes"
             raise StoreBusyError(path, str(error), remedy) from error
         raise StoreDamagedError(path, f"is damaged ({error})", repair) from error

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import StoreDamagedError, StoreError, StoreForeignError, StoreMissingError
 from ..telemetry_store import TelemetryStore
-from .access import connect, named_errors, open_ours
+from .access import connect, named_errors, open_ours, read_only
 from .device_facts import known_language, profile_of
 from .mailbox import Purpose
 from .profile_copy import COPIED, read_profile_copy
@@ -117,6 +117,9 @@ def recoveries(store: TelemetryStore) -> tuple[int, list[dict[str, Any]]]:
 
 def _sound(path: Path, key: KeySource | None) -> TelemetryStore:
     store = TelemetryStore(path, key=key)
+    if store.is_read_only:
+        store.close()
+        raise read_only(path)
     try:
         store.check()
         # A power cut may have come between the store, or its sealing, and the copy.
@@ -168,12 +171,12 @@ def _replace(
 
 def _is_sealed(path: Path) -> bool:
     try:
-        connection, is_sealed = open_ours(path)
-        connection.close()
+        opened = open_ours(path)
+        opened.connection.close()
     except (StoreDamagedError, StoreForeignError, StoreMissingError):
         copy = read_profile_copy(path)
         return copy is not None and copy.is_sealed
-    return is_sealed
+    return opened.is_sealed
 
 
 @contextmanager

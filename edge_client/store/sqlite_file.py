@@ -99,6 +99,9 @@ class StoreFile:
         StoreError: the store is of a newer version.
     """
 
+    is_read_only: bool
+    """Whether it lies on a read-only disk: it can be read, and takes nothing."""
+
     def __init__(self, path: Path, *, key: KeySource | None = None) -> None:
         self.path = path
         self._where = os.fspath(path)
@@ -189,12 +192,13 @@ class StoreFile:
     def _open(self) -> None:
         was_left_open = is_journal_left(self.path)
         self._file_id = regular_file_id(self.path)
-        self._connection, is_sealed = open_ours(self.path)
+        self._connection, is_sealed, self.is_read_only = open_ours(self.path)
         try:
             self._rows: Rows = PlainRows(self.path)
             key = read_key(self.path, self._key, is_sealed=is_sealed)
-            with named_errors(self.path):
-                set_up(self._connection)
+            if not self.is_read_only:
+                with named_errors(self.path):
+                    set_up(self._connection)
             self._bring_to_this_version()
             if key is not None:
                 self._rows = self._unlock(key)

@@ -3,6 +3,7 @@
 import json
 import os
 import resource
+import shutil
 import signal
 import sqlite3
 import subprocess
@@ -198,6 +199,7 @@ def test_disk_that_became_read_only_is_an_error_that_says_so(tmp_path, key):
             with pytest.raises(StoreBusyError) as refused:
                 attempt()
             assert refused.value.exit_code == 6
+            assert "read-only" in str(refused.value).lower()
         subprocess.run(["mount", "-o", "remount,rw", str(disk)], check=True)
         with TelemetryStore(store.path, key=key) as again:
             assert again.num_readings() == 161
@@ -221,6 +223,39 @@ def test_prediction_does_not_wait_for_who_writes(tmp_path, capsys):
         with again.waiting_briefly():
             assert again.rows("PRAGMA busy_timeout") == [(100,)]
         assert again.rows("PRAGMA busy_timeout") == [(10_000,)]
+
+
+def test_store_on_a_read_only_disk_still_answers(tmp_path, capsys):
+    with mounted(tmp_path / "disk", "-o", "size=2m") as disk:
+        with new_store(disk) as store:
+            store.record_many(fading_life(), now=NOW)
+            said = store.export()
+        subprocess.run(["mount", "-o", "remount,ro", str(disk)], check=True)
+        answers = {}
+        for words in (["predict", "--now", NOW.isoformat()], ["status"], ["check"], ["export"]):
+            code = main(["--store", str(store.path), *words])
+            printed = capsys.readouterr()
+            assert (code, printed.err) == (0, ""), words
+            answers[words[0]] = printed.out
+        assert json.loads(answers["export"]) == said
+        for words in (["record", "--usage-hours", "1"], ["check", "--repair"]):
+            assert main(["--store", str(store.path), *words]) == 6
+            assert "lies on a read-only disk; nothing was written" in capsys.readouterr().err
+
+
+def test_journal_on_a_read_only_disk_is_not_passed_over(tmp_path):
+    """Without it the store would answer with less than was confirmed."""
+    with mounted(tmp_path / "disk", "-o", "size=2m") as disk:
+        source = tmp_path / "source"
+        source.mkdir()
+        with new_store(source) as store:
+            store.record(reading(), now=NOW)
+            for file in source.iterdir():
+                shutil.copy(file, disk)
+        (disk / "device.db-shm").unlink()
+        subprocess.run(["mount", "-o", "remount,ro", str(disk)], check=True)
+        with pytest.raises(StoreBusyError, match="its journal cannot be read without writing"):
+            TelemetryStore(disk / "device.db")
 
 
 def record_some(path, key, first, count):

@@ -180,7 +180,7 @@ def test_newer_store_is_never_begun_anew(path, key):
 
 
 def test_busy_store_is_never_begun_anew(path, key, monkeypatch):
-    monkeypatch.setattr("edge_client.store.access._BUSY_TIMEOUT_S", 0.05)
+    monkeypatch.setattr("edge_client.store.access.BUSY_TIMEOUT_MS", 50)
     damage_table(path, "refusal")
     holder = sqlite3.connect(path, isolation_level=None)
     holder.execute("BEGIN IMMEDIATE")
