@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 from models.bundle import canonical_json
 
 from ..client import EdgeClient
-from ..errors import InputError, InputMissingError
+from ..errors import InputError, InputMissingError, UsageError
 from ..explanations.audiences import Audience, owner_sentences, support_figures, support_rows
 from ..explanations.audit_record import audit_record, differences, parse_record
 from ..explanations.evidence import gather_evidence
 from ..notices import own_fields, reason_sentences
-from ..wording import load_wording
+from ..wording import chosen_language, load_wording
 from .answers import answer, config_of, now_of
 from .prediction import report_json, report_lines
 
@@ -32,6 +32,12 @@ _LABELS = {"confidence": "how sure", "change": "what if", "simpler_rule": "in sh
 
 def explain(arguments: argparse.Namespace, audience: Audience) -> int:
     """Predict once, and say why to one audience."""
+    if arguments.language is not None:
+        try:
+            chosen_language(arguments.language)
+        except ValueError as error:
+            remedy = "or leave it out for the owner's"
+            raise UsageError("--language", str(error), remedy) from None
     check = getattr(arguments, "check", None)
     kept = None if check is None else _read_record(check)
     moment = now_of(arguments) if kept is None else datetime.fromisoformat(kept["as_of"])
@@ -51,7 +57,7 @@ def explain(arguments: argparse.Namespace, audience: Audience) -> int:
         answer(arguments, _as_json(evidence, audience, reasons, wording), [])
     else:
         rows = _rows(evidence, audience, reasons, wording)
-        answer(arguments, {}, report_lines(evidence.profile, evidence.report, rows))
+        answer(arguments, {}, report_lines(evidence.profile, evidence.report, rows, wording))
     return 0
 
 

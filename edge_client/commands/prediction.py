@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from models.prediction import Report
     from models.telemetry import DeviceProfile
 
+    from ..wording import Wording
+
 AUDIENCES = ("owner", "support", "compliance")
 """Who an explanation is for; the members of `audiences.Audience`."""
 
@@ -100,7 +102,10 @@ def report_json(report: Report) -> dict[str, object]:
 
 
 def report_lines(
-    profile: DeviceProfile, report: Report, more: Iterable[tuple[str, str]] = ()
+    profile: DeviceProfile,
+    report: Report,
+    more: Iterable[tuple[str, str]] = (),
+    wording: Wording | None = None,
 ) -> list[str]:
     """Return a report as lines of text.
 
@@ -108,6 +113,7 @@ def report_lines(
         profile: of the device.
         report: what was predicted.
         more: rows of two columns that belong between the report and the model's name.
+        wording: says cause and action in the owner's language; None: by their codes.
     """
     heading = f"{report.device_id} · {profile.device_model} · {report.as_of:%Y-%m-%d %H:%M} UTC"
     if (
@@ -135,12 +141,22 @@ def report_lines(
         ("days to failure", f"{middle} (80 % between {low} and {high})"),
         ("failure in 30 days", _percent(report.failure_probability_30d)),
         ("confidence", _percent(report.confidence)),
-        ("likely cause", _words(report.primary_issue)),
-        ("recommended", f"{_words(report.recommended_action)} (urgency {report.urgency})"),
+        *_advice(report, wording),
         *more,
         ("model", report.model_version),
     ]
     return [heading, *table(rows)]
+
+
+def _advice(report: Report, wording: Wording | None) -> list[tuple[str, str]]:
+    if wording is None or report.primary_issue is None or report.recommended_action is None:
+        recommended = f"{_words(report.recommended_action)} (urgency {report.urgency})"
+        return [("likely cause", _words(report.primary_issue)), ("recommended", recommended)]
+    from ..explanations.sentences import recommended_words
+
+    cause = wording.explanation["causes"][report.primary_issue]
+    said = recommended_words(report.recommended_action, report.urgency, wording)
+    return [("likely cause", cause), ("recommended", said)]
 
 
 MEANING = {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from typing import TYPE_CHECKING
 
 from models.counterfactual import Lever, Search
@@ -12,6 +13,8 @@ from models.prediction import Confidence, confidence_level
 from ..wording import fill
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     import numpy as np
     from numpy.typing import NDArray
 
@@ -37,7 +40,9 @@ _AMOUNT_FIELDS = {
     Lever.CHARGING_CEILING: "ceiling_pct",
     Lever.USE: "less_pct",
 }
-_LARGE = 100
+_WHOLE_FROM = 10
+_WINDOW = re.compile(r"(_fitted|_design)?(_[0-9]+d)?$")
+"""The end of a feature's name that tells one of a family from the others."""
 
 
 def helpful_data(features: NDArray[np.float32]) -> tuple[str, ...]:
@@ -111,8 +116,8 @@ def tree_sentences(path: TreePath, *, is_flagged: bool, wording: Wording) -> tup
         wording: the texts in the owner's language.
     """
     texts = wording.explanation["tree"]
-    told = [_condition(condition, wording) for condition in path.conditions]
-    conditions = texts["and"][0].join(text for text in told if text is not None)
+    told = [_condition(condition, wording) for condition in _one_of_each_family(path.conditions)]
+    conditions = texts["and"][0].join(told)
     said = texts["flagged" if path.is_flagged else "unflagged"]
     sentences = [fill(said, {"conditions": conditions} if conditions else {})]
     if path.fidelity is not None:
@@ -131,25 +136,47 @@ def _percent_of_level(confidence: float) -> int:
     return rounded if same else math.floor(100 * confidence)
 
 
-def _condition(condition: Condition, wording: Wording) -> str | None:
-    """Say one answer of the rule; None where the device measured nothing to answer with."""
-    if condition.value is None:
-        return None
+def recommended_words(action: str, urgency: str | None, wording: Wording) -> str:
+    """Say the recommended action, and how soon."""
+    texts = wording.explanation
+    fields = {"action": texts["actions"][action]}
+    if urgency is not None:
+        fields["urgency"] = texts["urgencies"][urgency]
+    return fill(texts["recommended"], fields) or fields["action"]
+
+
+def _one_of_each_family(conditions: Sequence[Condition]) -> list[Condition]:
+    """Return the first answer that each kind of figure gives, over whatever window it is taken.
+
+    What the device did not measure is no reason.
+    """
+    found: dict[str, Condition] = {}
+    for condition in conditions:
+        if condition.value is not None:
+            found.setdefault(_WINDOW.sub("", condition.feature), condition)
+    return list(found.values())
+
+
+def _condition(condition: Condition, wording: Wording) -> str:
+    """Say one answer of the rule, with the device's own value where it reads unlike the limit."""
     texts = wording.explanation["tree"]
     feature = wording.explanation["features"][condition.feature]
-    limit = _quantity(condition.threshold, condition.feature, feature["unit"], wording)
-    value = _quantity(condition.value, condition.feature, feature["unit"], wording)
-    fields = {"name": feature["name"], "limit": limit}
+    limit = _number(condition.threshold, condition.feature, wording)
+    value = (
+        limit if condition.value is None else _number(condition.value, condition.feature, wording)
+    )
+    unit = feature["unit"]
+    fields = {"name": feature["name"], "limit": f"{limit} {unit}".rstrip()}
     if value != limit:
-        fields["value"] = value
-    return fill(texts["above" if condition.is_above else "at_most"], fields)
+        fields |= {"value": f"{value} {unit}".rstrip(), "limit": limit}
+    return fill(texts["above" if condition.is_above else "at_most"], fields) or feature["name"]
 
 
-def _quantity(value: float, feature: str, unit: str, wording: Wording) -> str:
+def _number(value: float, feature: str, wording: Wording) -> str:
     shown = 100 * value if feature in IN_PERCENT else value
-    text = f"{shown:.0f}" if abs(shown) >= _LARGE else f"{shown:.1f}".removesuffix(".0")
+    text = f"{shown:.0f}" if abs(shown) >= _WHOLE_FROM else f"{shown:.1f}".removesuffix(".0")
     text = "0" if text == "-0" else text
-    return f"{text.replace('.', wording.explanation['decimal'])} {unit}".rstrip()
+    return str(text.replace(".", wording.explanation["decimal"]))
 
 
 SEARCHES_WITHOUT_CHANGE = tuple(search for search in Search if search is not Search.FOUND)

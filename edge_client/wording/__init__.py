@@ -44,10 +44,12 @@ FIELDS = {
     "days_after": "the model's estimate with a change, days",
     "limit_c": "temperature to stay below, degrees Celsius",
     "ceiling_pct": "where charging would end, percent of full",
+    "action": "the recommended action, in words",
+    "urgency": "how soon, in words",
     "less_pct": "by how much use would fall, percent",
     "conditions": "what the simpler rule found, joined by `and`",
     "name": "a feature in words",
-    "limit": "where the simpler rule draws the line, with unit",
+    "limit": "where the simpler rule draws the line; with unit where it stands alone",
     "value": "the device's own value, with unit",
     "fidelity_pct": "share of equal decisions of the simpler rule and the model, percent",
 }
@@ -63,8 +65,9 @@ class Wording:
         notices: by template, each with subject, sections and actions.
         confidence: by level of `models.prediction.Confidence`.
         reasons: alternatives by reason code.
-        explanation: what else is said of a prediction: spans, confidence, data that would help,
-            changes, the simpler rule, features in words, the decimal mark.
+        explanation: what else is said of a prediction: causes, actions and urgencies in words,
+            spans, confidence, data that would help, changes, the simpler rule, features in words,
+            the decimal mark.
     """
 
     language: str
@@ -85,6 +88,21 @@ def load_wording(language: str) -> Wording:
     known = short if short in LANGUAGES else DEFAULT_LANGUAGE
     data = json.loads((FOLDER / f"{known}.json").read_text(encoding="utf-8"))
     return Wording(known, data["notices"], data["confidence"], data["reasons"], data["explanation"])
+
+
+def chosen_language(code: str) -> str:
+    """Return a language that somebody asked for by name.
+
+    Args:
+        code: such as `de` or `de-AT`.
+
+    Raises:
+        ValueError: there are no texts in it; what a server asks for is English then, but who asks
+            in person is told.
+    """
+    if code.partition("-")[0] not in LANGUAGES:
+        raise ValueError(f"must be one of {', '.join(LANGUAGES)}, got {code[:40]!r}")
+    return code
 
 
 def fields_of(text: str) -> frozenset[str]:

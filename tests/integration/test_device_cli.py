@@ -84,8 +84,19 @@ def test_report_explains_itself_in_the_language_asked_for(run):
     lines = run("predict", "--explain", "--language", "de", *AT_NOW)[1].splitlines()
     assert (
         "why                 Innerhalb eines Monats verlor der Akku 4 % seiner Kapazität im"
-        " Neuzustand." in lines
+        " Neuzustand; das spricht für einen Ausfall." in lines
     )
+
+
+def test_cause_and_action_are_said_in_the_language_asked_for(run):
+    lines = run("predict", "--explain", "--language", "de", *AT_NOW)[1].splitlines()
+    assert "recommended         Ersatz einplanen (Dringlichkeit hoch)" in lines
+
+
+def test_language_without_texts_is_wrong_usage(run):
+    code, out, err = run("predict", "--explain", "--language", "fr", *AT_NOW)
+    assert (code, out) == (2, "")
+    assert "--language: must be one of en, de, got 'fr'" in err
 
 
 def test_report_as_json(run):
@@ -94,7 +105,9 @@ def test_report_as_json(run):
     assert report["as_of"] == "2026-06-01T12:00:00+00:00"
     assert report["recommended_action"] == "schedule_replacement"
     assert report["reasons"] == [{"code": "capacity_trend.raises", "share": 1.0}]
-    assert report["sentences"] == ["Within a month the battery lost 4 % of its capacity when new."]
+    assert report["sentences"] == [
+        "Within a month the battery lost 4 % of its capacity when new; that speaks for a failure."
+    ]
     assert report["figures"]["capacity_mah"] == pytest.approx(2452, abs=1)
 
 

@@ -49,9 +49,14 @@ def test_report_follows_the_line_to_end_of_life(device):
     assert report.model_version == line_bundle().version
     assert [reason.code for reason in report.reasons] == ["capacity_trend.raises"]
     assert device.figures.capacity_mah == pytest.approx(2452, abs=2)
-    assert device.reasons() == ("Within a month the battery lost 4 % of its capacity when new.",)
+    assert device.reasons() == (
+        "Within a month the battery lost 4 % of its capacity when new; that speaks for a failure.",
+    )
     assert device.reasons("de") == (
-        "Innerhalb eines Monats verlor der Akku 4 % seiner Kapazität im Neuzustand.",
+        (
+            "Innerhalb eines Monats verlor der Akku 4 % seiner Kapazität im Neuzustand; das spricht für"
+            " einen Ausfall."
+        ),
     )
 
 

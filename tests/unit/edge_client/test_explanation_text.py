@@ -1,3 +1,4 @@
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -7,13 +8,15 @@ from edge_client.explanations.sentences import (
     change_sentences,
     confidence_sentences,
     helpful_data,
+    recommended_words,
     tree_sentences,
 )
-from edge_client.wording import LANGUAGES, load_wording
+from edge_client.wording import LANGUAGES, chosen_language, load_wording
 from models.bundle import load_bundle
 from models.counterfactual import Change, Counterfactual, Estimate, Lever, Search
 from models.feature_spec import FEATURE_NAMES, FEATURES, NUM_FEATURES
-from models.prediction import Action, Report, Status
+from models.prediction import Action, Report, Status, Urgency
+from models.telemetry import CAUSES
 from models.tree_path import Condition, TreePath
 from tests.support.edge_devices import NOW
 
@@ -141,15 +144,15 @@ def test_the_simpler_rule_says_because_and_and_its_fidelity():
     assert tree_sentences(PATH, is_flagged=True, wording=ENGLISH) == (
         (
             "A simpler rule would warn of this battery, because the time to the end of life at the"
-            " pace of the last 30 days is at most 39.8 days (26.6 days) and the monthly change of"
-            " that capacity over 10 days is above -1.5 % (-0.4 %)."
+            " pace of the last 30 days is 27 days (limit 40) and the monthly change of that"
+            " capacity over 10 days is -0.4 % (limit -1.5)."
         ),
         "It decides as the model does for 99 % of devices' days.",
     )
     assert tree_sentences(PATH, is_flagged=True, wording=GERMAN)[0] == (
         "Eine einfachere Regel würde vor diesem Akku warnen, denn die Zeit bis zum Lebensende im"
-        " Tempo der letzten 30 Tage liegt bei höchstens 39,8 Tagen (26,6 Tagen) und die monatliche"
-        " Änderung dieser Kapazität über 10 Tage liegt über -1,5 % (-0,4 %)."
+        " Tempo der letzten 30 Tage liegt bei 27 Tagen (Grenze 40) und die monatliche Änderung"
+        " dieser Kapazität über 10 Tage liegt bei -0,4 % (Grenze -1,5)."
     )
 
 
@@ -168,6 +171,60 @@ def test_what_was_not_measured_is_no_because():
     assert tree_sentences(unknown, is_flagged=False, wording=ENGLISH) == (
         "A simpler rule would not warn of this battery.",
     )
+
+
+def test_of_one_kind_of_figure_over_two_windows_the_first_is_told():
+    twice = replace(
+        PATH,
+        conditions=(
+            Condition("days_to_eol_linear_30d", is_above=False, threshold=38.7, value=None),
+            Condition("days_to_eol_linear_90d", is_above=False, threshold=56.8, value=14.4),
+            Condition("days_to_eol_linear_30d", is_above=False, threshold=38.7, value=14.4),
+            Condition("health_margin_fitted_90d", is_above=False, threshold=0.5, value=0.1),
+            Condition("health_margin", is_above=False, threshold=0.4, value=0.1),
+        ),
+    )
+    said = tree_sentences(twice, is_flagged=True, wording=ENGLISH)[0]
+    assert "the last 90 days is 14 days (limit 57)" in said
+    assert "by the line of 90 days, is 10 % (limit 50)" in said
+    assert said.count("limit") == 2
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_every_cause_action_and_urgency_has_words(language):
+    texts = load_wording(language).explanation
+    assert tuple(texts["causes"]) == CAUSES
+    assert tuple(texts["actions"]) == tuple(Action)
+    assert tuple(texts["urgencies"]) == tuple(Urgency)
+    assert len(set(texts["actions"].values())) == len(Action)
+
+
+def test_action_and_urgency_are_said_in_the_owners_language():
+    words = (Action.SCHEDULE_REPLACEMENT, Urgency.HIGH)
+    assert recommended_words(*words, ENGLISH) == "schedule replacement (urgency high)"
+    assert recommended_words(*words, GERMAN) == "Ersatz einplanen (Dringlichkeit hoch)"
+    assert recommended_words(words[0], None, GERMAN) == "Ersatz einplanen"
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_every_reason_says_in_which_direction_it_speaks(language):
+    reasons = load_wording(language).reasons
+    directions = {
+        "en": {"raises": "speak(s)? for a failure", "lowers": "speak(s)? against a failure"},
+        "de": {"raises": "(sprechen|spricht) für", "lowers": "(sprechen|spricht) gegen"},
+    }[language]
+    for code, alternatives in reasons.items():
+        group, _, direction = code.partition(".")
+        other = reasons[f"{group}.{'lowers' if direction == 'raises' else 'raises'}"]
+        assert not set(alternatives) & set(other), code
+        for text in alternatives:
+            assert re.search(directions[direction], text), text
+
+
+def test_language_without_texts_is_refused_where_somebody_asks_for_it():
+    assert chosen_language("de-AT") == "de-AT"
+    with pytest.raises(ValueError, match="must be one of en, de, got 'fr'"):
+        chosen_language("fr")
 
 
 def test_a_value_that_reads_like_the_limit_is_not_repeated():

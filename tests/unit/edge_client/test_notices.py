@@ -219,12 +219,12 @@ def test_reasons_become_sentences_with_own_figures_where_known():
         Reason("usage.lowers", 0.1),
     )
     assert reason_sentences(reasons, OWN, load_wording("en")) == (
-        "Charging takes 38 % longer than a month ago.",
-        "The battery holds 71 % of its capacity when new.",
+        "Charging takes 38 % longer than a month ago; that speaks for a failure.",
+        "The battery holds 71 % of its capacity when new; that speaks for a failure.",
         "The use of the battery speaks against a failure.",
     )
     assert reason_sentences(reasons[:1], OWN, load_wording("de")) == (
-        "Das Laden dauert 38 % länger als vor einem Monat.",
+        "Das Laden dauert 38 % länger als vor einem Monat; das spricht für einen Ausfall.",
     )
 
 
