@@ -54,8 +54,8 @@ def test_report_follows_the_line_to_end_of_life(device):
     )
     assert device.reasons("de") == (
         (
-            "Innerhalb eines Monats verlor der Akku 4 % seiner Kapazität im Neuzustand; das spricht für"
-            " einen Ausfall."
+            "Innerhalb eines Monats verlor der Akku 4 % seiner Kapazität im Neuzustand;"
+            " das spricht für einen Ausfall."
         ),
     )
 
