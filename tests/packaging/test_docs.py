@@ -25,6 +25,14 @@ PAGES = sorted(
 FENCE = re.compile(r"^```(?P<info>[^\n`]*)\n(?P<body>.*?)^```\s*$", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"(?<!!)\[[^\]\n]+\]\((?P<target>[^)\s]+)\)")
 SECONDS_FOR_A_SNIPPET = 120
+PRINTED = re.compile(
+    r"^```(?:bash|python) run\n(?P<body>.*?)^```\n\n```\n(?P<printed>.*?)^```$",
+    re.MULTILINE | re.DOTALL,
+)
+FIGURE = re.compile(r"\bdefault-[0-9a-f]{12}\b|-?[0-9]+(?:[.,][0-9]+)*")
+ANYTHING = "…"
+SHOWS_WHAT_IS_PRINTED = {REPOSITORY / "docs" / "how-to" / "integrate-firmware.md"}
+"""Pages whose snippets are followed by what they print, word for word but for the figures."""
 OURS = {"edge_client", "models", "privacy", "server", "simulations"}
 KEYS = re.compile(r"^\| (?P<keys>`\w+`(?:, `\w+`)*) \|", re.MULTILINE)
 REPORT_OBJECTS = {
@@ -222,12 +230,32 @@ def test_constraints_pin_every_declared_library_without_naming_a_machine():
     assert [line for line in lines if line.startswith(("nvidia", "triton"))] == []
 
 
+def reads_as(printed, *, shown):
+    """Tell whether what was printed is what a page shows; `…` stands for any number of lines."""
+    patterns = [
+        r"(?:[^\n]*\n)*?" if line == ANYTHING else re.escape(FIGURE.sub("#", line)) + r"\n"
+        for line in shown.splitlines()
+    ]
+    return re.fullmatch("".join(patterns), FIGURE.sub("#", printed)) is not None
+
+
+def test_figures_alone_may_differ_from_what_a_page_shows():
+    assert reads_as(
+        "model default-0123456789ab: -1.5 %\n", shown="model default-ba9876543210: 27 %\n"
+    )
+    assert reads_as("a\nb\nc\nd\n", shown="a\n…\nd\n")
+    assert not reads_as("16 days\nhow sure: 60 %\n", shown="16 days\n")
+    assert not reads_as("Hours in use a day: 5; that speaks\n", shown="Hours in use a day: 5\n")
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("page", [page for page in PAGES if snippets_of(page)], ids=name_of)
 def test_marked_snippets_of_a_page_run_in_order_in_one_folder(page, tmp_path):
     environment = os.environ | {
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     }
+    shown = PRINTED.finditer(page.read_text()) if page in SHOWS_WHAT_IS_PRINTED else ()
+    printed = {match["body"]: match["printed"] for match in shown}
     for language, text in snippets_of(page):
         command = {"bash": ["bash", "-euo", "pipefail", "-c"], "python": [sys.executable, "-c"]}
         answer = subprocess.run(
@@ -241,3 +269,5 @@ def test_marked_snippets_of_a_page_run_in_order_in_one_folder(page, tmp_path):
         )
 
         assert answer.returncode == 0, f"{text}\n{answer.stderr}"
+        if text in printed:
+            assert reads_as(answer.stdout, shown=printed[text]), f"{text}\n{answer.stdout}"
