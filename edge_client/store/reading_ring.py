@@ -17,7 +17,13 @@ from ..errors import ReadingRefusedError, StoreBusyError
 from .access import REFUSALS, raise_named
 from .clock import STANDING_S, has_stood
 from .device_facts import DeviceFacts
-from .reading_rules import PACKED_BYTES, checked_reading, packed_values
+from .reading_rules import (
+    PACKED_BYTES,
+    checked_reading,
+    packed_values,
+    with_checksum,
+    without_checksum,
+)
 from .row_cipher import believed, damaged_row
 from .size_limit import limit_journal, stay_below
 
@@ -83,36 +89,26 @@ class ReadingRing(DeviceFacts):
             ReadingRefusedError: the reading breaks a rule; it was counted.
             StoreBusyError: the disk is full or refuses; nothing was written.
         """
-        try:
-            self._record(reading, now=now)
-        except StoreBusyError as error:
-            if not self._make_room(error):
-                raise
-            self._record(reading, now=now)
-
-    def _record(self, reading: Reading, *, now: datetime) -> None:
         if self._alone_from <= reading.at <= now <= self._alone_until:
             alone = packed_values(reading)
             connection = self._connection
             if isinstance(alone, bytes) and not connection.in_transaction:
                 # A transaction of SQLite's own: nothing else belongs to this write.
+                at_s = int(reading.at.timestamp())
                 try:
-                    connection.execute(_INSERT, (int(reading.at.timestamp()), alone))
+                    connection.execute(_INSERT, (at_s, with_checksum(alone, at_s)))
                     if not self._is_replaced():
                         return
+                    # It was written to a file that another one has taken the place of.
+                    self._open_anew()
                 except REFUSALS as error:
-                    raise_named(self.path, error)
-                # It was written to a file that another one has taken the place of.
-                self._open_anew()
+                    if not self._make_room(error):
+                        raise_named(self.path, error)
         packed = checked_reading(reading, now=now, made_at=self.profile.manufactured_at)
-        with self.transaction() as connection:
-            if isinstance(packed, bytes):
-                self._insert(connection, [(_seconds(reading.at), packed)])
-                self._expire(connection, now=now, num_recorded=1)
-            else:
-                _count_refusals(connection, {packed.reason: 1})
         if isinstance(packed, ReadingRefusedError):
+            self.count_refusal(packed.reason)
             raise packed
+        self._keep([(_seconds(reading.at), packed)], {}, now=now)
 
     def record_many(
         self, readings: Iterable[Reading | ReadingRefusedError], *, now: datetime
@@ -142,15 +138,20 @@ class ReadingRing(DeviceFacts):
                     continue
             refused[packed.reason] = refused.get(packed.reason, 0) + 1
             first_refused.setdefault(packed.reason, (position, packed))
-        try:
-            self._keep(kept, refused, now=now)
-        except StoreBusyError as error:
-            if not self._make_room(error):
-                raise
-            self._keep(kept, refused, now=now)
+        self._keep(kept, refused, now=now)
         return Recording(len(kept), refused, first_refused)
 
     def _keep(
+        self, kept: list[tuple[int, bytes]], refused: Mapping[str, int], *, now: datetime
+    ) -> None:
+        try:
+            self._keep_once(kept, refused, now=now)
+        except StoreBusyError as error:
+            if not self._make_room(error.__cause__):
+                raise
+            self._keep_once(kept, refused, now=now)
+
+    def _keep_once(
         self, kept: list[tuple[int, bytes]], refused: Mapping[str, int], *, now: datetime
     ) -> None:
         with self.transaction() as connection:
@@ -273,9 +274,8 @@ class ReadingRing(DeviceFacts):
             StoreDamagedError: with the first damage found.
         """
         super().check()
-        if self.is_sealed:
-            self.telemetry()
-            self.day_rows(FIRST_DAY)
+        self.telemetry()
+        self.day_rows(FIRST_DAY)
 
     def _open(self) -> None:
         self._alone_from, self._alone_until = _NEVER
@@ -304,8 +304,12 @@ class ReadingRing(DeviceFacts):
             f" WHERE {query} ORDER BY sequence",
             least,
         )
-        opened = self._rows.open
-        found = [(row[0], row[1], opened(row[2], "reading", row[0], row[1])) for row in rows]
+        if self._rows.is_sealed:
+            opened = self._rows.open
+            found = [(row[0], row[1], opened(row[2], "reading", row[0], row[1])) for row in rows]
+        else:
+            with believed(self.path, "reading"):
+                found = [(row[0], row[1], without_checksum(row[2], row[1])) for row in rows]
         if any(len(packed) != PACKED_BYTES for _, _, packed in found):
             raise damaged_row(self.path, "reading")
         return found
@@ -336,7 +340,9 @@ class ReadingRing(DeviceFacts):
                 ],
             )
         else:
-            connection.executemany(_INSERT, readings)
+            connection.executemany(
+                _INSERT, [(at_s, with_checksum(packed, at_s)) for at_s, packed in readings]
+            )
 
     def _expire(self, connection: sqlite3.Connection, *, now: datetime, num_recorded: int) -> None:
         oldest_s = connection.execute("SELECT min(at_s) FROM reading").fetchone()[0]

@@ -7,6 +7,7 @@ import struct
 from datetime import UTC, datetime, timedelta
 from operator import attrgetter, le
 from typing import TYPE_CHECKING
+from zlib import crc32
 
 from models.telemetry import (
     MEASUREMENT_NAMES,
@@ -26,6 +27,8 @@ CLOCK_TOLERANCE_S = SECONDS_PER_DAY
 _CLOCK_TOLERANCE = timedelta(seconds=CLOCK_TOLERANCE_S)
 _PACKED = struct.Struct(f"<{len(MEASUREMENTS)}f")
 PACKED_BYTES = _PACKED.size
+_CHECKSUM = struct.Struct("<I")
+_CRC_MASK = 0xFFFFFFFF
 _MEASURED = attrgetter(*MEASUREMENT_NAMES)
 _LOWS = tuple(measurement.low for measurement in MEASUREMENTS)
 _HIGHS = tuple(measurement.high for measurement in MEASUREMENTS)
@@ -74,6 +77,30 @@ def packed_values(reading: Reading) -> bytes | ReadingRefusedError:
             "nothing_measured", "no measurement has a value; give one or more"
         )
     return _PACKED.pack(*values)
+
+
+def with_checksum(packed: bytes, at_s: int) -> bytes:
+    """Return packed values as a store in the clear keeps them: with a CRC-32 of time and values."""
+    return packed + _CHECKSUM.pack(crc32(packed, at_s & _CRC_MASK))
+
+
+def without_checksum(stored: bytes, at_s: int) -> bytes:
+    """Return the packed values behind what a store in the clear keeps.
+
+    Rows from before there were checksums prove nothing, and are taken as they are.
+
+    Args:
+        stored: from the store.
+        at_s: when the reading was made, as it stands beside them.
+
+    Returns:
+        Nothing, b"", where they are not what was kept.
+    """
+    packed = stored[:PACKED_BYTES]
+    checksum = stored[PACKED_BYTES:]
+    if checksum and checksum != _CHECKSUM.pack(crc32(packed, at_s & _CRC_MASK)):
+        return b""
+    return packed
 
 
 def _out_of_range(column: int, value: float) -> ReadingRefusedError:

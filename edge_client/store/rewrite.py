@@ -14,6 +14,7 @@ from ..telemetry_store import TelemetryStore
 from .access import named_errors
 from .quarantine import files_of, folder_lock, quarantined
 from .reading_ring import FIRST_DAY
+from .reading_rules import with_checksum
 from .row_cipher import read_key
 from .sqlite_file import ASIDE, put_in_place, write_aside, write_fact
 
@@ -102,7 +103,13 @@ def _copy_readings(old: TelemetryStore, connection: sqlite3.Connection, rows: Ro
     connection.executemany(
         "INSERT INTO reading VALUES (?, ?, ?)",
         (
-            (number, at_s, rows.seal(packed, "reading", number, at_s))
+            (
+                number,
+                at_s,
+                rows.seal(packed, "reading", number, at_s)
+                if rows.is_sealed
+                else with_checksum(packed, at_s),
+            )
             for number, at_s, packed in old.packed_readings()
         ),
     )

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from models.durable_file import sync_folder
 
-from ..errors import StoreBusyError, StoreDamagedError, StoreError
+from ..errors import StoreDamagedError, StoreError
 from .access import (
     APPLICATION_ID,
     BRIEF_TIMEOUT_MS,
@@ -240,13 +240,13 @@ class StoreFile:
         if self._connection.in_transaction:
             self._connection.execute("ROLLBACK")
 
-    def _make_room(self, error: StoreBusyError) -> bool:
+    def _make_room(self, error: BaseException | None) -> bool:
         """Where the disk is full, give back what the log holds twice; tells whether to try again.
 
         Args:
-            error: from a write.
+            error: what SQLite said of a write.
         """
-        code = getattr(error.__cause__, "sqlite_errorcode", 0)
+        code = getattr(error, "sqlite_errorcode", 0)
         if code != FULL or self._connection.in_transaction or not is_journal_left(self.path):
             return False
         try:

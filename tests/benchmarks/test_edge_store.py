@@ -75,7 +75,7 @@ def rounds_of(disk):
         "sealed": new_store(disk / "sealed", key=lambda: KEY),
         "limited": new_store(disk / "limited", max_store_bytes=1_000_000),
     }
-    packed = bytes(32)
+    packed = bytes(36)
 
     def insert(connection, at_s):
         connection.execute("BEGIN IMMEDIATE")

@@ -1,7 +1,8 @@
 """Records a device's store as a release wrote it, with what it answers.
 
 `store_v1.sqlite` and `store_v1.json` (its export) were written by the code of schema version 1,
-the others by that of version 2, in the clear and sealed.
+the others by that of version 2, in the clear and sealed; `store_v2_checksums.sqlite` later, when
+readings in the clear had got their checksums.
 Run it only to add a later version: python -m tests.golden.make_edge_store. A file that is there is
 never overwritten: what devices in the field have stored must load for ever.
 """
@@ -34,6 +35,7 @@ def main() -> None:
     said = make(FOLDER / f"{name}.sqlite", key=None)
     if make(FOLDER / f"{name}_sealed.sqlite", key=golden_key) != said:
         raise RuntimeError(name)
+    make(FOLDER / f"{name}_checksums.sqlite", key=None)
     if said is not None:
         (FOLDER / f"{name}.json").write_text(json.dumps(said, indent=1) + "\n")
 

@@ -34,7 +34,10 @@ def test_store_of_version_1_says_what_it_said(path):
     assert {name: says[name] for name in SAID} == SAID
 
 
-@pytest.mark.parametrize(("name", "key"), [("store_v2", None), ("store_v2_sealed", golden_key)])
+@pytest.mark.parametrize(
+    ("name", "key"),
+    [("store_v2", None), ("store_v2_sealed", golden_key), ("store_v2_checksums", None)],
+)
 def test_store_of_version_2_says_what_it_said(tmp_path, name, key):
     path = shutil.copyfile(FOLDER / f"{name}.sqlite", tmp_path / "device.db")
     said = json.loads((FOLDER / "store_v2.json").read_text())
@@ -44,6 +47,23 @@ def test_store_of_version_2_says_what_it_said(tmp_path, name, key):
         store.record(reading(NOW), now=NOW)
     assert {name: says[name] for name in said} == said
     assert said["day_rows"] == {"20604": b"a day".hex(), "20605": b"another".hex()}
+
+
+@pytest.mark.parametrize(
+    ("name", "lengths"), [("store_v1", [32]), ("store_v2", [32]), ("store_v2_checksums", [36])]
+)
+def test_readings_of_before_are_kept_beside_those_with_checksums(tmp_path, name, lengths):
+    path = shutil.copyfile(FOLDER / f"{name}.sqlite", tmp_path / "device.db")
+    query = "SELECT DISTINCT length(measurements) FROM reading ORDER BY 1"
+    with TelemetryStore(path) as store:
+        assert [row[0] for row in store.rows(query)] == lengths
+        before = store.telemetry()
+        store.record(reading(NOW), now=NOW)
+        assert [row[0] for row in store.rows(query)] == sorted({*lengths, 36})
+        after = store.telemetry()
+        store.check()
+    assert after.values[:-1].tobytes() == before.values.tobytes()
+    assert after.at_s[:-1].tolist() == before.at_s.tolist()
 
 
 def test_store_of_version_1_works_on(path):

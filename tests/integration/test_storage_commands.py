@@ -70,6 +70,32 @@ def test_check_says_that_a_store_is_sound(run, path):
     assert run("check") == (0, "the store is sound; begun anew 0 times\n", "")
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        "measurements = cast(x'ff' || substr(measurements, 2) AS blob)",
+        "measurements = cast(substr(measurements, 1, 35) || x'ff' AS blob)",
+        "measurements = substr(measurements, 1, 20)",
+        "measurements = 7",
+        "at_s = at_s + 1",
+        "at_s = 'noon'",
+    ],
+)
+def test_one_changed_reading_in_the_clear_is_found(run, path, change):
+    raw = sqlite3.connect(path)
+    raw.execute(f"UPDATE reading SET {change} WHERE sequence = 7")  # noqa: S608
+    raw.commit()
+    raw.close()
+    code, out, _ = run("check")
+    assert (code, "a row of reading does not verify" in out) == (1, True)
+    for words in (["predict"], ["export"]):
+        code, out, err = run(*words)
+        assert (code, out) == (3, "")
+        assert "check --repair" in err
+    assert run("check", "--repair", "--now", NOW.isoformat())[0] == 0
+    assert run("check")[0] == 0
+
+
 def test_check_says_no_and_repair_begins_anew(run, path):
     damage(path)
     code, out, _ = run("check", "--json")
