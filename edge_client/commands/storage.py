@@ -51,7 +51,10 @@ def run_check(arguments: argparse.Namespace) -> int:
         answer(
             arguments,
             {"sound": True, "recoveries": times, "set_aside": aside},
-            [f"the store is sound; begun anew {times} times", *(f"set aside: {f}" for f in aside)],
+            [
+                f"the store is sound; begun anew {_times(times)}",
+                *(f"set aside: {f}" for f in aside),
+            ],
         )
         return 0
     store, recovery = open_or_recover(config.store, now_of(arguments), config.key_source())
@@ -67,12 +70,18 @@ def run_check(arguments: argparse.Namespace) -> int:
             "consents_kept": list(recovery.consents_kept),
         }
         lines = [
-            f"the store {recovery.damage}; begun anew, for the {times}. time",
-            f"set aside: {recovery.set_aside}",
+            f"{config.store}: {recovery.damage}; begun anew, {_times(times)} so far",
+            "there was no file to set aside"
+            if recovery.set_aside is None
+            else f"set aside: {recovery.set_aside}",
             f"consents that were readable intact, and hold: {kept}",
         ]
     answer(arguments, data, lines)
     return 0
+
+
+def _times(count: int) -> str:
+    return "once" if count == 1 else f"{count} times"
 
 
 def run_seal(arguments: argparse.Namespace) -> int:

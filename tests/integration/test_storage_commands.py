@@ -103,7 +103,8 @@ def test_check_says_no_and_repair_begins_anew(run, path):
     assert json.loads(out)["sound"] is False
     code, out, _ = run("check", "--repair", "--now", NOW.isoformat())
     assert code == 0
-    assert "begun anew, for the 1. time" in out
+    assert out.startswith(f"{path}: is damaged (")
+    assert "; begun anew, once so far\nset aside: " in out
     assert "device.db.damaged-20260601T120000Z" in out
     code, out, _ = run("check", "--json")
     told = json.loads(out)
@@ -131,6 +132,18 @@ def test_store_is_sealed_and_then_needs_its_key(run, path, key_file):
     assert (code, json.loads(out)) == (0, before)
     assert run("--store-key", key_file, "record", "--usage-hours", "1")[0] == 0
     assert run("--store-key", key_file, "check")[0] == 0
+
+
+def test_repair_of_a_store_that_is_gone_says_so(run, path):
+    path.unlink()
+    code, out, _ = run("check", "--repair", "--now", NOW.isoformat())
+    assert code == 0
+    assert out.splitlines() == [
+        f"{path}: there is no store here; begun anew, once so far",
+        "there was no file to set aside",
+        "consents that were readable intact, and hold: none",
+    ]
+    assert run("check")[1] == "the store is sound; begun anew once\n"
 
 
 def test_init_makes_a_sealed_limited_store(run, tmp_path, key_file):
