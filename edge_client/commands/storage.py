@@ -35,6 +35,7 @@ def add_seal(seal: argparse.ArgumentParser) -> None:
 def run_check(arguments: argparse.Namespace) -> int:
     """Look through the store, and repair it where that was asked for."""
     from ..errors import StoreDamagedError
+    from ..model_store import ModelStore
     from ..store.quarantine import quarantined
     from ..store.recovery import open_or_recover, recoveries
 
@@ -76,6 +77,10 @@ def run_check(arguments: argparse.Namespace) -> int:
             else f"set aside: {recovery.set_aside}",
             f"consents that were readable intact, and hold: {kept}",
         ]
+    damage = ModelStore.beside(config.store).mend_record(now_of(arguments))
+    data["models"] = damage
+    if damage is not None:
+        lines.append(f"the record of installed models is begun anew: {damage}")
     answer(arguments, data, lines)
     return 0
 

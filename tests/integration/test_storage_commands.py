@@ -228,3 +228,12 @@ def test_who_still_has_an_erased_store_open_writes_no_more(path):
             store.record(reading(), now=NOW)
         with pytest.raises(StoreMissingError):
             store.telemetry()
+
+
+def test_repair_begins_a_damaged_record_of_models_anew(run, path):
+    models = path.with_name(path.name + ".models")
+    models.mkdir()
+    (models / "slots.json").write_text("{")
+
+    assert "the record of installed models is begun anew" in run("check", "--repair")[1]
+    assert "models" not in run("check", "--repair")[1]
