@@ -136,7 +136,8 @@ class TrafficMeter:
             self._spent_on, self._spent, self._caused = day, 0, 0
 
     def _spend(self, day: int, direction: str, kind: str, num_bytes: int) -> None:
-        self._begin(day)
+        if day != self._spent_on:
+            self._begin(day)
         self._spent += num_bytes
         if direction == UP or kind == CONNECTION:
             self._caused += num_bytes
