@@ -77,10 +77,10 @@ def run_check(arguments: argparse.Namespace) -> int:
             else f"set aside: {recovery.set_aside}",
             f"consents that were readable intact, and hold: {kept}",
         ]
-    damage = ModelStore.beside(config.store).mend_record(now_of(arguments))
-    data["models"] = damage
-    if damage is not None:
-        lines.append(f"the record of installed models is begun anew: {damage}")
+    wrong = ModelStore.beside(config.store).mend_record(now_of(arguments))
+    data["models"] = wrong
+    if wrong is not None:
+        lines.append(f"the record of installed models is begun anew: {wrong}")
     answer(arguments, data, lines)
     return 0
 
