@@ -37,8 +37,8 @@ class DeviceConfig:
             under; None: it is in the clear.
         hardware_id_file: file with this hardware's own identifier, to which the device's identity
             is bound; None looks at /etc/machine-id, then at the serial number in the device tree.
-        bytes_per_day: MQTT bytes a day, both ways, above which only acknowledgements and notices
-            pass; the rest waits for the next day.
+        bytes_per_day: MQTT bytes a day that leave, connecting included, above which only
+            acknowledgements and notices pass; the rest waits for the next day.
         band_epsilon: ε of the noise on each band that a summary tells, 0.01 to 16, as a decimal
             or a fraction; None: bands are told as they are.
         sensor: where `run` takes readings from: `none`, `power_supply`, `power_supply:NAME` or

@@ -260,17 +260,21 @@ def _explain(client: EdgeClient, given: Fields, now: datetime) -> Answer:
     from .explanations.audiences import Audience, owner_sentences, support_figures
     from .explanations.audit_record import audit_record
     from .explanations.evidence import gather_evidence
-    from .wording import load_wording
+    from .wording import chosen_language, load_wording
 
     audience = given.get("audience", Audience.OWNER.value)
     if audience not in {known.value for known in Audience}:
         what = f"audience must be one of {', '.join(Audience)}, got {audience[:40]!r}"
         raise RequestError("bad_request", what)
+    language = given.get("language") or client.store.language
+    try:
+        chosen_language(language)
+    except ValueError as error:
+        raise RequestError("bad_request", f"language {error}") from None
     answer = _predict(client, {}, now)
     evidence = gather_evidence(client)
     if audience == Audience.COMPLIANCE.value:
         return {"record": audit_record(evidence)}
-    language = given.get("language") or client.store.language
     answer |= {
         "sentences": list(client.reasons(language)),
         "figures": asdict(client.figures),

@@ -89,17 +89,18 @@ def _model(store: TelemetryStore) -> dict[str, Any]:
 
 
 def _link(store: TelemetryStore, config: DeviceConfig, *, now: datetime) -> dict[str, Any]:
-    from ..link.traffic import SECONDS_PER_DAY, day_of
+    from ..link.traffic import SECONDS_PER_DAY, day_of, is_caused_here
 
     today = day_of(now)
     passed = store.traffic(today - TRAFFIC_DAYS + 1)
-    spent = sum(one.num_bytes for one in passed if one.day == today)
+    passed_today = [one for one in passed if one.day == today]
+    caused = sum(one.num_bytes for one in passed_today if is_caused_here(one.direction, one.kind))
     return {
         "connected_at": store.fact("connected_at"),
         "waiting": len(store.outbox()),
-        "bytes_today": spent,
+        "bytes_today": sum(one.num_bytes for one in passed_today),
         "bytes_per_day": config.bytes_per_day,
-        "is_over_budget": spent >= config.bytes_per_day,
+        "is_over_budget": caused >= config.bytes_per_day,
         "traffic": [
             {
                 "day": f"{datetime.fromtimestamp(one.day * SECONDS_PER_DAY, UTC):%Y-%m-%d}",

@@ -139,7 +139,7 @@ class TrafficMeter:
         if day != self._spent_on:
             self._begin(day)
         self._spent += num_bytes
-        if direction == UP or kind == CONNECTION:
+        if is_caused_here(direction, kind):
             self._caused += num_bytes
 
     def may_send(self, kind: str) -> bool:
@@ -167,3 +167,8 @@ class TrafficMeter:
                     again.messages += count.messages
                     again.num_bytes += count.num_bytes
             raise
+
+
+def is_caused_here(direction: str, kind: str) -> bool:
+    """Tell whether bytes spend the device's budget: what it sends, and connecting both ways."""
+    return direction == UP or kind == CONNECTION

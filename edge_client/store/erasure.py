@@ -122,6 +122,7 @@ def _refuse_foreign_file(store: Path) -> None:
 
 
 def _belongings(store: Path) -> list[Path]:
+    from ..link.agent_lock import lock_path
     from ..model_store import ModelStore
 
     endings = ("", *JOURNALS, "-journal")
@@ -140,6 +141,7 @@ def _belongings(store: Path) -> list[Path]:
         *halves,
         *former,
         ModelStore.beside(store).folder,
+        lock_path(store),
     ]
 
 
