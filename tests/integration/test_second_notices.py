@@ -80,10 +80,13 @@ class DeviceOnPaper:
     def on_connected(self, hook):
         """Nothing waits for a connection here."""
 
+    def hold_back_while(self, is_spent):
+        """Nor is anything held back."""
+
     def on_traffic(self, observe):
         """Nothing is counted here."""
 
-    def connect(self, *, patiently):
+    def connect(self, *, patiently, within_s):
         """There is nothing to connect to."""
 
     def close(self):
