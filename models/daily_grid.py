@@ -40,7 +40,7 @@ DAY_VALUES = (
 """What one device's day comes to, in the order of `DailyGrid.values`."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class DailyGrid:
     """One row a device and day, from its first to its last day; NaN = nothing measured.
 

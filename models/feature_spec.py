@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass
+from typing import NamedTuple
 
 FEATURE_SPEC_VERSION = "1"
 
@@ -25,8 +25,7 @@ GROUPS = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Feature:
+class Feature(NamedTuple):
     """One feature.
 
     Attributes:
@@ -137,7 +136,7 @@ def group_index() -> tuple[int, ...]:
 def digest() -> str:
     """Return the SHA-256 of the specification: it travels with every model."""
     canonical = json.dumps(
-        {"version": FEATURE_SPEC_VERSION, "features": [asdict(feature) for feature in FEATURES]},
+        {"version": FEATURE_SPEC_VERSION, "features": [feature._asdict() for feature in FEATURES]},
         sort_keys=True,
         separators=(",", ":"),
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, fields
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, NewType
+from typing import TYPE_CHECKING, NamedTuple, NewType
 
 import numpy as np
 
@@ -27,8 +27,7 @@ CAUSES = (
 CRITICALITIES = ("low", "medium", "high")
 
 
-@dataclass(frozen=True, slots=True)
-class Measurement:
+class Measurement(NamedTuple):
     """One measured channel of a reading.
 
     Attributes:
@@ -140,7 +139,7 @@ class DeviceProfile:
             raise ValueError(message)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class DeviceProfiles:
     """Profiles of a fleet, one array a field, all of shape (n_devices,).
 
@@ -205,7 +204,7 @@ class DeviceProfiles:
         )
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Telemetry:
     """Readings of many devices in one table.
 
@@ -275,7 +274,7 @@ class Telemetry:
         )
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Outcomes:
     """What became of each device; never opened by prediction.
 
