@@ -7,9 +7,8 @@ from datetime import UTC, datetime
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
-from models.daily_grid import day_of
 from models.feature_window import FeatureWindow, features_now
-from models.telemetry import DeviceProfiles
+from models.telemetry import DeviceProfiles, day_of
 
 from .errors import StoreBusyError
 

@@ -36,7 +36,6 @@ if TYPE_CHECKING:
 
 MOST_FAILURES_NAMED = 5
 TIMED_RUNS = 20
-ONNXRUNTIME, NUMPY = "onnxruntime", "numpy"
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,12 +94,13 @@ def run_selftest(folder: Path | None = None) -> SelfTest:
         models.errors.BundleError: the default bundle is refused.
     """
     from models.bundle import load_bundle
+    from models.inference import Backend
 
     vectors = read_vectors() if folder is None else read_vectors(folder)
     bundle = load_bundle()
     predictors = dict(predictors_of(bundle))
     sets = [_collected("readings", check_readings(vectors["readings.json"]))]
-    for backend in (ONNXRUNTIME, NUMPY):
+    for backend in Backend:
         name = f"outputs ({backend})"
         if backend not in predictors:
             sets.append(SetResult(name, skipped=f"{backend} is not installed here"))

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from .rolling import sorted_median, window_median
-from .telemetry import COLUMN, SECONDS_PER_DAY
+from .telemetry import COLUMN, SECONDS_PER_DAY, day_of
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -153,15 +153,6 @@ def daily_grid(
 def _row(values: NDArray[np.float64], name: str) -> NDArray[np.float64]:
     found: NDArray[np.float64] = values[DAY_VALUES.index(name)]
     return found
-
-
-def day_of(at_s: Any) -> Any:
-    """Return the number of the UTC day that a moment belongs to, a day's end included.
-
-    Args:
-        at_s: seconds since the epoch, a number or an array.
-    """
-    return -(-at_s // SECONDS_PER_DAY)
 
 
 def day_values(

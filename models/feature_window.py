@@ -16,14 +16,14 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from .arithmetic import NUMBERS
-from .daily_grid import DAY_VALUES, NEW_PACK_RISE, daily_grid, day_of, day_values, pack_starts
+from .daily_grid import DAY_VALUES, NEW_PACK_RISE, daily_grid, day_values, pack_starts
 from .feature_formulas import Device, feature_values, status_of
 from .feature_spec import FEATURE_NAMES
 from .featurize import LIMITS, REFERENCE_READINGS, FeatureTable, features_at
 from .last_window import last_statistics
 from .rolling import sorted_median
 from .running_day import running_day_values
-from .telemetry import COLUMN, MEASUREMENTS, SECONDS_PER_DAY, Telemetry
+from .telemetry import COLUMN, MEASUREMENTS, SECONDS_PER_DAY, Telemetry, day_of
 from .telemetry_audit import audit
 
 if TYPE_CHECKING:
@@ -173,8 +173,7 @@ def features_now(
     """
     if window is None:
         return _from_all(readings, profiles, now_s=now_s, references=references)
-    at_s = np.concatenate([window.anchors_at_s, readings.at_s])
-    is_forward = _runs_forward(at_s)
+    is_forward = _runs_forward(np.concatenate([window.anchors_at_s, readings.at_s]))
     readings = readings.rows(readings.at_s <= now_s)
     today = day_of(now_s)
     if is_forward and window.closed_day == today - 1:
@@ -184,9 +183,7 @@ def features_now(
     joined = Telemetry(
         readings.device_ids,
         np.array([0, len(window.anchors_at_s) + len(readings)], np.int64),
-        at_s[: len(window.anchors_at_s) + len(readings)]
-        if is_forward
-        else np.concatenate([window.anchors_at_s, readings.at_s]),
+        np.concatenate([window.anchors_at_s, readings.at_s]),
         np.concatenate([window.anchors, readings.values]),
     )
     audited = audit(joined, manufactured_at_s=profiles.manufactured_at_s, now_s=now_s)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from .arithmetic import ARRAYS
-from .daily_grid import DAY_VALUES, DailyGrid, daily_grid, day_of
+from .daily_grid import DAY_VALUES, DailyGrid, daily_grid
 from .feature_formulas import (
     LINE_DAYS,
     SUM_DAYS,
@@ -20,7 +20,7 @@ from .feature_formulas import (
 from .feature_spec import FEATURE_NAMES, FEATURES
 from .prediction import STATUSES, Status
 from .rolling import line_sums, sorted_median, sums_and_counts, window_max, window_median
-from .telemetry import COLUMN, SECONDS_PER_DAY, DeviceProfiles, Telemetry
+from .telemetry import COLUMN, SECONDS_PER_DAY, DeviceProfiles, Telemetry, day_of
 from .telemetry_audit import AuditedTelemetry, AuditReport, audit
 
 if TYPE_CHECKING:

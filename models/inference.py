@@ -165,7 +165,12 @@ class Predictor:
         wanted = names or all_names
         is_repeated, self._has_run = self._has_run, True
         try:
-            if len(features) == 1 and names is None and is_repeated and self._is_onnx_runtime():
+            if (
+                len(features) == 1
+                and names is None
+                and is_repeated
+                and self.backend is Backend.ONNX_RUNTIME
+            ):
                 return self._one_row.run(features)
             if len(features) <= BATCH_ROWS:
                 return dict(zip(wanted, session.run(wanted, {"features": features}), strict=True))
@@ -178,9 +183,6 @@ class Predictor:
             raise BundleError(self.bundle.where, what, "use another bundle") from error
         columns = zip(*parts, strict=True)
         return {n: np.concatenate(column) for n, column in zip(wanted, columns, strict=True)}
-
-    def _is_onnx_runtime(self) -> bool:
-        return self._loaded[0] is Backend.ONNX_RUNTIME
 
     def predict(self, features: NDArray[np.float32]) -> Predictions:
         """Return outputs and decisions for features of shape (n, n_features)."""

@@ -50,13 +50,13 @@ def last_statistics(days: Sequence[Days], *, design_mah: float) -> Statistics:
     for name, values in summed.items():
         for length, total in _sums(values, SUM_DAYS[name]).items():
             totals[name, length] = total
-    this_week = _median(capacity[-WEEK:])
+    this_week = present_median(capacity[-WEEK:])
     return Statistics(
         lines=lines,
         totals=totals,
         known_capacity=_latest_weekly(capacity) if math.isnan(this_week) else this_week,
         capacity=this_week,
-        resistance=_median(named["resistance_mohm"][-WEEK:]),
+        resistance=present_median(named["resistance_mohm"][-WEEK:]),
         temp_max=max((value for value in temp_max[-MONTH:] if value == value), default=math.nan),  # noqa: PLR0124 - NaN
     )
 
@@ -99,7 +99,8 @@ def _sums(values: Days, lengths: tuple[int, ...]) -> dict[int, tuple[float, floa
     return found
 
 
-def _median(values: Days) -> float:
+def present_median(values: Days) -> float:
+    """Return the median of the values present, NaN where none is."""
     present = sorted(value for value in values if value == value)  # noqa: PLR0124 - NaN
     if not present:
         return math.nan

@@ -11,6 +11,7 @@ import math
 from typing import TYPE_CHECKING
 
 from .daily_grid import DAY_VALUES
+from .last_window import present_median
 from .telemetry import MEASUREMENTS, SECONDS_PER_DAY
 from .telemetry_audit import CLOCK_TOLERANCE_S, MAX_GROWTH_AT_RESET
 
@@ -114,11 +115,11 @@ class _Day:
         found = {
             "num_capacities": float(len(self.capacities)),
             "num_capacities_refused": float(self.num_refused),
-            "capacity_mah": _median(self.capacities),
+            "capacity_mah": present_median(self.capacities),
             "charge_duration_min": _mean(self.charges),
             "temp_max_c": max(self.temp_max, default=math.nan),
             "temp_avg_c": _mean(self.temp_avg),
-            "resistance_mohm": _median(self.resistances),
+            "resistance_mohm": present_median(self.resistances),
             "usage_hours": _sum([hours for hours, _ in self.usage]),
             "usage_covered_days": _sum([covered for _, covered in self.usage]),
             "cycles": _sum([grown for grown, _ in self.cycles]),
@@ -141,10 +142,3 @@ def _sum(values: list[float]) -> float:
 
 def _mean(values: list[float]) -> float:
     return sum(values) / len(values) if values else math.nan
-
-
-def _median(values: list[float]) -> float:
-    if not values:
-        return math.nan
-    ordered = sorted(values)
-    return (ordered[(len(ordered) - 1) // 2] + ordered[len(ordered) // 2]) / 2

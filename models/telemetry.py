@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, fields
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, NamedTuple, NewType
+from typing import TYPE_CHECKING, Any, NamedTuple, NewType
 
 import numpy as np
 
@@ -57,6 +57,15 @@ MEASUREMENTS = (
 )
 MEASUREMENT_NAMES = tuple(measurement.name for measurement in MEASUREMENTS)
 COLUMN = {name: column for column, name in enumerate(MEASUREMENT_NAMES)}
+
+
+def day_of(at_s: Any) -> Any:
+    """Return the number of the UTC day that a moment belongs to, a day's end included.
+
+    Args:
+        at_s: seconds since the epoch, a number or an array.
+    """
+    return -(-at_s // SECONDS_PER_DAY)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -11,6 +11,7 @@ from models.telemetry import (
     SECONDS_PER_DAY,
     Reading,
     Telemetry,
+    day_of,
 )
 
 from ..errors import ReadingRefusedError, StoreBusyError
@@ -391,11 +392,6 @@ class ReadingRing(DeviceFacts):
             raise StoreBusyError(
                 self.path, f"has reached its limit of {limit} bytes", "raise max_store_bytes"
             )
-
-
-def day_of(at_s: int) -> int:
-    """Return the number of the day that a moment belongs to: of the midnight UTC that ends it."""
-    return -(-at_s // SECONDS_PER_DAY)
 
 
 def _count_refusals(connection: sqlite3.Connection, refused: Mapping[str, int]) -> None:

@@ -16,7 +16,9 @@ from .messages import MESSAGES, schemas
 from .topics import Down, Up
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
+
+    from .fields import Declared
 
 SCHEMA_FOLDER = Path("models/wire/schemas")
 TABLE_FILE = Path("docs/reference/what-leaves.md")
@@ -93,37 +95,43 @@ def generated_files() -> Mapping[Path, str]:
 
 def _section(message: type[Message]) -> str:
     topic = f"`fedcell/v1/{{shard}}/d/{{device}}/up/{message.TOPIC.value}`"
-    lines = [
-        f"## {message.TYPE}",
-        "",
-        f"{(message.__doc__ or '').splitlines()[0]} Topic {topic}, {message.PADDED_BYTES} bytes.",
-        "",
-        "| field | what | may be left out | purpose | consent | accounted | personal |",
-        "|---|---|---|---|---|---|---|",
-    ]
-    for name, (declared, required) in specification(message).items():
-        cells = (
-            f"`{name}`",
-            declared.what,
-            "no" if required else "yes",
-            declared.purpose or message.PURPOSE,
-            (declared.consent or message.CONSENT).value,
-            "yes" if declared.accounted else "no",
-            declared.personal.value,
-        )
-        lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join(lines) + "\n"
+    return _field_table(
+        message,
+        f"Topic {topic}, {message.PADDED_BYTES} bytes.",
+        ("consent", "accounted", "personal"),
+        lambda declared: ("yes" if declared.accounted else "no", declared.personal.value),
+    )
 
 
 def _arrival_section(message: type[Message]) -> str:
     topic = f"`fedcell/v1/{{shard}}/d/{{device}}/dn/{message.TOPIC.value}`"
+    return _field_table(
+        message, f"Topic {topic}.", ("taken only with consent to",), lambda _declared: ()
+    )
+
+
+def _field_table(
+    message: type[Message],
+    place: str,
+    headings: tuple[str, ...],
+    more: Callable[[Declared], tuple[str, ...]],
+) -> str:
+    """Return a message's section: its first sentence, its place, and a row for each field.
+
+    Args:
+        message: whose fields.
+        place: topic and size in words.
+        headings: of the columns from the consent on.
+        more: returns the cells after the consent.
+    """
+    columns = ("field", "what", "may be left out", "purpose", *headings)
     lines = [
         f"## {message.TYPE}",
         "",
-        f"{(message.__doc__ or '').splitlines()[0]} Topic {topic}.",
+        f"{(message.__doc__ or '').splitlines()[0]} {place}",
         "",
-        "| field | what | may be left out | purpose | taken only with consent to |",
-        "|---|---|---|---|---|",
+        f"| {' | '.join(columns)} |",
+        "|---" * len(columns) + "|",
     ]
     for name, (declared, required) in specification(message).items():
         cells = (
@@ -132,6 +140,7 @@ def _arrival_section(message: type[Message]) -> str:
             "no" if required else "yes",
             declared.purpose or message.PURPOSE,
             (declared.consent or message.CONSENT).value,
+            *more(declared),
         )
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"

@@ -3,9 +3,9 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from edge_client.client import EdgeClient
-from edge_client.store.reading_ring import day_of
 from edge_client.store.row_cipher import key_from_file
 from edge_client.telemetry_store import TelemetryStore
+from models.telemetry import day_of
 from tests.support.edge_devices import NOW, fading_life, new_store, reading
 
 TODAY = day_of(int(NOW.timestamp()))
