@@ -100,8 +100,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if arguments is not None:
         return run(arguments)
     words = sys.argv[1:]
-    if LONG_LIVED.isdisjoint(words):
-        _load_little()
+    _load_little(once=LONG_LIVED.isdisjoint(words))
     code = run(words)
     if sys.stdout is not None:
         sys.stdout.flush()
@@ -144,13 +143,15 @@ def _columns() -> int:
         return 80
 
 
-def _load_little() -> None:
-    """Spare a process that answers once what only long-lived ones need.
+def _load_little(*, once: bool) -> None:
+    """Spare the process what it does not need.
 
-    The cyclic collector finds nothing while modules load. Without `_hashlib` the standard library
-    hashes with its own SHA-256 instead of loading OpenSSL, 3.6 MB for a few kilobytes of bundle.
+    In one that answers once the cyclic collector finds nothing. Without `_hashlib` the standard
+    library hashes with its own SHA-256 instead of loading OpenSSL, 3.6 MB for a few kilobytes of
+    bundle.
     """
-    gc.disable()
+    if once:
+        gc.disable()
     sys.modules.setdefault("_hashlib", None)  # type: ignore[arg-type]
 
 

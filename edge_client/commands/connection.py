@@ -116,6 +116,10 @@ def run_run(arguments: argparse.Namespace) -> int:
     import os
     import signal
 
+    from ..link.light_paho import load_paho
+
+    load_paho()
+
     from models.trusted_keys import read_trusted_keys
 
     from ..agent import AgentParts, elapsed_s, run_agent

@@ -86,3 +86,21 @@ def test_root_command_loads_no_numerics():
 
     assert code == 0
     assert set(modules) & heavy_for_help == set()
+
+
+def test_paho_loads_without_tls_and_proxies_and_hides_neither_from_others():
+    program = (
+        "import json, sys; from edge_client.link.light_paho import load_paho; load_paho();"
+        "loaded = sorted(sys.modules);"
+        "import ssl, urllib.request, models.wire.link;"
+        "answer = [loaded, hasattr(ssl, 'SSLContext'), hasattr(urllib.request, 'urlopen')];"
+        "print(json.dumps(answer))"
+    )
+    answer = subprocess.run(
+        [sys.executable, "-c", program], check=True, capture_output=True, text=True
+    )
+    loaded, *others_are_real = json.loads(answer.stdout)
+
+    assert "paho.mqtt.client" in loaded
+    assert {"ssl", "_ssl", "http.client", "urllib.request"} & set(loaded) == set()
+    assert others_are_real == [True, True]
