@@ -8,7 +8,6 @@ modules are imported by whoever needs them, never from here.
 """
 
 from .accountant import gaussian_delta, gaussian_epsilon, noise_multiplier_for, release_epsilon
-from .budget import PrivacyPolicy, policy_for
 from .clipping import UpdateGrid, clip_update
 from .errors import (
     BudgetExceededError,
@@ -17,7 +16,17 @@ from .errors import (
     PrivacyError,
     UnsupportedEventError,
 )
-from .events import EntryKind, Event, GaussianRelease, PublicData, RecordLevelSteps
+from .events import (
+    CorrelatedRelease,
+    CountAnswer,
+    CountRelease,
+    EntryKind,
+    Event,
+    GaussianRelease,
+    Participation,
+    PublicData,
+    RecordLevelSteps,
+)
 from .ledger import LedgerEntry, events_of, next_entry, read_ledger, verify_ledger
 from .noise import (
     IndependentGaussian,
@@ -26,9 +35,14 @@ from .noise import (
     ReleaseNoise,
     WithoutNoise,
 )
+from .policy import CountChannel, PrivacyPolicy, RecordPolicy, StreamPolicy, policy_for
 
 __all__ = [
     "BudgetExceededError",
+    "CorrelatedRelease",
+    "CountAnswer",
+    "CountChannel",
+    "CountRelease",
     "EntryKind",
     "Event",
     "GaussianRelease",
@@ -38,11 +52,14 @@ __all__ = [
     "NoiseReuseError",
     "NoiseSource",
     "OperatingSystemNoise",
+    "Participation",
     "PrivacyError",
     "PrivacyPolicy",
     "PublicData",
     "RecordLevelSteps",
+    "RecordPolicy",
     "ReleaseNoise",
+    "StreamPolicy",
     "UnsupportedEventError",
     "UpdateGrid",
     "WithoutNoise",

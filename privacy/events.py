@@ -84,6 +84,155 @@ class GaussianRelease:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class CorrelatedRelease:
+    """One released step of a stream under banded matrix-factorisation noise.
+
+    The step releases (Σ u_i + C·w_t) / n with w_t = (z_t − Σ_{j=1..p−1} c_j w_{t−j}) / c_0 and
+    z ~ N(0, σ² I) (Choquette-Choo et al. 2023, "(Amplified) banded matrix factorization", section
+    3). Columns of the factor have norm 1 and steps of one device lie at least b ≥ p apart, so k of
+    them have sensitivity √k·C and the stream is (√k/σ)-GDP for it.
+
+    Attributes:
+        stream: Identifier of the run of rounds under one noise matrix.
+        index: Which step of the stream, counted from 0; no index is skipped or used twice.
+        noise_multiplier: σ, standard deviation of z over C.
+        clipping_norm: C, bound on the ℓ2 norm of one device's update.
+        cohort_size: n, number of devices invited, the divisor.
+        bands: p, bands of the factor.
+        min_separation: b, least difference of index between two steps of one device, at least p.
+        most_participations: Greatest number of this stream's steps, this one included, to which any
+            one device was invited.
+        policy_digest: SHA-256 of the stream's signed policy.
+        noise_only: True where a round was aborted: what leaves is noise, the charge stays.
+        clip_noise_multiplier: σ_b of the bits that steer the clipping norm, in units of their
+            sensitivity ½; None where the norm is fixed (Andrew et al. 2021).
+    """
+
+    stream: str
+    index: int
+    noise_multiplier: float
+    clipping_norm: float
+    cohort_size: int
+    bands: int
+    min_separation: int
+    most_participations: int
+    policy_digest: str
+    noise_only: bool = False
+    clip_noise_multiplier: float | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse parameters under which the bound on the sensitivity does not hold."""
+        _require_positive(noise_multiplier=self.noise_multiplier, clipping_norm=self.clipping_norm)
+        if self.index < 0:
+            raise ValueError(f"index must be at least 0, got {self.index}")
+        if self.cohort_size < 1:
+            raise ValueError(f"cohort_size must be at least 1, got {self.cohort_size}")
+        if not 1 <= self.bands <= self.min_separation:
+            raise ValueError(f"bands must lie in 1..{self.min_separation}, got {self.bands}")
+        most = self.index // self.min_separation + 1
+        if not 0 <= self.most_participations <= most:
+            raise ValueError(
+                f"most_participations must lie in 0..{most}, got {self.most_participations}"
+            )
+        if self.clip_noise_multiplier is not None:
+            _require_positive(clip_noise_multiplier=self.clip_noise_multiplier)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CountRelease:
+    """One release of noised counts that devices answered: metrics, similar devices, drift.
+
+    Each coordinate of a sum of integer vectors, each of ℓ2 norm at most the sensitivity, gets
+    discrete Gaussian noise of standard deviation σ times it (Canonne, Kamath, Steinke 2020).
+
+    Attributes:
+        channel: Which counts, as the policy names them.
+        index: Which release of the channel, counted from 0.
+        noise_multiplier: σ over the sensitivity.
+        sensitivity: Bound on the ℓ2 norm of one device's answer.
+        cohort_size: Number of devices asked.
+        most_answers: Greatest number of this channel's releases, this one included, that any one
+            device was asked for.
+        policy_digest: SHA-256 of the signed policy that the channel stands in.
+    """
+
+    channel: str
+    index: int
+    noise_multiplier: float
+    sensitivity: float
+    cohort_size: int
+    most_answers: int
+    policy_digest: str
+
+    def __post_init__(self) -> None:
+        """Refuse parameters under which the mechanism is not defined."""
+        _require_positive(noise_multiplier=self.noise_multiplier, sensitivity=self.sensitivity)
+        if self.index < 0:
+            raise ValueError(f"index must be at least 0, got {self.index}")
+        if self.cohort_size < 1:
+            raise ValueError(f"cohort_size must be at least 1, got {self.cohort_size}")
+        if not 0 <= self.most_answers <= self.index + 1:
+            raise ValueError(
+                f"most_answers must lie in 0..{self.index + 1}, got {self.most_answers}"
+            )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Participation:
+    """One device's own account of a step that it answers; always the full C.
+
+    Attributes:
+        stream: Of the step.
+        index: Of the step.
+        noise_multiplier: σ of the stream.
+        clipping_norm: C.
+        cohort_size: n, as the server says it.
+        policy_digest: SHA-256 of the signed policy.
+        clip_noise_multiplier: σ_b of the bit that steers the clipping norm, in units of its
+            sensitivity ½; None where the norm is fixed.
+    """
+
+    stream: str
+    index: int
+    noise_multiplier: float
+    clipping_norm: float
+    cohort_size: int
+    policy_digest: str
+    clip_noise_multiplier: float | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse parameters under which nothing can be charged."""
+        _require_positive(noise_multiplier=self.noise_multiplier, clipping_norm=self.clipping_norm)
+        if self.index < 0:
+            raise ValueError(f"index must be at least 0, got {self.index}")
+        if self.clip_noise_multiplier is not None:
+            _require_positive(clip_noise_multiplier=self.clip_noise_multiplier)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CountAnswer:
+    """One device's own account of an answer to a count.
+
+    Attributes:
+        channel: Which counts.
+        index: Which release of the channel.
+        noise_multiplier: σ over the sensitivity.
+        policy_digest: SHA-256 of the signed policy.
+    """
+
+    channel: str
+    index: int
+    noise_multiplier: float
+    policy_digest: str
+
+    def __post_init__(self) -> None:
+        """Refuse parameters under which nothing can be charged."""
+        _require_positive(noise_multiplier=self.noise_multiplier)
+        if self.index < 0:
+            raise ValueError(f"index must be at least 0, got {self.index}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RecordLevelSteps:
     """Steps of DP-SGD on one device: Poisson-sampled Gaussian mechanism over its training rows.
 
@@ -108,11 +257,23 @@ class RecordLevelSteps:
             raise ValueError(f"steps must be at least 1, got {self.steps}")
 
 
-Event = PublicData | GaussianRelease | RecordLevelSteps
+Event = (
+    PublicData
+    | GaussianRelease
+    | CorrelatedRelease
+    | CountRelease
+    | Participation
+    | CountAnswer
+    | RecordLevelSteps
+)
 
 _TYPE_OF_EVENT: dict[type[Event], str] = {
     PublicData: "public_data",
     GaussianRelease: "gaussian_release",
+    CorrelatedRelease: "correlated_release",
+    CountRelease: "count_release",
+    Participation: "participation",
+    CountAnswer: "count_answer",
     RecordLevelSteps: "record_level_steps",
 }
 _EVENT_OF_TYPE = {name: event for event, name in _TYPE_OF_EVENT.items()}
@@ -143,11 +304,12 @@ def event_from_json(value: Mapping[str, Any]) -> Event:
     if event_type not in _EVENT_OF_TYPE:
         raise UnsupportedEventError(event_type)
     event_class = _EVENT_OF_TYPE[event_type]
-    names = [field.name for field in dataclasses.fields(event_class)]
-    missing = [name for name in names if name not in value]
+    known = dataclasses.fields(event_class)
+    required = [field.name for field in known if field.default is dataclasses.MISSING]
+    missing = [name for name in required if name not in value]
     if missing:
         raise ValueError(f"event {event_type!r} lacks {', '.join(missing)}")
-    fields = {name: value[name] for name in names}
+    fields = {field.name: value[field.name] for field in known if field.name in value}
     if event_class is PublicData:
         fields["sources"] = tuple(fields["sources"])
     return event_class(**fields)

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final, cast
 
+from .canonical_json import canonical_json
 from .errors import LedgerBrokenError
 from .events import ENTRY_KINDS, EntryKind, Event, event_from_json, event_to_json
 
@@ -75,17 +76,6 @@ class LedgerEntry:
     def to_line(self) -> str:
         """The entry as one line of canonical JSON, without a line end."""
         return canonical_json({**self.fields, "hash": self.hash})
-
-
-def canonical_json(value: Mapping[str, Any]) -> str:
-    """Write a JSON object in the one form that is hashed.
-
-    Raises:
-        ValueError: The value holds NaN or an infinity.
-    """
-    return json.dumps(
-        value, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False
-    )
 
 
 def next_entry(

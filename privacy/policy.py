@@ -1,0 +1,263 @@
+"""The policy of a stream: the constants that its privacy figures rest on.
+
+A policy travels signed, as canonical JSON; its digest names it. Whoever holds it can derive every
+figure that is claimed from it. Changing a constant opens a new stream with a new policy.
+"""
+
+import dataclasses
+import hashlib
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from .accountant import gaussian_epsilon, mu_for, mu_of_participations, noise_multiplier_for
+from .canonical_json import canonical_json
+
+SCHEMA_VERSION: Final = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PrivacyPolicy:
+    """The constants of a stream; changing one opens a new stream.
+
+    Attributes:
+        epsilon: ε_release of one device, over all that its history counts.
+        delta: Its δ.
+        update_share: Part of μ²_max(ε, δ) that updates may use; the rest is for everything else.
+        noise_multiplier: σ, standard deviation of the noise on the sum over C.
+        clipping_norm: C, bound on the ℓ2 norm of one device's update.
+        max_participations: k, after which a device never contributes again.
+        min_separation: b, least difference of index between two participations of a device.
+        min_cohort_size: Least number of invited devices; a smaller round does not run.
+        bands: p, bands of the noise's factor, at most b; 1 is independent noise.
+    """
+
+    epsilon: float
+    delta: float
+    update_share: float
+    noise_multiplier: float
+    clipping_norm: float
+    max_participations: int
+    min_separation: int
+    min_cohort_size: int
+    bands: int = 1
+
+    def __post_init__(self) -> None:
+        """Refuse constants that promise more than they keep."""
+        if self.max_participations < 1:
+            raise ValueError(
+                f"max_participations must be at least 1, got {self.max_participations}"
+            )
+        if self.min_separation < 1:
+            raise ValueError(f"min_separation must be at least 1, got {self.min_separation}")
+        if self.min_cohort_size < 1:
+            raise ValueError(f"min_cohort_size must be at least 1, got {self.min_cohort_size}")
+        if not 1 <= self.bands <= self.min_separation:
+            raise ValueError(
+                f"bands must lie in 1..{self.min_separation} (the separation), got {self.bands}"
+            )
+        if not self.clipping_norm > 0:
+            raise ValueError(f"clipping_norm must be greater than 0, got {self.clipping_norm}")
+        least = noise_multiplier_for(
+            epsilon=self.epsilon,
+            delta=self.delta,
+            participations=self.max_participations,
+            share=self.update_share,
+        )
+        if self.noise_multiplier < least * (1 - 1e-9):
+            raise ValueError(
+                f"noise_multiplier must be at least {least:.6g} for epsilon {self.epsilon:g} "
+                f"at delta {self.delta:g} over {self.max_participations} participations, "
+                f"got {self.noise_multiplier:.6g}"
+            )
+
+    @property
+    def mu_squared_limit(self) -> float:
+        """Part of μ² that one device's updates may use."""
+        return float(self.update_share * mu_for(epsilon=self.epsilon, delta=self.delta) ** 2)
+
+    @property
+    def mu_squared_for_counts(self) -> float:
+        """Part of μ² that everything else of one device may use: metrics, counts, drift."""
+        return float((1 - self.update_share) * mu_for(epsilon=self.epsilon, delta=self.delta) ** 2)
+
+    def epsilon_after(self, participations: int) -> float:
+        """ε at the policy's δ of a device that took part so many times."""
+        mu = mu_of_participations(
+            noise_multiplier=self.noise_multiplier, participations=participations
+        )
+        return gaussian_epsilon(mu=mu, delta=self.delta)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CountChannel:
+    """One kind of counts that devices answer in private: metrics, similar devices, drift.
+
+    Attributes:
+        name: Of the channel, such as `metrics`.
+        noise_multiplier: σ over the ℓ2 sensitivity of one answer.
+        max_answers: Most releases to which one device may ever answer.
+    """
+
+    name: str
+    noise_multiplier: float
+    max_answers: int
+
+    def __post_init__(self) -> None:
+        """Refuse a channel that promises nothing."""
+        if not self.name:
+            raise ValueError("name must not be empty")
+        if not (math.isfinite(self.noise_multiplier) and self.noise_multiplier > 0):
+            raise ValueError(
+                f"noise_multiplier must be finite and greater than 0, got {self.noise_multiplier}"
+            )
+        if self.max_answers < 1:
+            raise ValueError(f"max_answers must be at least 1, got {self.max_answers}")
+
+    @property
+    def mu_squared(self) -> float:
+        """The most that one device spends on this channel: μ² = max_answers / σ²."""
+        return self.max_answers / self.noise_multiplier**2
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RecordPolicy:
+    """Record-level DP-SGD on the device, as the stream prescribes it; every number is public.
+
+    Attributes:
+        noise_multiplier: σ_r over the per-row clipping norm; 0 switches it off.
+        max_grad_norm: Bound on the ℓ2 norm of one row's gradient.
+        sampling_rate: Probability with which each row enters a step.
+        steps: Steps of one participation.
+        least_rows: A device with fewer rows sends zeros.
+    """
+
+    noise_multiplier: float
+    max_grad_norm: float
+    sampling_rate: float
+    steps: int
+    least_rows: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StreamPolicy:
+    """All constants of one stream of releases, as they are signed.
+
+    Attributes:
+        stream: Identifier of the stream; never used twice.
+        num_rounds: T, number of steps that the stream has at most.
+        cohort_size: n, devices invited to a step and divisor of its sum.
+        privacy: ε, δ, σ, C, k, b, p, the least cohort and the share of updates.
+        record: Of the training on each device.
+        channels: Counts that may be asked of devices, out of what updates leave of the budget.
+        max_devices_per_owner: Most devices of one owner in the stream, for whom μ grows alike.
+    """
+
+    stream: str
+    num_rounds: int
+    cohort_size: int
+    privacy: PrivacyPolicy
+    record: RecordPolicy
+    channels: tuple[CountChannel, ...] = ()
+    max_devices_per_owner: int = 5
+
+    def __post_init__(self) -> None:
+        """Refuse constants that contradict each other."""
+        if not self.stream:
+            raise ValueError("stream must not be empty")
+        if self.num_rounds < 1:
+            raise ValueError(f"num_rounds must be at least 1, got {self.num_rounds}")
+        if self.cohort_size < self.privacy.min_cohort_size:
+            raise ValueError(
+                f"cohort_size must be at least {self.privacy.min_cohort_size} (the policy's "
+                f"least), got {self.cohort_size}"
+            )
+        if len({channel.name for channel in self.channels}) != len(self.channels):
+            raise ValueError("channels must not name one twice")
+        spent = sum(channel.mu_squared for channel in self.channels)
+        limit = self.privacy.mu_squared_for_counts
+        if spent > limit * (1 + 1e-9):
+            raise ValueError(
+                f"channels may spend mu squared {limit:.6g} (what updates leave), got {spent:.6g}"
+            )
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the policy as a JSON object."""
+        fields = dataclasses.asdict(self)
+        fields["channels"] = [dataclasses.asdict(channel) for channel in self.channels]
+        return {"schema_version": SCHEMA_VERSION, **fields}
+
+    def to_bytes(self) -> bytes:
+        """Return the bytes that are signed: canonical JSON."""
+        return canonical_json(self.to_json()).encode("ascii")
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the canonical JSON, in hexadecimal: the name under which ledgers hold it."""
+        return hashlib.sha256(self.to_bytes()).hexdigest()
+
+    @staticmethod
+    def from_json(value: Mapping[str, Any]) -> "StreamPolicy":
+        """Read a policy; an unknown constant is refused, for it may carry a figure.
+
+        Raises:
+            ValueError: A constant is missing, unknown, of the wrong type or out of bounds.
+        """
+        fields = dict(value)
+        version = fields.pop("schema_version", None)
+        if version != SCHEMA_VERSION:
+            raise ValueError(f"schema_version must be {SCHEMA_VERSION}, got {version!r}")
+        try:
+            fields["privacy"] = PrivacyPolicy(**fields["privacy"])
+            fields["record"] = RecordPolicy(**fields["record"])
+            channels = fields.get("channels", ())
+            fields["channels"] = tuple(CountChannel(**channel) for channel in channels)
+            return StreamPolicy(**fields)
+        except (KeyError, TypeError) as error:
+            raise ValueError(f"not a policy of a stream: {error}") from None
+
+
+def policy_for(
+    *,
+    epsilon: float,
+    delta: float,
+    max_participations: int,
+    clipping_norm: float,
+    min_separation: int = 1,
+    min_cohort_size: int = 1,
+    update_share: float = 1.0,
+    bands: int = 1,
+) -> PrivacyPolicy:
+    """The policy with the least σ that keeps (ε, δ) over k participations.
+
+    Args:
+        epsilon: ε_release of one device, over all that its history counts.
+        delta: Its δ.
+        max_participations: k.
+        clipping_norm: C.
+        min_separation: b.
+        min_cohort_size: Least number of invited devices.
+        update_share: Part of μ² that updates may use, in (0, 1].
+        bands: p, at most b; 1 is independent noise.
+
+    Returns:
+        The policy.
+
+    Raises:
+        ValueError: An argument is out of bounds.
+    """
+    sigma = noise_multiplier_for(
+        epsilon=epsilon, delta=delta, participations=max_participations, share=update_share
+    )
+    return PrivacyPolicy(
+        epsilon=epsilon,
+        delta=delta,
+        update_share=update_share,
+        noise_multiplier=sigma,
+        clipping_norm=clipping_norm,
+        max_participations=max_participations,
+        min_separation=min_separation,
+        min_cohort_size=min_cohort_size,
+        bands=bands,
+    )
