@@ -288,7 +288,9 @@ class ModelStore:
             self.record_refusal(error, now=now)
 
     def mend_record(self, now: datetime | None = None) -> str | None:
-        """Set a damaged record of the bundles aside and begin a new one, in which nothing is held.
+        """Set a damaged record of the bundles aside, and write it anew from its copy.
+
+        Where the copy is damaged, too, the new record holds nothing.
 
         Returns:
             What was wrong; None where the record is sound, or the disk refuses to tell.
@@ -298,14 +300,14 @@ class ModelStore:
         with suppress(SlotError):
             what = self._file.damage()
             if what is not None:
-                _warn("the record of bundles is begun anew: %s", what)
+                _warn("the record of bundles is written anew: %s", what)
                 error = BundleError(self.folder, what, "", reason=_DAMAGED)
                 self.record_refusal(error, now=now)
             return what
         return None
 
     def state(self) -> SlotState:
-        """Return all that is known of the bundles; nothing, where the record of it is damaged.
+        """Return all that is known of the bundles; nothing, where every record of it is damaged.
 
         Raises:
             SlotError: the disk refuses.

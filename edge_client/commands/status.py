@@ -67,6 +67,7 @@ def _store(store: TelemetryStore) -> dict[str, Any]:
         "bytes": store.path.stat().st_size,
         "readings": store.num_readings(),
         "sealed": store.is_sealed,
+        "read_only": store.is_read_only,
     }
 
 
@@ -150,7 +151,7 @@ def _lines(data: dict[str, Any]) -> list[str]:
         [
             ("device", data["device_id"]),
             ("identity", f"{data['identity']['state']}: {data['identity']['what']}"),
-            ("store", f"{store['path']}, {store['bytes']} bytes, {store['readings']} readings"),
+            ("store", _store_words(store)),
             ("model", _model_words(model)),
             ("refused model", _refusal_words(model["last_refusal"])),
             ("prediction", _prediction_words(predicted)),
@@ -162,6 +163,15 @@ def _lines(data: dict[str, Any]) -> list[str]:
             ("refused", ", ".join(f"{why} {count}" for why, count in refused.items()) or "nothing"),
         ]
     )
+
+
+def _store_words(store: dict[str, Any]) -> str:
+    words = f"{store['path']}, {store['bytes']} bytes, {store['readings']} readings"
+    if store["sealed"]:
+        words += ", sealed"
+    if store["read_only"]:
+        words += ", on a read-only disk: nothing can be recorded"
+    return words
 
 
 def _model_words(model: dict[str, Any]) -> str:

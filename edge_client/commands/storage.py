@@ -80,7 +80,7 @@ def run_check(arguments: argparse.Namespace) -> int:
     wrong = ModelStore.beside(config.store).mend_record(now_of(arguments))
     data["models"] = wrong
     if wrong is not None:
-        lines.append(f"the record of installed models is begun anew: {wrong}")
+        lines.append(f"the record of installed models is written anew: {wrong}")
     answer(arguments, data, lines)
     return 0
 

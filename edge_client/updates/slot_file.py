@@ -1,9 +1,11 @@
 """The folder of installed bundles: its state on disk, changed whole or not at all.
 
-It holds `slots.json` and at most one file a slot, named by the bundle's digest, so that a file
-never changes once the state names it. The folder of the first version (`current.json`) is read as
-a committed slot, and given up when the state is first written. A record whose content is damaged
-counts as none, and is set aside as `<name>.damaged` when the state is next written.
+It holds `slots.json`, a copy of it, and at most one file a slot, named by the bundle's digest, so
+that a file never changes once the state names it. Where the record is damaged the copy counts: a
+flipped bit makes a device forget neither its model nor the least release that it may run. The
+folder of the first version (`current.json`) is read as a committed slot, and given up when the
+state is first written. A record whose content is damaged is set aside as `<name>.damaged` when the
+state is next written.
 """
 
 from __future__ import annotations
@@ -21,8 +23,10 @@ if TYPE_CHECKING:
     from .slots import SlotState
 
 STATE_FILE = "slots.json"
+STATE_COPY = "slots.copy.json"
 EARLIER_RECORD = "current.json"
-RECORDS = (STATE_FILE, EARLIER_RECORD)
+RECORDS = (STATE_FILE, STATE_COPY, EARLIER_RECORD)
+"""In the order in which they count."""
 MAX_STATE_BYTES = 1 << 16
 DAMAGED_ENDING = ".damaged"
 _LOCK = ".lock"
@@ -47,7 +51,7 @@ class SlotFile:
             return True
 
     def read(self) -> SlotState:
-        """Return all that is known of the bundles; nothing, where the record of it is damaged.
+        """Return all that is known of the bundles; nothing, where every record of it is damaged.
 
         Raises:
             SlotError: the disk refuses.
@@ -79,8 +83,9 @@ class SlotFile:
         for name in damaged:
             (self.folder / name).replace(self.folder / f"{name}{DAMAGED_ENDING}")
         if after != before or damaged:
-            content = json.dumps(slots.to_json(after), indent=1)
-            write_durably(self.folder / STATE_FILE, content.encode())
+            content = json.dumps(slots.to_json(after), indent=1).encode()
+            write_durably(self.folder / STATE_FILE, content)
+            write_durably(self.folder / STATE_COPY, content)
         if (self.folder / STATE_FILE).exists():
             (self.folder / EARLIER_RECORD).unlink(missing_ok=True)
         self.tidy(after)
@@ -98,7 +103,7 @@ class SlotFile:
         except OSError as error:
             remedy = "check the disk and whose folder it is"
             raise SlotError(path, f"cannot be read ({error.strerror})", remedy) from error
-        read = slots.from_json if name == STATE_FILE else slots.of_earlier_record
+        read = slots.of_earlier_record if name == EARLIER_RECORD else slots.from_json
         try:
             return read(json.loads(content))
         except _NO_STATE as error:

@@ -248,7 +248,11 @@ def test_folder_holds_no_more_than_two_bundles_and_the_state(models):
     install(models, 4)
     kept = {path.name for path in models.folder.iterdir()}
     assert len([name for name in kept if name.endswith(".zip")]) == 2
-    assert kept - {name for name in kept if name.endswith(".zip")} == {"slots.json", ".lock"}
+    assert kept - {name for name in kept if name.endswith(".zip")} == {
+        "slots.json",
+        "slots.copy.json",
+        ".lock",
+    }
     assert stat.S_IMODE(models.folder.stat().st_mode) == 0o700
 
 
@@ -262,19 +266,29 @@ def test_state_is_json_that_people_can_read(models):
 @pytest.mark.parametrize(
     "content", [b"", b"{", b'{"schema": 1}', b"\xff\x00", b"[" * 9999, b'{"schema": 2}']
 )
-def test_damaged_state_is_set_aside_and_the_default_runs(models, content, caplog):
-    install_and_commit(models, 1)
+def test_damaged_state_gives_way_to_its_copy(models, content, caplog):
+    installed = install_and_commit(models, 7, release=7)
     (models.folder / "slots.json").write_bytes(content)
-    assert (models.installed(), models.is_on_trial()) == (None, False)
+    assert models.committed() == installed
     starting = restarted(models)
     with caplog.at_level(logging.WARNING):
-        assert starting.begin_boot(NOW) is None
-        assert starting.open(now=NOW).digest == load_bundle().digest
-    assert starting.commit(NOW) is False
-    assert "begun anew: slots.json is damaged" in caplog.text
+        assert starting.open(now=NOW).version == "update-7"
+    assert "written anew: slots.json is damaged" in caplog.text
     assert (models.folder / "slots.json.damaged").read_bytes() == content
     assert models.last_refusal().reason == "slot_damaged"
     assert models.mend_record() is None
+    with pytest.raises(BundleError, match="older"):
+        install(models, 6, release=6)
+
+
+def test_state_and_copy_both_damaged_leave_the_default(models):
+    install_and_commit(models, 1)
+    for name in ("slots.json", "slots.copy.json"):
+        (models.folder / name).write_bytes(b"{")
+    starting = restarted(models)
+    assert starting.open(now=NOW).digest == load_bundle().digest
+    assert starting.commit(NOW) is False
+    assert models.last_refusal().reason == "slot_damaged"
     assert install(models, 1).version == "update-1"
 
 

@@ -235,5 +235,5 @@ def test_repair_begins_a_damaged_record_of_models_anew(run, path):
     models.mkdir()
     (models / "slots.json").write_text("{")
 
-    assert "the record of installed models is begun anew" in run("check", "--repair")[1]
+    assert "the record of installed models is written anew" in run("check", "--repair")[1]
     assert "models" not in run("check", "--repair")[1]

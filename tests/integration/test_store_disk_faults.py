@@ -238,6 +238,7 @@ def test_store_on_a_read_only_disk_still_answers(tmp_path, capsys):
             assert (code, printed.err) == (0, ""), words
             answers[words[0]] = printed.out
         assert json.loads(answers["export"]) == said
+        assert "on a read-only disk: nothing can be recorded" in answers["status"]
         for words in (["record", "--usage-hours", "1"], ["check", "--repair"]):
             assert main(["--store", str(store.path), *words]) == 6
             assert "lies on a read-only disk; nothing was written" in capsys.readouterr().err

@@ -47,7 +47,8 @@ def test_it_is_what_a_trial_goes_back_to(models, tmp_path):
         assert ModelStore(models.folder).begin_boot() is None
     assert models.begin_boot().reason == "no_report"
     assert models.open().version == EXPECTED["version"]
-    assert names(models.folder) == {"slots.json", f"{EXPECTED['digest'][:16]}.zip"}
+    bundle = f"{EXPECTED['digest'][:16]}.zip"
+    assert names(models.folder) == {"slots.json", "slots.copy.json", bundle}
 
 
 def test_it_gives_way_to_a_bundle_that_made_a_report(models, tmp_path):
