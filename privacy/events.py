@@ -154,6 +154,8 @@ class CountRelease:
         most_answers: Greatest number of this channel's releases, this one included, that any one
             device was asked for.
         policy_digest: SHA-256 of the signed policy that the channel stands in.
+        held_out: True where only devices that never train were asked: what these spend and what
+            the others spend is never the same device's.
     """
 
     channel: str
@@ -163,6 +165,7 @@ class CountRelease:
     cohort_size: int
     most_answers: int
     policy_digest: str
+    held_out: bool = False
 
     def __post_init__(self) -> None:
         """Refuse parameters under which the mechanism is not defined."""
@@ -190,6 +193,10 @@ class Participation:
         policy_digest: SHA-256 of the signed policy.
         clip_noise_multiplier: σ_b of the bit that steers the clipping norm, in units of its
             sensitivity ½; None where the norm is fixed.
+        epsilon: ε that the policy promises, so that its limit holds after the stream, too.
+        delta: Its δ.
+        update_share: Part of μ²_max(ε, δ) that updates may use.
+        max_participations: k of the policy.
     """
 
     stream: str
@@ -199,6 +206,10 @@ class Participation:
     cohort_size: int
     policy_digest: str
     clip_noise_multiplier: float | None = None
+    epsilon: float | None = None
+    delta: float | None = None
+    update_share: float | None = None
+    max_participations: int | None = None
 
     def __post_init__(self) -> None:
         """Refuse parameters under which nothing can be charged."""
@@ -218,12 +229,18 @@ class CountAnswer:
         index: Which release of the channel.
         noise_multiplier: σ over the sensitivity.
         policy_digest: SHA-256 of the signed policy.
+        epsilon: ε that the policy promises, so that its limit holds for ever.
+        delta: Its δ.
+        update_share: Part of μ²_max(ε, δ) that updates may use; the rest is for counts.
     """
 
     channel: str
     index: int
     noise_multiplier: float
     policy_digest: str
+    epsilon: float | None = None
+    delta: float | None = None
+    update_share: float | None = None
 
     def __post_init__(self) -> None:
         """Refuse parameters under which nothing can be charged."""

@@ -78,6 +78,11 @@ class PrivacyPolicy:
         return float(self.update_share * mu_for(epsilon=self.epsilon, delta=self.delta) ** 2)
 
     @property
+    def mu_squared_in_all(self) -> float:
+        """μ²_max(ε, δ): what one device may spend in all; a held-out one, on counts alone."""
+        return float(mu_for(epsilon=self.epsilon, delta=self.delta) ** 2)
+
+    @property
     def mu_squared_for_counts(self) -> float:
         """Part of μ² that everything else of one device may use: metrics, counts, drift."""
         return float((1 - self.update_share) * mu_for(epsilon=self.epsilon, delta=self.delta) ** 2)
@@ -98,11 +103,14 @@ class CountChannel:
         name: Of the channel, such as `metrics`.
         noise_multiplier: σ over the ℓ2 sensitivity of one answer.
         max_answers: Most releases to which one device may ever answer.
+        held_out: True where only devices that never train are asked, out of their whole μ²;
+            False where only the others are, out of what updates leave.
     """
 
     name: str
     noise_multiplier: float
     max_answers: int
+    held_out: bool = False
 
     def __post_init__(self) -> None:
         """Refuse a channel that promises nothing."""
@@ -175,12 +183,15 @@ class StreamPolicy:
             )
         if len({channel.name for channel in self.channels}) != len(self.channels):
             raise ValueError("channels must not name one twice")
-        spent = sum(channel.mu_squared for channel in self.channels)
-        limit = self.privacy.mu_squared_for_counts
-        if spent > limit * (1 + 1e-9):
-            raise ValueError(
-                f"channels may spend mu squared {limit:.6g} (what updates leave), got {spent:.6g}"
-            )
+        for held_out, limit, whose in (
+            (False, self.privacy.mu_squared_for_counts, "what updates leave"),
+            (True, self.privacy.mu_squared_in_all, "of devices that never train"),
+        ):
+            spent = sum(c.mu_squared for c in self.channels if c.held_out is held_out)
+            if spent > limit * (1 + 1e-9):
+                raise ValueError(
+                    f"channels may spend mu squared {limit:.6g} ({whose}), got {spent:.6g}"
+                )
 
     def to_json(self) -> dict[str, Any]:
         """Return the policy as a JSON object."""
