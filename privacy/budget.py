@@ -3,24 +3,50 @@
 Decisions only, from facts that are passed in: the policy of a stream, and what one device's ledger
 or the server's count says about its past. The device and the server decide by the same functions;
 each uses the larger count of the two.
+
+A device that has taken part under several policies keeps the least limit of all of them: it never
+contributes more often than the least k, and neither its updates nor its counts spend more of μ²
+than the least of the shares. Each policy's promise then holds for its whole life: with s the share
+of updates and M = μ²_max, min(s·M) + min((1−s)·M) ≤ M for every single policy.
 """
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, replace
 from enum import StrEnum
+from typing import Final
 
-from .accountant import mu_of_participations
+from .accountant import gaussian_epsilon, mu_of_participations
 from .errors import BudgetExceededError
-from .policy import PrivacyPolicy
+from .policy import PrivacyPolicy, RecordPolicy, StreamPolicy
+
+_ROUNDING: Final = 1e-9
+"""Relative amount by which a sum of squares may pass its limit: k additions round."""
 
 
 class Refusal(StrEnum):
-    """Why a participation or a round is refused."""
+    """Why a participation, an answer or a round is refused."""
 
     RETIRED = "retired"
     TOO_SOON = "too_soon"
     INDEX_USED = "index_used"
     BUDGET_SPENT = "budget_spent"
     COHORT_TOO_SMALL = "cohort_too_small"
+    STREAM_ENDED = "stream_ended"
+    OWN_LIMIT = "own_limit"
+    TASK_DIFFERS = "task_differs"
+    CHANNEL_UNKNOWN = "channel_unknown"
+    POLICY_MISSING = "policy_missing"
+    POLICY_KEY_UNKNOWN = "policy_key_unknown"
+    POLICY_NOT_SIGNED = "policy_not_signed"
+    POLICY_UNREADABLE = "policy_unreadable"
+    POLICY_CHANGED = "policy_changed"
+    TOO_MANY_BANDS = "too_many_bands"
+    LEDGER_MISSING = "ledger_missing"
+    LEDGER_BROKEN = "ledger_broken"
+    LEDGER_BEHIND = "ledger_behind"
+    LEDGER_FOREIGN = "ledger_foreign"
+    LEDGER_UNWRITABLE = "ledger_unwritable"
+    ERASED = "erased"
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,24 +57,104 @@ class ParticipationHistory:
         participations: Number of steps of this stream to which it was invited.
         last_index: Index of the last of them, or None.
         mu_squared: Σ 1/σ_j² over all streams that are counted, this one included.
+        elsewhere: Number of steps of other streams.
+        max_participations: Least k of the policies so far, or None.
+        mu_squared_limit: Least part of μ² for updates of the policies so far, or None.
+        policy_digest: Of the policy that this stream had before, or None.
     """
 
     participations: int = 0
     last_index: int | None = None
     mu_squared: float = 0.0
+    elsewhere: int = 0
+    max_participations: int | None = None
+    mu_squared_limit: float | None = None
+    policy_digest: str | None = None
 
-    def after(self, index: int, *, noise_multiplier: float) -> "ParticipationHistory":
-        """The history once the device was invited to step `index` under σ."""
-        spent = mu_of_participations(noise_multiplier=noise_multiplier, participations=1) ** 2
-        return ParticipationHistory(
+    def after(
+        self, index: int, *, noise_multiplier: float, clip_noise_multiplier: float | None = None
+    ) -> "ParticipationHistory":
+        """The history once the device was invited to step `index` under σ (and σ_b)."""
+        spent = participation_cost(noise_multiplier, clip_noise_multiplier=clip_noise_multiplier)
+        return replace(
+            self,
             participations=self.participations + 1,
             last_index=index,
             mu_squared=self.mu_squared + spent,
         )
 
 
+@dataclass(frozen=True, slots=True)
+class CountHistory:
+    """What one device has answered in counts.
+
+    Attributes:
+        answers: Number of answers to this channel under this policy.
+        last_index: Index of the last of them, or None.
+        mu_squared: Σ 1/σ_j² over all channels and policies.
+        mu_squared_limit: Least part of μ² for counts of the policies so far, or None.
+    """
+
+    answers: int = 0
+    last_index: int | None = None
+    mu_squared: float = 0.0
+    mu_squared_limit: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepOffer:
+    """What a task says of the step that it asks for.
+
+    Attributes:
+        stream: Of the step.
+        index: Of the step.
+        clipping_norm: C.
+        cohort_size: n, number of devices invited.
+        record: How each device trains on its rows.
+    """
+
+    stream: str
+    index: int
+    clipping_norm: float
+    cohort_size: int
+    record: RecordPolicy
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OwnLimits:
+    """What a device allows of itself, below any policy.
+
+    Attributes:
+        max_participations: Most participations in its life, or None.
+        max_epsilon: Greatest ε of its updates at the δ of the policy at hand, or None.
+    """
+
+    max_participations: int | None = None
+    max_epsilon: float | None = None
+
+
+def participation_cost(
+    noise_multiplier: float, *, clip_noise_multiplier: float | None = None
+) -> float:
+    """μ² of one participation: 1/σ², and 1/σ_b² for the bit that steers the clipping norm.
+
+    Args:
+        noise_multiplier: σ over C; the full C is charged, whatever the update's norm was.
+        clip_noise_multiplier: σ_b in units of the bit's sensitivity ½, or None without the bit.
+    """
+    spent = mu_of_participations(noise_multiplier=noise_multiplier, participations=1) ** 2
+    if clip_noise_multiplier is None:
+        return spent
+    bit = mu_of_participations(noise_multiplier=clip_noise_multiplier, participations=1)
+    return spent + bit**2
+
+
 def participation_refusal(
-    policy: PrivacyPolicy, *, history: ParticipationHistory, index: int
+    policy: PrivacyPolicy,
+    *,
+    history: ParticipationHistory,
+    index: int,
+    clip_noise_multiplier: float | None = None,
 ) -> Refusal | None:
     """Decide whether a device may take part in step `index`.
 
@@ -56,18 +162,82 @@ def participation_refusal(
         policy: The constants of the stream.
         history: What the device has taken part in.
         index: The step it is invited to.
+        clip_noise_multiplier: σ_b where the clipping norm is steered by bits, else None.
 
     Returns:
         Why not, or None if it may.
     """
     if history.last_index is not None and index <= history.last_index:
         return Refusal.INDEX_USED
-    if history.participations >= policy.max_participations:
+    if history.participations + history.elsewhere >= most_participations(policy, history=history):
         return Refusal.RETIRED
     if history.last_index is not None and index - history.last_index < policy.min_separation:
         return Refusal.TOO_SOON
-    step = mu_of_participations(noise_multiplier=policy.noise_multiplier, participations=1) ** 2
-    if history.mu_squared + step > policy.mu_squared_limit * (1 + 1e-9):
+    step = participation_cost(policy.noise_multiplier, clip_noise_multiplier=clip_noise_multiplier)
+    if _exceeds(history.mu_squared + step, update_limit(policy, history=history)):
+        return Refusal.BUDGET_SPENT
+    return None
+
+
+def step_refusal(
+    policy: StreamPolicy,
+    *,
+    offer: StepOffer,
+    history: ParticipationHistory,
+    own: OwnLimits | None = None,
+) -> Refusal | None:
+    """Decide whether a device may answer a task under a policy whose signature holds.
+
+    Args:
+        policy: As it was signed.
+        offer: What the task says; every constant must be the policy's.
+        history: From the device's ledger, as `privacy.device_history` reads it.
+        own: The device's own limits, or None.
+
+    Returns:
+        Why not, or None if it may.
+    """
+    privacy = policy.privacy
+    if history.policy_digest not in {None, policy.digest}:
+        return Refusal.POLICY_CHANGED
+    if offer.cohort_size < privacy.min_cohort_size:
+        return Refusal.COHORT_TOO_SMALL
+    said = (offer.stream, offer.cohort_size, offer.clipping_norm, offer.record)
+    if said != (policy.stream, policy.cohort_size, privacy.clipping_norm, policy.record):
+        return Refusal.TASK_DIFFERS
+    if offer.index >= policy.num_rounds:
+        return Refusal.STREAM_ENDED
+    refusal = participation_refusal(privacy, history=history, index=offer.index)
+    if refusal is not None:
+        return refusal
+    if own is not None and _passes_own_limits(privacy, history=history, own=own):
+        return Refusal.OWN_LIMIT
+    return None
+
+
+def count_refusal(
+    policy: StreamPolicy, *, channel: str, index: int, history: CountHistory
+) -> Refusal | None:
+    """Decide whether a device may answer release `index` of a channel of counts.
+
+    Args:
+        policy: As it was signed; names the channel.
+        channel: Which counts.
+        index: The release that is asked for.
+        history: From the device's ledger, as `privacy.device_history` reads it.
+
+    Returns:
+        Why not, or None if it may.
+    """
+    found = next((one for one in policy.channels if one.name == channel), None)
+    if found is None:
+        return Refusal.CHANNEL_UNKNOWN
+    if history.last_index is not None and index <= history.last_index:
+        return Refusal.INDEX_USED
+    if history.answers >= found.max_answers:
+        return Refusal.RETIRED
+    limit = _least(policy.privacy.mu_squared_for_counts, history.mu_squared_limit)
+    if _exceeds(history.mu_squared + participation_cost(found.noise_multiplier), limit):
         return Refusal.BUDGET_SPENT
     return None
 
@@ -84,13 +254,19 @@ def require_participation(
     if refusal is None:
         return
     last_index = -1 if history.last_index is None else history.last_index
-    step = mu_of_participations(noise_multiplier=policy.noise_multiplier, participations=1) ** 2
     spent, requested, limit = {
         Refusal.INDEX_USED: (last_index, index, last_index + 1),
-        Refusal.RETIRED: (history.participations, 1, policy.max_participations),
+        Refusal.RETIRED: (
+            history.participations + history.elsewhere,
+            1,
+            most_participations(policy, history=history),
+        ),
         Refusal.TOO_SOON: (last_index, index, last_index + policy.min_separation),
-        Refusal.BUDGET_SPENT: (history.mu_squared, step, policy.mu_squared_limit),
-        Refusal.COHORT_TOO_SMALL: (0, 0, policy.min_cohort_size),
+        Refusal.BUDGET_SPENT: (
+            history.mu_squared,
+            participation_cost(policy.noise_multiplier),
+            update_limit(policy, history=history),
+        ),
     }[refusal]
     raise BudgetExceededError(reason=refusal, spent=spent, requested=requested, limit=limit)
 
@@ -108,3 +284,34 @@ def require_cohort(policy: PrivacyPolicy, *, cohort_size: int) -> None:
             requested=cohort_size,
             limit=policy.min_cohort_size,
         )
+
+
+def most_participations(policy: PrivacyPolicy, *, history: ParticipationHistory) -> int:
+    """The least k of this policy and all before it."""
+    before = history.max_participations
+    return policy.max_participations if before is None else min(policy.max_participations, before)
+
+
+def update_limit(policy: PrivacyPolicy, *, history: ParticipationHistory) -> float:
+    """The least part of μ² for updates of this policy and all before it."""
+    return _least(policy.mu_squared_limit, history.mu_squared_limit)
+
+
+def _least(limit: float, before: float | None) -> float:
+    return limit if before is None else min(limit, before)
+
+
+def _exceeds(mu_squared: float, limit: float) -> bool:
+    return mu_squared > limit * (1 + _ROUNDING)
+
+
+def _passes_own_limits(
+    policy: PrivacyPolicy, *, history: ParticipationHistory, own: OwnLimits
+) -> bool:
+    taken = history.participations + history.elsewhere
+    if own.max_participations is not None and taken >= own.max_participations:
+        return True
+    if own.max_epsilon is None:
+        return False
+    mu = math.sqrt(history.mu_squared + participation_cost(policy.noise_multiplier))
+    return gaussian_epsilon(mu=mu, delta=policy.delta) > own.max_epsilon
