@@ -35,6 +35,8 @@ class Refusal(StrEnum):
     OWN_LIMIT = "own_limit"
     TASK_DIFFERS = "task_differs"
     CHANNEL_UNKNOWN = "channel_unknown"
+    HELD_OUT = "held_out"
+    NOT_HELD_OUT = "not_held_out"
     POLICY_MISSING = "policy_missing"
     POLICY_KEY_UNKNOWN = "policy_key_unknown"
     POLICY_NOT_SIGNED = "policy_not_signed"
@@ -61,6 +63,7 @@ class ParticipationHistory:
         max_participations: Least k of the policies so far, or None.
         mu_squared_limit: Least part of μ² for updates of the policies so far, or None.
         policy_digest: Of the policy that this stream had before, or None.
+        is_held_out: Whether it has answered as a device that never trains.
     """
 
     participations: int = 0
@@ -70,6 +73,7 @@ class ParticipationHistory:
     max_participations: int | None = None
     mu_squared_limit: float | None = None
     policy_digest: str | None = None
+    is_held_out: bool = False
 
     def after(
         self, index: int, *, noise_multiplier: float, clip_noise_multiplier: float | None = None
@@ -93,12 +97,18 @@ class CountHistory:
         last_index: Index of the last of them, or None.
         mu_squared: Σ 1/σ_j² over all channels and policies.
         mu_squared_limit: Least part of μ² for counts of the policies so far, or None.
+        mu_squared_in_all: Least μ²_max of the policies so far, or None.
+        is_held_out: Whether it has answered as a device that never trains.
+        is_in_training: Whether it has taken part in a round, or answered as one that may.
     """
 
     answers: int = 0
     last_index: int | None = None
     mu_squared: float = 0.0
     mu_squared_limit: float | None = None
+    mu_squared_in_all: float | None = None
+    is_held_out: bool = False
+    is_in_training: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -200,6 +210,8 @@ def step_refusal(
     privacy = policy.privacy
     if history.policy_digest not in {None, policy.digest}:
         return Refusal.POLICY_CHANGED
+    if history.is_held_out:
+        return Refusal.HELD_OUT
     if offer.cohort_size < privacy.min_cohort_size:
         return Refusal.COHORT_TOO_SMALL
     said = (offer.stream, offer.cohort_size, offer.clipping_norm, offer.record)
@@ -232,11 +244,15 @@ def count_refusal(
     found = next((one for one in policy.channels if one.name == channel), None)
     if found is None:
         return Refusal.CHANNEL_UNKNOWN
+    if found.held_out and history.is_in_training:
+        return Refusal.NOT_HELD_OUT
+    if not found.held_out and history.is_held_out:
+        return Refusal.HELD_OUT
     if history.last_index is not None and index <= history.last_index:
         return Refusal.INDEX_USED
     if history.answers >= found.max_answers:
         return Refusal.RETIRED
-    limit = _least(policy.privacy.mu_squared_for_counts, history.mu_squared_limit)
+    limit = count_limit(policy.privacy, history=history, held_out=found.held_out)
     if _exceeds(history.mu_squared + participation_cost(found.noise_multiplier), limit):
         return Refusal.BUDGET_SPENT
     return None
@@ -295,6 +311,19 @@ def most_participations(policy: PrivacyPolicy, *, history: ParticipationHistory)
 def update_limit(policy: PrivacyPolicy, *, history: ParticipationHistory) -> float:
     """The least part of μ² for updates of this policy and all before it."""
     return _least(policy.mu_squared_limit, history.mu_squared_limit)
+
+
+def count_limit(policy: PrivacyPolicy, *, history: CountHistory, held_out: bool) -> float:
+    """The least part of μ² for counts of this policy and all before it.
+
+    Args:
+        policy: The constants of the stream.
+        history: What the device has answered.
+        held_out: Whether it never trains, and may spend its whole μ² on counts.
+    """
+    if held_out:
+        return _least(policy.mu_squared_in_all, history.mu_squared_in_all)
+    return _least(policy.mu_squared_for_counts, history.mu_squared_limit)
 
 
 def _least(limit: float, before: float | None) -> float:

@@ -52,6 +52,7 @@ def history_of(events: Iterable[Event], *, stream: str) -> ParticipationHistory:
         max_participations=min(most, default=None),
         mu_squared_limit=min(limits, default=None),
         policy_digest=here[0].policy_digest if here else None,
+        is_held_out=any(_is_held_out(event) for event in of_device),
     )
 
 
@@ -72,13 +73,23 @@ def count_history_of(events: Iterable[Event], *, channel: str, policy_digest: st
     of_device = device_events(events)
     answers = [event for event in of_device if isinstance(event, CountAnswer)]
     here = [one for one in answers if (one.channel, one.policy_digest) == (channel, policy_digest)]
-    limits = [limits[1] for event in of_device if (limits := _limits(event)) is not None]
+    limits = [limits for event in of_device if (limits := _limits(event)) is not None]
     return CountHistory(
         answers=len(here),
         last_index=max((event.index for event in here), default=None),
         mu_squared=sum(participation_cost(event.noise_multiplier) for event in answers),
-        mu_squared_limit=min(limits, default=None),
+        mu_squared_limit=min((counts for _, counts in limits), default=None),
+        mu_squared_in_all=min((sum(parts) for parts in limits), default=None),
+        is_held_out=any(_is_held_out(event) for event in of_device),
+        is_in_training=any(
+            not isinstance(event, RecordLevelSteps) and not _is_held_out(event)
+            for event in of_device
+        ),
     )
+
+
+def _is_held_out(event: DeviceEvent) -> bool:
+    return isinstance(event, CountAnswer) and event.held_out
 
 
 def _cost(event: Participation) -> float:

@@ -232,6 +232,7 @@ class CountAnswer:
         epsilon: ε that the policy promises, so that its limit holds for ever.
         delta: Its δ.
         update_share: Part of μ²_max(ε, δ) that updates may use; the rest is for counts.
+        held_out: True where only devices that never train are asked, out of their whole μ².
     """
 
     channel: str
@@ -241,6 +242,7 @@ class CountAnswer:
     epsilon: float | None = None
     delta: float | None = None
     update_share: float | None = None
+    held_out: bool = False
 
     def __post_init__(self) -> None:
         """Refuse parameters under which nothing can be charged."""
