@@ -38,6 +38,14 @@ ROUND_FIELDS: Mapping[str, tuple[str, bool, str]] = {
         False,
         "no",
     ),
+    "receipts": (
+        (
+            "for each device: its pseudonym in this step, and from its own ledger the number of "
+            "steps and the sum of 1/σ² that it has debited, and the last entry's hash"
+        ),
+        False,
+        "pseudonym",
+    ),
     "device_ids": (
         "when a node is asked once: the ids of the devices behind it",
         False,

@@ -6,7 +6,9 @@ and step it is for, and how many devices are in it: no loss, no number of rows, 
 device.
 """
 
+import json
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from enum import StrEnum
@@ -25,6 +27,13 @@ CONTRIBUTION_RECORD: Final = "contribution"
 DEVICES_RECORD: Final = "devices"
 """Record of the answer to a query, with the identifiers of the devices behind a node."""
 FLAT_ARRAY: Final = "flat"
+RECEIPT_MESSAGE: Final = "query.receipt"
+"""Flower's type of the message that brings a release's receipt to the nodes that were invited."""
+RECEIPT_RECORD: Final = "receipt"
+"""Record of that message with the plain values of `ReleaseReceipt`; its answer is empty."""
+
+_PSEUDONYM = re.compile(r"[0-9a-f]{32}")
+_DIGEST = re.compile(r"[0-9a-f]{64}")
 
 
 class NodeFailure(StrEnum):
@@ -97,6 +106,9 @@ class RoundTask:
         cohort_size: n, number of devices invited over all nodes.
         device_ids: Those of them behind this node.
         recipe: How each of them trains.
+        policy: Signed envelope of the stream's policy, as JSON text; empty for simulated fleets.
+        pseudonyms: Of the devices in this step, in the order of `device_ids`: under which their
+            receipts, and all that is stored of them, stand. Empty where no receipt is asked for.
     """
 
     stream: str
@@ -105,6 +117,8 @@ class RoundTask:
     cohort_size: int
     device_ids: tuple[str, ...]
     recipe: LocalRecipe
+    policy: str = ""
+    pseudonyms: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         """Refuse a task that no honest server sends."""
@@ -118,6 +132,11 @@ class RoundTask:
                 f"device_ids must not outnumber cohort_size {self.cohort_size}, "
                 f"got {len(self.device_ids)}"
             )
+        if self.pseudonyms and len(self.pseudonyms) != len(self.device_ids):
+            raise ValueError(
+                f"pseudonyms must name each of {len(self.device_ids)} devices, "
+                f"got {len(self.pseudonyms)}"
+            )
 
     def to_plain(self) -> dict[str, PlainValue]:
         """Write the task as flat plain values, as Flower's records hold them."""
@@ -128,6 +147,8 @@ class RoundTask:
             "clipping_norm": self.clipping_norm,
             "cohort_size": self.cohort_size,
             "device_ids": list(self.device_ids),
+            "policy": self.policy,
+            "pseudonyms": list(self.pseudonyms),
             **asdict(self.recipe),
         }
 
@@ -150,6 +171,8 @@ class RoundTask:
                     for field in fields(LocalRecipe)
                 }
             ),
+            policy=_read({"policy": "", **values}, "policy", str),
+            pseudonyms=tuple(_read({"pseudonyms": [], **values}, "pseudonyms", list)),
         )
 
 
@@ -161,15 +184,18 @@ class Contribution:
         stream: Stream of the task that is answered.
         index: Step of the task that is answered.
         num_devices: Number of invited devices whose clipped updates are in the sum, zeros included.
+        receipts: For each real device behind the node a line of `DeviceReceipt`; empty for blocks
+            of simulated devices.
     """
 
     stream: str
     index: int
     num_devices: int
+    receipts: tuple[str, ...] = ()
 
     def to_plain(self) -> dict[str, PlainValue]:
         """Write the facts as flat plain values."""
-        return {"schema_version": SCHEMA_VERSION, **asdict(self)}
+        return {"schema_version": SCHEMA_VERSION, **asdict(self), "receipts": list(self.receipts)}
 
     @staticmethod
     def from_plain(values: Mapping[str, Any]) -> "Contribution":
@@ -182,6 +208,88 @@ class Contribution:
             stream=_read(values, "stream", str),
             index=_read(values, "index", int),
             num_devices=_read(values, "num_devices", int),
+            receipts=tuple(_read({"receipts": [], **values}, "receipts", list)),
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeviceReceipt:
+    """What a device's own ledger says once it has debited a step.
+
+    The server schedules by the larger of this and its own count. It has the same form whether the
+    device took part, sat out or was refused by its ledger.
+
+    Attributes:
+        pseudonym: Of the device in this step, as the task gave it: 32 hexadecimal digits.
+        participations: Steps that the device has debited in its life.
+        mu_squared: Σ 1/σ² over them and over all else that it has debited.
+        head: Hash of the last entry of its ledger.
+    """
+
+    pseudonym: str
+    participations: int
+    mu_squared: float
+    head: str
+
+    def __post_init__(self) -> None:
+        """Refuse what no device's ledger can say."""
+        if _PSEUDONYM.fullmatch(self.pseudonym) is None:
+            raise ValueError(f"pseudonym must be 32 hex digits, got {self.pseudonym!r}"[:200])
+        _require_at_least(0, participations=self.participations, mu_squared=self.mu_squared)
+        if _DIGEST.fullmatch(self.head) is None:
+            raise ValueError(f"head must be 64 hex digits, got {self.head!r}"[:200])
+
+    def to_line(self) -> str:
+        """Write the receipt as one line of canonical JSON."""
+        return json.dumps(asdict(self), sort_keys=True, separators=(",", ":"))
+
+    @staticmethod
+    def from_line(line: str) -> "DeviceReceipt":
+        """Read a line; values that this version does not know are ignored.
+
+        Raises:
+            ValueError: It is no receipt.
+        """
+        values = json.loads(line)
+        if not isinstance(values, dict):
+            raise ValueError("a receipt must be a JSON object")  # noqa: TRY004 - one kind of error
+        return DeviceReceipt(
+            pseudonym=_read(values, "pseudonym", str),
+            participations=_read(values, "participations", int),
+            mu_squared=_read(values, "mu_squared", float),
+            head=_read(values, "head", str),
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReleaseReceipt:
+    """What the server hands to the invited devices once a step is released.
+
+    Attributes:
+        stream: Stream of the step.
+        index: Step of the stream.
+        entry: Signed envelope, as JSON text, of the line of the server's ledger that pays for it.
+    """
+
+    stream: str
+    index: int
+    entry: str
+
+    def to_plain(self) -> dict[str, PlainValue]:
+        """Write the receipt as flat plain values."""
+        return {"schema_version": SCHEMA_VERSION, **asdict(self)}
+
+    @staticmethod
+    def from_plain(values: Mapping[str, Any]) -> "ReleaseReceipt":
+        """Read a receipt; the signature is for the device to check.
+
+        Raises:
+            ValueError: A value is missing or of the wrong type.
+        """
+        return ReleaseReceipt(
+            stream=_read(values, "stream", str),
+            index=_read(values, "index", int),
+            entry=_read(values, "entry", str),
         )
 
 
