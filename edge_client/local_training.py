@@ -1,21 +1,23 @@
-"""Private local epochs on local data: one device's rows in, its clipped update out.
+"""Private local training on local data: one device's rows in, its clipped update out.
 
-Here the plain loop of `models.training` meets `privacy`: the same loop runs with record-level
-DP-SGD around it or without. A real device and a simulated block call the same function.
+Two ways lead to the same update: the closed form in NumPy, which any device can run, and Opacus in
+torch, the reference. A real device and a simulated block call the same function.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from enum import StrEnum
+from itertools import islice
+from typing import TYPE_CHECKING, Final, Protocol
 
 import numpy as np
 
-from models.training.local_epochs import LocalNetwork, local_steps
 from privacy import clip_update
-from privacy.poisson_sampling import poisson_batches
+
+from .closed_form_training import ClosedFormTraining
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
     from numpy.typing import NDArray
 
@@ -23,34 +25,36 @@ if TYPE_CHECKING:
     from models.wire.rounds import LocalRecipe
     from privacy import NoiseSource, UpdateGrid
 
+DEVICES_AT_ONCE: Final = 64
+"""Devices of a block that train side by side: more no longer fit the processor's cache."""
+
+
+class TrainingPath(StrEnum):
+    """How row gradients are computed."""
+
+    CLOSED_FORM = "closed-form"
+    OPACUS = "opacus"
+
 
 class LocalTrainer:
-    """A network prepared for one recipe, kept for device after device.
+    """Trains devices by one recipe, kept for device after device.
 
     Args:
         recipe: how each device trains.
+        path: closed form unless the reference is asked for, which needs torch and Opacus.
     """
 
-    def __init__(self, recipe: LocalRecipe) -> None:
+    def __init__(
+        self, recipe: LocalRecipe, *, path: TrainingPath = TrainingPath.CLOSED_FORM
+    ) -> None:
         self.recipe = recipe
-        self._network = LocalNetwork(
-            learning_rate=recipe.learning_rate / recipe.expected_batch_size
-        )
-        self._private = None
-        if recipe.is_record_private:
-            from privacy.dp_sgd import make_private
-
-            self._private = make_private(
-                self._network.module,
-                self._network.optimizer,
-                noise_multiplier=recipe.record_noise_multiplier,
-                max_grad_norm=recipe.record_max_grad_norm,
-            )
+        self.path = path
+        self._training = _training(recipe, path)
 
     @property
     def num_weights(self) -> int:
         """Number of weights of the network."""
-        return self._network.num_weights
+        return self._training.num_weights
 
     def change(
         self, rows: TrainingRows, *, weights: NDArray[np.float32], source: NoiseSource
@@ -64,23 +68,44 @@ class LocalTrainer:
 
         Returns:
             float64, shape (n_weights,): weights after minus before, not clipped yet.
+
+        Raises:
+            ValueError: the weights are those of another network.
         """
-        if len(rows) < self.recipe.least_rows:
-            return np.zeros(self.num_weights)
-        self._network.load(weights)
-        batches = poisson_batches(
-            len(rows),
-            sampling_rate=self.recipe.sampling_rate,
-            steps=self.recipe.steps,
-            source=source,
-        )
-        scaled = self._network.scale(rows)
-        if self._private is None:
-            local_steps(self._network.module, self._network.optimizer, scaled, batches)
-        else:
-            self._private.draw_from(source)
-            local_steps(self._private.module, self._private.optimizer, scaled, batches)
-        return self._network.weights().astype(np.float64) - weights
+        return self._training.change(rows, weights=weights, source=source)
+
+    def changes(
+        self,
+        devices: Sequence[tuple[TrainingRows, NoiseSource]],
+        *,
+        weights: NDArray[np.float32],
+    ) -> NDArray[np.float64]:
+        """Train several devices as `change` does each; float64, shape (n_devices, n_weights)."""
+        return self._training.changes(devices, weights=weights)
+
+
+class _Training(Protocol):
+    @property
+    def num_weights(self) -> int: ...
+
+    def change(
+        self, rows: TrainingRows, *, weights: NDArray[np.float32], source: NoiseSource
+    ) -> NDArray[np.float64]: ...
+
+    def changes(
+        self,
+        devices: Sequence[tuple[TrainingRows, NoiseSource]],
+        *,
+        weights: NDArray[np.float32],
+    ) -> NDArray[np.float64]: ...
+
+
+def _training(recipe: LocalRecipe, path: TrainingPath) -> _Training:
+    if path is TrainingPath.CLOSED_FORM:
+        return ClosedFormTraining(recipe)
+    from .hooked_training import HookedTraining
+
+    return HookedTraining(recipe)
 
 
 def train_on_device(
@@ -115,7 +140,9 @@ def train_block(
     weights: NDArray[np.float32],
     grid: UpdateGrid,
 ) -> NDArray[np.int64]:
-    """Train device after device and add their updates up; exact, whatever their order.
+    """Train devices, some of them side by side, and add their updates up.
+
+    The sum is exact, whatever the order of the devices and whichever of them trained together.
 
     Args:
         trainer: prepared for the round's recipe.
@@ -127,6 +154,23 @@ def train_block(
         int64, shape (n_weights,): Σ of what `train_on_device` gives for each.
     """
     total = np.zeros(trainer.num_weights, np.int64)
-    for rows, source in devices:
-        total += train_on_device(trainer, rows, weights=weights, grid=grid, source=source)
+    waiting = iter(devices)
+    while some := list(islice(waiting, DEVICES_AT_ONCE)):
+        total += sum_of_clipped(trainer.changes(some, weights=weights), grid=grid)
+    return total
+
+
+def sum_of_clipped(changes: NDArray[np.float64], *, grid: UpdateGrid) -> NDArray[np.int64]:
+    """Clip each device's change to C, put it on the grid, and add them up.
+
+    Args:
+        changes: float64, shape (n_devices, n_weights).
+        grid: of the stream; holds C.
+
+    Returns:
+        int64, shape (n_weights,).
+    """
+    total = np.zeros(changes.shape[1], np.int64)
+    for change in changes:
+        total += grid.quantise(clip_update(change, clipping_norm=grid.clipping_norm))
     return total

@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
+from ..network_shape import CAUSE_WEIGHT, LEAST_HAZARD
 from .network import cumulative_hazards
 
 if TYPE_CHECKING:
     from .network import HazardNetwork
 
-CAUSE_WEIGHT = 0.2
-LEAST_HAZARD = 1e-7
+__all__ = ["CAUSE_WEIGHT", "LEAST_HAZARD", "Batch", "batch_loss", "row_losses"]
 
 Batch = tuple[Tensor, Tensor, Tensor, Tensor]
 """features (n, n_features), exposure (n, n_bins), event_bin (n,) int64, cause (n,) int64."""

@@ -2,59 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from ..feature_spec import FEATURES
 from ..hazard_bins import BASE_RATE_PER_DAY, LEAST_RATE_PER_DAY, NUM_BINS, WIDTHS_DAYS
+from ..network_shape import HIDDEN_UNITS, MASKED, scaling
 from ..telemetry import CAUSES
 
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
-HIDDEN_UNITS = 24
-MASKED = (
-    "charge_cycle_count",
-    "days_since_manufacture",
-    "avg_charge_time",
-    "charge_capacity_remaining",
-    "health_margin_design",
-)
-"""Features the network does not see: the first two identify laboratory protocols, the third the
-charger, the last two the maker's rating. Each has a scale-free twin in the specification, and
-without them cells of other laboratories are judged better (docs/adr)."""
-
-
-def scaling() -> dict[str, NDArray[np.float32]]:
-    """Return how raw values are brought to about [-1, 1], by public ranges alone.
-
-    Returns:
-        low, high: valid range; log_scale: scale of the symlog, 0 = linear; center, half_width:
-        of the transformed range; seen: 1, or 0 for masked features. Each float32, shape
-        (n_features,).
-    """
-    low = np.array([feature.low for feature in FEATURES])
-    high = np.array([feature.high for feature in FEATURES])
-    scale = np.array([feature.log_scale or 0.0 for feature in FEATURES])
-
-    def view(values: NDArray[np.float64]) -> NDArray[np.float64]:
-        logged = np.sign(values) * np.log1p(np.abs(values) / np.where(scale > 0, scale, 1.0))
-        return np.where(scale > 0, logged, values)
-
-    center, half_width = (view(low) + view(high)) / 2, (view(high) - view(low)) / 2
-    seen = np.array([feature.name not in MASKED for feature in FEATURES])
-    named = {
-        "low": low,
-        "high": high,
-        "log_scale": scale,
-        "center": center,
-        "half_width": half_width,
-        "seen": seen,
-    }
-    return {name: values.astype(np.float32) for name, values in named.items()}
+__all__ = ["HIDDEN_UNITS", "MASKED", "HazardNetwork", "cumulative_hazards", "scaling"]
 
 
 class HazardNetwork(nn.Module):

@@ -1,0 +1,202 @@
+"""Per-row gradients of the battery network in closed form: NumPy alone, batched over devices.
+
+DP-SGD needs the norm of each row's gradient and then one weighted sum; it never needs the gradients
+themselves. For a layer z = W·a + b the gradient of row i is δ_i·(a_i, 1)ᵀ, an outer product, so
+
+    ‖g_i‖² = Σ_layers ‖δ_i‖² (‖a_i‖² + 1)        (Goodfellow 2015, "Efficient per-example gradient
+    Σ_i s_i g_i = Σ_i (s_i δ_i)·(a_i, 1)ᵀ         computations", sections 2 and 4)
+
+with s_i = min(1, R / (‖g_i‖ + 1e-6)), Opacus' factor. Tests hold the sums against Opacus' hooks.
+
+Arrays run along rows, shape (units, n_rows), the rows of all devices side by side. What is
+elementwise is one call for all of them; products are one a device, because each device has its own
+weights from its second step on, and because a device's numbers then do not depend, not even in the
+last bit, on which devices it was batched with.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+
+from .hazard_bins import BASE_RATE_PER_DAY, LEAST_RATE_PER_DAY, NUM_BINS, WIDTHS_DAYS
+from .network_shape import CAUSE_WEIGHT, HIDDEN_UNITS, LAYERS, LEAST_HAZARD, NUM_WEIGHTS
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from .closed_form_batches import RaggedBatch, ScaledRows
+
+    Floats = NDArray[np.floating[Any]]
+
+NORM_FLOOR: Final = 1e-6
+"""Opacus adds it to a norm before it divides by it."""
+
+
+def clipped_sums(
+    weights: Floats, batch: RaggedBatch, *, max_grad_norm: float | None
+) -> NDArray[np.float64]:
+    """Return Σ_i g_i · min(1, R / ‖g_i‖₂) over the rows of each device.
+
+    Args:
+        weights: float, shape (1, n_weights) for all devices or (n_devices, n_weights), in the order
+            of the network's parameters and of the batch's type.
+        batch: rows of each device.
+        max_grad_norm: R; None adds the gradients up as they are.
+
+    Returns:
+        float64, shape (n_devices, n_weights). A device without rows has zeros. With R, a row whose
+        gradient is not finite adds zero.
+
+    Raises:
+        ValueError: the weights have another shape.
+    """
+    if weights.ndim != 2 or weights.shape[1] != NUM_WEIGHTS:
+        raise ValueError(f"weights must have shape (n, {NUM_WEIGHTS}), got {weights.shape}")
+    if len(weights) not in {1, batch.num_devices}:
+        raise ValueError(f"weights must be 1 or {batch.num_devices} sets, got {len(weights)}")
+    parts = [
+        (device, slice(start, stop))
+        for device, (start, stop) in enumerate(zip(batch.bounds, batch.bounds[1:], strict=False))
+        if stop > start
+    ]
+    # What is not finite is looked for below; NumPy need not warn of it on the way.
+    with np.errstate(all="ignore"):
+        layers = _layers(weights)
+        activations = _activations(layers, batch, parts)
+        deltas = _deltas(layers, activations, batch.rows, parts)
+        if max_grad_norm is not None:
+            _clip(deltas, activations, max_grad_norm)
+        return _sums(deltas, activations, parts, num_devices=batch.num_devices)
+
+
+_Parts = list[tuple[int, slice]]
+"""Each device that has rows, with the columns where they stand."""
+
+
+def _layers(weights: Floats) -> list[Floats]:
+    """Cut flat weights into matrices (outputs, inputs + 1), the bias in the last column."""
+    layers: list[Floats] = []
+    first = 0
+    for outputs, inputs in LAYERS:
+        matrix = np.empty((len(weights), outputs, inputs + 1), weights.dtype)
+        middle, last = first + outputs * inputs, first + outputs * (inputs + 1)
+        matrix[:, :, :-1] = weights[:, first:middle].reshape(-1, outputs, inputs)
+        matrix[:, :, -1] = weights[:, middle:last]
+        layers.append(matrix)
+        first = last
+    return layers
+
+
+def _activations(layers: list[Floats], batch: RaggedBatch, parts: _Parts) -> list[Floats]:
+    """Return what goes into each layer, ones included, and the logits: shape (units, n_rows)."""
+    inputs = batch.rows.inputs.T
+    activations = [inputs]
+    for layer in layers[:-1]:
+        hidden = np.empty((HIDDEN_UNITS + 1, inputs.shape[1]), inputs.dtype)
+        np.tanh(_times(layer, activations[-1], parts), out=hidden[:-1])
+        hidden[-1] = 1
+        activations.append(hidden)
+    return [*activations, _times(layers[-1], activations[-1], parts)]
+
+
+def _times(layer: Floats, values: Floats, parts: _Parts) -> Floats:
+    """Multiply each device's columns by its matrix."""
+    product = np.empty((layer.shape[1], values.shape[1]), values.dtype)
+    one = len(layer) == 1
+    for device, part in parts:
+        np.matmul(layer[0 if one else device], values[:, part], out=product[:, part])
+    return product
+
+
+def _deltas(
+    layers: list[Floats], activations: list[Floats], rows: ScaledRows, parts: _Parts
+) -> list[Floats]:
+    """Return ∂loss/∂z of each layer, first layer first: shape (units, n_rows)."""
+    delta = _delta_of_logits(activations[-1], rows)
+    deltas = [delta]
+    for layer, activation in zip(layers[:0:-1], activations[-2:0:-1], strict=True):
+        back = _times(layer[:, :, :-1].transpose(0, 2, 1), delta, parts)
+        slope = activation[:-1] * activation[:-1]
+        np.subtract(1, slope, out=slope)
+        delta = np.multiply(back, slope, out=back)
+        deltas.append(delta)
+    return deltas[::-1]
+
+
+def _delta_of_logits(logits: Floats, rows: ScaledRows) -> Floats:
+    """Return ∂loss/∂logits, hazards then causes, shape (n_bins + n_causes, n_rows).
+
+    With h_j = softplus(x_j) + floor_j: ∂loss/∂h_j = exposure_j − [j = e] exp(−h_e) /
+    (1 − exp(−h_e) + c) and ∂h_j/∂x_j = 1 / (1 + exp(−x_j)); the cause's cross-entropy gives
+    softmax − one-hot.
+    """
+    offsets, floors = _hazard_terms(logits.dtype.str)
+    shifted = logits[:NUM_BINS] + offsets
+    slope = np.negative(shifted)
+    np.exp(slope, out=slope)
+    slope += 1
+    np.divide(1, slope, out=slope)
+    delta = np.zeros_like(logits)
+    np.multiply(rows.exposure.T, slope, out=delta[:NUM_BINS])
+    failed = np.flatnonzero(rows.event_bin >= 0)
+    if len(failed):
+        bins = rows.event_bin[failed]
+        hazard = np.logaddexp(0, shifted[bins, failed]) + floors[bins, 0]
+        pull = np.exp(-hazard) / (logits.dtype.type(LEAST_HAZARD) - np.expm1(-hazard))
+        delta[bins, failed] -= pull * slope[bins, failed]
+        known = failed[rows.cause[failed] >= 0]
+        if len(known):
+            causes = logits[NUM_BINS:, known]
+            odds = np.exp(causes - causes.max(axis=0))
+            odds /= odds.sum(axis=0)
+            odds[rows.cause[known], np.arange(len(known))] -= 1
+            delta[NUM_BINS:, known] = CAUSE_WEIGHT * odds
+    return delta
+
+
+@lru_cache(maxsize=2)
+def _hazard_terms(dtype: str) -> tuple[Floats, Floats]:
+    """Return ln(width · base rate) and the floor of each bin, shape (n_bins, 1)."""
+    offsets = np.log(WIDTHS_DAYS * BASE_RATE_PER_DAY)
+    floors = LEAST_RATE_PER_DAY * WIDTHS_DAYS
+    return offsets.astype(dtype)[:, None], floors.astype(dtype)[:, None]
+
+
+def _clip(deltas: list[Floats], activations: list[Floats], max_grad_norm: float) -> None:
+    """Scale every row's δ so that its gradient is no longer than R; non-finite rows become zero."""
+    squared = np.zeros(deltas[0].shape[1], deltas[0].dtype)
+    for delta, activation in zip(deltas, activations, strict=False):
+        squared += _squared_norms(delta) * _squared_norms(activation)
+    factor = np.minimum(1, max_grad_norm / (np.sqrt(squared) + squared.dtype.type(NORM_FLOOR)))
+    bad = np.flatnonzero(~np.isfinite(squared))
+    factor[bad] = 0
+    for delta, activation in zip(deltas, activations, strict=False):
+        np.multiply(delta, factor, out=delta)
+        if len(bad):
+            delta[:, bad] = 0
+            if not np.isfinite(activation[:, bad]).all():
+                activation[:, bad] = 0
+
+
+def _squared_norms(values: Floats) -> Floats:
+    norms: Floats = np.einsum("ij,ij->j", values, values)
+    return norms
+
+
+def _sums(
+    deltas: list[Floats], activations: list[Floats], parts: _Parts, *, num_devices: int
+) -> NDArray[np.float64]:
+    """Return Σ_i δ_i (a_i, 1)ᵀ of each device as flat weights."""
+    sums = np.zeros((num_devices, NUM_WEIGHTS))
+    first = 0
+    for (outputs, inputs), delta, activation in zip(LAYERS, deltas, activations, strict=False):
+        middle, last = first + outputs * inputs, first + outputs * (inputs + 1)
+        for device, part in parts:
+            total = np.matmul(delta[:, part], activation[:, part].T)
+            sums[device, first:middle].reshape(outputs, inputs)[...] = total[:, :-1]
+            sums[device, middle:last] = total[:, -1]
+        first = last
+    return sums
