@@ -13,6 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 _GRID_BITS: Final = 36
+_LARGEST_NOISE: Final = 2.0**61
+"""Steps of the grid; with the sum of the largest cohort this stays within int64."""
 _NORM_SLACK: Final = 2.0**-32
 """Relative amount kept free below C, above the rounding error of a norm over 1e6 coordinates."""
 
@@ -61,6 +63,27 @@ class UpdateGrid:
     def restore(self, total: NDArray[np.int64]) -> NDArray[np.float64]:
         """Turn a sum on the grid back into the update's unit, float64 of the same shape."""
         return np.ldexp(total.astype(np.float64), -_GRID_BITS) * self.clipping_norm
+
+    def round_noise(self, noise: NDArray[np.float64]) -> NDArray[np.int64]:
+        """Round noise to the grid, to the nearest step, so that a release is a sum of integers.
+
+        A sum on the grid is integer, so total + round(noise) = round(total + noise): rounding is
+        post-processing of the Gaussian mechanism and costs nothing. The possible outputs are all
+        integers, whatever the data; a sum of floats would have gaps that tell (Mironov 2012).
+
+        Args:
+            noise: float64, shape (n_weights,), in the unit of the clipped sum.
+
+        Returns:
+            int64 of the same shape; add it to a sum on the grid, then `restore`.
+
+        Raises:
+            ValueError: The noise is not finite, or beyond 2^25 clipping norms.
+        """
+        steps = np.rint(np.ldexp(noise / self.clipping_norm, _GRID_BITS))
+        if not bool((np.abs(steps) < _LARGEST_NOISE).all()):
+            raise ValueError("noise must be finite and below 2^25 clipping norms")
+        return steps.astype(np.int64)
 
     def sum_is_possible(self, total: NDArray[np.int64], *, num_devices: int) -> bool:
         """Whether a sum can come from that many clipped updates: ‖Σ u_i‖₂ ≤ m·C.

@@ -73,3 +73,33 @@ class NoiseReuseError(PrivacyError):
         super().__init__(f"noise of step {index} was asked for after step {last_index}")
         self.index = index
         self.last_index = last_index
+
+
+class NoiseGapError(PrivacyError):
+    """Noise of a step was asked for before that of the steps between.
+
+    Attributes:
+        index: The step asked for.
+        next_index: The step that is next.
+    """
+
+    def __init__(self, *, index: int, next_index: int) -> None:
+        """Keep the facts beside the message."""
+        super().__init__(f"noise of step {index} was asked for, step {next_index} is next")
+        self.index = index
+        self.next_index = next_index
+
+
+class StreamEndedError(PrivacyError):
+    """A stream has no more steps; what follows needs a new stream.
+
+    Attributes:
+        index: The step asked for.
+        num_rounds: Steps that the stream's policy allows.
+    """
+
+    def __init__(self, *, index: int, num_rounds: int) -> None:
+        """Keep the facts beside the message."""
+        super().__init__(f"step {index} was asked for, the stream ends after {num_rounds}")
+        self.index = index
+        self.num_rounds = num_rounds

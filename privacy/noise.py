@@ -5,14 +5,15 @@ Simulations bring their own seeded source; it calls itself simulated, and every 
 with it is stamped so.
 """
 
-import os
 from typing import Final, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from .box_muller import gaussian_from_words, words_needed
 from .errors import NoiseReuseError
 from .events import EntryKind
+from .keystream import keystream, new_key
 
 _UNIFORM_BITS: Final = 53
 
@@ -30,12 +31,16 @@ class NoiseSource(Protocol):
     def uniform(self, size: int) -> NDArray[np.float64]:
         """Independent draws from [0, 1), float64, shape (size,)."""
 
+    def words(self, size: int) -> NDArray[np.uint64]:
+        """Independent uniform bits, 64 to a number: uint64, shape (size,)."""
+
 
 class OperatingSystemNoise:
-    """Draws straight from the operating system's entropy; there is no state and no seed.
+    """Draws from the operating system's entropy; there is no state and no seed.
 
-    Gaussians by Box and Muller 1958 from 53-bit uniforms, so no draw exceeds 8.6 standard
-    deviations; that and the gaps of floating point (Mironov 2012) are named in the threat model.
+    Each call takes a fresh 256-bit key from the operating system and expands it by ChaCha20, so
+    nothing is kept that a forked process could repeat or a dump of memory could give away. The
+    tail of the Gaussians and their floating point are described at `privacy.box_muller`.
     """
 
     @property
@@ -45,16 +50,16 @@ class OperatingSystemNoise:
 
     def gaussian(self, size: int, *, std: float) -> NDArray[np.float64]:
         """Independent draws from N(0, std²), float64, shape (size,)."""
-        pairs = (size + 1) // 2
-        radius_and_turn = self.uniform(2 * pairs)
-        radius = np.sqrt(-2.0 * np.log(1.0 - radius_and_turn[:pairs]))
-        turn = 2.0 * np.pi * radius_and_turn[pairs:]
-        return std * np.concatenate([radius * np.cos(turn), radius * np.sin(turn)])[:size]
+        return std * gaussian_from_words(self.words(words_needed(size)), size)
 
     def uniform(self, size: int) -> NDArray[np.float64]:
         """Independent draws from [0, 1) on the grid of 2^-53, float64, shape (size,)."""
-        words = np.frombuffer(os.urandom(8 * size), dtype=np.uint64)
-        return np.ldexp((words >> np.uint64(64 - _UNIFORM_BITS)).astype(np.float64), -_UNIFORM_BITS)
+        shifted = self.words(size) >> np.uint64(64 - _UNIFORM_BITS)
+        return np.ldexp(shifted.astype(np.float64), -_UNIFORM_BITS)
+
+    def words(self, size: int) -> NDArray[np.uint64]:
+        """Independent uniform bits, 64 to a number: uint64, shape (size,)."""
+        return np.frombuffer(keystream(new_key(), 0, 8 * size), dtype="<u8").astype(np.uint64)
 
 
 class ReleaseNoise(Protocol):

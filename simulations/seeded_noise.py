@@ -12,8 +12,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from privacy.streams import CorrelatedNoise
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+
+    from privacy import EntryKind, StreamPolicy
 
 
 class SeededNoise:
@@ -42,3 +46,26 @@ class SeededNoise:
     def uniform(self, size: int) -> NDArray[np.float64]:
         """Independent draws from [0, 1), float64, shape (size,)."""
         return self._generator.random(size)
+
+    def words(self, size: int) -> NDArray[np.uint64]:
+        """Independent uniform bits, 64 to a number: uint64, shape (size,)."""
+        return self._generator.integers(2**64, size=size, dtype=np.uint64)
+
+
+class SeededStream(CorrelatedNoise):
+    """Correlated noise under a key that a seed gives: its entries are stamped `simulated`."""
+
+    @property
+    def entry_kind(self) -> EntryKind:
+        """`simulated`: never a basis for a release."""
+        return "simulated"
+
+
+def seeded_key(seed: int, *, stream: str) -> bytes:
+    """The 256-bit key of a simulated stream."""
+    return hashlib.sha256(f"stream\n{seed}\n{stream}".encode()).digest()
+
+
+def seeded_stream(seed: int, policy: StreamPolicy) -> SeededStream:
+    """The noise of a simulated stream from its first step, equal for equal seeds and streams."""
+    return SeededStream(seeded_key(seed, stream=policy.stream), policy)
