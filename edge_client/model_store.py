@@ -253,6 +253,8 @@ class ModelStore:
         if trial is not None:
             try:
                 return self._load(trial)
+            except OSError as error:
+                _warn("the bundle on trial is not run this time: %s", error)
             except (SlotError, BundleError) as error:
                 self._give_up(trial, error, now)
         committed = state.content(state.committed)
@@ -263,6 +265,9 @@ class ModelStore:
         except BundleError as error:
             self._note_once(state, error, now)
             return load_bundle(DEFAULT)
+        except OSError as error:
+            what = f"cannot be read ({error.strerror})"
+            raise SlotError(self.folder / committed.file, what, "check the disk") from error
 
     def _open_what_is_left(
         self, state: SlotState, damage: SlotError, now: datetime | None
@@ -278,7 +283,7 @@ class ModelStore:
         self._note_once(state, error, now)
         earlier = None if state.trial is not None else state.content(state.free)
         if earlier is not None:
-            with suppress(SlotError, BundleError):
+            with suppress(SlotError, BundleError, OSError):
                 return self._load(earlier)
         return load_bundle(DEFAULT)
 
@@ -303,6 +308,8 @@ class ModelStore:
                 _warn("the record of bundles is written anew: %s", what)
                 error = BundleError(self.folder, what, "", reason=_DAMAGED)
                 self.record_refusal(error, now=now)
+            elif self._file.is_half_written():
+                self._try_to_change(lambda state: state)
             return what
         return None
 
@@ -330,7 +337,13 @@ class ModelStore:
         return state.content(state.trial)
 
     def _load(self, held: InstalledBundle) -> Bundle:
-        """Load a slot; its digest is what was verified when it was installed."""
+        """Load a slot; its digest is what was verified when it was installed.
+
+        Raises:
+            BundleError: it does not fit this client.
+            SlotError: it is damaged or gone.
+            OSError: it cannot be read now.
+        """
         from models.bundle import load_bundle
         from models.errors import BundleError
 
@@ -341,9 +354,8 @@ class ModelStore:
             if error.reason in _NOT_FOR_THIS_CLIENT:
                 raise
             raise SlotError(path, _what(error), "install it again") from error
-        except OSError as error:
-            what = f"cannot be read ({error.strerror})"
-            raise SlotError(path, what, "install it again") from error
+        except FileNotFoundError as error:
+            raise SlotError(path, "is gone", "install it again") from error
 
     def _give_up(
         self, trial: InstalledBundle, error: SlotError | BundleError, now: datetime | None

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 FORMAT = 1
 CLIENT_VERSION = (0, 1, 0)
+MAX_VERSION = 64
 MAX_FILE_BYTES = 1 << 20
 MAX_RELEASE = (1 << 53) - 1
 MAX_KEY_ID = 64
@@ -385,8 +386,15 @@ def _check_fields(files: Mapping[str, bytes], manifest: Mapping[str, Any], where
     usable = [math.isfinite(value) for value in reference] == [True] * feature_spec.NUM_FEATURES
     usable = usable and len(scales) == len(ACTIONS) and all(0 <= scale <= 1 for scale in scales)
     usable = usable and type(release) is int and 0 <= release <= MAX_RELEASE
-    if not (isinstance(version, str) and 0 <= threshold <= 1 and usable):
+    if not (_is_version(version) and 0 <= threshold <= 1 and usable):
         raise BundleError(where, "the manifest holds values that cannot be", _REMEDY)
+
+
+def _is_version(value: object) -> bool:
+    """Whether a text can name a model on the wire: letters, digits and `._+-`, at most 64."""
+    if not (isinstance(value, str) and value.isascii() and 1 <= len(value) <= MAX_VERSION):
+        return False
+    return value[0].isalnum() and all(sign.isalnum() or sign in "._+-" for sign in value)
 
 
 def _signed_bytes(digest: str) -> bytes:

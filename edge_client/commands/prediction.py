@@ -204,6 +204,7 @@ def run_update(arguments: argparse.Namespace) -> int:
         repository=arguments.repository,
         first_root=arguments.tuf_root,
         progress=_show_progress if is_shown else None,
+        backend=config.chosen_backend(),
     )
     by = f"signed by {installed.signed_by}" if installed.signed_by else "unsigned"
     is_on_trial = models.is_on_trial()

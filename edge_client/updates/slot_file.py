@@ -1,18 +1,23 @@
 """The folder of installed bundles: its state on disk, changed whole or not at all.
 
-It holds `slots.json`, a copy of it, and at most one file a slot, named by the bundle's digest, so
-that a file never changes once the state names it. Where the record is damaged the copy counts: a
-flipped bit makes a device forget neither its model nor the least release that it may run. The
-folder of the first version (`current.json`) is read as a committed slot, and given up when the
-state is first written. A record whose content is damaged is set aside as `<name>.damaged` when the
-state is next written.
+It holds at most one file a slot, named by the bundle's digest, so that a file never changes once
+the state names it; and the state, twice: `slots.copy.json`, which is written first, and
+`slots.json`. Each has a number that grows with every change and a checksum: of those that are whole
+the higher number counts, so that a power cut or a flipped bit makes a device forget neither what it
+runs nor the least release that it may run. What is damaged is set aside as `<name>.damaged` when
+the state is next written.
+
+Yesterday's folders load for ever: `slots.json` of schema 1, without number and checksum, and the
+first version's `current.json`, which counts as a committed slot. A record of a newer fedcell is not
+touched: the device runs the default bundle.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..errors import SlotError
 
@@ -25,12 +30,23 @@ if TYPE_CHECKING:
 STATE_FILE = "slots.json"
 STATE_COPY = "slots.copy.json"
 EARLIER_RECORD = "current.json"
+WRITTEN = (STATE_COPY, STATE_FILE)
+"""In the order in which they are written."""
 RECORDS = (STATE_FILE, STATE_COPY, EARLIER_RECORD)
-"""In the order in which they count."""
+"""In the order in which they count where their numbers are equal."""
 MAX_STATE_BYTES = 1 << 16
 DAMAGED_ENDING = ".damaged"
+FIRST_SCHEMA = 1
+CHECK = "check"
 _LOCK = ".lock"
 _NO_STATE = (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError)
+
+
+class Record(NamedTuple):
+    """A state as a file holds it, and the number of the change that it came from."""
+
+    number: int
+    state: SlotState
 
 
 class SlotFile:
@@ -54,58 +70,79 @@ class SlotFile:
         """Return all that is known of the bundles; nothing, where every record of it is damaged.
 
         Raises:
-            SlotError: the disk refuses.
+            SlotError: the disk refuses, or a newer fedcell wrote the record.
         """
         from . import slots
 
-        for name in RECORDS:
-            state = self._state_of(name)
-            if isinstance(state, slots.SlotState):
-                return state
-        return slots.SlotState()
+        newest = self._newest()
+        return slots.SlotState() if newest is None else newest.state
 
     def damage(self) -> str | None:
         """Say which record is damaged and how, None where none is.
 
         Raises:
-            SlotError: the disk refuses.
+            SlotError: the disk refuses, or a newer fedcell wrote the record.
         """
-        found = ((name, self._state_of(name)) for name in RECORDS)
+        found = ((name, self._record_of(name)) for name in RECORDS)
         return next((f"{name} {what}" for name, what in found if isinstance(what, str)), None)
+
+    def is_half_written(self) -> bool:
+        """Say whether a power cut left the state and its copy with different content.
+
+        Raises:
+            SlotError: the disk refuses, or a newer fedcell wrote the record.
+        """
+        kept, copy = (self._record_of(name) for name in (STATE_FILE, STATE_COPY))
+        return isinstance(kept, Record) and isinstance(copy, Record) and kept != copy
 
     def write(self, before: SlotState, after: SlotState) -> None:
         """Switch to a state, then remove what it does not name any more."""
         from models.durable_file import write_durably
 
-        from . import slots
-
-        damaged = [name for name in RECORDS if isinstance(self._state_of(name), str)]
-        for name in damaged:
-            (self.folder / name).replace(self.folder / f"{name}{DAMAGED_ENDING}")
-        if after != before or damaged:
-            content = json.dumps(slots.to_json(after), indent=1).encode()
-            write_durably(self.folder / STATE_FILE, content)
-            write_durably(self.folder / STATE_COPY, content)
+        damaged = [name for name in RECORDS if isinstance(self._record_of(name), str)]
+        if after != before or damaged or self.is_half_written():
+            newest = self._newest()
+            content = _content(Record(1 if newest is None else newest.number + 1, after))
+            if len(content) > MAX_STATE_BYTES:
+                remedy = "remove the folder; the device then runs the default bundle"
+                raise SlotError(self.folder, "holds more than a record can name", remedy)
+            for name in damaged:
+                (self.folder / name).replace(self.folder / f"{name}{DAMAGED_ENDING}")
+            for name in WRITTEN:
+                write_durably(self.folder / name, content)
         if (self.folder / STATE_FILE).exists():
             (self.folder / EARLIER_RECORD).unlink(missing_ok=True)
         self.tidy(after)
 
-    def _state_of(self, name: str) -> SlotState | str | None:
-        """Return the state that a record holds, what is wrong with it, or None without one."""
+    def _newest(self) -> Record | None:
+        found = [self._record_of(name) for name in RECORDS]
+        whole = [record for record in found if isinstance(record, Record)]
+        return max(whole, key=lambda record: record.number, default=None)
+
+    def _record_of(self, name: str) -> Record | str | None:
+        """Return what a file holds, what is wrong with it, or None without one."""
         from . import slots
 
         path = self.folder / name
         try:
             with path.open("rb") as file:
-                content = file.read(MAX_STATE_BYTES)
+                content = file.read(MAX_STATE_BYTES + 1)
         except FileNotFoundError:
             return None
         except OSError as error:
             remedy = "check the disk and whose folder it is"
             raise SlotError(path, f"cannot be read ({error.strerror})", remedy) from error
-        read = slots.of_earlier_record if name == EARLIER_RECORD else slots.from_json
         try:
-            return read(json.loads(content))
+            value = json.loads(content)
+            if name == EARLIER_RECORD:
+                return Record(-1, slots.of_earlier_record(value))
+            if value["schema"] == FIRST_SCHEMA:
+                return Record(0, slots.from_json(value))
+            if value.pop(CHECK) != _check(value):
+                return "is damaged (its checksum differs)"
+            if value["schema"] > slots.SCHEMA:
+                raise SlotError(path, "was written by a newer fedcell", "update fedcell")
+            return Record(int(value["number"]), slots.from_json(value))
         except _NO_STATE as error:
             return f"is damaged ({type(error).__name__})"
 
@@ -132,3 +169,15 @@ class SlotFile:
         with (self.folder / _LOCK).open("wb") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
             yield
+
+
+def _content(record: Record) -> bytes:
+    from . import slots
+
+    value = {**slots.to_json(record.state), "number": record.number}
+    return json.dumps({**value, CHECK: _check(value)}, indent=1).encode()
+
+
+def _check(value: dict[str, Any]) -> str:
+    content = json.dumps(value, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(content.encode()).hexdigest()

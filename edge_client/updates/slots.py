@@ -15,7 +15,8 @@ from typing import Any, NamedTuple
 MAX_STARTS = 3
 MAX_REMEMBERED = 16
 MAX_TEXT = 200
-SCHEMA = 1
+SCHEMA = 2
+"""Of the record; 1 had neither number nor checksum."""
 
 
 class SlotName(StrEnum):
@@ -250,8 +251,8 @@ def from_json(content: Any) -> SlotState:
         TypeError: a field is of another type.
         KeyError: a field is missing.
     """
-    if content["schema"] != SCHEMA:
-        raise ValueError(f"schema {content['schema']} is not {SCHEMA}")
+    if content["schema"] not in range(1, SCHEMA + 1):
+        raise ValueError(f"schema {content['schema']} is above {SCHEMA}")
     state = SlotState(
         committed=_slot(content["committed"]),
         trial=_slot(content["trial"]),

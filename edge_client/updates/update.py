@@ -50,6 +50,7 @@ def update_model(
     now: datetime | None = None,
     limits: DownloadLimits | None = None,
     progress: Progress | None = None,
+    backend: str | None = None,
 ) -> InstalledBundle:
     """Fetch a bundle, check it, try it out, and put it on trial; else nothing changes.
 
@@ -63,6 +64,7 @@ def update_model(
         now: the moment that a refusal is recorded with; None takes the system's clock.
         limits: of the download.
         progress: called with bytes that are here and bytes in all, None where not known.
+        backend: that the bundle is tried out on; None takes the best of this machine.
 
     Raises:
         models.errors.BundleError: refused, and recorded; the device runs what it ran.
@@ -80,6 +82,7 @@ def update_model(
             allow_older=waived.older,
             allow_rolled_back=waived.rolled_back,
             now=now,
+            backend=backend,
         )
 
     if repository is not None:

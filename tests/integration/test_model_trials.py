@@ -1,5 +1,6 @@
 """Bundles on trial in real folders: starts, reports, damage, refusals, disks that refuse."""
 
+import errno
 import json
 import logging
 import os
@@ -10,6 +11,7 @@ import pytest
 
 from edge_client.errors import SlotError
 from edge_client.model_store import ModelStore
+from edge_client.updates.slot_file import SlotFile, _check
 from edge_client.updates.slots import InstalledBundle, SlotName, SlotState, to_json
 from models.bundle import load_bundle, write_bundle
 from models.errors import BundleError
@@ -233,7 +235,7 @@ def test_committed_bundle_that_a_changed_client_cannot_serve_gives_way_to_the_de
     write_bundle(stranger, models.folder / "a-stranger.zip")
     held = InstalledBundle("update-9", stranger.digest, "test", file="a-stranger.zip")
     state = SlotState(committed=SlotName.A, a=held)
-    (models.folder / "slots.json").write_text(json.dumps(to_json(state)))
+    (models.folder / "slots.json").write_text(json.dumps(to_json(state) | {"schema": 1}))
     for at in (NOW, datetime.now(UTC)):
         assert models.open(now=at).digest == load_bundle().digest
     assert models.last_refusal().reason == "unsupported_spec"
@@ -259,12 +261,12 @@ def test_folder_holds_no_more_than_two_bundles_and_the_state(models):
 def test_state_is_json_that_people_can_read(models):
     install(models, 1, release=3)
     state = json.loads((models.folder / "slots.json").read_text())
-    assert (state["schema"], state["trial"], state["starts"]) == (1, "a", 0)
+    assert (state["schema"], state["trial"], state["starts"]) == (2, "a", 0)
     assert (state["a"]["version"], state["a"]["release"]) == ("update-1", 3)
 
 
 @pytest.mark.parametrize(
-    "content", [b"", b"{", b'{"schema": 1}', b"\xff\x00", b"[" * 9999, b'{"schema": 2}']
+    "content", [b"", b"{", b'{"schema": 1}', b"\xff\x00", b"[" * 9999, b'{"schema": 3}']
 )
 def test_damaged_state_gives_way_to_its_copy(models, content, caplog):
     installed = install_and_commit(models, 7, release=7)
@@ -279,6 +281,84 @@ def test_damaged_state_gives_way_to_its_copy(models, content, caplog):
     assert models.mend_record() is None
     with pytest.raises(BundleError, match="older"):
         install(models, 6, release=6)
+
+
+def test_every_flipped_bit_of_a_record_is_noticed(models):
+    install_and_commit(models, 7, release=7)
+    install_and_commit(models, 8, release=8)
+    path, state = models.folder / "slots.json", models.state()
+    content = path.read_bytes()
+    (models.folder / "slots.copy.json").unlink()
+    for bit in range(8 * len(content)):
+        flipped = bytearray(content)
+        flipped[bit // 8] ^= 1 << bit % 8
+        path.write_bytes(flipped)
+        assert models.state() in {state, SlotState()}, bytes(flipped)
+        assert models.state() == state or SlotFile(models.folder).damage() is not None
+
+
+def test_commit_that_a_power_cut_halved_holds_though_one_record_is_damaged(models):
+    install_and_commit(models, 7, release=7)
+    install(models, 8, release=8)
+    before = (models.folder / "slots.json").read_bytes()
+    for _ in range(3):
+        restarted(models).begin_boot(NOW)
+    starting = restarted(models)
+    starting.open(now=NOW)
+    assert starting.commit(NOW)
+    (models.folder / "slots.json").write_bytes(before)
+    assert restarted(models).committed().version == "update-8"
+    assert restarted(models).open(now=NOW).version == "update-8"
+    for name in ("slots.json", "slots.copy.json"):
+        kept = (models.folder / name).read_bytes()
+        (models.folder / name).write_bytes(b"{")
+        assert restarted(models).begin_boot(NOW) is None
+        assert restarted(models).committed().version == "update-8"
+        (models.folder / name).write_bytes(kept)
+
+
+def test_record_of_a_newer_fedcell_is_left_alone(models, caplog):
+    install_and_commit(models, 1)
+    newer = {"schema": 3, "number": 9, "something": "else"}
+    content = json.dumps(newer | {"check": _check(newer)})
+    for name in ("slots.json", "slots.copy.json"):
+        (models.folder / name).write_text(content)
+    starting = restarted(models)
+    with caplog.at_level(logging.WARNING):
+        assert starting.open(now=NOW).digest == load_bundle().digest
+    assert starting.commit(NOW) is False
+    assert "was written by a newer fedcell" in caplog.text
+    with pytest.raises(SlotError, match="newer fedcell"):
+        install(models, 2)
+    assert (models.folder / "slots.json").read_text() == content
+    assert len(list(models.folder.glob("*.zip"))) == 1
+
+
+def test_passing_read_error_does_not_end_a_trial(models, monkeypatch, caplog):
+    install_and_commit(models, 1)
+    on_trial = install(models, 2)
+    starting = restarted(models)
+
+    def too_many(*_arguments, **_choices):
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    with monkeypatch.context() as now_and_then, caplog.at_level(logging.WARNING):
+        real = ModelStore._load
+        now_and_then.setattr(
+            ModelStore,
+            "_load",
+            lambda self, held: too_many() if held == on_trial else real(self, held),
+        )
+        assert starting.open(now=NOW).version == "update-1"
+    assert "not run this time" in caplog.text
+    assert restarted(models).open(now=NOW).version == "update-2"
+
+
+@pytest.mark.parametrize("version", ["v" * 65, "", "-v", "v 1", "v\n1", "vé", 7])
+def test_bundle_whose_version_no_message_can_name_is_refused(models, version):
+    with pytest.raises(BundleError, match="values that cannot be"):
+        install(models, 1, manifest={"version": version})
+    assert models.installed() is None
 
 
 def test_state_and_copy_both_damaged_leave_the_default(models):

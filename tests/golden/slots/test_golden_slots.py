@@ -14,7 +14,8 @@ from edge_client.model_store import ModelStore
 from edge_client.updates.bundle_gate import verify
 from edge_client.updates.bundle_trial import check_golden, outputs_of
 from tests.support.line_bundle import line_bundle, trusted_keys, write_line_bundle
-from tests.support.update_bundles import try_out_here
+from tests.support.update_bundles import trusted_keys as update_keys
+from tests.support.update_bundles import try_out_here, write_variant
 
 GOLDEN = Path(__file__).with_name("v1")
 EXPECTED = json.loads((Path(__file__).parents[1] / "bundles" / "expected_v1.json").read_text())
@@ -68,3 +69,18 @@ def test_bundle_of_the_first_version_passes_the_gate_of_today(tmp_path, backend)
     bundle = verify(source, trusted_keys={"golden": public.public_bytes_raw()})
     check_golden(bundle, outputs_of(bundle, backend))
     assert bundle.version == EXPECTED["version"]
+
+
+def test_record_without_a_checksum_runs_and_takes_updates(tmp_path, monkeypatch):
+    """Made by `make_slots_v2.py`."""
+    monkeypatch.setattr("edge_client.updates.bundle_gate.try_out", try_out_here)
+    folder = tmp_path / "device.db.models"
+    models = ModelStore(shutil.copytree(GOLDEN.with_name("v2"), folder))
+    assert models.open().version == line_bundle().version
+    assert models.committed().digest == line_bundle().digest
+    assert names(folder) == {"slots.json", "a-bcf13599b9b8c5c1.zip"}
+    update = write_variant(tmp_path / "b.zip", 2)
+    models.install(update, trusted_keys=update_keys())
+    assert (models.is_on_trial(), models.open().version) == (True, "update-2")
+    assert models.commit()
+    assert ModelStore(folder).committed().version == "update-2"

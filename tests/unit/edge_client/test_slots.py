@@ -243,7 +243,7 @@ def test_record_of_the_first_version_is_a_committed_slot():
 @pytest.mark.parametrize(
     "change",
     [
-        {"schema": 2},
+        {"schema": 3},
         {"committed": "c"},
         {"committed": "a"},
         {"trial": "b"},
