@@ -226,3 +226,44 @@ class ServiceError(EdgeError):
         """Say where, what is wrong and what to do."""
         self.where = str(where)
         super().__init__(f"{where}: {what}; {remedy}")
+
+
+class LedgerError(EdgeError):
+    """The device's privacy ledger cannot be relied on; nothing is trained or answered.
+
+    Attributes:
+        where: its file, or the place that knows its head.
+        refusal: why, a value of `privacy.budget.Refusal`.
+    """
+
+    exit_code = 5
+
+    def __init__(self, where: object, what: str, remedy: str, *, refusal: str) -> None:
+        """Say where, what is wrong, what follows, and the code of it."""
+        self.where, self.refusal = str(where), refusal
+        super().__init__(f"{where}: {what}; {remedy}")
+
+
+class LedgerUnwritableError(LedgerError):
+    """The disk refuses what has to be written before anything leaves."""
+
+    exit_code = 6
+
+    def __init__(self, where: object, what: str, remedy: str) -> None:
+        """Say where, what is wrong and what to do."""
+        super().__init__(where, what, remedy, refusal="ledger_unwritable")
+
+
+class ParticipationRefusedError(EdgeError):
+    """A rule of the policy or of the ledger forbids a step; what leaves is a zero update.
+
+    Attributes:
+        refusal: which rule, a value of `privacy.budget.Refusal`.
+    """
+
+    exit_code = 1
+
+    def __init__(self, refusal: str, what: str) -> None:
+        """Name the rule, and what broke it."""
+        self.refusal = refusal
+        super().__init__(f"not taken part in ({refusal}): {what}")

@@ -47,7 +47,7 @@ def history_of(events: Iterable[Event], *, stream: str) -> ParticipationHistory:
     return ParticipationHistory(
         participations=len(here),
         last_index=max((event.index for event in here), default=None),
-        mu_squared=sum(_cost(event) for event in taken),
+        mu_squared=float(sum(_cost(event) for event in taken)),
         elsewhere=len(taken) - len(here),
         max_participations=min(most, default=None),
         mu_squared_limit=min(limits, default=None),
@@ -77,7 +77,7 @@ def count_history_of(events: Iterable[Event], *, channel: str, policy_digest: st
     return CountHistory(
         answers=len(here),
         last_index=max((event.index for event in here), default=None),
-        mu_squared=sum(participation_cost(event.noise_multiplier) for event in answers),
+        mu_squared=float(sum(participation_cost(event.noise_multiplier) for event in answers)),
         mu_squared_limit=min((counts for _, counts in limits), default=None),
         mu_squared_in_all=min((sum(parts) for parts in limits), default=None),
         is_held_out=any(_is_held_out(event) for event in of_device),
@@ -86,6 +86,16 @@ def count_history_of(events: Iterable[Event], *, channel: str, policy_digest: st
             for event in of_device
         ),
     )
+
+
+def mu_squared_in_all(events: Iterable[Event]) -> float:
+    """Σ 1/σ_j² over all that a device has debited: updates and counts.
+
+    Raises:
+        UnsupportedEventError: An event that no device's ledger holds.
+    """
+    updates = history_of(events, stream="").mu_squared
+    return updates + count_history_of(events, channel="", policy_digest="").mu_squared
 
 
 def _is_held_out(event: DeviceEvent) -> bool:

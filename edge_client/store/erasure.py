@@ -104,6 +104,16 @@ def ledger_path(store: Path) -> Path:
     return store.with_name(store.name + ".ledger")
 
 
+def head_path(store: Path) -> Path:
+    """Return where the head of the privacy ledger is kept a second time."""
+    return store.with_name(store.name + ".ledger.head")
+
+
+def receipts_path(store: Path) -> Path:
+    """Return where the server's receipts for the steps of a store's device are."""
+    return store.with_name(store.name + ".receipts.jsonl")
+
+
 def _refuse_foreign_file(store: Path) -> None:
     """Look at the file's first bytes, without SQLite: it cannot open a store on a full disk."""
     try:
