@@ -21,7 +21,7 @@ from models.bundle import load_bundle
 from tests.support.update_bundles import resigned, trusted_keys, try_out_here, variant
 
 NUM_VERSIONS = 4
-STEPS_OF_A_CIRCLE = 160
+STEPS_OF_A_CIRCLE = 360
 WATCHED = frozenset({"open", "os.remove", "os.rename", "os.mkdir", "fcntl.flock", "os.listdir"})
 """Audit events at which a device may end; `os.fsync` has none and is counted beside them."""
 
