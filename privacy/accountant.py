@@ -12,15 +12,27 @@ noise and, over at most k participations, for correlated noise whose sensitivity
 Assumptions: the unit of privacy is one device, all that it sends in the releases that are composed;
 what it sends elsewhere is not covered. Neighbours differ in one device's contributions, replaced by
 zero, with the cohort's size public; the aggregator is trusted to add the noise; no amplification by
-sampling. Real-valued noise: floating point is named in the threat model.
+sampling. Real-valued noise: floating point is named in the threat model. Counts with discrete
+noise are charged as `privacy.discrete_accounting` derives.
 """
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 from typing import Final
 
+from .discrete_accounting import lattice_slack, mu_squared_of_count, mu_with_slack
 from .errors import UnsupportedEventError
-from .events import Event, GaussianRelease, PublicData
+from .events import (
+    CorrelatedRelease,
+    CountAnswer,
+    CountRelease,
+    Event,
+    GaussianRelease,
+    Participation,
+    PublicData,
+    RecordLevelSteps,
+)
 
 _CONTINUED_FRACTION_FROM: Final = 6.0
 _CONTINUED_FRACTION_TERMS: Final = 80
@@ -96,7 +108,7 @@ def mu_for(*, epsilon: float, delta: float) -> float:
         delta: δ in (0, 1).
 
     Returns:
-        μ, at most 1e-9 relative below the exact value.
+        μ, at most 1e-9 relative below the exact value; its `gaussian_epsilon` is at most ε.
 
     Raises:
         ValueError: An argument is out of bounds.
@@ -113,7 +125,7 @@ def mu_for(*, epsilon: float, delta: float) -> float:
             low = middle
         else:
             high = middle
-    return low * (1 - _SAFETY)
+    return low * (1 - 4 * _SAFETY)
 
 
 def noise_multiplier_for(
@@ -151,11 +163,37 @@ def mu_of_participations(*, noise_multiplier: float, participations: int) -> flo
     return math.sqrt(participations) / noise_multiplier
 
 
-def mu_of_releases(events: Iterable[Event]) -> float:
-    """μ of the device that was invited most, over every release in a ledger.
+def mu_squared_of_step(
+    *, noise_multiplier: float, clip_noise_multiplier: float | None = None
+) -> float:
+    """μ² that one participation costs: 1/σ² + 1/σ_b², infinity without noise.
 
-    Within a stream that device took part `most_participations` times. Over several streams the
-    bound takes, in each, the device invited most there: μ² ≤ Σ_streams k_s / σ_s².
+    The bit that steers a clipping norm is ±½ and 0 when absent, so zeroing a device moves the sum
+    of bits by ½; its noise has standard deviation σ_b/2, and the bit is a Gaussian mechanism of
+    multiplier σ_b beside that of the update (`privacy.adaptive_clipping`).
+
+    Args:
+        noise_multiplier: σ of the stream; 0 means no noise.
+        clip_noise_multiplier: σ_b, in units of the bit's sensitivity ½; None for a fixed norm.
+    """
+    if noise_multiplier == 0.0:
+        return math.inf
+    bit = 0.0 if clip_noise_multiplier is None else clip_noise_multiplier**-2
+    return noise_multiplier**-2 + bit
+
+
+def mu_of_releases(events: Iterable[Event]) -> float:
+    """μ of the device that was charged most, over every release in a ledger.
+
+    Within a stream that device took part `most_participations` times; an aborted step released
+    as noise stays charged. Over several streams and channels μ² ≤ Σ_s k_s · cost_s takes, in each,
+    the device invited most there. Where the last release states what was charged most to any one
+    device (`most_mu_squared`, from the server's count for life), that figure is taken, if it lies
+    between the dearest single stream or channel and that sum. Channels that ask only devices that
+    never train are a sum of their own, and the larger of the two counts.
+
+    A participation is charged in full as soon as it happens: its column of the factor has norm 1
+    only after p − 1 further steps, and nobody can know that they will not run.
 
     Args:
         events: The events of a ledger of releases, oldest first.
@@ -165,34 +203,181 @@ def mu_of_releases(events: Iterable[Event]) -> float:
 
     Raises:
         UnsupportedEventError: An event that is no release to whoever receives a model.
-        ValueError: A stream changed its σ or C on the way, which breaks its accounting.
+        ValueError: A stream or channel changed a constant on the way, skipped or repeated a step,
+            or what is stated as charged most does not fit the counts. Each breaks the accounting.
     """
-    latest: dict[str, GaussianRelease] = {}
+    lines: dict[tuple[str, ...], _Line] = {}
+    stated: float | None = None
     for event in events:
         if isinstance(event, PublicData):
             continue
-        if not isinstance(event, GaussianRelease):
-            raise UnsupportedEventError(type(event).__name__)
-        before = latest.setdefault(event.stream, event)
-        constants = (before.noise_multiplier, before.clipping_norm)
-        if (event.noise_multiplier, event.clipping_norm) != constants:
-            raise ValueError(
-                f"stream {event.stream!r} changed its noise or clipping norm at step {event.index}"
-            )
-        latest[event.stream] = max(before, event, key=lambda step: step.most_participations)
-    return math.hypot(
-        *(
-            mu_of_participations(
-                noise_multiplier=step.noise_multiplier, participations=step.most_participations
-            )
-            for step in latest.values()
-        )
+        line = _release_line(event)
+        before = lines.get(line.key)
+        lines[line.key] = line if before is None else before.then(line)
+        if isinstance(event, CorrelatedRelease | CountRelease):
+            stated = event.most_mu_squared
+        else:
+            stated = None
+    charged = [line for line in lines.values() if line.count]
+    costs = {line.key: line.cost * line.count for line in charged}
+    total = max(
+        math.fsum(costs[line.key] for line in charged if line.is_held_out is held_out)
+        for held_out in (False, True)
     )
+    if stated is not None:
+        if not max(costs.values(), default=0.0) * (1 - 1e-9) <= stated <= total * (1 + 1e-9):
+            raise ValueError(f"most_mu_squared {stated:g} does not fit the ledger's counts")
+        total = min(total, stated * (1 + 1e-12))
+    slack = math.fsum(line.slack * line.count for line in charged)
+    return mu_with_slack(math.sqrt(total), slack=slack)
+
+
+def mu_of_device(events: Iterable[Event]) -> float:
+    """μ that one device has spent for life, from its own ledger: updates and answers to counts.
+
+    Args:
+        events: The events of a device's ledger, oldest first. Record-level steps are a second
+            statement (`privacy.record_accountant`) and count nothing here.
+
+    Returns:
+        μ.
+
+    Raises:
+        UnsupportedEventError: An event that is no part of a device's ledger.
+        ValueError: A stream or channel changed a constant on the way.
+    """
+    lines: dict[tuple[str, ...], _Line] = {}
+    costs, slacks = [], []
+    for event in events:
+        if isinstance(event, RecordLevelSteps):
+            continue
+        line = _device_line(event)
+        before = lines.setdefault(line.key, line)
+        before.require_same_constants(line)
+        costs.append(line.cost)
+        slacks.append(line.slack)
+    return mu_with_slack(math.sqrt(math.fsum(costs)), slack=math.fsum(slacks))
 
 
 def release_epsilon(events: Iterable[Event], *, delta: float) -> float:
-    """ε_release at δ: what whoever receives the models may learn of the device invited most."""
+    """ε_release at δ: what whoever receives the models may learn of the device charged most."""
     return gaussian_epsilon(mu=mu_of_releases(events), delta=delta)
+
+
+def device_epsilon(events: Iterable[Event], *, delta: float) -> float:
+    """ε at δ of one device, from its own ledger: what was released of it to whoever receives it."""
+    return gaussian_epsilon(mu=mu_of_device(events), delta=delta)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Line:
+    """One stream or channel of a ledger: its constants, and how often a device was charged."""
+
+    key: tuple[str, ...]
+    constants: Mapping[str, float | str | None]
+    cost: float
+    count: int = 1
+    index: int = 0
+    is_gapless: bool = False
+    is_held_out: bool = False
+    slack: float = 0.0
+
+    def require_same_constants(self, later: "_Line") -> None:
+        changed = [
+            name
+            for name in sorted({*self.constants, *later.constants})
+            if self.constants.get(name) != later.constants.get(name)
+        ]
+        if changed:
+            kind, name = self.key[0], self.key[-1]
+            raise ValueError(
+                f"{kind} {name!r} changed its {', '.join(changed)} at step {later.index}"
+            )
+
+    def then(self, later: "_Line") -> "_Line":
+        """The line after one more release of it."""
+        self.require_same_constants(later)
+        if later.is_gapless and later.index != self.index + 1:
+            raise ValueError(
+                f"{self.key[0]} {self.key[-1]!r} has step {later.index} after step {self.index}"
+            )
+        return replace(later, count=max(self.count, later.count))
+
+
+def _release_line(event: Event) -> _Line:
+    if isinstance(event, CountRelease):
+        return _Line(
+            key=("channel", event.policy_digest, event.channel),
+            constants={
+                "noise_multiplier": event.noise_multiplier,
+                "sensitivity": event.sensitivity,
+                "held_out": event.held_out,
+            },
+            cost=mu_squared_of_count(event.noise_multiplier),
+            count=event.most_answers,
+            index=event.index,
+            is_held_out=event.held_out,
+            slack=lattice_slack(event.noise_multiplier),
+        )
+    if isinstance(event, GaussianRelease):
+        return _Line(
+            key=("stream", event.stream),
+            constants={
+                "noise_multiplier": event.noise_multiplier,
+                "clipping_norm": event.clipping_norm,
+            },
+            cost=mu_squared_of_step(noise_multiplier=event.noise_multiplier),
+            count=event.most_participations,
+            index=event.index,
+        )
+    if not isinstance(event, CorrelatedRelease):
+        raise UnsupportedEventError(type(event).__name__)
+    return _Line(
+        key=("stream", event.stream),
+        constants=_stream_constants(event)
+        | {"bands": event.bands, "min_separation": event.min_separation},
+        cost=mu_squared_of_step(
+            noise_multiplier=event.noise_multiplier,
+            clip_noise_multiplier=event.clip_noise_multiplier,
+        ),
+        count=event.most_participations,
+        index=event.index,
+        is_gapless=True,
+    )
+
+
+def _device_line(event: Event) -> _Line:
+    if isinstance(event, CountAnswer):
+        return _Line(
+            key=("channel", event.policy_digest, event.channel),
+            constants={"noise_multiplier": event.noise_multiplier},
+            cost=mu_squared_of_count(event.noise_multiplier),
+            index=event.index,
+            slack=lattice_slack(event.noise_multiplier),
+        )
+    if not isinstance(event, Participation):
+        raise UnsupportedEventError(type(event).__name__)
+    return _Line(
+        key=("stream", event.stream),
+        constants=_stream_constants(event),
+        cost=mu_squared_of_step(
+            noise_multiplier=event.noise_multiplier,
+            clip_noise_multiplier=event.clip_noise_multiplier,
+        ),
+        index=event.index,
+    )
+
+
+def _stream_constants(
+    event: CorrelatedRelease | Participation,
+) -> dict[str, float | str | None]:
+    return {
+        "noise_multiplier": event.noise_multiplier,
+        "clipping_norm": event.clipping_norm,
+        "cohort_size": event.cohort_size,
+        "policy_digest": event.policy_digest,
+        "clip_noise_multiplier": event.clip_noise_multiplier,
+    }
 
 
 def _mills_ratio(x: float) -> float:

@@ -106,6 +106,9 @@ class CorrelatedRelease:
         noise_only: True where a round was aborted: what leaves is noise, the charge stays.
         clip_noise_multiplier: σ_b of the bits that steer the clipping norm, in units of their
             sensitivity ½; None where the norm is fixed (Andrew et al. 2021).
+        most_mu_squared: Greatest μ² that any one device was charged by this entry and all before it
+            in the ledger, over all streams and channels, from the server's count for life; None
+            where it is not known, and the ledger's counts bound it.
     """
 
     stream: str
@@ -119,6 +122,7 @@ class CorrelatedRelease:
     policy_digest: str
     noise_only: bool = False
     clip_noise_multiplier: float | None = None
+    most_mu_squared: float | None = None
 
     def __post_init__(self) -> None:
         """Refuse parameters under which the bound on the sensitivity does not hold."""
@@ -136,6 +140,8 @@ class CorrelatedRelease:
             )
         if self.clip_noise_multiplier is not None:
             _require_positive(clip_noise_multiplier=self.clip_noise_multiplier)
+        if self.most_mu_squared is not None:
+            _require_finite_at_least(0.0, most_mu_squared=self.most_mu_squared)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -154,6 +160,9 @@ class CountRelease:
         most_answers: Greatest number of this channel's releases, this one included, that any one
             device was asked for.
         policy_digest: SHA-256 of the signed policy that the channel stands in.
+        most_mu_squared: Greatest μ² that any one device was charged by this entry and all before it
+            in the ledger, over all streams and channels, from the server's count for life; None
+            where it is not known, and the ledger's counts bound it.
         held_out: True where only devices that never train were asked: what these spend and what
             the others spend is never the same device's.
     """
@@ -165,6 +174,7 @@ class CountRelease:
     cohort_size: int
     most_answers: int
     policy_digest: str
+    most_mu_squared: float | None = None
     held_out: bool = False
 
     def __post_init__(self) -> None:
@@ -178,6 +188,8 @@ class CountRelease:
             raise ValueError(
                 f"most_answers must lie in 0..{self.index + 1}, got {self.most_answers}"
             )
+        if self.most_mu_squared is not None:
+            _require_finite_at_least(0.0, most_mu_squared=self.most_mu_squared)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -117,7 +117,7 @@ def test_streams_add_up():
 
 
 def test_a_constant_changed_within_a_stream_is_refused():
-    with pytest.raises(ValueError, match="changed its noise or clipping norm at step 1"):
+    with pytest.raises(ValueError, match="changed its clipping_norm at step 1"):
         mu_of_releases([release(0), release(1, clipping_norm=0.5)])
 
 
