@@ -16,6 +16,7 @@ from enum import StrEnum
 from typing import Final
 
 from .accountant import gaussian_epsilon, mu_of_participations
+from .discrete_accounting import mu_squared_of_count
 from .errors import BudgetExceededError
 from .policy import PrivacyPolicy, RecordPolicy, StreamPolicy
 
@@ -253,7 +254,7 @@ def count_refusal(
     if history.answers >= found.max_answers:
         return Refusal.RETIRED
     limit = count_limit(policy.privacy, history=history, held_out=found.held_out)
-    if _exceeds(history.mu_squared + participation_cost(found.noise_multiplier), limit):
+    if _exceeds(history.mu_squared + mu_squared_of_count(found.noise_multiplier), limit):
         return Refusal.BUDGET_SPENT
     return None
 

@@ -5,6 +5,7 @@ from functools import lru_cache
 
 from .accountant import mu_for
 from .budget import CountHistory, ParticipationHistory, participation_cost
+from .discrete_accounting import mu_squared_of_count
 from .errors import UnsupportedEventError
 from .events import CountAnswer, Event, Participation, RecordLevelSteps
 
@@ -77,7 +78,7 @@ def count_history_of(events: Iterable[Event], *, channel: str, policy_digest: st
     return CountHistory(
         answers=len(here),
         last_index=max((event.index for event in here), default=None),
-        mu_squared=float(sum(participation_cost(event.noise_multiplier) for event in answers)),
+        mu_squared=float(sum(mu_squared_of_count(event.noise_multiplier) for event in answers)),
         mu_squared_limit=min((counts for _, counts in limits), default=None),
         mu_squared_in_all=min((sum(parts) for parts in limits), default=None),
         is_held_out=any(_is_held_out(event) for event in of_device),
