@@ -1,7 +1,5 @@
 """What an audit finds: one line a check, with the bound that it is held to."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from enum import StrEnum
 

@@ -1,0 +1,194 @@
+"""Eight defects, each a small substitution in the real parts, that an audit must catch.
+
+Each is a mistake that was made somewhere: a standard deviation read as a variance, a clipping that
+a refactoring lost, a weighted mean, Flower's division by who answered, a backup played back, a
+scheduler in a hurry, a counter that is reset, an accountant that assumes what does not happen.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..accountant import mu_of_participations
+from ..budget import ParticipationHistory, Refusal
+from ..clipping import UpdateGrid
+from ..events import EntryKind
+from ..noise import ReleaseNoise
+from ..policy import StreamPolicy
+from .parts import AggregationParts
+
+ROWS_OF_AN_UPDATE: Final = 100
+"""Rows that a weighted mean counts as one."""
+
+
+@dataclass(frozen=True, slots=True)
+class ScaledNoise:
+    """The noise of a stream, times a factor; calls itself what it is not."""
+
+    real: ReleaseNoise
+    factor: float
+
+    @property
+    def mechanism(self) -> str:
+        """As of the real noise."""
+        return self.real.mechanism
+
+    @property
+    def noise_multiplier(self) -> float:
+        """As of the real noise."""
+        return self.real.noise_multiplier
+
+    @property
+    def entry_kind(self) -> EntryKind:
+        """As of the real noise."""
+        return self.real.entry_kind
+
+    def noise(self, index: int, size: int) -> NDArray[np.float64]:
+        """The real noise of the step, times the factor."""
+        return self.factor * self.real.noise(index, size)
+
+
+class RestoredNoise:
+    """The noise of a stream whose checkpoint is restored every few steps, as from a backup.
+
+    Args:
+        real: the stream's noise.
+        every: steps after which the first of them is played again.
+    """
+
+    def __init__(self, real: ReleaseNoise, *, every: int) -> None:
+        self._real, self._every = real, every
+        self._given: list[NDArray[np.float64]] = []
+
+    @property
+    def mechanism(self) -> str:
+        """As of the real noise."""
+        return self._real.mechanism
+
+    @property
+    def noise_multiplier(self) -> float:
+        """As of the real noise."""
+        return self._real.noise_multiplier
+
+    @property
+    def entry_kind(self) -> EntryKind:
+        """As of the real noise."""
+        return self._real.entry_kind
+
+    def noise(self, index: int, size: int) -> NDArray[np.float64]:
+        """Noise of the step's place after the last restoring."""
+        while len(self._given) <= index % self._every:
+            self._given.append(self._real.noise(len(self._given), size))
+        return self._given[index % self._every]
+
+
+def half_the_noise(parts: AggregationParts) -> AggregationParts:
+    """σ/2 where σ is claimed."""
+    return replace(
+        parts, open_noise=lambda policy: ScaledNoise(parts.open_noise(policy), factor=0.5)
+    )
+
+
+def no_clipping(parts: AggregationParts) -> AggregationParts:
+    """An update goes into the sum as long as it came."""
+
+    def untouched(update: NDArray[np.float64], *, clipping_norm: float) -> NDArray[np.float64]:
+        del clipping_norm
+        return update
+
+    return replace(parts, clip=untouched)
+
+
+def data_dependent_weights(parts: AggregationParts) -> AggregationParts:
+    """An update counts by the device's number of rows, as in a weighted mean."""
+    return replace(parts, weigh=lambda num_rows: max(1, num_rows // ROWS_OF_AN_UPDATE))
+
+
+def dropout_without_compensation(parts: AggregationParts) -> AggregationParts:
+    """The sum is divided by who answered, the noise by who was invited."""
+
+    def release(
+        total: NDArray[np.int64],
+        *,
+        noise: NDArray[np.float64],
+        num_invited: int,
+        num_replied: int,
+        grid: UpdateGrid,
+    ) -> NDArray[np.float64]:
+        return parts.release(
+            total,
+            noise=noise * (num_replied / num_invited),
+            num_invited=num_replied,
+            num_replied=num_replied,
+            grid=grid,
+        )
+
+    return replace(parts, release=release)
+
+
+def reused_noise(parts: AggregationParts) -> AggregationParts:
+    """After half of the steps the noise begins anew, with other updates under it."""
+    return replace(
+        parts,
+        open_noise=lambda policy: RestoredNoise(
+            parts.open_noise(policy), every=policy.num_rounds // 2
+        ),
+    )
+
+
+def separation_ignored(parts: AggregationParts) -> AggregationParts:
+    """Devices are admitted to steps that lie closer than the bands of the noise."""
+    return _admits_despite(parts, {Refusal.TOO_SOON})
+
+
+def cap_ignored(parts: AggregationParts) -> AggregationParts:
+    """Devices are admitted after their last participation, as by a counter that was reset."""
+    return _admits_despite(parts, {Refusal.RETIRED})
+
+
+def fixed_schedule_claimed_as_poisson(parts: AggregationParts) -> AggregationParts:
+    """The claim assumes amplification by Poisson sampling; the schedule is fixed.
+
+    The claim that such an accountant would make of k of T steps: μ = q √(T (e^{1/σ²} − 1)) with
+    q = k/T (Bu, Dong, Long, Su 2020, "Deep learning with Gaussian differential privacy").
+    """
+
+    def claim(policy: StreamPolicy) -> float:
+        rate = policy.privacy.max_participations / policy.num_rounds
+        per_step = mu_of_participations(
+            noise_multiplier=policy.privacy.noise_multiplier, participations=1
+        )
+        return rate * math.sqrt(policy.num_rounds * math.expm1(per_step**2))
+
+    return replace(parts, claim=claim)
+
+
+def _admits_despite(parts: AggregationParts, ignored: set[Refusal]) -> AggregationParts:
+    """The rule of server and device, told a past in which some of its reasons do not arise."""
+
+    def admit(policy: StreamPolicy, history: ParticipationHistory, index: int) -> bool:
+        told = history
+        if Refusal.RETIRED in ignored:
+            told = ParticipationHistory(last_index=history.last_index)
+        if Refusal.TOO_SOON in ignored:
+            told = replace(told, last_index=None)
+        return parts.admit(policy, told, index)
+
+    return replace(parts, admit=admit)
+
+
+DEFECTS: Final[dict[str, Callable[[AggregationParts], AggregationParts]]] = {
+    "half the noise": half_the_noise,
+    "no clipping": no_clipping,
+    "data-dependent weights": data_dependent_weights,
+    "dropout without compensation": dropout_without_compensation,
+    "reused noise": reused_noise,
+    "separation ignored": separation_ignored,
+    "cap ignored": cap_ignored,
+    "fixed schedule claimed as Poisson": fixed_schedule_claimed_as_poisson,
+}
+"""Every planted defect by name, in the order of a report."""
