@@ -44,7 +44,7 @@ MEASUREMENT_FLAGS = (
     ("internal_resistance_mohm", "milliohm"),
 )
 EVERYTHING_REFUSED = 3
-GOES_ON = "the device's privacy ledger goes on"
+GOES_ON = "the device's privacy ledger goes on, and it never trains again"
 OPTIONAL_IN_PROFILE = {"region", "climate", "criticality"}
 REMEDIES = {
     "device_id": "give a name such as meter-0001",
@@ -152,6 +152,7 @@ def run_init(arguments: argparse.Namespace) -> int:
         config.store,
         profile,
         hardware_id=hardware_id,
+        now=now_of(arguments),
         may_exist=first_boot,
         key=config.key_source(),
         make_store=lambda: TelemetryStore.create(
@@ -388,6 +389,7 @@ def run_erase(arguments: argparse.Namespace) -> int:
         [
             *(f"removed {file}" for file in removed),
             f"noted in {tombstone_path(path)}; a privacy ledger stays",
+            "this device takes part in no training or count any more; see: fedcell-device ledger",
             "what the server has received before is not touched by this",
         ],
     )

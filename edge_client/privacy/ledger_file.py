@@ -87,6 +87,15 @@ def is_enrolled(path: Path, store: StoreFile | None = None) -> bool:
     return ledger_path(path).exists() or bool(_known_heads(path, store))
 
 
+def owner_of_ledger(path: Path) -> str | None:
+    """Return the hash of the device that the ledger at a store's path is of, None if not known."""
+    try:
+        known = _head_beside(path, None)
+    except LedgerError:
+        return None
+    return None if known is None else known.device_hash
+
+
 def enrol(store: StoreFile, *, now: datetime) -> bool:
     """Give a device its ledger, once; from then on a missing one means that nothing is spent.
 

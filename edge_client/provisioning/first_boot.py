@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING
 from models.durable_file import sync_folder
 
 from ..errors import IdentityError, StoreBusyError, StoreError
-from ..store.erasure import ledger_path, tombstone_path, tombstones
+from ..privacy.ledger_file import enrol, owner_of_ledger
+from ..store.erasure import head_path, ledger_path, tombstone_path, tombstones
 from ..store.profile_copy import hash_of_device, read_profile_copy
 from ..store.quarantine import FORMER
 from ..telemetry_store import TelemetryStore
@@ -31,6 +32,7 @@ from .identity import (
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from datetime import datetime
     from pathlib import Path
 
     from models.telemetry import DeviceProfile
@@ -44,16 +46,18 @@ def boot_first(
     *,
     hardware_id: bytes | None,
     make_store: Callable[[], TelemetryStore],
+    now: datetime,
     key: KeySource | None = None,
     may_exist: bool = False,
 ) -> bool:
-    """Make identity and store of a new device; what is there already is kept as it is.
+    """Make identity, store and privacy ledger of a new device; what is there already is kept.
 
     Args:
         path: of the store.
         profile: of the device.
         hardware_id: from `read_hardware_id`.
         make_store: makes the store, and opens it.
+        now: aware time.
         key: the store is sealed under, where it exists.
         may_exist: whether a store of the same profile is fine.
 
@@ -64,6 +68,7 @@ def boot_first(
         CloneError: store or identity come from another device.
         IdentityError: the identity cannot be made or read.
         StoreError: there is a store already, or it is another device's.
+        LedgerUnwritableError: the disk refuses the ledger; a first consent to training makes it.
     """
     _sweep(path)
     if path.exists():
@@ -73,6 +78,7 @@ def boot_first(
     make_identity(path, device_id=profile.device_id, hardware_id=hardware_id)
     with make_store() as store:
         own_identity(store, device_id=profile.device_id, hardware_id=hardware_id)
+        enrol(store, now=now)
     return True
 
 
@@ -136,7 +142,8 @@ def retire(path: Path, *, device_id: str, erase: bool) -> Path | None:
     Raises:
         StoreBusyError: the folder cannot be written.
     """
-    kept = set() if _is_of_another(path, device_id) else {ledger_path(path), tombstone_path(path)}
+    stays = {ledger_path(path), head_path(path), tombstone_path(path)}
+    kept = set() if _is_of_another(path, device_id) else stays
     try:
         identity_path(path).unlink(missing_ok=True)
         _close_journal(path)
@@ -184,7 +191,8 @@ def _require_same(
 def _is_of_another(path: Path, device_id: str) -> bool:
     # Ledger and list go before the copy of the profile: also after a crash it tells whose they are.
     copy, erasures = read_profile_copy(path), tombstones(path)
-    said = {copy and copy.device_hash, *(erasure.device_hash for erasure in erasures)} - {None}
+    said = {copy and copy.device_hash, *(erasure.device_hash for erasure in erasures)}
+    said = (said | {owner_of_ledger(path)}) - {None}
     return bool(said) and hash_of_device(device_id) not in said
 
 

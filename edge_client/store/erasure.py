@@ -1,8 +1,9 @@
 """Erasing a device: everything that is the owner's goes, the privacy ledger stays.
 
-The ledger (`<store>.ledger`) accounts for what has left for ever and must outlive the data. That
-there was an erasure stands in a file of its own, `<store>.erased.json`: an entry of the ledger is a
-mechanism that ran, and an erasure is none.
+The ledger (`<store>.ledger`, and its head in `<store>.ledger.head`) accounts for what has left for
+ever and must outlive the data. That there was an erasure stands in a file of its own,
+`<store>.erased.json`: an entry of the ledger is a mechanism that ran, and an erasure is none. Where
+that file is, nothing is ever trained or counted again: `edge_client.privacy.participation`.
 """
 
 from __future__ import annotations
@@ -51,9 +52,9 @@ def erase_device(store: Path, *, now: datetime) -> tuple[Path, ...]:
     """Remove a store with all that belongs to it; no key is needed.
 
     What goes: the store, its journals, damaged stores that were set aside, stores of devices before
-    this one, the copy of the profile, the installed models. What stays: the privacy ledgers, the
-    device's identity, and the lists of erasures; this device's gets one entry more. After a
-    crash on the way it can be called again.
+    this one, the copy of the profile, the installed models, the server's receipts. What stays: the
+    privacy ledgers with their heads, the device's identity, and the lists of erasures; this
+    device's gets one entry more. After a crash on the way it can be called again.
 
     Args:
         store: path of the store.
@@ -141,7 +142,13 @@ def _belongings(store: Path) -> list[Path]:
     # A process that was killed while it wrote leaves what it had.
     halves = [
         half
-        for whole in (copy_path(store), tombstone_path(store))
+        for whole in (
+            copy_path(store),
+            tombstone_path(store),
+            receipts_path(store),
+            ledger_path(store),
+            head_path(store),
+        )
         for half in store.parent.glob(f".{escape(whole.name)}.*.part")
     ]
     former = _of_former_devices(store)
@@ -151,13 +158,14 @@ def _belongings(store: Path) -> list[Path]:
         *halves,
         *former,
         ModelStore.beside(store).folder,
+        receipts_path(store),
         lock_path(store),
     ]
 
 
 def _of_former_devices(store: Path) -> list[Path]:
     """Return what `init --new-device` has set aside, without ledgers and lists of erasures."""
-    stays = {ledger_path(store).name, tombstone_path(store).name}
+    stays = {file(store).name for file in (ledger_path, head_path, tombstone_path)}
     found = []
     for folder in sorted(store.parent.glob(f"{escape(store.name)}{FORMER}*")):
         kept = stays & {file.name for file in folder.iterdir()}

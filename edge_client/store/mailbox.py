@@ -136,7 +136,17 @@ class Mailbox(StoreFile):
         }
 
     def set_consent(self, purpose: Purpose, *, granted: bool, now: datetime) -> None:
-        """Keep the owner's word on one purpose; what waits to leave under it goes if withdrawn."""
+        """Keep the owner's word on one purpose; what waits to leave under it goes if withdrawn.
+
+        The first consent to training gives a store from before there were privacy ledgers its own.
+
+        Raises:
+            LedgerUnwritableError: the disk refuses the ledger; the word was not kept.
+        """
+        if granted and purpose is Purpose.TRAINING:
+            from ..privacy.ledger_file import enrol
+
+            enrol(self, now=now)
         row = (purpose.value, int(granted), int(now.timestamp()))
         with self.transaction() as connection:
             connection.execute(

@@ -188,7 +188,7 @@ def test_a_copy_begins_afresh_as_a_new_device(run, old):
     assert list(json.loads(run("identity", "--json")[1])) == [device_id]
     with TelemetryStore(run.path) as store:
         assert store.num_readings() == 0
-    assert not Path(f"{run.path}.ledger").exists()
+    assert ledger_path(run.path).read_bytes() == b""
     aside = Path(f"{run.path}{FORMER}1")
     assert aside.exists() is (old == "aside")
     if old == "aside":
