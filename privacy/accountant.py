@@ -224,7 +224,7 @@ def mu_of_releases(events: Iterable[Event]) -> float:
         math.fsum(costs[line.key] for line in charged if line.is_held_out is held_out)
         for held_out in (False, True)
     )
-    if stated is not None:
+    if stated is not None and math.isfinite(total):
         if not max(costs.values(), default=0.0) * (1 - 1e-9) <= stated <= total * (1 + 1e-9):
             raise ValueError(f"most_mu_squared {stated:g} does not fit the ledger's counts")
         total = min(total, stated * (1 + 1e-12))
