@@ -2,8 +2,9 @@
 
 A node stands for one device or for a block of devices behind it. It answers a query with the
 identifiers of its devices, and a task with one integer sum over those of them that were invited.
-Nothing else leaves: no loss, no number of rows, no figure of one device, and of a failure only
-its code. Flower would send an exception's text, so no exception gets as far as Flower.
+Beside the sum stands what a real device's own privacy ledger says of its participations. Nothing
+else leaves: no loss, no number of rows, no figure of one device, and of a failure only its code.
+Flower would send an exception's text, so no exception gets as far as Flower.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import logging
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import lru_cache
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 import numpy as np
 from flwr.app import Array, ArrayRecord, ConfigRecord, Error, Message, RecordDict
@@ -22,12 +23,15 @@ from models.wire.rounds import (
     CONTRIBUTION_RECORD,
     DEVICES_RECORD,
     FLAT_ARRAY,
+    RECEIPT_MESSAGE,
+    RECEIPT_RECORD,
     SUM_RECORD,
     TASK_RECORD,
     WEIGHTS_RECORD,
     Contribution,
     LocalRecipe,
     NodeFailure,
+    ReleaseReceipt,
     RoundTask,
 )
 from privacy import UpdateGrid
@@ -66,6 +70,19 @@ class DeviceBlock(Protocol):
         """Randomness of one device's training in one step."""
 
 
+@runtime_checkable
+class AccountedBlock(Protocol):
+    """A block that keeps a privacy ledger of its own, as a real device does."""
+
+    def answer(
+        self, task: RoundTask, train: Callable[[], NDArray[np.int64]]
+    ) -> tuple[NDArray[np.int64] | None, tuple[str, ...]]:
+        """Debit a step and return its update, None for zeros, and receipts of its ledger."""
+
+    def keep_receipt(self, receipt: ReleaseReceipt) -> None:
+        """Hold the server's receipt against the ledger, and keep it."""
+
+
 def client_app(block_of: Callable[[Context], DeviceBlock]) -> ClientApp:
     """Make the ClientApp of a node.
 
@@ -74,6 +91,7 @@ def client_app(block_of: Callable[[Context], DeviceBlock]) -> ClientApp:
     """
     app = ClientApp()
     app.query()(_CodedFailures(_DevicesAnswer(block_of)))
+    app.query(RECEIPT_MESSAGE.partition(".")[2])(_CodedFailures(_ReceiptAnswer(block_of)))
     app.train()(_CodedFailures(_TaskAnswer(block_of)))
     return app
 
@@ -122,6 +140,23 @@ class _DevicesAnswer:
 
 
 @dataclass(frozen=True, slots=True)
+class _ReceiptAnswer:
+    """Hands the server's receipt to the device that keeps a ledger; the answer is empty."""
+
+    block_of: Callable[[Context], DeviceBlock]
+
+    def __call__(self, message: Message, context: Context) -> Message:
+        try:
+            receipt = ReleaseReceipt.from_plain(message.content.config_records[RECEIPT_RECORD])
+        except (KeyError, ValueError) as error:
+            raise TaskRefusedError(f"not a receipt: {error}") from error
+        block = self.block_of(context)
+        if isinstance(block, AccountedBlock):
+            block.keep_receipt(receipt)
+        return Message(RecordDict(), reply_to=message)
+
+
+@dataclass(frozen=True, slots=True)
 class _TaskAnswer:
     """Trains the invited devices and answers with the sum of their updates."""
 
@@ -135,7 +170,23 @@ class _TaskAnswer:
             raise TaskRefusedError(
                 f"{len(unknown)} of the devices invited are not behind this node"
             )
-        total = train_block(
+        total, receipts = _answered(block, task, weights)
+        contribution = Contribution(
+            stream=task.stream,
+            index=task.index,
+            num_devices=len(task.device_ids),
+            receipts=receipts,
+        )
+        answer = RecordDict({SUM_RECORD: ArrayRecord({FLAT_ARRAY: Array(total)})})
+        answer[CONTRIBUTION_RECORD] = ConfigRecord({**contribution.to_plain()})
+        return Message(answer, reply_to=message)
+
+
+def _answered(
+    block: DeviceBlock, task: RoundTask, weights: NDArray[np.float32]
+) -> tuple[NDArray[np.int64], tuple[str, ...]]:
+    def train() -> NDArray[np.int64]:
+        return train_block(
             _trainer(task.recipe),
             (
                 (
@@ -147,12 +198,11 @@ class _TaskAnswer:
             weights=weights,
             grid=UpdateGrid(clipping_norm=task.clipping_norm),
         )
-        contribution = Contribution(
-            stream=task.stream, index=task.index, num_devices=len(task.device_ids)
-        )
-        answer = RecordDict({SUM_RECORD: ArrayRecord({FLAT_ARRAY: Array(total)})})
-        answer[CONTRIBUTION_RECORD] = ConfigRecord({**contribution.to_plain()})
-        return Message(answer, reply_to=message)
+
+    if not task.device_ids or not isinstance(block, AccountedBlock):
+        return train(), ()
+    total, receipts = block.answer(task, train)
+    return np.zeros(weights.shape, np.int64) if total is None else total, receipts
 
 
 def _read_task(message: Message) -> tuple[RoundTask, NDArray[np.float32]]:

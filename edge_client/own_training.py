@@ -1,13 +1,15 @@
-"""What a real device brings to a round: its own store, rows made from it, its own entropy.
+"""What a real device brings to a round: its store and the rows made from it, ledger, entropy.
 
 The rows are made here, by the same functions as everywhere, and never leave. A device whose owner
-has not agreed to training names no device and trains nothing.
+has not agreed to training names no device and trains nothing. A step that policy or ledger forbid
+is answered with zeros, which look like any other answer; why stays here.
 """
 
 from __future__ import annotations
 
-from contextlib import contextmanager
-from dataclasses import dataclass
+import logging
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,9 +18,20 @@ from models.labels import label_packs
 from models.telemetry import DeviceProfiles
 from models.training_rows import training_rows
 from privacy import OperatingSystemNoise
+from privacy.budget import OwnLimits
 
-from .errors import InputMissingError, TaskRefusedError
+from .errors import (
+    InputError,
+    InputMissingError,
+    LedgerError,
+    ParticipationRefusedError,
+    StoreBusyError,
+    TaskRefusedError,
+)
 from .link.configuration import allowed
+from .privacy.ledger_file import DeviceLedger, read_device_ledger
+from .privacy.participation import Terms, admit, debit, receipt_line
+from .privacy.receipts import check_receipt, keep_receipt
 from .provisioning.identity import (
     HARDWARE_ID_FILES,
     hardware_id_files,
@@ -30,13 +43,19 @@ from .store.row_cipher import key_from_file
 from .telemetry_store import TelemetryStore
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
     from datetime import datetime
 
+    import numpy as np
+    from numpy.typing import NDArray
+
     from models.training_rows import TrainingRows
+    from models.wire.rounds import ReleaseReceipt, RoundTask
     from privacy import NoiseSource
 
     from .store.row_cipher import KeySource
+
+logger = logging.getLogger(__name__)
 
 STORE_KEY = "telemetry-db"
 """Key of the node's configuration that names the device's store."""
@@ -44,6 +63,15 @@ SEALED_UNDER_KEY = "store-key"
 """Key that names the file with the key that the store is sealed under, where it is."""
 HARDWARE_KEY = "hardware-id-file"
 """Key that names the file with this hardware's identifier, where it is not a usual one."""
+POLICY_KEYS_KEY = "policy-keys"
+"""Key that names the JSON file of the public keys that may sign policies and receipts."""
+OWN_PARTICIPATIONS_KEY = "own-participations"
+"""Key of the most participations that the device allows of itself, where policies allow more."""
+OWN_EPSILON_KEY = "own-epsilon"
+"""Key of the greatest epsilon that the device allows of its updates, where policies allow more."""
+
+REFUSAL_FACT = "training_refusal"
+"""Named value of the store: the last step that policy or ledger refused, and why."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,12 +83,14 @@ class OwnDevice:
         now: aware time; what claims to be more than a day later is no reading.
         hardware_id_files: where this hardware says its identifier.
         key: the store is sealed under, None for one in the clear.
+        terms: on which the device takes part.
     """
 
     store: Path
     now: datetime
     hardware_id_files: tuple[Path, ...] = HARDWARE_ID_FILES
     key: KeySource | None = None
+    terms: Terms = field(default_factory=Terms)
 
     @property
     def device_ids(self) -> tuple[str, ...]:
@@ -81,10 +111,7 @@ class OwnDevice:
             CloneError: store or identity come from another device.
         """
         with self._open() as store:
-            if not store.consents()[Purpose.TRAINING].granted:
-                raise TaskRefusedError("the owner does not agree to training")
-            if not allowed(store, Purpose.TRAINING):
-                raise TaskRefusedError("training is stopped by the server's configuration")
+            _require_consent(store)
             if device_id != store.profile.device_id:
                 raise TaskRefusedError(f"this is device {store.profile.device_id}, not {device_id}")
             telemetry = store.telemetry()
@@ -101,6 +128,73 @@ class OwnDevice:
     def source(self, device_id: str, *, stream: str, index: int) -> NoiseSource:  # noqa: ARG002
         """The operating system's entropy, whatever the step."""
         return OperatingSystemNoise()
+
+    def answer(
+        self, task: RoundTask, train: Callable[[], NDArray[np.int64]]
+    ) -> tuple[NDArray[np.int64] | None, tuple[str, ...]]:
+        """Decide, train, debit: only then may the update leave.
+
+        Args:
+            task: as the server sent it.
+            train: trains this device and returns its clipped update.
+
+        Returns:
+            The update, None where policy or ledger refuse the step, and then zeros are the answer;
+            and a line of the ledger for each pseudonym that the task gives.
+
+        Raises:
+            TaskRefusedError: the owner does not agree, or training is stopped from afar.
+            CloneError: store or identity come from another device.
+        """
+        try:
+            with self._open() as store:
+                _require_consent(store)
+                admission = admit(store, task, terms=self.terms, now=self.now)
+            update = train()
+            with self._open() as store:
+                _require_consent(store)
+                ledger = debit(store, admission, terms=self.terms, now=self.now)
+        except (ParticipationRefusedError, LedgerError, StoreBusyError) as error:
+            return None, self._receipts(task, self._refused(task, error))
+        return update, self._receipts(task, ledger)
+
+    def keep_receipt(self, receipt: ReleaseReceipt) -> None:
+        """Hold the server's receipt for a released step against the ledger, and keep it.
+
+        A receipt that none of the keys has signed, or that comes while the ledger cannot be relied
+        on, is dropped, and the log says so.
+
+        Raises:
+            StoreError: the store cannot be used.
+            CloneError: store or identity come from another device.
+        """
+        with self._open() as store:
+            try:
+                ledger = read_device_ledger(store.path, store)
+                checked = check_receipt(receipt, ledger=ledger, keys=self.terms.policy_keys)
+            except (ParticipationRefusedError, LedgerError) as error:
+                logger.warning("a receipt of the server was dropped: %s", error)
+                return
+            keep_receipt(store.path, checked, receipt, now=self.now)
+
+    def _refused(self, task: RoundTask, error: Exception) -> DeviceLedger:
+        """Say why here, and nowhere else; return the ledger as far as it can be relied on."""
+        logger.warning("step %d of stream %s: %s", task.index, task.stream, error)
+        said = {
+            "stream": task.stream,
+            "index": task.index,
+            "reason": getattr(error, "refusal", "ledger_unwritable"),
+            "what": str(error),
+            "at": self.now.isoformat(),
+        }
+        with suppress(StoreBusyError, LedgerError), self._open() as store:
+            store.keep_fact(REFUSAL_FACT, said)
+        with suppress(StoreBusyError, LedgerError), self._open() as store:
+            return read_device_ledger(store.path, store)
+        return DeviceLedger()
+
+    def _receipts(self, task: RoundTask, ledger: DeviceLedger) -> tuple[str, ...]:
+        return tuple(receipt_line(ledger, pseudonym=name) for name in task.pseudonyms)
 
     @contextmanager
     def _open(self) -> Iterator[TelemetryStore]:
@@ -127,9 +221,44 @@ def own_device(node_config: Mapping[str, object], *, now: datetime) -> OwnDevice
             f"{STORE_KEY} is missing",
             f"start flower-supernode with --node-config '{STORE_KEY}=\"PATH\"'",
         )
+    terms = Terms(policy_keys=_policy_keys(node_config), own=_own_limits(node_config))
     chosen, sealed_under = _path(node_config, HARDWARE_KEY), _path(node_config, SEALED_UNDER_KEY)
     key = None if sealed_under is None else key_from_file(sealed_under)
-    return OwnDevice(Path(path), now, hardware_id_files(chosen), key)
+    return OwnDevice(Path(path), now, hardware_id_files(chosen), key, terms)
+
+
+def _require_consent(store: TelemetryStore) -> None:
+    if not store.consents()[Purpose.TRAINING].granted:
+        raise TaskRefusedError("the owner does not agree to training")
+    if not allowed(store, Purpose.TRAINING):
+        raise TaskRefusedError("training is stopped by the server's configuration")
+
+
+def _policy_keys(node_config: Mapping[str, object]) -> dict[str, bytes]:
+    from models.errors import ModelsError
+    from models.trusted_keys import read_trusted_keys
+
+    file = _path(node_config, POLICY_KEYS_KEY)
+    if file is None:
+        logger.warning("no %s in the node's configuration: no policy is believed", POLICY_KEYS_KEY)
+        return {}
+    try:
+        return read_trusted_keys(file)
+    except ModelsError as error:
+        raise InputError("node configuration", POLICY_KEYS_KEY, str(error)) from error
+
+
+def _own_limits(node_config: Mapping[str, object]) -> OwnLimits:
+    most, epsilon = node_config.get(OWN_PARTICIPATIONS_KEY), node_config.get(OWN_EPSILON_KEY)
+    if most is not None and (type(most) is not int or most < 0):
+        what = f"{OWN_PARTICIPATIONS_KEY} must be a whole number, got {most!r}"
+        raise InputError("node configuration", what, "correct it")
+    if epsilon is None:
+        return OwnLimits(max_participations=most)
+    if isinstance(epsilon, bool) or not isinstance(epsilon, int | float) or not epsilon >= 0:
+        what = f"{OWN_EPSILON_KEY} must be a number of at least 0, got {epsilon!r}"
+        raise InputError("node configuration", what, "correct it")
+    return OwnLimits(max_participations=most, max_epsilon=float(epsilon))
 
 
 def _path(node_config: Mapping[str, object], name: str) -> Path | None:

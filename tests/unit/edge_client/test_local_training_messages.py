@@ -96,6 +96,7 @@ def test_nothing_leaves_beside_sum_step_and_number_of_invited_devices(app):
         "stream": "s",
         "index": 4,
         "num_devices": 2,
+        "receipts": [],
     }
 
 
