@@ -116,4 +116,4 @@ def mean_update(
     Returns:
         float64, shape (n_weights,).
     """
-    return (grid.restore(total) + noise) / num_invited
+    return grid.restore(total + grid.round_noise(noise)) / num_invited

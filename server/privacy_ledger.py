@@ -1,0 +1,439 @@
+"""A privacy home: what was released from devices' data, and what each device has spent, for life.
+
+A folder with the ledger of releases (`ledger.jsonl`), the count of every device over all streams
+and runs (`participations.db`), and `home.json`, which is written once. Writers take turns by a lock
+on `home.lock`. The two files watch each other: the counts hold the ledger's head, and every release
+that the ledger holds has its step in the counts; so neither can be put back alone from a backup.
+`home.json` is never touched again, and a file's time of change cannot be set, so the counts tell a
+folder that was put back as a whole. A snapshot of the whole disk shows nothing: devices keep their
+own ledgers, and say more than the server knows.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import math
+import os
+import secrets
+import time
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+
+from models.durable_file import sync_folder, write_durably
+from privacy import BudgetExceededError, CorrelatedRelease, GaussianRelease
+from privacy.budget import Refusal
+
+from . import participation_counts as counts
+from .ledger_file import LEDGER_FILE, LedgerFile, read_ledger_file
+from .privacy_errors import (
+    HomeBrokenError,
+    HomeMissingError,
+    HomeUnavailableError,
+    StreamRefusedError,
+)
+
+if TYPE_CHECKING:
+    import sqlite3
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from datetime import datetime
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    from privacy import EntryKind, Event, LedgerEntry
+
+    from .participation_counts import LifeCounts, StepCost, StepRecord, StreamRecord
+
+COUNTS_FILE: Final = "participations.db"
+HOME_FILE: Final = "home.json"
+LOCK_FILE: Final = "home.lock"
+LOCK_TIMEOUT_S: Final = 10.0
+ANCHOR_FACT: Final = "anchor"
+LEGACY_FACT: Final = "legacy_entries"
+HEAD_FACT: Final = "head"
+MU_ROUNDING: Final = 1e-9
+"""Relative amount by which a sum of squares may pass its limit: k additions round."""
+
+_COUNTED: Final = frozenset({"correlated_release", "count_release"})
+_LOCK_POLL_S: Final = 0.005
+_PUT_BACK: Final = "put the newest copy of the whole folder back"
+
+
+@dataclass(frozen=True, slots=True)
+class LegacySpending:
+    """What every device is charged for releases from before there were counts: the worst case.
+
+    Attributes:
+        participations: Σ over their streams of the most participations in each.
+        mu_squared: Σ of what these cost.
+    """
+
+    participations: int = 0
+    mu_squared: float = 0.0
+
+
+@dataclass(slots=True)
+class PrivacyHome:
+    """An open privacy home; `open_home` opens it.
+
+    Attributes:
+        path: the folder.
+        legacy: what every device is charged on top of its count.
+    """
+
+    path: Path
+    legacy: LegacySpending = field(init=False, default=LegacySpending())
+    _ledger: LedgerFile = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Name the ledger's file."""
+        self._ledger = LedgerFile(self.path / LEDGER_FILE)
+
+    @property
+    def entries(self) -> tuple[LedgerEntry, ...]:
+        """The ledger as last read under the lock, verified."""
+        return self._ledger.entries
+
+    def open_stream(self, stream: str, record: StreamRecord) -> None:
+        """Enter a new stream.
+
+        Raises:
+            StreamRefusedError: its name was used before.
+        """
+        with self._turn() as connection:
+            if _releases_of(stream, self.entries):
+                what = f"holds a release of a stream {stream!r} already"
+                raise StreamRefusedError(
+                    self._ledger.path, what, "open it under a new name, with a new key"
+                )
+            counts.keep_stream(connection, stream, record, where=self.path)
+
+    def stream(self, stream: str) -> tuple[StreamRecord | None, tuple[StepRecord, ...]]:
+        """Return what is known of a stream, and its steps, oldest first."""
+        with self._turn() as connection:
+            return counts.stream_record(connection, stream), counts.steps_of(connection, stream)
+
+    def stream_history(
+        self, stream: str, device_ids: Sequence[str]
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Return each device's steps of one stream: how many, and the last."""
+        with self._turn() as connection:
+            return counts.stream_history(connection, stream, device_ids)
+
+    def life_counts(self, device_ids: Sequence[str]) -> LifeCounts:
+        """Return what devices have spent in their lives, by this home or by their own word."""
+        with self._turn() as connection:
+            return self._life_counts(connection, device_ids)
+
+    def invite(
+        self,
+        stream: str,
+        index: int,
+        *,
+        device_ids: Sequence[str],
+        choose: Callable[[LifeCounts], Sequence[int] | NDArray[np.intp]],
+        cost: StepCost,
+    ) -> tuple[tuple[str, ...], int]:
+        """Choose a cohort and count each of its devices, durably, before any task leaves.
+
+        Choosing happens under the lock, so that two runs never both invite a device for the last
+        part of its budget.
+
+        Args:
+            stream: of the step.
+            index: of the step; never offered before.
+            device_ids: whom the choice is among.
+            choose: returns positions in `device_ids`, from what each of them has spent.
+            cost: of the step for each of them.
+
+        Returns:
+            The cohort's devices, and the greatest number of steps of this stream, this one
+            included, to which any one device was invited.
+
+        Raises:
+            StreamRefusedError: the index was offered before, or is not the next.
+            BudgetExceededError: whatever `choose` raises; a device that was chosen has no budget.
+        """
+        with self._turn() as connection:
+            steps = counts.steps_of(connection, stream)
+            if index != len(steps):
+                what = f"has offered {len(steps)} steps of stream {stream!r}, not step {index}"
+                raise StreamRefusedError(self.path, what, "open a new stream")
+            found = self._life_counts(connection, device_ids)
+            positions = [int(position) for position in choose(found)]
+            _require_budget(found, positions, cost)
+            cohort = tuple(device_ids[position] for position in positions)
+            most = counts.add_invitations(connection, stream, index, cohort, cost)
+            return cohort, most
+
+    def commit(self, stream: str, index: int, *, digest: str, noise_only: bool) -> None:
+        """Fix the one aggregate that step `index` will ever be released with.
+
+        Raises:
+            StreamRefusedError: the step has one already, or was never invited.
+        """
+        with self._turn() as connection:
+            if not counts.commit_step(
+                connection, stream, index, digest=digest, noise_only=noise_only
+            ):
+                what = f"step {index} of stream {stream!r} has an aggregate already"
+                raise StreamRefusedError(self.path, what, "open a new stream")
+
+    def charge(self, event: Event, *, kind: EntryKind, at: datetime) -> LedgerEntry:
+        """Append an entry and return once it is durable; only then may anything leave.
+
+        Raises:
+            StreamRefusedError: a stream's step that was not invited, committed and next, or that
+                would pass the policy.
+            HomeUnavailableError: the disk refuses; nothing was charged.
+        """
+        with self._turn() as connection:
+            if isinstance(event, CorrelatedRelease):
+                self._require_next(connection, event)
+            entry = self._ledger.append(event, kind=kind, at=at)
+            counts.keep_fact(connection, HEAD_FACT, _head_fact(self.entries))
+        return entry
+
+    def count_answers(
+        self, series: str, release: int, device_ids: Sequence[str], *, mu_squared: float
+    ) -> int:
+        """Count each device that is asked for a count, durably, before any question leaves.
+
+        Args:
+            series: name of the counts under one policy.
+            release: number of the release, never asked for before.
+            device_ids: who is asked.
+            mu_squared: 1/σ² of one answer.
+
+        Returns:
+            Greatest number of releases of this series that any one device was asked for.
+        """
+        with self._turn() as connection:
+            return counts.add_answers(connection, series, release, device_ids, mu_squared)
+
+    def note_said(self, said: Mapping[str, tuple[int, float]]) -> None:
+        """Keep what devices say they have spent: participations and μ²; the larger counts."""
+        with self._turn() as connection:
+            counts.keep_said(connection, said)
+
+    @contextmanager
+    def _turn(self) -> Iterator[sqlite3.Connection]:
+        """Hold the lock and one transaction, over a home whose files agree."""
+        with _locked(self.path), counts.transaction(self.path / COUNTS_FILE) as connection:
+            _require_own_folder(self.path, connection)
+            self._ledger.catch_up()
+            _require_agreement(self._ledger.path, self.entries, connection)
+            num_legacy = int(counts.fact(connection, LEGACY_FACT))
+            if num_legacy and self.legacy == LegacySpending():
+                self.legacy = _legacy(self.entries[:num_legacy])
+            yield connection
+
+    def _life_counts(self, connection: sqlite3.Connection, device_ids: Sequence[str]) -> LifeCounts:
+        found = counts.life_counts(connection, device_ids)
+        found.participations[:] += self.legacy.participations
+        found.mu_squared[:] += self.legacy.mu_squared
+        return found
+
+    def _require_next(self, connection: sqlite3.Connection, event: CorrelatedRelease) -> None:
+        charged = _releases_of(event.stream, self.entries)
+        steps = counts.steps_of(connection, event.stream)
+        record = counts.stream_record(connection, event.stream)
+        step = steps[event.index] if event.index < len(steps) else None
+        is_next = event.index == charged == len(steps) - 1
+        if not is_next or step is None or step.aggregate_digest is None or record is None:
+            what = f"step {event.index} of stream {event.stream!r} is not what comes next"
+            raise StreamRefusedError(self._ledger.path, what, "open a new stream")
+        if not step.most_participations == event.most_participations <= record.max_participations:
+            what = f"step {event.index} of stream {event.stream!r} would pass its budget"
+            raise StreamRefusedError(self._ledger.path, what, "open a new stream")
+
+
+def open_home(path: Path) -> PrivacyHome:
+    """Open a privacy home for writing; a folder that is none yet becomes one.
+
+    Raises:
+        HomeBrokenError: its files do not verify, do not agree, or were put back from a backup.
+        HomeUnavailableError: another process holds it, or the disk refuses.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        remedy = "name another folder"
+        raise HomeUnavailableError(path, f"cannot be made ({error.strerror})", remedy) from error
+    with _locked(path):
+        if not (path / COUNTS_FILE).exists():
+            entries = read_ledger_file(path / LEDGER_FILE)
+            if any(_type_of(entry) in _COUNTED for entry in entries):
+                remedy = f"{_PUT_BACK}, or: fedcell privacy ledger --home DIR --rebuild-counts"
+                raise HomeBrokenError(path / COUNTS_FILE, "is gone", remedy)
+            _make_counts(path, entries)
+    home = PrivacyHome(path)
+    home.life_counts(())
+    return home
+
+
+def read_home(path: Path) -> tuple[LedgerEntry, ...]:
+    """Read and verify the ledger of a home without changing anything there.
+
+    Raises:
+        HomeMissingError: the folder holds no ledger.
+        HomeBrokenError: the chain does not verify.
+    """
+    if not (path / LEDGER_FILE).exists():
+        remedy = "name the folder of a privacy home or of a run"
+        raise HomeMissingError(path / LEDGER_FILE, "there is no such ledger", remedy)
+    return read_ledger_file(path / LEDGER_FILE)
+
+
+def _type_of(entry: LedgerEntry) -> str:
+    return str(entry.fields["event"].get("type"))
+
+
+def _releases_of(stream: str, entries: Sequence[LedgerEntry]) -> int:
+    return sum(entry.fields["event"].get("stream") == stream for entry in entries)
+
+
+def _make_counts(path: Path, entries: Sequence[LedgerEntry]) -> None:
+    """Make the counts of a home whose ledger was kept without any, or is empty."""
+    if not (path / HOME_FILE).exists():
+        content = {"schema_version": 1, "home": secrets.token_hex(16)}
+        write_durably(path / HOME_FILE, (json.dumps(content) + "\n").encode())
+    facts = {
+        "schema_version": str(counts.SCHEMA_VERSION),
+        ANCHOR_FACT: anchor_of(path / HOME_FILE),
+        LEGACY_FACT: str(len(entries)),
+        HEAD_FACT: _head_fact(entries),
+    }
+    counts.create_counts(path / COUNTS_FILE, facts)
+    sync_folder(path)
+
+
+def anchor_of(path: Path) -> str:
+    """Return what tells a file that is never touched again from every copy of it.
+
+    Neither number can be set: a copy, a restored backup or an unpacked archive has others.
+
+    Raises:
+        HomeBrokenError: it is gone.
+    """
+    try:
+        found = path.stat()
+    except FileNotFoundError:
+        raise HomeBrokenError(path, "is gone", _PUT_BACK) from None
+    return f"{found.st_ino}:{found.st_ctime_ns}"
+
+
+def _require_own_folder(path: Path, connection: sqlite3.Connection) -> None:
+    if counts.fact(connection, ANCHOR_FACT) != anchor_of(path / HOME_FILE):
+        what = "was copied, moved between disks or put back from a backup, and may lack releases"
+        remedy = (
+            f"{_PUT_BACK}; where this surely is the newest: fedcell privacy ledger --home DIR "
+            "--accept-moved"
+        )
+        raise HomeBrokenError(path, what, remedy)
+
+
+def _require_agreement(
+    path: Path, entries: Sequence[LedgerEntry], connection: sqlite3.Connection
+) -> None:
+    """Refuse a ledger older than the counts, and counts older than the ledger."""
+    number, _, known = counts.fact(connection, HEAD_FACT).partition(":")
+    expected = int(number)
+    if len(entries) < expected or (expected and entries[expected - 1].hash != known):
+        what = f"lacks the entry {expected - 1} that the counts beside it have seen"
+        raise HomeBrokenError(path, what, f"{_PUT_BACK}; it is older than what was released")
+    later = entries[expected:]
+    if len(later) > 1 or not all(_is_counted(entry, connection) for entry in later):
+        what = f"holds entries from {expected} on that the counts beside it do not know"
+        remedy = f"{_PUT_BACK}, or: fedcell privacy ledger --home DIR --rebuild-counts"
+        raise HomeBrokenError(path, what, remedy)
+    if later:
+        # A crash came between the entry and the note of it.
+        counts.keep_fact(connection, HEAD_FACT, _head_fact(entries))
+
+
+def _is_counted(entry: LedgerEntry, connection: sqlite3.Connection) -> bool:
+    if _type_of(entry) != "correlated_release":
+        return True
+    event = entry.fields["event"]
+    steps = counts.steps_of(connection, event["stream"])
+    index = event["index"]
+    return index < len(steps) and steps[index].aggregate_digest is not None
+
+
+def _head_fact(entries: Sequence[LedgerEntry]) -> str:
+    return f"{len(entries)}:{entries[-1].hash if entries else ''}"
+
+
+def _legacy(entries: Sequence[LedgerEntry]) -> LegacySpending:
+    """The worst case of releases of which nobody counted who took part."""
+    most: dict[str, tuple[int, float]] = {}
+    for entry in entries:
+        if entry.kind != "stream":
+            continue
+        event = entry.event
+        if isinstance(event, GaussianRelease | CorrelatedRelease):
+            taken = event.most_participations
+            cost = taken / event.noise_multiplier**2 if event.noise_multiplier else math.inf
+            most[event.stream] = max(most.get(event.stream, (0, 0.0)), (taken, cost))
+    return LegacySpending(
+        participations=sum(taken for taken, _ in most.values()),
+        mu_squared=sum(cost for _, cost in most.values()),
+    )
+
+
+def _require_budget(found: LifeCounts, positions: Sequence[int], cost: StepCost) -> None:
+    """Refuse a choice that a device has no budget for, whoever made it."""
+    if not positions:
+        return
+    chosen = np.array(positions, np.intp)
+    most = np.minimum(found.max_participations[chosen], cost.max_participations)
+    limit = np.minimum(found.mu_squared_limit[chosen], cost.mu_squared_limit)
+    taken = found.participations[chosen]
+    if bool((taken >= most).any()):
+        at = int(np.argmax(taken - most))
+        raise BudgetExceededError(
+            reason=Refusal.RETIRED, spent=int(taken[at]), requested=1, limit=int(most[at])
+        )
+    spent = found.mu_squared[chosen]
+    if bool((spent + cost.mu_squared > limit * (1 + MU_ROUNDING)).any()):
+        at = int(np.argmax(spent))
+        raise BudgetExceededError(
+            reason=Refusal.BUDGET_SPENT,
+            spent=float(spent[at]),
+            requested=cost.mu_squared,
+            limit=float(limit[at]),
+        )
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    """Hold a home's lock: of all processes and threads, one writes.
+
+    Raises:
+        HomeUnavailableError: another holds it for too long, or the folder cannot be written.
+    """
+    try:
+        handle = os.open(path / LOCK_FILE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        remedy = "check the folder and its owner"
+        raise HomeUnavailableError(path, f"cannot be used ({error.strerror})", remedy) from error
+    try:
+        end = time.monotonic() + LOCK_TIMEOUT_S
+        while True:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() >= end:
+                    what = f"was held by another process for {LOCK_TIMEOUT_S:g} s"
+                    remedy = "wait for the other run, or end it"
+                    raise HomeUnavailableError(path, what, remedy) from None
+                time.sleep(_LOCK_POLL_S)
+        yield
+    finally:
+        os.close(handle)

@@ -1,0 +1,425 @@
+"""The steps of one stream, each durable, without Flower: what a crash may interrupt and not undo.
+
+    invite      the cohort is counted in the privacy home, and the step marked, before a task leaves
+    commit      the step's one sum is on disk, and its digest in the home, before noise is applied
+    charge      the ledger entry is durable before anything leaves
+    release     the sum meets the noise of its index, and no other sum ever does
+    checkpoint  weights and optimiser after the step are durable before the next task leaves
+
+A process that is killed anywhere goes on from where it was: a step that was invited without a
+committed sum is released as noise alone, so that its index is never offered to a second cohort; a
+committed sum meets the same noise, which the stream's key gives again bit for bit. Where the files
+do not agree, for one of them was put back from a backup, the stream ends: a new one must be opened.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from privacy import UpdateGrid
+
+from .aggregation import mean_update
+from .participation_counts import StreamRecord, cohort_digest
+from .privacy_errors import StreamRefusedError
+from .privacy_ledger import anchor_of
+from .stream_files import (
+    CHECKPOINT_FILE,
+    OPEN_A_NEW_STREAM,
+    STEP_FILE,
+    Aggregate,
+    Checkpoint,
+    StepMark,
+    discard_aggregate,
+    lock_stream,
+    read_aggregate,
+    read_checkpoint,
+    read_mark,
+    write_aggregate,
+    write_checkpoint,
+    write_mark,
+)
+from .stream_key import KEY_BYTES, KEY_FILE, StreamSecrets, read_secrets, write_secrets
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from datetime import datetime
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    from privacy import LedgerEntry, NoiseSource, ReleaseNoise
+
+    from .participation_counts import LifeCounts, StepRecord
+    from .privacy_ledger import PrivacyHome
+    from .server_optimizer import OptimizerState
+    from .stream_key import OperatorKey
+    from .stream_terms import StreamKeys, StreamTerms
+
+
+class StepPhase(StrEnum):
+    """How far the step at hand has come."""
+
+    INVITED = "invited"
+    COMMITTED = "committed"
+    CHARGED = "charged"
+
+
+@dataclass(slots=True, kw_only=True)
+class StreamState:
+    """One stream at work; `begin_stream` and `resume_stream` make it.
+
+    Attributes:
+        folder: of the run.
+        home: counts devices and holds the ledger.
+        terms: constants of the stream.
+        noise: of the next step that is released.
+        size: number of weights.
+        next_index: the step at hand, or the next to be invited.
+        phase: of the step at hand; None between two steps.
+        secrets: of the stream; None for a comparison.
+        operator: seals what is kept.
+        entry: the ledger entry of the last step charged here.
+    """
+
+    folder: Path
+    home: PrivacyHome
+    terms: StreamTerms
+    noise: ReleaseNoise
+    size: int
+    lock: int
+    next_index: int = 0
+    phase: StepPhase | None = None
+    secrets: StreamSecrets | None = None
+    operator: OperatorKey | None = None
+    entry: LedgerEntry | None = None
+    _most: int = field(init=False, default=0)
+    _cohort_digest: str = field(init=False, default="")
+    _aggregate: Aggregate | None = field(init=False, default=None)
+
+    @property
+    def most_participations(self) -> int:
+        """Greatest number of steps of the stream to which any one device was invited."""
+        return self._most
+
+    def invite(
+        self,
+        *,
+        device_ids: Sequence[str],
+        choose: Callable[[LifeCounts], Sequence[int] | NDArray[np.intp]],
+    ) -> tuple[str, ...]:
+        """Choose the cohort of the next step and count it, durably, before any task leaves.
+
+        Args:
+            device_ids: whom the choice is among.
+            choose: returns positions in `device_ids`, from what each of them has spent.
+
+        Returns:
+            The cohort.
+
+        Raises:
+            BudgetExceededError: too few devices have anything left.
+            StreamRefusedError: the stream has no further step.
+        """
+        self._require(None)
+        if self.next_index >= self.terms.num_rounds:
+            what = f"stream {self.terms.stream!r} has {self.terms.num_rounds} steps and no more"
+            raise StreamRefusedError(self.folder, what, OPEN_A_NEW_STREAM)
+        cohort, self._most = self.home.invite(
+            self.terms.stream,
+            self.next_index,
+            device_ids=device_ids,
+            choose=choose,
+            cost=self.terms.cost,
+        )
+        self._cohort_digest = cohort_digest(cohort)
+        self.phase = StepPhase.INVITED
+        write_mark(
+            self.folder,
+            StepMark(
+                stream=self.terms.stream,
+                index=self.next_index,
+                cohort_digest=self._cohort_digest,
+            ),
+        )
+        return cohort
+
+    def commit(self, total: NDArray[np.int64], *, noise_only: bool = False) -> None:
+        """Fix the sum of the step at hand: no other will ever meet its noise.
+
+        Args:
+            total: int64, shape (n_weights,), on the grid.
+            noise_only: whether the round was aborted; the sum is then taken as zero.
+        """
+        self._require(StepPhase.INVITED)
+        aggregate = Aggregate(
+            stream=self.terms.stream,
+            index=self.next_index,
+            cohort_digest=self._cohort_digest,
+            cohort_size=self.terms.cohort_size,
+            noise_only=noise_only,
+            total=np.zeros(self.size, np.int64) if noise_only else total,
+        )
+        write_aggregate(self.folder, aggregate, self.operator)
+        self.home.commit(
+            self.terms.stream, self.next_index, digest=aggregate.digest, noise_only=noise_only
+        )
+        self._aggregate, self.phase = aggregate, StepPhase.COMMITTED
+
+    def charge(self, at: datetime) -> LedgerEntry:
+        """Make the ledger entry of the step at hand durable; only then may anything leave."""
+        self._require(StepPhase.COMMITTED)
+        event = self.terms.event(
+            self.next_index,
+            noise=self.noise,
+            most_participations=self._most,
+            noise_only=self._committed().noise_only,
+        )
+        kind = self.terms.entry_kind(self.noise)
+        self.entry = self.home.charge(event, kind=kind, at=at)
+        self.phase = StepPhase.CHARGED
+        return self.entry
+
+    def release(self) -> NDArray[np.float64]:
+        """Return the released mean update of the step at hand, float64, shape (n_weights,)."""
+        self._require(StepPhase.CHARGED)
+        return mean_update(
+            self._committed().total,
+            noise=self.noise.noise(self.next_index, self.size),
+            num_invited=self.terms.cohort_size,
+            grid=UpdateGrid(clipping_norm=self.terms.clipping_norm),
+        )
+
+    def checkpoint(self, state: OptimizerState) -> None:
+        """Keep what the step at hand led to, durably; then the next task may leave."""
+        self._require(StepPhase.CHARGED)
+        entry_hash = "" if self.entry is None else self.entry.hash
+        checkpoint = Checkpoint(state=state, index=self.next_index, entry_hash=entry_hash)
+        write_checkpoint(self.folder, checkpoint)
+        discard_aggregate(self.folder)
+        self._aggregate, self.phase = None, None
+        self.next_index += 1
+
+    def take_up(self, steps: Sequence[StepRecord], *, num_charged: int) -> None:
+        """Take up the step at which the process before this one ended.
+
+        Args:
+            steps: of the stream, as the home holds them.
+            num_charged: how many of them the ledger holds.
+
+        Raises:
+            StreamRefusedError: the committed sum is not there.
+        """
+        self._most = steps[-1].most_participations if steps else 0
+        if self.next_index >= len(steps):
+            return
+        step = steps[self.next_index]
+        self._cohort_digest = step.cohort_digest
+        self.phase = StepPhase.INVITED
+        if step.aggregate_digest is None:
+            return
+        self._aggregate = read_aggregate(
+            self.folder,
+            stream=self.terms.stream,
+            digest=step.aggregate_digest,
+            operator=self.operator,
+        )
+        self.phase = StepPhase.CHARGED if num_charged > self.next_index else StepPhase.COMMITTED
+
+    def close(self) -> None:
+        """Let go of the stream."""
+        if self.lock >= 0:
+            os.close(self.lock)
+            self.lock = -1
+
+    def _committed(self) -> Aggregate:
+        if self._aggregate is None:
+            raise RuntimeError("no sum is committed")
+        return self._aggregate
+
+    def _require(self, phase: StepPhase | None) -> None:
+        if self.phase is not phase:
+            raise RuntimeError(f"step {self.next_index} is {self.phase}, and must be {phase}")
+
+
+def begin_stream(
+    folder: Path,
+    home: PrivacyHome,
+    terms: StreamTerms,
+    *,
+    start: OptimizerState,
+    keys: StreamKeys,
+    source: NoiseSource,
+    operator: OperatorKey | None = None,
+) -> StreamState:
+    """Open a new stream: its key, its name in the home, and the weights that it starts from.
+
+    Args:
+        folder: of the run.
+        home: counts devices and holds the ledger.
+        terms: constants of the stream.
+        start: weights and optimiser before the first step.
+        keys: of streams with correlated noise.
+        source: of independent noise, for a comparison.
+        operator: seals what is kept.
+
+    Raises:
+        StreamRefusedError: the stream's name was used before.
+        StreamKeyError: the folder holds a stream already.
+    """
+    lock = lock_stream(folder)
+    try:
+        size = len(start.weights)
+        own, anchor = None, ""
+        if terms.policy is None:
+            noise = terms.comparison_noise(source)
+        else:
+            key = keys.new_key(terms.policy)
+            noise = keys.noise(key, terms.policy, next_index=0, size=size)
+            own = _new_secrets(terms, key, noise, is_sealed=operator is not None)
+            write_secrets(folder / KEY_FILE, own, operator=operator)
+            anchor = anchor_of(folder / KEY_FILE)
+        record = StreamRecord(
+            policy_digest=terms.policy_digest,
+            anchor=anchor,
+            max_participations=terms.cost.max_participations,
+        )
+        home.open_stream(terms.stream, record)
+        write_checkpoint(folder, Checkpoint(state=start, index=-1, entry_hash=""))
+    except BaseException:
+        os.close(lock)
+        raise
+    return StreamState(
+        folder=folder,
+        home=home,
+        terms=terms,
+        noise=noise,
+        size=size,
+        lock=lock,
+        secrets=own,
+        operator=None if own is None else operator,
+    )
+
+
+def resume_stream(
+    folder: Path,
+    home: PrivacyHome,
+    terms: StreamTerms,
+    *,
+    keys: StreamKeys,
+    operator: OperatorKey | None = None,
+) -> tuple[StreamState, OptimizerState]:
+    """Take up a stream whose process ended, and return it with weights and optimiser.
+
+    Args:
+        folder: of the run.
+        home: counts devices and holds the ledger.
+        terms: constants of the stream, as its policy says them.
+        keys: of streams with correlated noise.
+        operator: opens what is kept.
+
+    Raises:
+        StreamRefusedError: what is here is older than what was released, is not of this stream, or
+            was put back from a backup; a new stream must be opened.
+        StreamKeyError: the key cannot be read.
+    """
+    if terms.policy is None:
+        what = "is a comparison, whose noise cannot be made again"
+        raise StreamRefusedError(folder, what, "run it anew, with another --out")
+    lock = lock_stream(folder)
+    try:
+        own = read_secrets(folder / KEY_FILE, operator=operator)
+        record, steps = home.stream(terms.stream)
+        _require_own_stream(folder, own, record, terms)
+        checkpoint = read_checkpoint(folder)
+        charged = [e for e in home.entries if e.fields["event"].get("stream") == terms.stream]
+        _require_agreement(folder, checkpoint, steps, charged)
+        size = len(checkpoint.state.weights)
+        state = StreamState(
+            folder=folder,
+            home=home,
+            terms=terms,
+            noise=keys.noise(
+                own.noise_key, terms.policy, next_index=checkpoint.index + 1, size=size
+            ),
+            size=size,
+            lock=lock,
+            next_index=checkpoint.index + 1,
+            secrets=own,
+            operator=operator if own.is_sealed else None,
+            entry=charged[-1] if charged else None,
+        )
+        _require_own_kind(folder, own, state.noise)
+        state.take_up(steps, num_charged=len(charged))
+    except BaseException:
+        os.close(lock)
+        raise
+    return state, checkpoint.state
+
+
+def _new_secrets(
+    terms: StreamTerms, key: bytes, noise: ReleaseNoise, *, is_sealed: bool
+) -> StreamSecrets:
+    return StreamSecrets(
+        stream=terms.stream,
+        policy_digest=terms.policy_digest,
+        kind=noise.entry_kind,
+        noise_key=key,
+        pseudonym_key=secrets.token_bytes(KEY_BYTES),
+        is_sealed=is_sealed,
+    )
+
+
+def _require_own_kind(folder: Path, own: StreamSecrets, noise: ReleaseNoise) -> None:
+    """Refuse a simulated stream's key as a real one's, and the other way round."""
+    if noise.entry_kind != own.kind:
+        what = f"holds the key of a stream of kind {own.kind}, not {noise.entry_kind}"
+        raise StreamRefusedError(folder / KEY_FILE, what, OPEN_A_NEW_STREAM)
+
+
+def _require_own_stream(
+    folder: Path, own: StreamSecrets, record: StreamRecord | None, terms: StreamTerms
+) -> None:
+    if record is None:
+        what = f"the privacy home knows no stream {terms.stream!r}"
+        raise StreamRefusedError(folder, what, OPEN_A_NEW_STREAM)
+    told = (own.stream, own.policy_digest, record.policy_digest)
+    if told != (terms.stream, terms.policy_digest, terms.policy_digest):
+        what = "key, privacy home and policy are not of one stream"
+        raise StreamRefusedError(folder, what, OPEN_A_NEW_STREAM)
+    if record.anchor != anchor_of(folder / KEY_FILE):
+        what = "was copied or put back from a backup: its steps may have been released already"
+        raise StreamRefusedError(folder, what, OPEN_A_NEW_STREAM)
+
+
+def _require_agreement(
+    folder: Path,
+    checkpoint: Checkpoint,
+    steps: Sequence[StepRecord],
+    charged: Sequence[LedgerEntry],
+) -> None:
+    """Refuse whatever a crash cannot leave: one of the files is older than the others."""
+    last_invited, last_charged = len(steps) - 1, len(charged) - 1
+    if not last_charged <= last_invited <= last_charged + 1:
+        what = f"invited up to step {last_invited}, and charged up to step {last_charged}"
+        raise StreamRefusedError(folder, what, OPEN_A_NEW_STREAM)
+    at = folder / CHECKPOINT_FILE
+    if not last_invited - 1 <= checkpoint.index <= last_charged:
+        what = f"is of step {checkpoint.index}, and the ledger's head of step {last_charged}"
+        raise StreamRefusedError(at, what, OPEN_A_NEW_STREAM)
+    if checkpoint.index >= 0 and charged[checkpoint.index].hash != checkpoint.entry_hash:
+        what = f"names another ledger entry of step {checkpoint.index}"
+        raise StreamRefusedError(at, what, OPEN_A_NEW_STREAM)
+    mark = read_mark(folder)
+    marked = -1 if mark is None else mark.index
+    if not last_invited - 1 <= marked <= last_invited:
+        what = f"is of step {marked}, and devices were invited up to step {last_invited}"
+        raise StreamRefusedError(folder / STEP_FILE, what, OPEN_A_NEW_STREAM)
+    if mark is not None and mark.cohort_digest != steps[mark.index].cohort_digest:
+        what = f"names another cohort of step {mark.index}"
+        raise StreamRefusedError(folder / STEP_FILE, what, OPEN_A_NEW_STREAM)

@@ -1,0 +1,131 @@
+"""What is fixed for all steps of a stream: its constants, what a step costs, what is stored of it.
+
+Three kinds of noise: correlated under a signed policy, which alone can be released; independent
+Gaussian and none, both for comparison.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+from privacy import CorrelatedRelease, GaussianRelease, IndependentGaussian, WithoutNoise
+from privacy.budget import participation_cost
+from privacy.streams import CorrelatedNoise, new_stream_key
+
+from .participation_counts import StepCost
+
+if TYPE_CHECKING:
+    from privacy import EntryKind, NoiseSource, PrivacyPolicy, ReleaseNoise, StreamPolicy
+
+
+class StreamKeys(Protocol):
+    """Where the keys of streams come from, and the noise under them."""
+
+    def new_key(self, policy: StreamPolicy) -> bytes:
+        """Make the key of a new stream."""
+
+    def noise(
+        self, key: bytes, policy: StreamPolicy, *, next_index: int, size: int
+    ) -> CorrelatedNoise:
+        """Return the noise of a stream as it stands before step `next_index`."""
+
+
+class OperatingSystemKeys:
+    """Keys from the operating system's entropy: what every production path uses."""
+
+    def new_key(self, policy: StreamPolicy) -> bytes:  # noqa: ARG002 - entropy knows no policy
+        """Make a key of 256 bits."""
+        return new_stream_key()
+
+    def noise(
+        self, key: bytes, policy: StreamPolicy, *, next_index: int, size: int
+    ) -> CorrelatedNoise:
+        """Return the noise of a stream as it stands before step `next_index`."""
+        return CorrelatedNoise.resumed(key, policy, next_index, size)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StreamTerms:
+    """The constants of one stream.
+
+    Attributes:
+        stream: its name, never used twice.
+        num_rounds: T, most steps.
+        cohort_size: n, devices invited to each step; the divisor.
+        clipping_norm: C.
+        privacy: σ, k, b and the budget; None without noise.
+        policy: that devices are shown, where the noise is correlated; None for a comparison.
+    """
+
+    stream: str
+    num_rounds: int
+    cohort_size: int
+    clipping_norm: float
+    privacy: PrivacyPolicy | None
+    policy: StreamPolicy | None
+
+    @property
+    def is_comparison(self) -> bool:
+        """Whether nothing of it is ever released."""
+        return self.policy is None
+
+    @property
+    def policy_digest(self) -> str:
+        """Of the policy; empty for a comparison."""
+        return "" if self.policy is None else self.policy.digest
+
+    @property
+    def cost(self) -> StepCost:
+        """What an invitation to one step costs a device, and how far it may go in its life."""
+        if self.privacy is None:
+            return StepCost(mu_squared=math.inf)
+        return StepCost(
+            mu_squared=participation_cost(self.privacy.noise_multiplier),
+            max_participations=self.privacy.max_participations,
+            mu_squared_limit=self.privacy.mu_squared_limit,
+        )
+
+    def comparison_noise(self, source: NoiseSource) -> ReleaseNoise:
+        """Return what a comparison adds: independent Gaussian under a budget, else nothing."""
+        if self.privacy is None:
+            return WithoutNoise()
+        return IndependentGaussian(
+            source,
+            noise_multiplier=self.privacy.noise_multiplier,
+            clipping_norm=self.clipping_norm,
+        )
+
+    def entry_kind(self, noise: ReleaseNoise) -> EntryKind:
+        """How entries of its steps are stamped; a comparison is never a basis for a release."""
+        if self.is_comparison and noise.entry_kind == "stream":
+            return "comparison"
+        return noise.entry_kind
+
+    def event(
+        self, index: int, *, noise: ReleaseNoise, most_participations: int, noise_only: bool
+    ) -> CorrelatedRelease | GaussianRelease:
+        """Return what the ledger holds of a step."""
+        if self.policy is None:
+            return GaussianRelease(
+                stream=self.stream,
+                index=index,
+                mechanism=noise.mechanism,
+                noise_multiplier=noise.noise_multiplier,
+                clipping_norm=self.clipping_norm,
+                cohort_size=self.cohort_size,
+                most_participations=most_participations,
+            )
+        return CorrelatedRelease(
+            stream=self.stream,
+            index=index,
+            noise_multiplier=noise.noise_multiplier,
+            clipping_norm=self.clipping_norm,
+            cohort_size=self.cohort_size,
+            bands=self.policy.privacy.bands,
+            min_separation=self.policy.privacy.min_separation,
+            most_participations=most_participations,
+            policy_digest=self.policy.digest,
+            noise_only=noise_only,
+        )
