@@ -11,7 +11,8 @@ with s_i = min(1, R / (‖g_i‖ + 1e-6)), Opacus' factor. Tests hold the sums a
 Arrays run along rows, shape (units, n_rows), the rows of all devices side by side. What is
 elementwise is one call for all of them; products are one a device, because each device has its own
 weights from its second step on, and because a device's numbers then do not depend, not even in the
-last bit, on which devices it was batched with.
+last bit, on which devices it was batched with (one with a single row in the step excepted, whose
+products take another routine).
 """
 
 from __future__ import annotations

@@ -1,0 +1,136 @@
+"""Training in closed form gives the update that Opacus gives, from the same randomness."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from edge_client.closed_form_training import ClosedFormTraining
+from edge_client.local_training import LocalTrainer, TrainingPath, train_block
+from models.closed_form_batches import ScaledRows
+from models.training.local_epochs import new_flat_weights
+from models.wire.rounds import LocalRecipe
+from privacy import OperatingSystemNoise, UpdateGrid
+from simulations.seeded_noise import SeededNoise
+from tests.support.made_up_rows import made_up_rows
+
+ONE_STEP = LocalRecipe()
+FIVE_STEPS = LocalRecipe(
+    steps=5, sampling_rate=0.1, expected_batch_size=30, record_noise_multiplier=1.0
+)
+RECIPES = [
+    ONE_STEP,
+    FIVE_STEPS,
+    replace(ONE_STEP, record_noise_multiplier=0.0),
+    replace(FIVE_STEPS, record_noise_multiplier=0.0),
+    replace(ONE_STEP, sampling_rate=0.002, least_rows=1),
+]
+GRID = UpdateGrid(clipping_norm=0.5)
+
+
+@pytest.fixture(scope="module")
+def weights():
+    return new_flat_weights(seed=3)
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_both_paths_make_one_update_of_one_source(recipe, weights):
+    reference = LocalTrainer(recipe, path=TrainingPath.OPACUS)
+    trainer = LocalTrainer(recipe)
+    for seed in range(3):
+        rows = made_up_rows(180 + 60 * seed, seed=seed)
+        expected = reference.change(rows, weights=weights, source=SeededNoise(1, seed))
+        value = trainer.change(rows, weights=weights, source=SeededNoise(1, seed))
+        # Opacus' path keeps weights in float32, so an update is known to a rounding of them.
+        rounding = recipe.steps * float(np.spacing(np.abs(weights).max()))
+        assert np.abs(value - expected).max() <= rounding
+        assert np.linalg.norm(value) > 100 * rounding
+
+
+def test_both_paths_draw_the_same_numbers_in_the_same_order(weights):
+    drawn = {}
+
+    class Recording:
+        is_simulated = True
+
+        def __init__(self, path):
+            self.calls = drawn[path] = []
+
+        def uniform(self, size):
+            self.calls.append(("uniform", size))
+            return np.full(size, 0.05)
+
+        def gaussian(self, size, *, std):
+            self.calls.append(("gaussian", size, std))
+            return np.zeros(size)
+
+    for path in TrainingPath:
+        trainer = LocalTrainer(FIVE_STEPS, path=path)
+        trainer.change(made_up_rows(200), weights=weights, source=Recording(path))
+    assert drawn[TrainingPath.CLOSED_FORM] == drawn[TrainingPath.OPACUS]
+    assert drawn[TrainingPath.CLOSED_FORM] == [("uniform", 200), ("gaussian", 2493, 1.0)] * 5
+
+
+@pytest.mark.parametrize("recipe", [ONE_STEP, FIVE_STEPS])
+def test_devices_side_by_side_train_as_each_alone(recipe, weights):
+    tables = [made_up_rows(n, seed=n) for n in (200, 50, 365, 181, 180, 300)]
+    trainer = ClosedFormTraining(recipe)
+    together = trainer.changes(
+        [(rows, SeededNoise(2, number)) for number, rows in enumerate(tables)], weights=weights
+    )
+    for number, rows in enumerate(tables):
+        alone = trainer.change(rows, weights=weights, source=SeededNoise(2, number))
+        assert np.array_equal(together[number], alone)
+    assert not together[1].any()
+
+
+def test_rows_that_are_scaled_already_give_the_same(weights):
+    tables = [made_up_rows(200, seed=seed) for seed in range(3)]
+    trainer = ClosedFormTraining(ONE_STEP)
+    scaled = ScaledRows.stacked([ScaledRows.of(rows) for rows in tables])
+    sources = [SeededNoise(2, number) for number in range(3)]
+    value = trainer.changes_of_scaled(scaled, [0, 200, 400, 600], sources, weights=weights)
+    again = [(rows, SeededNoise(2, number)) for number, rows in enumerate(tables)]
+    assert np.array_equal(value, trainer.changes(again, weights=weights))
+
+
+def test_block_larger_than_a_batch_of_devices_is_the_sum_of_its_devices(weights):
+    rows = [made_up_rows(180, seed=seed) for seed in range(3)]
+    devices = [(rows[number % 3], SeededNoise(4, number)) for number in range(70)]
+    trainer = LocalTrainer(ONE_STEP)
+    total = train_block(trainer, devices, weights=weights, grid=GRID)
+    again = [(rows[number % 3], SeededNoise(4, number)) for number in range(70)]
+    halves = [
+        train_block(trainer, part, weights=weights, grid=GRID) for part in (again[:9], again[9:])
+    ]
+    assert np.array_equal(total, halves[0] + halves[1])
+    assert total.any()
+
+
+def test_row_that_poisons_moves_nothing_but_noise(weights):
+    rows = made_up_rows(200)
+    share = rows.exposure.copy()
+    share[:] = np.nan
+    for path in TrainingPath:
+        trainer = LocalTrainer(ONE_STEP, path=path)
+        change = trainer.change(
+            replace(rows, exposure=share), weights=weights, source=SeededNoise(6)
+        )
+        noise = SeededNoise(6)
+        noise.uniform(200)
+        expected = -0.25 / 96 * noise.gaussian(2493, std=1.25)
+        assert np.abs(change - expected).max() <= 1e-7
+
+
+def test_no_devices_give_no_changes(weights):
+    changes = ClosedFormTraining(ONE_STEP).changes([], weights=weights)
+    assert changes.shape == (0, 2493)
+
+
+def test_entropy_of_the_operating_system_serves_as_source(weights):
+    trainer, rows = LocalTrainer(ONE_STEP), made_up_rows(200)
+    first, second = (
+        trainer.change(rows, weights=weights, source=OperatingSystemNoise()) for _ in range(2)
+    )
+    assert np.isfinite(first).all()
+    assert not np.array_equal(first, second)
