@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 SCHEMA_VERSION: Final = 1
 LOCK_TIMEOUT_S: Final = 10.0
 UNLIMITED: Final = 2**62
+MU_ROUNDING: Final = 1e-9
+"""Relative amount by which a sum of squares may pass its limit: k additions round."""
 _NEVER: Final = -(2**40)
 
 _SCHEMA = """
@@ -64,15 +66,33 @@ class LifeCounts:
     Attributes:
         participations: int64, shape (n_devices,): steps of all streams; the larger of the server's
             count and of what the device itself said.
-        mu_squared: float64, shape (n_devices,): Σ 1/σ² over them, alike.
+        mu_squared: float64, shape (n_devices,): Σ 1/σ² over them, by the server's count.
+        said_mu_squared: float64, shape (n_devices,): Σ 1/σ² over all that the device has debited by
+            its own word, answers to counts included.
         max_participations: int64, shape (n_devices,): least k of all policies so far.
         mu_squared_limit: float64, shape (n_devices,): least part of μ² for updates so far.
     """
 
     participations: NDArray[np.int64]
     mu_squared: NDArray[np.float64]
+    said_mu_squared: NDArray[np.float64]
     max_participations: NDArray[np.int64]
     mu_squared_limit: NDArray[np.float64]
+
+    def may_go_on(self, cost: StepCost) -> NDArray[np.bool_]:
+        """Tell who has budget for one more step: bool, shape (n_devices,).
+
+        Args:
+            cost: of the step.
+        """
+        most = np.minimum(self.max_participations, cost.max_participations)
+        limit = np.minimum(self.mu_squared_limit, cost.mu_squared_limit) * (1 + MU_ROUNDING)
+        in_all = cost.mu_squared_in_all * (1 + MU_ROUNDING)
+        return (
+            (self.participations < most)
+            & (self.mu_squared + cost.mu_squared <= limit)
+            & (self.said_mu_squared + cost.mu_squared <= in_all)
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,11 +103,13 @@ class StepCost:
         mu_squared: 1/σ²; infinite without noise.
         max_participations: k for life.
         mu_squared_limit: part of μ² that updates may use.
+        mu_squared_in_all: μ² that updates and all else may use together.
     """
 
     mu_squared: float
     max_participations: int = UNLIMITED
     mu_squared_limit: float = float("inf")
+    mu_squared_in_all: float = float("inf")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -241,17 +263,18 @@ def steps_of(connection: sqlite3.Connection, stream: str) -> tuple[StepRecord, .
 def life_counts(connection: sqlite3.Connection, device_ids: Sequence[str]) -> LifeCounts:
     """Return what devices have spent, counted and said; a device never seen has spent nothing."""
     rows = connection.execute(
-        "SELECT device, MAX(participations, said_participations), "
-        "MAX(mu_squared, said_mu_squared), max_participations, mu_squared_limit FROM devices"
+        "SELECT device, MAX(participations, said_participations), mu_squared, said_mu_squared, "
+        "max_participations, mu_squared_limit FROM devices"
     )
     known = {row[0]: row[1:] for row in rows}
-    nothing = (0, 0.0, UNLIMITED, float("inf"))
+    nothing = (0, 0.0, 0.0, UNLIMITED, float("inf"))
     found = [known.get(device_id, nothing) for device_id in device_ids]
     return LifeCounts(
         participations=np.array([row[0] for row in found], np.int64),
         mu_squared=np.array([row[1] for row in found], np.float64),
-        max_participations=np.array([row[2] for row in found], np.int64),
-        mu_squared_limit=np.array([row[3] for row in found], np.float64),
+        said_mu_squared=np.array([row[2] for row in found], np.float64),
+        max_participations=np.array([row[3] for row in found], np.int64),
+        mu_squared_limit=np.array([row[4] for row in found], np.float64),
     )
 
 

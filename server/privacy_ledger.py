@@ -55,9 +55,6 @@ LOCK_TIMEOUT_S: Final = 10.0
 ANCHOR_FACT: Final = "anchor"
 LEGACY_FACT: Final = "legacy_entries"
 HEAD_FACT: Final = "head"
-MU_ROUNDING: Final = 1e-9
-"""Relative amount by which a sum of squares may pass its limit: k additions round."""
-
 _COUNTED: Final = frozenset({"correlated_release", "count_release"})
 _LOCK_POLL_S: Final = 0.005
 _PUT_BACK: Final = "put the newest copy of the whole folder back"
@@ -388,26 +385,22 @@ def _legacy(entries: Sequence[LedgerEntry]) -> LegacySpending:
 
 def _require_budget(found: LifeCounts, positions: Sequence[int], cost: StepCost) -> None:
     """Refuse a choice that a device has no budget for, whoever made it."""
-    if not positions:
-        return
     chosen = np.array(positions, np.intp)
-    most = np.minimum(found.max_participations[chosen], cost.max_participations)
-    limit = np.minimum(found.mu_squared_limit[chosen], cost.mu_squared_limit)
-    taken = found.participations[chosen]
-    if bool((taken >= most).any()):
-        at = int(np.argmax(taken - most))
+    refused = chosen[~found.may_go_on(cost)[chosen]]
+    if not len(refused):
+        return
+    first = refused[0]
+    most = min(int(found.max_participations[first]), cost.max_participations)
+    if found.participations[first] >= most:
         raise BudgetExceededError(
-            reason=Refusal.RETIRED, spent=int(taken[at]), requested=1, limit=int(most[at])
+            reason=Refusal.RETIRED, spent=int(found.participations[first]), requested=1, limit=most
         )
-    spent = found.mu_squared[chosen]
-    if bool((spent + cost.mu_squared > limit * (1 + MU_ROUNDING)).any()):
-        at = int(np.argmax(spent))
-        raise BudgetExceededError(
-            reason=Refusal.BUDGET_SPENT,
-            spent=float(spent[at]),
-            requested=cost.mu_squared,
-            limit=float(limit[at]),
-        )
+    raise BudgetExceededError(
+        reason=Refusal.BUDGET_SPENT,
+        spent=float(max(found.mu_squared[first], found.said_mu_squared[first])),
+        requested=cost.mu_squared,
+        limit=min(float(found.mu_squared_limit[first]), cost.mu_squared_limit),
+    )
 
 
 @contextmanager

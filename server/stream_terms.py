@@ -85,6 +85,7 @@ class StreamTerms:
             mu_squared=participation_cost(self.privacy.noise_multiplier),
             max_participations=self.privacy.max_participations,
             mu_squared_limit=self.privacy.mu_squared_limit,
+            mu_squared_in_all=self.privacy.mu_squared_in_all,
         )
 
     def comparison_noise(self, source: NoiseSource) -> ReleaseNoise:

@@ -222,7 +222,7 @@ class DeviceReceipt:
     Attributes:
         pseudonym: Of the device in this step, as the task gave it: 32 hexadecimal digits.
         participations: Steps that the device has debited in its life.
-        mu_squared: Σ 1/σ² over them; answers to counts are not in it.
+        mu_squared: Σ 1/σ² over them and over all else that it has debited.
         head: Hash of the last entry of its ledger.
     """
 
