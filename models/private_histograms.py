@@ -158,14 +158,32 @@ def count_vector(question: CountQuestion, moment: DeviceMoment | None) -> NDArra
             vector[first + (one.size if place is None else place)] = 1
             first += one.size + 1
         return vector
-    cell = 0
-    for one in question.bins:
-        place = _bin_of(one, moment.values)
-        if place is None or moment.failed_within is None:
-            return vector
-        cell = cell * one.size + place
+    cell = cell_of(question, moment.values)
+    if cell is None or moment.failed_within is None:
+        return vector
     vector[cell + (question.size // 2 if moment.failed_within else 0)] = 1
     return vector
+
+
+def cell_of(question: CountQuestion, values: Mapping[str, float]) -> int | None:
+    """Return the cell of an evaluation or of similar devices that values fall into.
+
+    A device finds devices like itself by it in counts that come down.
+
+    Args:
+        question: fixes the bins.
+        values: by name; NaN = missing.
+
+    Returns:
+        Number of the cell, or None where a value is missing.
+    """
+    cell = 0
+    for one in question.bins:
+        place = _bin_of(one, values)
+        if place is None:
+            return None
+        cell = cell * one.size + place
+    return cell
 
 
 def _bin_of(bins: Bins, values: Mapping[str, float]) -> int | None:

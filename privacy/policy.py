@@ -13,6 +13,7 @@ from typing import Any, Final
 
 from .accountant import gaussian_epsilon, mu_for, mu_of_participations, noise_multiplier_for
 from .canonical_json import canonical_json
+from .discrete_accounting import mu_squared_of_count
 
 SCHEMA_VERSION: Final = 1
 
@@ -125,8 +126,8 @@ class CountChannel:
 
     @property
     def mu_squared(self) -> float:
-        """The most that one device spends on this channel: μ² = max_answers / σ²."""
-        return self.max_answers / self.noise_multiplier**2
+        """The most that one device spends on this channel; infinite where σ is at most 1."""
+        return self.max_answers * mu_squared_of_count(self.noise_multiplier)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

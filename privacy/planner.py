@@ -1,0 +1,392 @@
+"""A schedule for a fleet: which cohort, how often, with which noise, until when.
+
+For T rounds over N devices that train, a schedule is (n, k, b, p): cohort, participations of one
+device, separation and bands. It is kept where T·n ≤ k·N (nobody is invited more than k times),
+n·b ≤ N (nobody is due before b rounds are over) and p ≤ b. Its noise is
+σ = √(k/share)/μ_max(ε, δ), and a prefix sum of released updates carries the error
+
+    σ · E(T, p) / (n · (1 − dropout))    per weight, in units of the clipping norm,
+
+with E the root mean square error of the factor (`banded_factor`). The planner takes the least over
+all k up to the most that devices agree to and all b that divide T into as many parts. Every
+schedule that N devices keep is kept by N + 1, with at least as large a cohort: a larger fleet is
+never planned worse.
+"""
+
+import datetime as dt
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from typing import Final
+
+import numpy as np
+
+from .accountant import gaussian_epsilon, mu_for, noise_multiplier_for
+from .banded_factor import band_coefficients
+from .discrete_accounting import count_noise_multiplier_for
+from .policy import CountChannel, PrivacyPolicy, RecordPolicy, StreamPolicy
+
+WEEKS_A_YEAR: Final = 365.25 / 7
+UPDATE_SHARE: Final = 0.85
+MOST_BANDS: Final = 128
+"""More bands gain a hundredth at most, and a stream keeps as many vectors of noise."""
+LEAST_COHORT_SHARE: Final = 0.8
+_MOST_DEVICES: Final = 10**10
+METRICS, SIMILAR_DEVICES, DRIFT = "metrics", "similar_devices", "drift"
+METRICS_A_YEAR: Final = 12
+COUNTS_A_YEAR: Final = 4
+
+
+class TooFewDevicesError(ValueError):
+    """No schedule lets updates stand out from their noise.
+
+    Attributes:
+        least_devices: from how many on one does, with all else as asked.
+    """
+
+    exit_code = 1
+
+    def __init__(self, devices: int, *, least_devices: int | None, years: float) -> None:
+        """Say how many devices would do, and what else would."""
+        self.least_devices = least_devices
+        least = "no number of devices" if least_devices is None else f"{least_devices:,}"
+        super().__init__(
+            f"{devices:,} devices are too few: even if all updates agreed for {years:g} years, "
+            f"noise would outweigh them; it takes {least}, a greater epsilon or fewer weights"
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlanRequest:
+    """What an operator decides.
+
+    Attributes:
+        devices: enrolled.
+        epsilon: ε_release of one device, over its life.
+        delta: its δ.
+        years: how long the fleet shall learn.
+        weights: P, of the model.
+        clipping_norm: C.
+        record: record-level training on the devices.
+        rounds_a_week: as the server can run them.
+        dropout: share of the invited that do not answer, in [0, 1).
+        held_out_share: of the devices that never train, in [0, 1).
+        most_a_year: rounds a year that one device takes part in, at most: its energy and wear.
+        update_share: part of μ² for updates, in (0, 1).
+    """
+
+    devices: int
+    epsilon: float
+    delta: float
+    years: float
+    weights: int
+    clipping_norm: float
+    record: RecordPolicy
+    rounds_a_week: float = 1.0
+    dropout: float = 0.0
+    held_out_share: float = 0.2
+    most_a_year: float = 12.0
+    update_share: float = UPDATE_SHARE
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be planned, by name and bound."""
+        for name, value in (("devices", self.devices), ("weights", self.weights)):
+            if value < 1:
+                raise ValueError(f"{name} must be at least 1, got {value}")
+        for name, number, most in (
+            ("years", self.years, 30.0),
+            ("rounds_a_week", self.rounds_a_week, 7.0),
+            ("most_a_year", self.most_a_year, 366.0),
+            ("epsilon", self.epsilon, 100.0),
+        ):
+            if not 0.0 < number <= most:
+                raise ValueError(f"{name} must lie in (0, {most:g}], got {number:g}")
+        for name, number in (("dropout", self.dropout), ("held_out_share", self.held_out_share)):
+            if not 0.0 <= number < 1.0:
+                raise ValueError(f"{name} must lie in [0, 1), got {number:g}")
+        if not 0.0 < self.update_share < 1.0:
+            raise ValueError(f"update_share must lie in (0, 1), got {self.update_share:g}")
+        if not 0.0 < self.delta < 1e-3:
+            raise ValueError(f"delta must lie in (0, 0.001), got {self.delta:g}")
+
+    @property
+    def num_rounds(self) -> int:
+        """T."""
+        return max(1, round(self.years * WEEKS_A_YEAR * self.rounds_a_week))
+
+    @property
+    def most_participations(self) -> int:
+        """The greatest k that devices agree to."""
+        return min(self.num_rounds, max(1, math.floor(self.most_a_year * self.years + 1e-9)))
+
+    @property
+    def training_devices(self) -> int:
+        """N: enrolled devices that are not held out."""
+        return self.devices - self.held_out_devices
+
+    @property
+    def held_out_devices(self) -> int:
+        """Devices that never train; the share decides each by its identifier alone."""
+        return math.ceil(self.devices * self.held_out_share - 1e-9)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Schedule:
+    """One way to invite a fleet.
+
+    Attributes:
+        cohort_size: n.
+        participations: k.
+        separation: b.
+        bands: p.
+        noise_multiplier: σ.
+        factor_error: E(T, p).
+        error: of a prefix sum, per weight, in units of C.
+        independent_error: the same with independent noise.
+    """
+
+    cohort_size: int
+    participations: int
+    separation: int
+    bands: int
+    noise_multiplier: float
+    factor_error: float
+    error: float
+    independent_error: float
+
+    def least_cohort(self, weights: int) -> int:
+        """The rule of thumb n ≥ σ√P, below which one round is mostly noise."""
+        return math.ceil(self.noise_multiplier * math.sqrt(weights))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """A schedule with all that follows from it.
+
+    Attributes:
+        request: what was asked.
+        schedule: the one chosen.
+        by_participations: the best for each k, ascending; what the choice was made from.
+        channels: of counts, which use up the rest of the budget.
+        epsilon: of a device that takes part in everything it may, at the request's δ.
+        signal_to_noise: after the last round, if all updates pointed one way at length C.
+        least_devices_for_rule: from how many devices on n ≥ σ√P holds.
+    """
+
+    request: PlanRequest
+    schedule: Schedule
+    by_participations: tuple[Schedule, ...]
+    channels: tuple[CountChannel, ...]
+    epsilon: float
+    signal_to_noise: float
+    least_devices_for_rule: int | None
+
+    @property
+    def keeps_rule(self) -> bool:
+        """Whether the cohort is at least σ√P."""
+        return self.schedule.cohort_size >= self.schedule.least_cohort(self.request.weights)
+
+    def policy(self, *, stream: str) -> StreamPolicy:
+        """The policy that carries the plan out, to be signed.
+
+        Args:
+            stream: identifier, never used before.
+        """
+        asked, chosen = self.request, self.schedule
+        return StreamPolicy(
+            stream=stream,
+            num_rounds=asked.num_rounds,
+            cohort_size=chosen.cohort_size,
+            privacy=PrivacyPolicy(
+                epsilon=asked.epsilon,
+                delta=asked.delta,
+                update_share=asked.update_share,
+                noise_multiplier=chosen.noise_multiplier,
+                clipping_norm=asked.clipping_norm,
+                max_participations=chosen.participations,
+                min_separation=chosen.separation,
+                min_cohort_size=max(1, math.ceil(LEAST_COHORT_SHARE * chosen.cohort_size)),
+                bands=chosen.bands,
+            ),
+            record=asked.record,
+            channels=self.channels,
+        )
+
+    def date_of_round(self, index: int, *, start: dt.date) -> dt.date:
+        """Day on which a step runs.
+
+        Args:
+            index: counted from 0.
+            start: day of step 0.
+        """
+        return start + dt.timedelta(days=7 * index / self.request.rounds_a_week)
+
+    def first_retirement(self, *, start: dt.date) -> dt.date:
+        """Earliest day on which a device has taken part k times."""
+        last = (self.schedule.participations - 1) * self.schedule.separation
+        return self.date_of_round(min(last, self.request.num_rounds - 1), start=start)
+
+    def last_retirement(self, *, start: dt.date) -> dt.date:
+        """Day of the last round: afterwards no device contributes again under this ε."""
+        return self.date_of_round(self.request.num_rounds - 1, start=start)
+
+
+def plan_for(request: PlanRequest) -> Plan:
+    """Choose the schedule with the least error of prefix sums.
+
+    Raises:
+        TooFewDevicesError: even updates that all agree would drown in the noise; says how many
+            devices it takes.
+    """
+    found = _schedules(request, request.training_devices)
+    best = min(found, key=_preference) if found else None
+    if best is None or _signal_to_noise(request, best) < 1.0:
+        least = _least_fleet(request, lambda one: _signal_to_noise(request, one) >= 1.0)
+        raise TooFewDevicesError(request.devices, least_devices=least, years=request.years)
+    by_participations: dict[int, Schedule] = {}
+    for one in sorted(found, key=_preference):
+        by_participations.setdefault(one.participations, one)
+    channels = planned_channels(request)
+    counted = max(
+        math.fsum(c.mu_squared for c in channels if c.held_out),
+        best.participations / best.noise_multiplier**2
+        + math.fsum(c.mu_squared for c in channels if not c.held_out),
+    )
+    return Plan(
+        request=request,
+        schedule=best,
+        by_participations=tuple(by_participations[k] for k in sorted(by_participations)),
+        channels=channels,
+        epsilon=gaussian_epsilon(mu=math.sqrt(counted), delta=request.delta),
+        signal_to_noise=_signal_to_noise(request, best),
+        least_devices_for_rule=_least_fleet(
+            request, lambda one: one.cohort_size >= one.least_cohort(request.weights)
+        ),
+    )
+
+
+def planned_channels(request: PlanRequest) -> tuple[CountChannel, ...]:
+    """Counts for the years asked: monthly metrics of held-out devices, two histograms a quarter.
+
+    Held-out devices spend their whole μ² on metrics; the others share what updates leave evenly
+    between similar devices and drift.
+    """
+    mu_squared = mu_for(epsilon=request.epsilon, delta=request.delta) ** 2
+    left = (1 - request.update_share) * mu_squared
+    channels = [
+        _channel(SIMILAR_DEVICES, left / 2, request.years * COUNTS_A_YEAR),
+        _channel(DRIFT, left / 2, request.years * COUNTS_A_YEAR),
+    ]
+    if request.held_out_devices:
+        of_metrics = _channel(METRICS, mu_squared, request.years * METRICS_A_YEAR, held_out=True)
+        channels.append(of_metrics)
+    return tuple(channels)
+
+
+def _channel(
+    name: str, mu_squared: float, answers: float, *, held_out: bool = False
+) -> CountChannel:
+    asked = max(1, math.floor(answers + 1e-9))
+    return CountChannel(
+        name=name,
+        noise_multiplier=count_noise_multiplier_for(mu_squared=mu_squared, answers=asked),
+        max_answers=asked,
+        held_out=held_out,
+    )
+
+
+def _schedules(request: PlanRequest, training_devices: int) -> list[Schedule]:
+    """Every schedule worth a look that so many devices keep."""
+    num_rounds, most = request.num_rounds, request.most_participations
+    error_of = _least_errors(num_rounds, most)
+    sigma_of = {
+        k: noise_multiplier_for(
+            epsilon=request.epsilon,
+            delta=request.delta,
+            participations=k,
+            share=request.update_share,
+        )
+        for k in range(1, most + 1)
+    }
+    answering = 1 - request.dropout
+    found = []
+    for separation, (bands, factor_error) in error_of.items():
+        for k in range(1, min(most, math.ceil(num_rounds / separation)) + 1):
+            cohort = min(k * training_devices // num_rounds, training_devices // separation)
+            if cohort < 1:
+                continue
+            per_error = sigma_of[k] / (cohort * answering)
+            found.append(
+                Schedule(
+                    cohort_size=cohort,
+                    participations=k,
+                    separation=separation,
+                    bands=bands,
+                    noise_multiplier=sigma_of[k],
+                    factor_error=factor_error,
+                    error=per_error * factor_error,
+                    independent_error=per_error * math.sqrt((num_rounds + 1) / 2),
+                )
+            )
+    return found
+
+
+def _preference(one: Schedule) -> tuple[float, int, int]:
+    return one.error, one.participations, -one.separation
+
+
+def _signal_to_noise(request: PlanRequest, one: Schedule) -> float:
+    """T·C over the error of the last sum over all weights, at its root mean square."""
+    return request.num_rounds / (one.error * math.sqrt(request.weights))
+
+
+def _least_fleet(request: PlanRequest, is_enough: Callable[[Schedule], bool]) -> int | None:
+    """Least number of devices whose best schedule is enough, by bisection; None for none."""
+
+    def holds(devices: int) -> bool:
+        fleet = replace(request, devices=devices)
+        found = _schedules(fleet, fleet.training_devices)
+        return bool(found) and is_enough(min(found, key=_preference))
+
+    high = 1
+    while not holds(high):
+        high *= 2
+        if high > _MOST_DEVICES:
+            return None
+    low = high // 2
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (low, middle) if holds(middle) else (middle, high)
+    return high
+
+
+@lru_cache(maxsize=64)
+def _least_errors(num_rounds: int, most_participations: int) -> dict[int, tuple[int, float]]:
+    """Best bands and their error E(T, p) for each separation that divides T into k parts."""
+    candidates = sorted(
+        {num_rounds // k for k in range(1, most_participations + 1)}
+        | {-(-num_rounds // k) for k in range(1, most_participations + 1)}
+    )
+    best: dict[int, tuple[int, float]] = {}
+    found = (0, math.inf)
+    for separation in candidates:
+        bands = min(separation, MOST_BANDS, num_rounds)
+        if bands != found[0]:
+            error = factor_error(num_rounds, bands)
+            if error < found[1]:
+                found = (bands, error)
+        best[separation] = found
+    return best
+
+
+def factor_error(num_rounds: int, bands: int) -> float:
+    """E(T, p), as `banded_factor.prefix_sum_error`, a dot product a step."""
+    first, *others = band_coefficients(bands)
+    lags = np.array(others[::-1])
+    inverse = np.zeros(num_rounds + len(lags))
+    inverse[len(lags)] = 1.0 / first
+    for step in range(len(lags) + 1, len(inverse)):
+        inverse[step] = -(lags @ inverse[step - len(lags) : step]) / first
+    prefix = np.cumsum(inverse[len(lags) :])
+    return math.sqrt(float(np.mean(np.cumsum(prefix**2))))
