@@ -69,3 +69,24 @@ def seeded_key(seed: int, *, stream: str) -> bytes:
 def seeded_stream(seed: int, policy: StreamPolicy) -> SeededStream:
     """The noise of a simulated stream from its first step, equal for equal seeds and streams."""
     return SeededStream(seeded_key(seed, stream=policy.stream), policy)
+
+
+class SeededKeys:
+    """Where a simulated run's streams get their keys: from a seed and the stream's name.
+
+    Args:
+        seed: of the simulation.
+    """
+
+    def __init__(self, seed: int) -> None:
+        self._seed = seed
+
+    def new_key(self, policy: StreamPolicy) -> bytes:
+        """The 256-bit key of a simulated stream."""
+        return seeded_key(self._seed, stream=policy.stream)
+
+    def noise(
+        self, key: bytes, policy: StreamPolicy, *, next_index: int, size: int
+    ) -> SeededStream:
+        """The noise of a simulated stream as it stands before step `next_index`."""
+        return SeededStream.resumed(key, policy, next_index, size)
