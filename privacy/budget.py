@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Final
 
-from .accountant import gaussian_epsilon, mu_of_participations
+from .accountant import gaussian_epsilon, mu_squared_of_step
 from .discrete_accounting import mu_squared_of_count
 from .errors import BudgetExceededError
 from .policy import PrivacyPolicy, RecordPolicy, StreamPolicy
@@ -153,11 +153,9 @@ def participation_cost(
         noise_multiplier: σ over C; the full C is charged, whatever the update's norm was.
         clip_noise_multiplier: σ_b in units of the bit's sensitivity ½, or None without the bit.
     """
-    spent = mu_of_participations(noise_multiplier=noise_multiplier, participations=1) ** 2
-    if clip_noise_multiplier is None:
-        return spent
-    bit = mu_of_participations(noise_multiplier=clip_noise_multiplier, participations=1)
-    return spent + bit**2
+    return mu_squared_of_step(
+        noise_multiplier=noise_multiplier, clip_noise_multiplier=clip_noise_multiplier
+    )
 
 
 def participation_refusal(

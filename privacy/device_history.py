@@ -89,16 +89,6 @@ def count_history_of(events: Iterable[Event], *, channel: str, policy_digest: st
     )
 
 
-def mu_squared_in_all(events: Iterable[Event]) -> float:
-    """Σ 1/σ_j² over all that a device has debited: updates and counts.
-
-    Raises:
-        UnsupportedEventError: An event that no device's ledger holds.
-    """
-    updates = history_of(events, stream="").mu_squared
-    return updates + count_history_of(events, channel="", policy_digest="").mu_squared
-
-
 def _is_held_out(event: DeviceEvent) -> bool:
     return isinstance(event, CountAnswer) and event.held_out
 

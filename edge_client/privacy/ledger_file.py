@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from models.durable_file import write_durably
 from models.errors import PlaceRefusedError
+from privacy.accountant import mu_of_device
 from privacy.budget import Refusal
 from privacy.device_history import device_events
 from privacy.errors import LedgerBrokenError, UnsupportedEventError
@@ -191,6 +192,7 @@ def _read(path: Path, known: Sequence[KnownHead]) -> DeviceLedger:
     try:
         entries = read_ledger(text)
         events = device_events(events_of(entries))
+        mu_of_device(events)
     except LedgerBrokenError as error:
         raise _error(file, str(error), Refusal.LEDGER_BROKEN) from None
     except (UnsupportedEventError, ValueError, TypeError) as error:

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from models.wire.rounds import DeviceReceipt
+from privacy.accountant import mu_of_device
 from privacy.budget import (
     OwnLimits,
     Refusal,
@@ -23,7 +24,7 @@ from privacy.budget import (
     step_refusal,
     update_limit,
 )
-from privacy.device_history import count_history_of, history_of, mu_squared_in_all
+from privacy.device_history import count_history_of, history_of
 from privacy.events import CountAnswer, Participation, RecordLevelSteps
 from privacy.policy import RecordPolicy
 
@@ -180,7 +181,7 @@ def receipt_line(ledger: DeviceLedger, *, pseudonym: str) -> str:
     return DeviceReceipt(
         pseudonym=pseudonym,
         participations=taken,
-        mu_squared=mu_squared_in_all(ledger.events),
+        mu_squared=mu_of_device(ledger.events) ** 2,
         head=ledger.head,
     ).to_line()
 
