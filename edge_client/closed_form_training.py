@@ -7,6 +7,7 @@ float32. It needs neither torch nor Opacus, and is what runs unless the referenc
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -89,7 +90,7 @@ class ClosedFormTraining:
             starts = np.cumsum([0, *(len(table) for table in tables)]).tolist()
             moved[training] = self.changes_of_scaled(
                 ScaledRows.stacked(tables),
-                starts,
+                list(pairwise(starts)),
                 [devices[device][1] for device in training],
                 weights=weights,
             )
@@ -98,7 +99,7 @@ class ClosedFormTraining:
     def changes_of_scaled(
         self,
         rows: ScaledRows,
-        bounds: Sequence[int],
+        spans: Sequence[tuple[int, int]],
         sources: Sequence[NoiseSource],
         *,
         weights: NDArray[np.float32],
@@ -106,8 +107,8 @@ class ClosedFormTraining:
         """Train devices whose rows are scaled already.
 
         Args:
-            rows: of all devices, one device after the other; each has the recipe's least.
-            bounds: where each device's rows begin, and where the last one's end.
+            rows: of these devices and perhaps others.
+            spans: where each device's rows begin and end; the recipe's least or more.
             sources: of each device's coins and noise.
             weights: of the round, float32, shape (n_weights,).
 
@@ -121,14 +122,14 @@ class ClosedFormTraining:
                 steps=self.recipe.steps,
                 source=source,
             )
-            for start, stop, source in zip(bounds, bounds[1:], sources, strict=False)
+            for (start, stop), source in zip(spans, sources, strict=True)
         ]
         moved = np.zeros((len(sources), NUM_WEIGHTS))
         current = weights[None]
         for step in range(self.recipe.steps):
             if step > 0:
                 current = (weights + moved).astype(np.float32)
-            picks = [start + next(coin) for start, coin in zip(bounds, coins, strict=False)]
+            picks = [start + next(coin) for (start, _), coin in zip(spans, coins, strict=True)]
             batch = RaggedBatch.picked(rows, picks)
             sums = clipped_sums(current, batch, max_grad_norm=self._bound)
             if self._bound is not None:

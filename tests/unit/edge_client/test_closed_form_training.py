@@ -89,7 +89,9 @@ def test_rows_that_are_scaled_already_give_the_same(weights):
     trainer = ClosedFormTraining(ONE_STEP)
     scaled = ScaledRows.stacked([ScaledRows.of(rows) for rows in tables])
     sources = [SeededNoise(2, number) for number in range(3)]
-    value = trainer.changes_of_scaled(scaled, [0, 200, 400, 600], sources, weights=weights)
+    value = trainer.changes_of_scaled(
+        scaled, [(0, 200), (200, 400), (400, 600)], sources, weights=weights
+    )
     again = [(rows, SeededNoise(2, number)) for number, rows in enumerate(tables)]
     assert np.array_equal(value, trainer.changes(again, weights=weights))
 

@@ -1,9 +1,15 @@
 """Record-level accounting against the policy's figure and Opacus' second opinion."""
 
 import pytest
-from opacus.accountants import PRVAccountant
+from opacus.accountants import GaussianAccountant, PRVAccountant
 
-from privacy import RecordLevelSteps, UnsupportedEventError
+from privacy import (
+    CountAnswer,
+    Participation,
+    RecordLevelSteps,
+    UnsupportedEventError,
+    gaussian_epsilon,
+)
 from privacy.record_accountant import RecordAccountant
 from tests.unit.privacy.test_accountant import release
 
@@ -19,12 +25,34 @@ def test_default_policy_costs_seven_point_seven_over_its_life():
     assert accountant.epsilon(delta=1e-5) == pytest.approx(7.7, abs=0.05)
 
 
-def test_epsilon_agrees_with_opacus_prv():
+@pytest.mark.parametrize(
+    ("count", "sigma", "rate"), [(50, 1.0, 0.1), (10, 1.25, 0.3), (10, 1.25, 0.5), (120, 4.0, 1.0)]
+)
+def test_epsilon_agrees_with_opacus_prv(count, sigma, rate):
     second_opinion = PRVAccountant()
-    for _ in range(50):
-        second_opinion.step(noise_multiplier=1.0, sample_rate=0.1)
-    epsilon = RecordAccountant([steps(50)]).epsilon(delta=1e-5)
+    for _ in range(count):
+        second_opinion.step(noise_multiplier=sigma, sample_rate=rate)
+    epsilon = RecordAccountant([steps(count, sigma=sigma, rate=rate)]).epsilon(delta=1e-5)
     assert epsilon == pytest.approx(second_opinion.get_epsilon(delta=1e-5), rel=0.01)
+
+
+def test_steps_on_all_rows_are_the_plain_gaussian_mechanism():
+    epsilon = RecordAccountant([steps(9, sigma=3.0, rate=1.0)]).epsilon(delta=1e-5)
+    exact = gaussian_epsilon(mu=1.0, delta=1e-5)
+    assert exact <= epsilon <= exact * 1.001
+
+
+def test_gdp_would_under_report_and_is_refused():
+    count, sigma, rate = 1000, 1.0, 0.01
+    claimed = GaussianAccountant()
+    for _ in range(count):
+        claimed.step(noise_multiplier=sigma, sample_rate=rate)
+    epsilon = RecordAccountant([steps(count, sigma=sigma, rate=rate)]).epsilon(delta=1e-5)
+    assert claimed.get_epsilon(delta=1e-5) < 0.9 * epsilon
+    with pytest.raises(ValueError, match="no upper bound"):
+        RecordAccountant(mechanism="gdp")
+    with pytest.raises(ValueError, match="must be pld"):
+        RecordAccountant(mechanism="rdp")
 
 
 def test_one_accountant_for_life_adds_up_over_rounds():
@@ -49,3 +77,38 @@ def test_a_delta_that_whole_rows_could_meet_is_refused():
 def test_a_release_is_not_accounted_at_record_level():
     with pytest.raises(UnsupportedEventError):
         RecordAccountant([release()])
+
+
+def test_steps_of_a_whole_device_ledger_are_composed_whatever_their_stream():
+    taken = [
+        Participation(
+            stream=stream,
+            index=0,
+            noise_multiplier=8.39,
+            clipping_norm=1.0,
+            cohort_size=500,
+            policy_digest="0" * 64,
+        )
+        for stream in ("first", "second")
+    ]
+    answer = CountAnswer(channel="metrics", index=0, noise_multiplier=30.0, policy_digest="0" * 64)
+    ledger = [taken[0], steps(5), answer, taken[1], steps(5)]
+    assert RecordAccountant.of_ledger(ledger).epsilon(delta=1e-5) == pytest.approx(
+        RecordAccountant([steps(10)]).epsilon(delta=1e-5)
+    )
+    with pytest.raises(UnsupportedEventError):
+        RecordAccountant.of_ledger([release()])
+
+
+def test_a_device_that_never_trained_has_spent_nothing():
+    assert RecordAccountant().epsilon(delta=1e-5) == 0.0
+
+
+def test_statement_says_what_the_figure_protects_and_what_not():
+    text = RecordAccountant([steps(120)]).statement(delta=1e-5).to_text()
+    first, protects, *others = text.splitlines()
+    assert first == "ε_record = 7.7 at δ = 1e-05"
+    assert protects.startswith("protects: one training row (one device and day)")
+    for wanted in ("not a reading", "not a day", "not a failure", "fewer rows", "ε_release"):
+        assert any(line.startswith("not") and wanted in line for line in others)
+    assert any(line.startswith("assumes: ") and "Poisson" in line for line in others)
