@@ -14,6 +14,7 @@ round as noise alone (Choquette-Choo et al. 2023, arXiv 2306.08153; Denisov et a
 that depend on what was released before).
 """
 
+from collections import deque
 from typing import Self
 
 import numpy as np
@@ -55,7 +56,7 @@ class CorrelatedNoise:
         self._first, *self._others = band_coefficients(privacy.bands)
         self._next_index = 0
         self._size: int | None = None
-        self._recent: list[NDArray[np.float64]] = []
+        self._recent: deque[NDArray[np.float64]] = deque(maxlen=len(self._others))
 
     @classmethod
     def resumed(cls, key: bytes, policy: StreamPolicy, next_index: int, size: int) -> Self:
@@ -119,7 +120,7 @@ class CorrelatedNoise:
         for coefficient, before in zip(self._others, reversed(self._recent), strict=False):
             drawn -= coefficient * before
         drawn /= self._first
-        self._recent = [*self._recent, drawn][len(self._recent) + 1 - len(self._others) :]
+        self._recent.append(drawn)
         self._next_index, self._size = index + 1, size
         return drawn * self._policy.privacy.clipping_norm
 
