@@ -16,9 +16,10 @@ from models.telemetry import (
 
 from ..errors import ReadingRefusedError, StoreBusyError
 from .access import REFUSALS, raise_named
-from .clock import STANDING_S, has_stood
+from .clock import age_limit
 from .device_facts import DeviceFacts
 from .reading_rules import (
+    CLOCK_TOLERANCE_S,
     PACKED_BYTES,
     checked_reading,
     packed_values,
@@ -43,6 +44,7 @@ FIRST_DAY = -(2**62)
 """Before any day that a row can be of."""
 
 _EXPIRED_PER_READING = 8
+_MOST_LOOKED_AT = 4_096
 _NEVER = (datetime.max.replace(tzinfo=UTC), datetime.min.replace(tzinfo=UTC))
 _INSERT = "INSERT INTO reading (at_s, measurements) VALUES (?, ?)"
 
@@ -76,8 +78,8 @@ class ReadingRing(DeviceFacts):
     _alone_until: datetime
     """Between the two no rule of time is broken and nothing expires: a reading stands alone."""
     _journal_limited_for: tuple[int | None] | None
-    _clock_verdict: tuple[int, bool] | None
-    """When the clock was looked at last, seconds, and whether it could be believed."""
+    _covered: tuple[int, int] | None
+    """When it was looked at last, seconds, and how far back readings had to stay from then on."""
 
     def record(self, reading: Reading, *, now: datetime) -> None:
         """Store one reading durably, and let a few expired ones go.
@@ -281,7 +283,7 @@ class ReadingRing(DeviceFacts):
     def _open(self) -> None:
         self._alone_from, self._alone_until = _NEVER
         self._journal_limited_for = None
-        self._clock_verdict = None
+        self._covered = None
         super()._open()
 
     def packed_readings(
@@ -356,30 +358,44 @@ class ReadingRing(DeviceFacts):
                 self._alone_until = oldest + retention
             return
         self._alone_from, self._alone_until = _NEVER
-        if not self._is_clock_believed(connection, _seconds(now)):
+        before_s = self._age_limit_s(connection, _seconds(now))
+        if before_s is None:
             return
         few = _EXPIRED_PER_READING * num_recorded
         connection.execute(
             "DELETE FROM reading WHERE sequence IN"
             " (SELECT sequence FROM reading WHERE at_s < ? ORDER BY at_s LIMIT ?)"
             " AND sequence < (SELECT max(sequence) FROM reading)",
-            (limit_s, few),
+            (before_s, few),
+        )
+        # Recorded under a clock that was set back since: they are older than all that may stay.
+        future_s = _seconds(now) + CLOCK_TOLERANCE_S
+        connection.execute(
+            "DELETE FROM reading WHERE sequence IN"
+            " (SELECT sequence FROM reading WHERE at_s > ? ORDER BY at_s LIMIT ?)"
+            " AND sequence < (SELECT min(sequence) FROM reading WHERE at_s BETWEEN ? AND ?)",
+            (future_s, few, before_s, future_s),
         )
         connection.execute(
             "DELETE FROM day WHERE day IN (SELECT day FROM day WHERE day < ? ORDER BY day LIMIT ?)",
-            (day_of(limit_s), few),
+            (day_of(before_s), few),
         )
 
-    def _is_clock_believed(self, connection: sqlite3.Connection, now_s: int) -> bool:
-        if self._clock_verdict is not None:
-            looked_at_s, verdict = self._clock_verdict
+    def _age_limit_s(self, connection: sqlite3.Connection, now_s: int) -> int | None:
+        if self._covered is not None:
+            looked_at_s, back_s = self._covered
             if 0 <= now_s - looked_at_s < SECONDS_PER_DAY:
-                return verdict
-        newest_first = connection.execute("SELECT at_s FROM reading ORDER BY sequence DESC")
-        standing_s = min(STANDING_S, self.retention_days * SECONDS_PER_DAY)
-        verdict = has_stood((row[0] for row in newest_first), now_s=now_s, standing_s=standing_s)
-        self._clock_verdict = now_s, verdict
-        return verdict
+                return now_s - back_s
+        every = 1 + self.num_readings() // _MOST_LOOKED_AT
+        recorded = connection.execute(
+            "SELECT at_s, sequence FROM reading WHERE at_s <= ? AND sequence % ? = 0"
+            " ORDER BY at_s DESC, sequence DESC",
+            (now_s, every),
+        )
+        retention_s = self.retention_days * SECONDS_PER_DAY
+        limit_s = age_limit(recorded, now_s=now_s, retention_s=retention_s)
+        self._covered = None if limit_s is None else (now_s, now_s - limit_s)
+        return limit_s
 
     def _before_commit(self, connection: sqlite3.Connection) -> None:
         limit = self.max_store_bytes

@@ -44,8 +44,8 @@ def test_readings_are_numbered_from_one_without_gaps(store):
 def test_number_of_the_last_reading_is_never_used_again(tmp_path):
     """Whoever remembers how far he has read would miss the reading that got it."""
     with new_store(tmp_path, retention_days=1) as store:
-        for _ in range(3):
-            store.record(reading(NOW), now=NOW)
+        for hours in (18, 12, 6):
+            store.record(reading(NOW - timedelta(hours=hours)), now=NOW)
         store.record(reading(NOW - 30 * DAY), now=NOW)
         assert store.telemetry_from(1)[0].tolist() == [1, 2, 3, 4]
         store.record(reading(NOW), now=NOW)
@@ -116,7 +116,7 @@ def test_reading_within_a_transaction_is_part_of_it(store):
 
 def test_expiry_goes_on_after_many_readings_that_expired_nothing(tmp_path):
     with new_store(tmp_path, retention_days=10) as store:
-        for number in range(40):
+        for number in range(200):
             store.record(reading(NOW - 9 * DAY + timedelta(hours=number)), now=NOW)
         later = NOW + 2 * DAY
         for number in range(10):
@@ -168,25 +168,49 @@ def test_each_opening_judges_the_clock_anew(tmp_path):
         assert again.num_readings() == 240 + 40
 
 
-def test_jump_for_ever_is_believed_after_a_month(tmp_path):
+def test_jump_for_ever_ends_what_was_before_after_two_thirds_more(tmp_path):
     """The device's clock was wrong before, or it has been off for years."""
-    with new_store(tmp_path) as store:
+    with new_store(tmp_path, retention_days=300) as store:
         store.record_many(fading_life(days=100), now=NOW)
-        clock = recorded_under(store, NOW, days=29, ahead=YEARS)
-        assert store.num_readings() == 400 + 4 * 29
-        recorded_under(store, clock, days=20, ahead=YEARS)
-        assert store.num_readings() == 4 * 49
+        clock = recorded_under(store, NOW, days=99, ahead=YEARS)
+        assert store.num_readings() == 4 * 199
+        recorded_under(store, clock, days=110, ahead=YEARS)
+        assert store.num_readings() == 4 * 209
+
+
+def test_clock_ten_years_ahead_for_months_loses_nothing_and_what_it_left_leaves(tmp_path):
+    with new_store(tmp_path, retention_days=200) as store:
+        store.record_many(fading_life(days=60), now=NOW)
+        before = store.telemetry().at_s.tolist()
+        clock = recorded_under(store, NOW, days=60, ahead=YEARS)
+        clock = recorded_under(store, clock, days=30)
+        assert store.telemetry().at_s.tolist()[:240] == before
+        assert store.num_readings() == 4 * 150
+        clock = recorded_under(store, clock, days=201)
+        assert store.num_readings() == 4 * 200 + 1
+        assert store.telemetry().at_s.max() == clock.timestamp()
+
+
+@pytest.mark.parametrize("gap_days", [20, 33, 35, 45, 60])
+def test_retention_holds_for_a_device_that_measures_in_bursts(tmp_path, gap_days):
+    with new_store(tmp_path) as store:
+        for number in range(4 * 365 // gap_days):
+            now = NOW + number * gap_days * DAY
+            for hours in range(0, 60, 6):
+                at = now + timedelta(hours=hours)
+                store.record(reading(at), now=at)
+        assert store.first_reading_at() >= at - 730 * DAY
 
 
 def test_clock_that_is_behind_for_months_loses_nothing_and_then_expiry_goes_on(tmp_path):
-    with new_store(tmp_path, retention_days=100) as store:
+    with new_store(tmp_path, retention_days=150) as store:
         store.record_many(fading_life(days=90), now=NOW)
         clock = recorded_under(store, NOW, days=60, ahead=-timedelta(days=500))
         assert store.num_readings() == 360 + 240
         clock = recorded_under(store, clock, days=29)
         assert store.num_readings() == 600 + 4 * 29
-        clock = recorded_under(store, clock, days=100)
-        assert store.first_reading_at() >= clock - timedelta(days=101)
+        clock = recorded_under(store, clock, days=150)
+        assert store.first_reading_at() >= clock - timedelta(days=151)
 
 
 def test_daily_rows_stay_under_a_clock_that_is_ahead(store):
