@@ -26,6 +26,7 @@ COMMANDS = {
     "run": ("connection", "talk to the server: tell in bands, hear, show, acknowledge"),
     "serve": ("serve", "answer requests of other programs: JSON lines, or a Unix socket"),
     "status": ("status", "show what this device is, holds, runs, sends and may do"),
+    "ledger": ("ledger", "show what was given to training, what it cost, what is left"),
     "notices": ("connection", "show the notices that came"),
     "failed": ("owner", "say for the owner that the battery failed, or take it back"),
     "answer": ("connection", "say for the owner what a notice's buttons offer"),

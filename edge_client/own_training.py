@@ -30,7 +30,7 @@ from .errors import (
 )
 from .link.configuration import allowed
 from .privacy.ledger_file import DeviceLedger, read_device_ledger
-from .privacy.participation import Terms, admit, debit, receipt_line
+from .privacy.participation import REFUSAL_FACT, Terms, admit, debit, receipt_line
 from .privacy.receipts import check_receipt, keep_receipt
 from .provisioning.identity import (
     HARDWARE_ID_FILES,
@@ -69,9 +69,6 @@ OWN_PARTICIPATIONS_KEY = "own-participations"
 """Key of the most participations that the device allows of itself, where policies allow more."""
 OWN_EPSILON_KEY = "own-epsilon"
 """Key of the greatest epsilon that the device allows of its updates, where policies allow more."""
-
-REFUSAL_FACT = "training_refusal"
-"""Named value of the store: the last step that policy or ledger refused, and why."""
 
 
 @dataclass(frozen=True, slots=True)

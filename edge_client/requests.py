@@ -284,6 +284,7 @@ def _explain(client: EdgeClient, given: Fields, now: datetime) -> Answer:
 
 
 def _status(client: EdgeClient, _given: Fields, _now: datetime) -> Answer:
+    from .commands.ledger import training_json
     from .sensing.sampler import last_reading_at
 
     store = client.store
@@ -298,6 +299,7 @@ def _status(client: EdgeClient, _given: Fields, _now: datetime) -> Answer:
         "last_reading_at": None if last is None else last.isoformat(),
         "refusals": store.refusals(),
         "consents": {purpose.value: said.granted for purpose, said in store.consents().items()},
+        "training": training_json(store),
         "waiting": len(store.outbox()),
         "notices": states,
         "language": store.language,

@@ -34,6 +34,7 @@ def run_status(arguments: argparse.Namespace) -> int:
             "last_prediction": store.fact("last_prediction"),
             "link": _link(store, config, now=now),
             "consents": _consents(store),
+            "training": _training(store),
             "configuration": _configuration(store),
             "refused": {
                 "readings": store.refusals(),
@@ -124,6 +125,12 @@ def _consents(store: TelemetryStore) -> dict[str, Any]:
     }
 
 
+def _training(store: TelemetryStore) -> dict[str, Any]:
+    from .ledger import training_json
+
+    return training_json(store)
+
+
 def _configuration(store: TelemetryStore) -> dict[str, Any] | None:
     from ..link.configuration import in_force, stopped
 
@@ -159,6 +166,7 @@ def _lines(data: dict[str, Any]) -> list[str]:
             ("waiting", f"{link['waiting']} messages"),
             ("today", f"{link['bytes_today']} of {link['bytes_per_day']} bytes"),
             ("consents", ", ".join(consents) or "none"),
+            ("training", _training_words(data["training"])),
             ("configuration", _configuration_words(configuration)),
             ("refused", ", ".join(f"{why} {count}" for why, count in refused.items()) or "nothing"),
         ]
@@ -172,6 +180,13 @@ def _store_words(store: dict[str, Any]) -> str:
     if store["read_only"]:
         words += ", on a read-only disk: nothing can be recorded"
     return words
+
+
+def _training_words(training: dict[str, Any]) -> str:
+    refusal = training["last_refusal"]
+    if refusal is None:
+        return str(training["words"])
+    return f"{training['words']} Last refused: {refusal['reason']}, {refusal['at']}"
 
 
 def _model_words(model: dict[str, Any]) -> str:

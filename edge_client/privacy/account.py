@@ -116,6 +116,7 @@ class LedgerAccount:
         is_erased: whether the device's data was erased: nothing is ever debited again.
         num_entries: of the ledger.
         head: hash of the last of them.
+        num_participations: how often the device has taken part.
         steps: the participations, the first first.
         counts: the answers to counts, the first first.
         max_participations: the least k of all policies, None before the first.
@@ -131,6 +132,7 @@ class LedgerAccount:
     is_erased: bool = False
     num_entries: int = 0
     head: str | None = None
+    num_participations: int = 0
     steps: tuple[StepAccount, ...] = ()
     counts: tuple[CountAccount, ...] = ()
     max_participations: int | None = None
@@ -175,6 +177,7 @@ def account_of(
         is_erased=is_erased,
         num_entries=len(ledger.entries),
         head=ledger.head,
+        num_participations=participations(ledger.events),
         steps=() if is_brief else _steps(ledger, read_receipts(path), delta),
         counts=() if is_brief else _counts(ledger, delta),
         max_participations=history.max_participations,

@@ -264,6 +264,7 @@ def _keep_heads(store: StoreFile, ledger: DeviceLedger, *, now: datetime) -> Non
 def _write(file: Path, content: bytes) -> None:
     try:
         write_durably(file, content)
+        file.chmod(0o600)
     except (OSError, PlaceRefusedError) as error:
         what = f"cannot be written ({getattr(error, 'strerror', None) or error})"
         raise LedgerUnwritableError(file, what, "check the folder and the disk") from error

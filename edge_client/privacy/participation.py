@@ -45,6 +45,10 @@ if TYPE_CHECKING:
     from .ledger_file import DeviceLedger
 
 
+REFUSAL_FACT = "training_refusal"
+"""Named value of the store: the last step that policy or ledger refused, and why."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Terms:
     """On which terms a device takes part.

@@ -158,6 +158,7 @@ def keep_receipt(
         try:
             before = file.read_bytes() if file.exists() else b""
             write_durably(file, before + line.encode("ascii") + b"\n")
+            file.chmod(0o600)
         except (OSError, PlaceRefusedError) as error:
             what = f"cannot be written ({error})"
             raise StoreBusyError(file, what, "check the folder and the disk") from error

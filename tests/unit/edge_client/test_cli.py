@@ -309,7 +309,8 @@ def test_export_holds_everything_and_erase_removes_it(made, tmp_path):
     assert "--yes" in err
     assert made("erase", "--yes")[0] == 0
     left = {path.name for path in tmp_path.iterdir()} - {"device.db.identity.json"}
-    assert left == {"mine.json", "device.db.erased.json"}
+    ledger = {"device.db.ledger", "device.db.ledger.head"}
+    assert left == {"mine.json", "device.db.erased.json"} | ledger
 
 
 def test_export_keeps_the_former_file_where_the_disk_refuses(made, tmp_path, monkeypatch):
