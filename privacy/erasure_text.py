@@ -81,35 +81,50 @@ def erasure_text(facts: ErasureFacts) -> tuple[str, ...]:
         facts: as `erasure_facts` reads them.
     """
     always = (
-        "Deleted on the device: readings, features, outcomes, answers, predictions and installed "
-        "models.",
+        _joined(
+            "Deleted on the device: readings, features, outcomes, answers, predictions and",
+            "installed models.",
+        ),
         "From now on the device trains nothing and answers no count. This cannot be undone.",
     )
-    kept = (
-        f"Kept: the device's privacy ledger{_named(facts.head)} and a note that there was an "
-        "erasure. They hold no reading; without them the device could be asked again as if it "
-        "had never taken part."
+    kept = _joined(
+        f"Kept: the device's privacy ledger{_named(facts.head)} and a note that there was an",
+        "erasure. They hold no reading; without them the device could be asked again as if it",
+        "had never taken part.",
     )
     if facts.participations == 0 and facts.answers == 0:
         return (*always, "No model or count was made with anything from this device.", kept)
     return (
         *always,
-        f"Not taken back: between {facts.first_day} and {facts.last_day} the device was charged "
-        f"for {_counted(facts.participations, 'round')} in {_counted(facts.streams, 'stream')} "
-        f"and {_counted(facts.answers, 'count')}. Models and counts that were released then "
-        "are not made again, and the device's part is not unlearned from them.",
-        f"What bounds its part: whatever was released is at most {facts.odds_factor:.2f} times as "
-        f"likely with the device as without it (ε = {facts.epsilon:.3f}), apart from a "
-        f"probability of {facts.delta:g} (δ). Who knows everything else and must guess whether "
-        f"the device took part is right at most {100 * facts.best_guess:.1f} times in 100, where "
-        "50 is chance. Its part is bounded, it is not zero, and this does not make the models or "
-        "the device anonymous.",
-        "These figures rest on a server that adds the noise as it says. The server's operator saw "
-        "the device's clipped updates, for which there is no bound.",
-        "Models that are trained anew from now on do not contain the device. Those that go on "
-        "from a released model begin with what it holds.",
+        _joined(
+            f"Not taken back: between {facts.first_day} and {facts.last_day} the device was",
+            f"charged for {_counted(facts.participations, 'round')} in",
+            f"{_counted(facts.streams, 'stream')} and {_counted(facts.answers, 'count')}. Models",
+            "and counts that were released then are not made again, and the device's part is not",
+            "unlearned from them.",
+        ),
+        _joined(
+            f"What bounds its part: whatever was released is at most {facts.odds_factor:.2f}",
+            f"times as likely with the device as without it (ε = {facts.epsilon:.3f}), apart from",
+            f"a probability of {facts.delta:g} (δ). Who knows everything else and must guess",
+            f"whether the device took part is right at most {100 * facts.best_guess:.1f} times in",
+            "100, where 50 is chance. Its part is bounded, it is not zero, and this does not make",
+            "the models or the device anonymous.",
+        ),
+        _joined(
+            "These figures rest on a server that adds the noise as it says. The server's operator",
+            "saw the device's clipped updates, for which there is no bound.",
+        ),
+        _joined(
+            "Models that are trained anew from now on do not contain the device. Those that go on",
+            "from a released model begin with what it holds.",
+        ),
         kept,
     )
+
+
+def _joined(*parts: str) -> str:
+    return " ".join(parts)
 
 
 def _named(head: str | None) -> str:

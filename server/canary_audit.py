@@ -13,8 +13,15 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from privacy import OperatingSystemNoise, RecordPolicy, StreamPolicy, UpdateGrid, clip_update
-from privacy.accountant import gaussian_epsilon, mu_of_participations
+from privacy import (
+    CorrelatedRelease,
+    OperatingSystemNoise,
+    RecordPolicy,
+    StreamPolicy,
+    UpdateGrid,
+    clip_update,
+)
+from privacy.accountant import gaussian_epsilon, mu_of_releases
 from privacy.audit.bounds import mu_lower_bound
 from privacy.audit.canaries import (
     CanaryRun,
@@ -279,7 +286,21 @@ def _release(
 
 
 def _claim(policy: StreamPolicy) -> float:
-    return mu_of_participations(
-        noise_multiplier=policy.privacy.noise_multiplier,
-        participations=policy.privacy.max_participations,
+    """What the accountant derives from the entries of a stream that ran to its end."""
+    privacy = policy.privacy
+    return mu_of_releases(
+        CorrelatedRelease(
+            stream=policy.stream,
+            index=index,
+            noise_multiplier=privacy.noise_multiplier,
+            clipping_norm=privacy.clipping_norm,
+            cohort_size=policy.cohort_size,
+            bands=privacy.bands,
+            min_separation=privacy.min_separation,
+            most_participations=min(
+                index // privacy.min_separation + 1, privacy.max_participations
+            ),
+            policy_digest=policy.digest,
+        )
+        for index in range(policy.num_rounds)
     )

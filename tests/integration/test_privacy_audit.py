@@ -1,0 +1,225 @@
+"""The audit on the real aggregation: honest parts pass, every planted defect is caught.
+
+Nothing is seeded: coins, keys and noise come from the operating system, as in production. A bound
+may lie above the truth with α = 1e-3 at most, so a run of this file raises a false alarm about once
+in a thousand times at the very most; the bounds are conservative, and it is rarer.
+"""
+
+import json
+from dataclasses import replace
+from statistics import median
+
+import numpy as np
+import pytest
+
+import server.privacy_audit
+from privacy import CountChannel, OperatingSystemNoise
+from privacy.audit.findings import AuditCheck, Held
+from privacy.audit.planted import DEFECTS
+from privacy.audit.release_gate import AuditRefusal, audit_refusal
+from privacy.banded_factor import band_coefficients, factor_matrix, sensitivity
+from privacy.streams import CorrelatedNoise, new_stream_key
+from server.canary_audit import audit_stream, audited_policy, honest_parts, run_stream
+from server.inversion_audit import Protection, Victims, recovered_records
+from server.privacy_audit import (
+    audit_policy,
+    production_policy,
+    sensitivity_check,
+)
+from tests.support.command_line import fedcell
+
+CANARIES = 10_000
+CLAIMS = (1.0, 2.0, 4.0)
+
+
+def finding_of(mu, parts=None, *, canaries=CANARIES, **shape):
+    policy = audited_policy(mu, cohort_size=canaries, **shape)
+    return audit_stream(policy, parts or honest_parts(), canaries=canaries)
+
+
+def assert_honest(findings):
+    ratios = [finding.excess for finding in findings]
+    assert max(ratios) <= 1.0
+    assert median(ratios) >= 0.75
+    for finding in findings:
+        assert finding.one_run.epsilon <= finding.claimed_epsilon
+
+
+@pytest.mark.parametrize("mu", CLAIMS)
+def test_bounds_of_the_honest_mechanism_stay_below_the_claim_and_near_it(mu):
+    findings = [finding_of(mu) for _ in range(3)]
+
+    assert_honest(findings)
+    assert [finding.reuse < 1.0 for finding in findings] == [True] * 3
+    assert [finding.noise_ratio > 0.99 for finding in findings] == [True] * 3
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("mu", CLAIMS)
+def test_thirty_bounds_of_the_honest_mechanism_stay_below_the_claim_and_near_it(mu):
+    assert_honest([finding_of(mu) for _ in range(30)])
+
+
+@pytest.mark.parametrize("bands", [1, 2, 4, 8])
+def test_noise_of_a_stream_is_white_once_it_is_whitened(bands):
+    finding = finding_of(1.0, canaries=4_000, num_rounds=40, max_participations=4, separation=bands)
+
+    assert finding.reuse < 1.0
+    assert finding.noise_ratio == pytest.approx(1.0, abs=0.02)
+
+
+@pytest.mark.parametrize("name", DEFECTS)
+def test_planted_defect_is_caught(name):
+    finding = finding_of(2.0, DEFECTS[name](honest_parts()))
+
+    assert max(finding.excess, finding.reuse) > 1.0
+    expected = "reuse" if name == "reused noise" else "excess"
+    assert getattr(finding, expected) > 1.0
+
+
+def test_one_key_for_two_streams_is_caught():
+    key = new_stream_key()
+    careless = replace(honest_parts(), open_noise=lambda policy: CorrelatedNoise(key, policy))
+
+    assert finding_of(2.0, careless, canaries=4_000).reuse > 1.0
+
+
+class ForgetfulNoise:
+    """Noise of a stream whose recursion keeps the last step alone, whatever its bands."""
+
+    def __init__(self, policy):
+        self.policy = policy
+        self.source = OperatingSystemNoise()
+        self.last = 0.0
+
+    def noise(self, index, size):
+        privacy = self.policy.privacy
+        first, second, *_ = band_coefficients(privacy.bands)
+        fresh = self.source.gaussian(size, std=privacy.noise_multiplier)
+        self.last = (fresh - second * self.last) / first
+        return self.last * privacy.clipping_norm
+
+
+def test_noise_that_forgets_all_but_the_last_step_is_caught():
+    forgetful = replace(honest_parts(), open_noise=ForgetfulNoise)
+
+    assert finding_of(1.0, forgetful, canaries=4_000, separation=4).reuse > 1.0
+
+
+def test_schedule_that_the_rules_admit_has_the_sensitivity_that_is_claimed():
+    policy = audited_policy(2.0, cohort_size=40)
+
+    run = run_stream(policy, honest_parts(), canaries=20, coins=OperatingSystemNoise())
+
+    taken = set(np.flatnonzero(run.admitted).tolist())
+    matrix = factor_matrix(policy.num_rounds, policy.privacy.bands)
+    assert taken == {0, 3, 6, 9}
+    assert sensitivity(matrix, taken) == pytest.approx(2.0)
+    assert len(band_coefficients(policy.privacy.bands)) == 3
+
+
+def test_canary_moves_its_own_coordinate_alone():
+    policy = audited_policy(1e6, cohort_size=40)
+
+    run = run_stream(policy, honest_parts(), canaries=20, coins=OperatingSystemNoise())
+
+    first = run.releases[0]
+    assert first == pytest.approx(run.included.astype(float), abs=1e-3)
+
+
+def test_no_update_moves_a_release_by_more_than_its_norm():
+    check = sensitivity_check()
+
+    assert check.ok
+    assert check.value > 0.999
+
+
+def test_records_are_recovered_unless_noise_stands_between():
+    victims = Victims.drawn(100, source=OperatingSystemNoise())
+    recovered = {
+        protection: recovered_records(
+            victims,
+            protection,
+            policy=production_policy(),
+            recipe=server.privacy_audit.ATTACKED_RECIPE,
+        )
+        for protection in Protection
+    }
+
+    assert recovered[Protection.NONE] >= 95
+    assert recovered[Protection.CLIPPING] >= 95
+    assert recovered[Protection.RECORD_NOISE] <= 1
+    assert recovered[Protection.RELEASE_NOISE] <= 1
+    assert recovered[Protection.BOTH] <= 1
+
+
+@pytest.mark.parametrize(("noise_multiplier", "least", "most"), [(1e-5, 95, 100), (0.05, 0, 1)])
+def test_inversion_needs_far_less_noise_than_a_policy_has(noise_multiplier, least, most):
+    mu = 2.0 / noise_multiplier
+    policy = audited_policy(mu, cohort_size=10)
+    assert policy.privacy.noise_multiplier == pytest.approx(noise_multiplier)
+
+    recovered = recovered_records(
+        Victims.drawn(100, source=OperatingSystemNoise()),
+        Protection.RELEASE_NOISE,
+        policy=policy,
+        recipe=server.privacy_audit.ATTACKED_RECIPE,
+    )
+
+    assert least <= recovered <= most
+
+
+def test_gate_lets_the_honest_aggregation_pass_and_no_other_policy():
+    policy = production_policy()
+    audit = audit_policy(policy, canaries=2_000)
+    claimed = np.sqrt(24) / policy.privacy.noise_multiplier
+    other = replace(
+        policy, channels=(CountChannel(name="metrics", noise_multiplier=99.0, max_answers=1),)
+    )
+
+    assert audit.participations == 24
+    assert audit_refusal(audit, claimed_mu=claimed, policy_digest=policy.digest) is None
+    assert (
+        audit_refusal(audit, claimed_mu=claimed, policy_digest=other.digest)
+        is AuditRefusal.OTHER_POLICY
+    )
+
+
+def test_gate_refuses_a_claim_that_the_audit_refutes():
+    policy = audited_policy(4.0, cohort_size=10)
+
+    audit = audit_policy(policy, canaries=4_000)
+
+    refusal = audit_refusal(audit, claimed_mu=2.0, policy_digest=policy.digest)
+    assert refusal is AuditRefusal.EXCEEDS_CLAIM
+    assert audit_policy(policy, participations=1, canaries=4_000).lower_bound <= 2.0
+
+
+def test_command_says_what_it_found_to_machines():
+    ran = fedcell("privacy", "audit", "--quick", "--json")
+
+    answer = ran.json()
+    assert [check["name"] for check in answer["checks"] if not check["ok"]] == []
+    assert (ran.code, answer["ok"]) == (0, True)
+    assert sum(check["name"].startswith("planted: ") for check in answer["checks"]) == 8
+    assert answer["canaries"] == 4_000
+    assert all({"name", "value", "bound", "ok"} <= set(check) for check in answer["checks"])
+    assert json.loads(json.dumps(answer, allow_nan=False)) == answer
+
+
+def test_command_ends_with_one_when_a_check_fails(monkeypatch):
+    def one_bad_check(_scale):
+        return (
+            AuditCheck(name="good", value=0.5, bound=1.0, held=Held.AT_MOST, note="small"),
+            AuditCheck(name="bad", value=2.0, bound=1.0, held=Held.AT_MOST, note="large"),
+        )
+
+    monkeypatch.setattr(server.privacy_audit, "run_audit", one_bad_check)
+
+    ran = fedcell("privacy", "audit")
+
+    assert ran.code == 1
+    lines = ran.out.splitlines()
+    assert lines[0].split()[:4] == ["ok", "good", "0.5", "≤"]
+    assert lines[1].startswith("NO  bad")
+    assert lines[2].startswith("1 of 2 checks failed")
