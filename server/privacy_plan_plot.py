@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 FORMATS: Final = (".svg", ".png")
 _TEXT, _MUTED, _RULE = "#1b1f24", "#57606a", "#d8dee4"
 _CHOSEN, _OTHER, _LIMIT = "#0b61a4", "#8c959f", "#a4262c"
+_MOST_TIMES_CHOSEN: Final = 3.0
+"""Errors further above that of the chosen schedule are cut off: nobody would choose there."""
 _STYLE: Final[dict[Any, Any]] = {
     "svg.fonttype": "none",
     "svg.hashsalt": "privacy-plan",
@@ -37,7 +39,7 @@ _STYLE: Final[dict[Any, Any]] = {
     "axes.grid": True,
     "axes.axisbelow": True,
     "axes.titlelocation": "left",
-    "axes.titlesize": 11.5,
+    "axes.titlesize": 11,
     "grid.color": _RULE,
     "xtick.color": _MUTED,
     "ytick.color": _MUTED,
@@ -85,6 +87,7 @@ def draw_plan(report: PlanReport, path: Path) -> None:
 def _draw_choice(axes: Axes, report: PlanReport) -> None:
     plan, chosen = report.plan, report.plan.schedule
     ks = [one.participations for one in plan.by_participations]
+    top = _MOST_TIMES_CHOSEN * chosen.independent_error
     axes.plot(
         ks,
         [one.independent_error for one in plan.by_participations],
@@ -104,11 +107,12 @@ def _draw_choice(axes: Axes, report: PlanReport) -> None:
     axes.annotate(
         f"chosen: k = {chosen.participations}, n = {chosen.cohort_size:,}, b = {chosen.separation}",
         (chosen.participations, chosen.error),
-        xytext=(-8, 14),
+        xytext=(0, -16),
         textcoords="offset points",
         ha="right" if chosen.participations > max(ks) / 2 else "left",
+        va="top",
     )
-    axes.set_yscale("log")
+    axes.set_ylim(0, min(max(one.independent_error for one in plan.by_participations), top))
     axes.set_title("Error of a sum of released updates")
     axes.set_xlabel("participations of one device, k")
     axes.set_ylabel("error a weight, in units of C")
@@ -136,10 +140,8 @@ def _draw_spending(axes: Axes, report: PlanReport) -> None:
     )
     axes.set_ylim(0, plan.epsilon * 1.08)
     axes.set_xlim(0, plan.request.years)
-    axes.set_title(
-        f"ε of a device invited as early as it may be; it retires on "
-        f"{plan.first_retirement(start=report.start)}"
-    )
+    first = plan.first_retirement(start=report.start)
+    axes.set_title(f"ε of a device invited as early as may be; retires on {first}")
     axes.set_xlabel(f"years since {report.start}")
     axes.set_ylabel("ε, updates so far")
 
