@@ -62,3 +62,38 @@ def test_sum_that_honest_devices_cannot_send_is_recognised():
 def test_grid_without_a_norm_is_refused(norm):
     with pytest.raises(ValueError, match="clipping_norm"):
         UpdateGrid(clipping_norm=norm)
+
+
+def test_noise_is_rounded_to_the_nearest_step():
+    grid = UpdateGrid(clipping_norm=0.3)
+    noise = np.array([0.4, 0.6, -0.4, -0.6, 12.0]) * grid.step
+    assert grid.round_noise(noise).tolist() == [0, 1, 0, -1, 12]
+    assert grid.round_noise(noise).dtype == np.int64
+
+
+def test_rounding_noise_and_adding_is_adding_and_rounding():
+    # round(total + noise) = total + round(noise): what the accounting calls post-processing.
+    grid = UpdateGrid(clipping_norm=1.0)
+    total = grid.quantise(np.array([0.25, -0.125, 0.0, 0.75]))
+    noise = np.array([3.3, -2.7, 0.49, 1e4 + 0.51]) * grid.step
+    together = np.rint(total.astype(np.float64) + noise / grid.step)
+    assert np.array_equal(total + grid.round_noise(noise), together.astype(np.int64))
+
+
+def test_possible_outputs_do_not_depend_on_the_sum():
+    grid = UpdateGrid(clipping_norm=1.0)
+    noise = np.linspace(-2, 2, 1001) * 5 * grid.step
+    reached = [set((np.full(1001, total) + grid.round_noise(noise)).tolist()) for total in (0, 7)]
+    assert {value + 7 for value in reached[0]} == reached[1]
+
+
+def test_noise_beside_the_largest_cohort_stays_within_int64():
+    grid = UpdateGrid(clipping_norm=1.0)
+    largest = grid.round_noise(np.array([2.0**25 - 1]))
+    assert int(largest[0]) + 2**36 * grid.max_devices < 2**63
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf, 2.0**25])
+def test_noise_that_is_not_finite_or_too_large_is_refused(bad):
+    with pytest.raises(ValueError, match="noise must be finite"):
+        UpdateGrid(clipping_norm=1.0).round_noise(np.array([0.0, bad]))
