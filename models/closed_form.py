@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 
 NORM_FLOOR: Final = 1e-6
 """Opacus adds it to a norm before it divides by it."""
+_GREATEST_ODDS: Final = 1e30
+"""Keeps exp(−x) finite: infinity times zero is no number."""
 
 
 def clipped_sums(
@@ -130,60 +132,85 @@ def _deltas(
 def _delta_of_logits(logits: Floats, rows: ScaledRows) -> Floats:
     """Return ∂loss/∂logits, hazards then causes, shape (n_bins + n_causes, n_rows).
 
-    With h_j = softplus(x_j) + floor_j: ∂loss/∂h_j = exposure_j − [j = e] exp(−h_e) /
-    (1 − exp(−h_e) + c) and ∂h_j/∂x_j = 1 / (1 + exp(−x_j)); the cause's cross-entropy gives
+    With h = softplus(x) + f, s = 1/(1 + exp(−x)) and q = exp(−h): ∂h/∂x = s and ∂loss/∂h_j =
+    exposure_j − [j = e] q/(1 − q + c). As exp(−softplus(x)) = 1 − s, q = (1 − s)·exp(−f) and
+    1 − q = s·exp(−f) + (1 − exp(−f)), which cancels nowhere. The cause's cross-entropy gives
     softmax − one-hot.
     """
-    offsets, floors = _hazard_terms(logits.dtype.str)
-    shifted = logits[:NUM_BINS] + offsets
-    slope = np.negative(shifted)
-    np.exp(slope, out=slope)
-    slope += 1
+    num_rows = logits.shape[1]
+    offsets, survived_floor, failed_floor = _hazard_terms(logits.dtype.str)
+    odds = np.negative(logits[:NUM_BINS])
+    odds -= offsets
+    np.exp(odds, out=odds)
+    np.minimum(odds, _GREATEST_ODDS, out=odds)
+    slope = odds + 1
     np.divide(1, slope, out=slope)
     delta = np.zeros_like(logits)
     np.multiply(rows.exposure.T, slope, out=delta[:NUM_BINS])
     failed = np.flatnonzero(rows.event_bin >= 0)
     if len(failed):
-        bins = rows.event_bin[failed]
-        hazard = np.logaddexp(0, shifted[bins, failed]) + floors[bins, 0]
-        pull = np.exp(-hazard) / (logits.dtype.type(LEAST_HAZARD) - np.expm1(-hazard))
-        delta[bins, failed] -= pull * slope[bins, failed]
-        known = failed[rows.cause[failed] >= 0]
+        bins = rows.event_bin.take(failed).astype(np.intp)
+        place = bins * num_rows + failed
+        slope_there = slope.ravel().take(place)
+        pull = slope_there * survived_floor.take(bins)
+        missed = pull + failed_floor.take(bins)
+        pull *= odds.ravel().take(place)
+        pull *= slope_there
+        delta.ravel()[place] -= pull / missed
+        causes = rows.cause.take(failed)
+        known = failed if causes.min() >= 0 else failed.compress(causes >= 0)
         if len(known):
-            causes = logits[NUM_BINS:, known]
-            odds = np.exp(causes - causes.max(axis=0))
-            odds /= odds.sum(axis=0)
-            odds[rows.cause[known], np.arange(len(known))] -= 1
-            delta[NUM_BINS:, known] = CAUSE_WEIGHT * odds
+            delta[NUM_BINS:, known] = _delta_of_causes(
+                logits[NUM_BINS:].take(known, axis=1), rows.cause.take(known)
+            )
     return delta
 
 
+def _delta_of_causes(logits: Floats, causes: NDArray[np.int8]) -> Floats:
+    logits -= logits.max(axis=0)
+    shares: Floats = np.exp(logits, out=logits)
+    shares /= shares.sum(axis=0)
+    shares[causes, np.arange(len(causes))] -= 1
+    shares *= CAUSE_WEIGHT
+    return shares
+
+
 @lru_cache(maxsize=2)
-def _hazard_terms(dtype: str) -> tuple[Floats, Floats]:
-    """Return ln(width · base rate) and the floor of each bin, shape (n_bins, 1)."""
-    offsets = np.log(WIDTHS_DAYS * BASE_RATE_PER_DAY)
+def _hazard_terms(dtype: str) -> tuple[Floats, Floats, Floats]:
+    """Return ln(width · base rate), (n_bins, 1); exp(−f) and 1 − exp(−f) + c, (n_bins,)."""
     floors = LEAST_RATE_PER_DAY * WIDTHS_DAYS
-    return offsets.astype(dtype)[:, None], floors.astype(dtype)[:, None]
+    terms = (
+        np.log(WIDTHS_DAYS * BASE_RATE_PER_DAY)[:, None],
+        np.exp(-floors),
+        LEAST_HAZARD - np.expm1(-floors),
+    )
+    offsets, survived, failed = (values.astype(dtype) for values in terms)
+    return offsets, survived, failed
 
 
 def _clip(deltas: list[Floats], activations: list[Floats], max_grad_norm: float) -> None:
     """Scale every row's δ so that its gradient is no longer than R; non-finite rows become zero."""
-    squared = np.zeros(deltas[0].shape[1], deltas[0].dtype)
-    for delta, activation in zip(deltas, activations, strict=False):
+    squared = _squared_norms(deltas[0]) * _squared_norms(activations[0])
+    for delta, activation in zip(deltas[1:], activations[1:], strict=False):
         squared += _squared_norms(delta) * _squared_norms(activation)
-    factor = np.minimum(1, max_grad_norm / (np.sqrt(squared) + squared.dtype.type(NORM_FLOOR)))
-    bad = np.flatnonzero(~np.isfinite(squared))
-    factor[bad] = 0
-    for delta, activation in zip(deltas, activations, strict=False):
-        np.multiply(delta, factor, out=delta)
-        if len(bad):
+    factor = np.sqrt(squared)
+    factor += NORM_FLOOR
+    np.divide(max_grad_norm, factor, out=factor)
+    np.minimum(factor, 1, out=factor)
+    is_good = np.isfinite(squared)
+    if not is_good.all():
+        bad = np.flatnonzero(~is_good)
+        factor[bad] = 0
+        for delta, activation in zip(deltas, activations, strict=False):
             delta[:, bad] = 0
             if not np.isfinite(activation[:, bad]).all():
                 activation[:, bad] = 0
+    for delta in deltas:
+        np.multiply(delta, factor, out=delta)
 
 
 def _squared_norms(values: Floats) -> Floats:
-    norms: Floats = np.einsum("ij,ij->j", values, values)
+    norms: Floats = np.add.reduce(values * values, axis=0)
     return norms
 
 
