@@ -116,18 +116,18 @@ def enrol(store: StoreFile, *, now: datetime) -> bool:
     """
     path, made = store.path, False
     with folder_lock(path):
-        known = _known_heads(path, store)
-        if not ledger_path(path).exists():
-            if known:
-                return False
-            _write(ledger_path(path), b"")
-            made = True
         try:
+            known = _known_heads(path, store)
+            if not known and not ledger_path(path).exists():
+                _write(ledger_path(path), b"")
+                made = True
             ledger = _read(path, known)
+        except LedgerUnwritableError:
+            raise
         except LedgerError:
             # It stays as it is, and whoever asks for training is told.
             return False
-        if made or len(known) < len(_PLACES):
+        if len(known) < len(_PLACES):
             _keep_heads(store, ledger, now=now)
     return made
 
