@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from models.durable_file import sync_folder
 
 from ..errors import IdentityError, StoreBusyError, StoreError
+from ..link.agent_lock import lock_path, no_agent
 from ..privacy.ledger_file import enrol, owner_of_ledger
 from ..store.erasure import head_path, ledger_path, tombstone_path, tombstones
 from ..store.profile_copy import hash_of_device, read_profile_copy
@@ -140,8 +141,13 @@ def retire(path: Path, *, device_id: str, erase: bool) -> Path | None:
         The folder of what was set aside, None where nothing was.
 
     Raises:
-        StoreBusyError: the folder cannot be written.
+        StoreBusyError: its agent runs, or the folder cannot be written.
     """
+    with no_agent(path):
+        return _retire(path, device_id=device_id, erase=erase)
+
+
+def _retire(path: Path, *, device_id: str, erase: bool) -> Path | None:
     stays = {ledger_path(path), head_path(path), tombstone_path(path)}
     kept = set() if _is_of_another(path, device_id) else stays
     try:
@@ -203,7 +209,8 @@ def _belongings(path: Path) -> list[Path]:
         *path.parent.glob(f"{path.name}.*"),
         *path.parent.glob(f".{path.name}.*.part"),
     ]
-    kept = [one for one in sorted(beside) if not one.name.startswith(path.name + FORMER)]
+    stays = (path.name + FORMER, lock_path(path).name)
+    kept = [one for one in sorted(beside) if not one.name.startswith(stays)]
     return kept + ([path] if path.exists() or path.is_symlink() else [])
 
 

@@ -157,7 +157,11 @@ def make_identity(
     require_hardware(identity, path, hardware_id=hardware_id)
     if identity.device_id != device_id:
         what = f"is that of {identity.device_id}, not of {device_id}"
-        raise IdentityError(path, what, f"give that device id; {_NEW_DEVICE}")
+        remedy = "give that device id"
+        if identity.hardware is None:
+            raise IdentityError(path, what, f"{remedy}; {_NEW_DEVICE}")
+        # Made on this very hardware, where no device is new: what it has spent stays spent.
+        raise IdentityError(path, what, f"{remedy}: this hardware keeps its name")
     return identity, made
 
 

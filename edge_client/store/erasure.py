@@ -67,7 +67,7 @@ def erase_device(store: Path, *, now: datetime) -> tuple[Path, ...]:
 
     Raises:
         StoreError: there is nothing of ours at `store`; nothing was removed.
-        StoreBusyError: the folder cannot be written.
+        StoreBusyError: its agent runs, or the folder cannot be written.
     """
     copy = read_profile_copy(store)
     if copy is None and not quarantined(store) and not _of_former_devices(store):
@@ -77,7 +77,9 @@ def erase_device(store: Path, *, now: datetime) -> tuple[Path, ...]:
         erased_at=now.isoformat(),
         ledger_head=_ledger_head(store),
     )
-    with folder_lock(store), named_errors(store):
+    from ..link.agent_lock import no_agent
+
+    with no_agent(store), folder_lock(store), named_errors(store):
         removed = _remove(_belongings(store))
         _append(store, tombstone)
         # It is what a second call knows the device by.
@@ -133,7 +135,6 @@ def _refuse_foreign_file(store: Path) -> None:
 
 
 def _belongings(store: Path) -> list[Path]:
-    from ..link.agent_lock import lock_path
     from ..model_store import ModelStore
 
     endings = ("", *JOURNALS, "-journal")
@@ -159,7 +160,6 @@ def _belongings(store: Path) -> list[Path]:
         *former,
         ModelStore.beside(store).folder,
         receipts_path(store),
-        lock_path(store),
     ]
 
 
@@ -168,6 +168,8 @@ def _of_former_devices(store: Path) -> list[Path]:
     stays = {file(store).name for file in (ledger_path, head_path, tombstone_path)}
     found = []
     for folder in sorted(store.parent.glob(f"{escape(store.name)}{FORMER}*")):
+        if not folder.is_dir():
+            continue
         kept = stays & {file.name for file in folder.iterdir()}
         found += [file for file in folder.iterdir() if file.name not in kept] if kept else [folder]
     return found

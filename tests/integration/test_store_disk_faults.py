@@ -86,8 +86,8 @@ def test_full_disk_refuses_and_the_store_works_on_with_space(disk, key):
                     break
         assert refused > 5
         with pytest.raises(StoreBusyError, match="full"):
-            store.set_consent(Purpose.TRAINING, granted=True, now=NOW)
-        assert not store.consents()[Purpose.TRAINING].granted
+            store.set_consent(Purpose.SUMMARIES, granted=False, now=NOW)
+        assert store.consents()[Purpose.SUMMARIES].granted
         assert store.num_readings() == 161 + kept
         (disk / "ballast").unlink()
         store.record(reading(NOW), now=NOW)
