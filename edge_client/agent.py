@@ -151,7 +151,7 @@ class DeviceAgent:
         self._parts = parts or AgentParts()
         self._device_id = client.profile.device_id
         self._models = client.models
-        self._meter = TrafficMeter(plan.bytes_per_day, clock=clock)
+        self._meter = TrafficMeter(plan.bytes_per_day, clock=clock, elapsed_s=elapsed_s)
         self._books = DeviceBooks(client.store, self._meter, elapsed_s=elapsed_s())
         self._sender = OutboxSender(client.store, link, meter=self._meter, counters=counters)
         self._woken: queue.SimpleQueue[None] = queue.SimpleQueue()

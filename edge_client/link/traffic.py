@@ -8,6 +8,7 @@ connection, and keep-alive pings (4 bytes each).
 from __future__ import annotations
 
 import threading
+import time
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING
@@ -15,6 +16,7 @@ from typing import TYPE_CHECKING
 from models.wire.topics import Down, Up
 
 from ..store.mailbox import Traffic
+from ..store.reading_ring import FIRST_DAY
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -34,6 +36,8 @@ _CONNECT_BYTES, _CONNACK_BYTES = 44, 30
 _SUBSCRIBE_BYTES, _SUBACK_BYTES = 5, 6
 _PER_FILTER_BYTES = 3
 _WILL_BYTES = 8
+_LEAST_DAY_S = 23 * 3_600.0
+"""Shorter than a day by what a clock may be put right at midnight."""
 _KINDS = frozenset({*(kind.value for kind in Up), *(kind.value for kind in Down)})
 
 
@@ -79,29 +83,41 @@ class _Count:
 class TrafficMeter:
     """Counts what passes, in whatever thread, and says what may still be sent today.
 
+    A clock that is set to and fro earns nothing: a day that it comes back to goes on with what was
+    sent on it, and of new days one begins in 23 hours.
+
     Args:
         bytes_per_day: the budget of what the device causes: what it sends, and connecting. What
             others send to it is counted, too, but holds back nothing: anybody on the broker could
             spend a budget for it.
         clock: the device's time.
+        elapsed_s: a clock that never jumps, seconds.
     """
 
-    def __init__(self, bytes_per_day: int, *, clock: Callable[[], datetime]) -> None:
+    def __init__(
+        self,
+        bytes_per_day: int,
+        *,
+        clock: Callable[[], datetime],
+        elapsed_s: Callable[[], float] = time.monotonic,
+    ) -> None:
         self.bytes_per_day = bytes_per_day
         self._clock = clock
+        self._elapsed_s = elapsed_s
         self._lock = threading.Lock()
         self._passed: dict[tuple[int, str, str], _Count] = {}
-        self._spent_on = day_of(clock())
-        self._spent = 0
+        self._caused_on: dict[int, int] = {}
+        self._day = day_of(clock())
         self._caused = 0
+        self._begun_s: float | None = None
 
     def load(self, mailbox: Mailbox) -> None:
         """Take up what was counted before this process started."""
-        today = day_of(self._clock())
-        kept = [passed for passed in mailbox.traffic(today) if passed.day == today]
+        kept = mailbox.traffic(FIRST_DAY)
         with self._lock:
             for passed in kept:
-                self._spend(today, passed.direction, passed.kind, passed.num_bytes)
+                if is_caused_here(passed.direction, passed.kind):
+                    self._spend(passed.day, passed.num_bytes)
 
     def observe(self, is_up: bool, topic: str, payload_bytes: int) -> None:  # noqa: FBT001 - the link's call
         """Count one message; the link calls this in any thread."""
@@ -117,29 +133,28 @@ class TrafficMeter:
                 count = self._passed[day, direction, kind] = _Count()
             count.messages += 1
             count.num_bytes += num_bytes
-            self._spend(day, direction, kind, num_bytes)
-
-    def spent_today(self) -> int:
-        """Return the bytes of today, both ways, those of earlier processes included."""
-        with self._lock:
-            self._begin(day_of(self._clock()))
-            return self._spent
+            if is_caused_here(direction, kind):
+                self._begin_where_due(day)
+                self._spend(self._day, num_bytes)
 
     def is_spent(self) -> bool:
         """Tell whether the device has caused today what it may."""
         with self._lock:
-            self._begin(day_of(self._clock()))
+            self._begin_where_due(day_of(self._clock()))
             return self._caused >= self.bytes_per_day
 
-    def _begin(self, day: int) -> None:
-        if day != self._spent_on:
-            self._spent_on, self._spent, self._caused = day, 0, 0
+    def _begin_where_due(self, day: int) -> None:
+        if day == self._day:
+            return
+        now_s = self._elapsed_s()
+        if self._begun_s is not None and now_s - self._begun_s < _LEAST_DAY_S:
+            return
+        self._begun_s = now_s
+        self._day, self._caused = day, self._caused_on.get(day, 0)
 
-    def _spend(self, day: int, direction: str, kind: str, num_bytes: int) -> None:
-        if day != self._spent_on:
-            self._begin(day)
-        self._spent += num_bytes
-        if is_caused_here(direction, kind):
+    def _spend(self, day: int, num_bytes: int) -> None:
+        self._caused_on[day] = self._caused_on.get(day, 0) + num_bytes
+        if day == self._day:
             self._caused += num_bytes
 
     def may_send(self, kind: str) -> bool:

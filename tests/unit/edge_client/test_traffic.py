@@ -78,7 +78,6 @@ def test_what_others_send_spends_nothing_of_what_may_leave(store):
     for _ in range(100):
         before.observe(False, down("device-1", Down.NOTIFY), 4096)
     assert before.may_send("summary")
-    assert before.spent_today() > 400_000
     before.flush(store)
     after = TrafficMeter(1000, clock=lambda: NOW)
     after.load(store)
@@ -100,7 +99,61 @@ def test_the_budget_outlives_a_restart(store):
     assert after.may_send("summary")
     after.load(store)
     assert not after.may_send("summary")
-    assert after.spent_today() == publish_bytes(SUMMARY, 1024)
+
+
+def spend_the_day(meter):
+    spent = 0
+    while meter.may_send("summary"):
+        meter.count("up", "summary", 100)
+        spent += 100
+    return spent
+
+
+@pytest.mark.parametrize("step", [1, -1, 400])
+def test_a_clock_that_is_set_to_and_fro_earns_no_second_budget(step):
+    now = [NOW]
+    meter = TrafficMeter(1000, clock=lambda: now[0])
+    spent = 0
+    for number in range(20):
+        spent += spend_the_day(meter)
+        now[0] = NOW + timedelta(days=step * (number % 2 == 0))
+    assert spent == 2 * 1000
+
+
+def test_nor_does_one_that_shows_another_day_each_time():
+    now, elapsed_s = [NOW], [0.0]
+    meter = TrafficMeter(1000, clock=lambda: now[0], elapsed_s=lambda: elapsed_s[0])
+    spent = 0
+    for number in range(4 * 10):
+        spent += spend_the_day(meter)
+        elapsed_s[0] += 6 * 3600
+        now[0] += timedelta(days=(-1) ** number * number)
+    assert spent <= (10 + 2) * 1000
+
+
+def test_nor_do_restarts_between_two_days(store):
+    spent = 0
+    for number in range(10):
+        meter = TrafficMeter(1000, clock=lambda days=number % 2: NOW + timedelta(days=days))
+        meter.load(store)
+        spent += spend_the_day(meter)
+        meter.flush(store)
+    assert spent == 2 * 1000
+
+
+def test_each_midnight_of_a_right_clock_begins_a_budget():
+    elapsed_s = [0.0]
+    meter = TrafficMeter(
+        1000,
+        clock=lambda: NOW + timedelta(seconds=elapsed_s[0]),
+        elapsed_s=lambda: elapsed_s[0],
+    )
+    spent = []
+    for _ in range(10 * 24):
+        spent.append(spend_the_day(meter))
+        elapsed_s[0] += 3600
+    # From noon on: the first at once, the others at the first hour of each day.
+    assert [hour for hour, num_bytes in enumerate(spent) if num_bytes] == [0, *range(12, 240, 24)]
 
 
 def test_counts_that_the_disk_refuses_are_written_later(store, monkeypatch):
