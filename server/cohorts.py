@@ -2,7 +2,8 @@
 
 Nothing that a device reports or does decides it: not its data, its availability, its speed or
 whether it answered before. Otherwise one device's absence could admit another, and the accounting,
-which compares worlds that differ in one device's contributions, would not hold.
+which compares worlds that differ in one device's contributions, would not hold. The history is that
+of the device's whole life, as its own ledger says it where that is more.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -111,6 +112,36 @@ def invitation_order(device_ids: Sequence[str], *, stream: str) -> NDArray[np.in
     return np.array(sorted(range(len(digests)), key=digests.__getitem__), dtype=np.intp)
 
 
+def within_owner_cap(
+    device_ids: Sequence[str],
+    order: NDArray[np.intp],
+    *,
+    owners: Mapping[str, str],
+    max_devices_per_owner: int,
+) -> NDArray[np.intp]:
+    """Keep of each owner the first few devices in the order of invitations; the others never train.
+
+    Args:
+        device_ids: stable identifiers, each once.
+        order: as `invitation_order` gives it.
+        owners: of devices; one without an owner here is the only device of an owner of its own.
+        max_devices_per_owner: most devices of one owner in a stream.
+
+    Returns:
+        int, shape (≤ n_devices,): positions in `device_ids`, ascending.
+    """
+    taken: dict[str, int] = {}
+    kept = []
+    for position in order.tolist():
+        owner = owners.get(device_ids[position])
+        if owner is not None:
+            taken[owner] = taken.get(owner, 0) + 1
+            if taken[owner] > max_devices_per_owner:
+                continue
+        kept.append(position)
+    return np.array(sorted(kept), dtype=np.intp)
+
+
 def select_cohort(
     order: NDArray[np.intp],
     *,
@@ -119,6 +150,7 @@ def select_cohort(
     index: int,
     max_participations: int,
     min_separation: int,
+    may: NDArray[np.bool_] | None = None,
 ) -> NDArray[np.intp]:
     """Select the devices invited to step `index`.
 
@@ -132,6 +164,7 @@ def select_cohort(
         index: the step.
         max_participations: k, after which a device is never invited again.
         min_separation: b.
+        may: bool, shape (n_devices,): who has budget left over all streams; None for everybody.
 
     Returns:
         int, shape (≤ n,): positions in the device list, ascending. Fewer than n where too few are
@@ -140,7 +173,9 @@ def select_cohort(
     size = len(order)
     start = index * schedule.cohort_size % size
     turned = np.concatenate([order[start:], order[:start]])
-    may = (history.participations[turned] < max_participations) & (
+    chosen = (history.participations[turned] < max_participations) & (
         index - history.last_index[turned] >= min_separation
     )
-    return np.sort(turned[may][: schedule.cohort_size])
+    if may is not None:
+        chosen &= may[turned]
+    return np.sort(turned[chosen][: schedule.cohort_size])

@@ -17,17 +17,18 @@ from flwr.serverapp import ServerApp
 
 from privacy import OperatingSystemNoise
 
-from .rounds import (
-    RoundRecord,
-    RoundsConfig,
-    RoundsError,
-    RunFolder,
-    record_epsilon,
-    release_noise,
-    report_of,
-)
+from .cohorts import invitation_order, within_owner_cap
+from .flower_messages import Roster, ask_for_devices
+from .owners import read_owners
+from .rounds import RoundRecord, RoundsConfig, RoundsError
+from .rounds_report import record_epsilon, report_of
+from .run_folder import RunFolder
 from .server_optimizer import OptimizerState
-from .strategy import FederatedRounds, Roster, ask_for_devices
+from .signer import load_signer
+from .strategy import FederatedRounds
+from .stream_key import read_operator_key
+from .stream_state import begin_stream, resume_stream
+from .stream_terms import OperatingSystemKeys
 from .training_recipes import FROM_TRAINED_WEIGHTS
 
 if TYPE_CHECKING:
@@ -37,9 +38,13 @@ if TYPE_CHECKING:
     from flwr.serverapp import Grid
     from numpy.typing import NDArray
 
+    from models.wire.envelope import SigningKey
     from privacy import NoiseSource
 
     from .strategy import Metrics
+    from .stream_key import OperatorKey
+    from .stream_state import StreamState
+    from .stream_terms import StreamKeys, StreamTerms
 
 LIBRARIES = ("fedcell", "flwr", "torch", "opacus", "dp-accounting", "numpy", "onnx")
 
@@ -52,7 +57,12 @@ class PlannedRun:
         config: what decides it.
         folder: where it is recorded.
         start: weights to start from, float32, shape (n_weights,).
-        source: of the noise on released steps.
+        source: of independent noise, where that is compared.
+        keys: of the stream's correlated noise.
+        operator: seals the stream's key and sums.
+        signing_key: of policy and receipts; None for a simulated fleet.
+        owners: of devices, as far as they are known.
+        is_resumed: whether the folder holds the run's first part.
         evaluate: looks at weights on data that is not the devices'.
         on_start: told the metrics of the starting weights and the planned σ (0 without noise).
         on_round: told of each round.
@@ -63,7 +73,12 @@ class PlannedRun:
     config: RoundsConfig
     folder: RunFolder
     start: NDArray[np.float32]
-    source: NoiseSource
+    source: NoiseSource = field(default_factory=OperatingSystemNoise)
+    keys: StreamKeys = field(default_factory=OperatingSystemKeys)
+    operator: OperatorKey | None = None
+    signing_key: SigningKey | None = None
+    owners: Mapping[str, str] = field(default_factory=dict)
+    is_resumed: bool = False
     evaluate: Callable[[NDArray[np.float32]], Metrics] | None = None
     on_start: Callable[[Metrics | None, float], None] | None = None
     on_round: Callable[[RoundRecord], None] | None = None
@@ -129,37 +144,50 @@ def carry_out(
     clock: Callable[[], datetime],
 ) -> None:
     """Carry out one run and keep its report after every round."""
-    config = run.config
-    schedule = config.schedule(len(roster.device_ids))
-    policy = config.policy(schedule)
-    noise = release_noise(policy, run.source)
-    started_at, started = clock(), time.perf_counter()
+    roster = _enrolled(run, roster)
+    schedule = run.config.schedule(len(roster.device_ids))
+    terms = run.config.terms(schedule)
+    stream, state = _stream(run, terms)
+    try:
+        _carry_out_stream(
+            run,
+            grid,
+            rounds=FederatedRounds(
+                config=run.config,
+                roster=roster,
+                schedule=schedule,
+                stream=stream,
+                state=state,
+                clock=clock,
+                stop=stop,
+                signing_key=run.signing_key,
+                evaluate=run.evaluate,
+            ),
+        )
+    finally:
+        stream.close()
+
+
+def _carry_out_stream(run: PlannedRun, grid: Grid, *, rounds: FederatedRounds) -> None:
+    started_at, started = rounds.clock(), time.perf_counter()
     start_metrics = None if run.evaluate is None else run.evaluate(run.start)
     if run.on_start is not None:
-        run.on_start(start_metrics, noise.noise_multiplier)
+        run.on_start(start_metrics, rounds.stream.noise.noise_multiplier)
     records: list[RoundRecord] = []
-    versions = versions_here()
 
     def report(status: str) -> None:
-        # The record-level figure takes a second to compute: it is left out while the run goes on.
-        record: tuple[float | None, float | None] = (None, None)
-        if status != "running":
-            record = record_epsilon(
-                config.recipe,
-                participations=records[-1].most_participations if records else 0,
-                delta=config.record_delta,
-            )
         run.report = report_of(
-            config,
+            run.config,
             status=status,
-            schedule=schedule,
-            policy=policy,
-            noise=noise,
+            schedule=rounds.schedule,
+            terms=rounds.stream.terms,
+            noise=rounds.stream.noise,
             rounds=records,
             start_metrics=start_metrics,
-            record=record,
-            ledger_head=run.folder.ledger_head,
-            versions=versions,
+            # The record-level figure takes a second to compute: it waits for the end.
+            record=(None, None) if status == "running" else _record(rounds),
+            entries=rounds.stream.home.entries,
+            versions=versions_here(),
             started_at=started_at,
             seconds=time.perf_counter() - started,
         )
@@ -171,19 +199,7 @@ def carry_out(
         if run.on_round is not None:
             run.on_round(record)
 
-    rounds = FederatedRounds(
-        config=config,
-        folder=run.folder,
-        roster=roster,
-        schedule=schedule,
-        policy=policy,
-        noise=noise,
-        state=OptimizerState.start(run.start),
-        clock=clock,
-        stop=stop,
-        evaluate=run.evaluate,
-        on_round=on_round,
-    )
+    rounds.on_round = on_round
     report("running")
     finished = False
     try:
@@ -194,13 +210,59 @@ def carry_out(
         report("finished" if finished else "interrupted")
 
 
+def _record(rounds: FederatedRounds) -> tuple[float | None, float | None]:
+    return record_epsilon(
+        rounds.config.recipe,
+        participations=rounds.stream.most_participations,
+        delta=rounds.config.record_delta,
+    )
+
+
+def _enrolled(run: PlannedRun, roster: Roster) -> Roster:
+    """Return the devices that the stream may invite: of each owner, no more than allowed."""
+    order = invitation_order(roster.device_ids, stream=run.config.stream)
+    return roster.only(
+        within_owner_cap(
+            roster.device_ids,
+            order,
+            owners=run.owners,
+            max_devices_per_owner=run.config.max_devices_per_owner,
+        )
+    )
+
+
+def _stream(run: PlannedRun, terms: StreamTerms) -> tuple[StreamState, OptimizerState]:
+    if run.is_resumed:
+        return resume_stream(
+            run.folder.path, run.folder.home, terms, keys=run.keys, operator=run.operator
+        )
+    if terms.is_comparison and not run.folder.has_own_home:
+        raise RoundsError("a comparison is kept in its own folder; leave the privacy home out")
+    start = OptimizerState.start(run.start)
+    stream = begin_stream(
+        run.folder.path,
+        run.folder.home,
+        terms,
+        start=start,
+        keys=run.keys,
+        source=run.source,
+        operator=run.operator,
+    )
+    return stream, start
+
+
 def deployed_run(run_config: Mapping[str, object]) -> PlannedRun:
     """Read one run, which starts from trained weights, from a deployed Flower run's configuration.
 
     Keys, with the defaults that `[tool.flwr.app.config]` in pyproject.toml gives them: `out`
     (required: a folder), `start-weights` (required: an .npz with the array `weights`, as a run
-    leaves it), `least-nodes` (1: nodes to wait for), `rounds` (24), `cohort` (2000),
-    `epsilon` (2.0), `delta` (1e-8), `clipping-norm` (0.3), `deadline-s` (600.0).
+    leaves it), `policy-key` (required: key file as `fedcell server key` makes it; devices trust its
+    public half for policies), `privacy-home` (optional: folder that counts devices over all runs),
+    `stream-key-file` (optional: key that seals the stream's), `owners` (optional: CSV file of
+    devices and owners), `least-nodes` (1: nodes to wait for), `rounds` (24), `cohort` (2000),
+    `epsilon` (2.0), `delta` (1e-8), `update-share` (0.85), `max-participations` (0: as many as the
+    schedule asks of a device), `max-devices-per-owner` (5), `clipping-norm` (0.3),
+    `deadline-s` (600.0), `resume` (0; 1 goes on with the run in `out`).
 
     Raises:
         RoundsError: a key is missing, or has no value.
@@ -218,13 +280,30 @@ def deployed_run(run_config: Mapping[str, object]) -> PlannedRun:
         epsilon=float(_value(run_config, "epsilon")),
         delta=float(_value(run_config, "delta")),
         deadline_s=float(_value(run_config, "deadline-s")),
+        update_share=float(_value(run_config, "update-share")),
+        max_participations=int(_value(run_config, "max-participations")) or None,
+        max_devices_per_owner=int(_value(run_config, "max-devices-per-owner")),
     )
+    out, is_resumed = Path(_value(run_config, "out")), bool(int(_value(run_config, "resume")))
+    home, operator, owners = (
+        _path(run_config, key) for key in ("privacy-home", "stream-key-file", "owners")
+    )
+    signer = load_signer(Path(_value(run_config, "policy-key")))
+    folder = RunFolder(out, home=home, is_resumed=is_resumed)
     return PlannedRun(
-        config=config,
-        folder=RunFolder(Path(_value(run_config, "out"))),
+        config=folder.config() if is_resumed else config,
+        folder=folder,
         start=start,
-        source=OperatingSystemNoise(),
+        operator=None if operator is None else read_operator_key(operator),
+        signing_key=signer.key,
+        owners={} if owners is None else read_owners(owners),
+        is_resumed=is_resumed,
     )
+
+
+def _path(run_config: Mapping[str, object], key: str) -> Path | None:
+    value = run_config.get(key, "")
+    return Path(str(value)) if value else None
 
 
 def _value(run_config: Mapping[str, object], key: str) -> Any:

@@ -278,6 +278,15 @@ def life_counts(connection: sqlite3.Connection, device_ids: Sequence[str]) -> Li
     )
 
 
+def cohort_of(connection: sqlite3.Connection, stream: str, index: int) -> tuple[str, ...]:
+    """Return the devices that were invited to a step, sorted."""
+    rows = connection.execute(
+        "SELECT device FROM invitations WHERE stream = ? AND step = ? ORDER BY device",
+        (stream, index),
+    )
+    return tuple(row[0] for row in rows)
+
+
 def stream_history(
     connection: sqlite3.Connection, stream: str, device_ids: Sequence[str]
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

@@ -121,6 +121,11 @@ class PrivacyHome:
         with self._turn() as connection:
             return counts.stream_history(connection, stream, device_ids)
 
+    def cohort(self, stream: str, index: int) -> tuple[str, ...]:
+        """Return the devices that were invited to a step, sorted."""
+        with self._turn() as connection:
+            return counts.cohort_of(connection, stream, index)
+
     def life_counts(self, device_ids: Sequence[str]) -> LifeCounts:
         """Return what devices have spent in their lives, by this home or by their own word."""
         with self._turn() as connection:

@@ -1,69 +1,26 @@
-"""What a run of federated rounds is: its configuration, its report, and its folder on disk.
-
-The folder holds `ledger.jsonl` (written through before anything leaves), `checkpoint.npz` (weights
-and optimiser after the last round), `weights.npz` (at the end) and `run.json` (the report so far).
-Each file but the ledger is written aside, synced and renamed, so none is ever half there.
-"""
+"""What a run of federated rounds is: its configuration, what is kept of a round, how it ends."""
 
 from __future__ import annotations
 
-import io
-import json
-import os
-from dataclasses import asdict, dataclass, field
-from datetime import UTC
-from typing import TYPE_CHECKING, Any, Final
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal
 
-import numpy as np
-
-from models.durable_file import sync_folder, write_durably
 from models.wire.rounds import LocalRecipe
-from privacy import (
-    IndependentGaussian,
-    LedgerEntry,
-    PrivacyPolicy,
-    RecordLevelSteps,
-    WithoutNoise,
-    next_entry,
-    policy_for,
-)
+from privacy import PrivacyPolicy, RecordPolicy, StreamPolicy, policy_for
 
 from .cohorts import Schedule
-from .server_optimizer import OptimizerState, ServerRecipe
+from .server_optimizer import ServerRecipe
+from .stream_terms import StreamTerms
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from datetime import datetime
-    from pathlib import Path
-
-    from numpy.typing import NDArray
 
     from models.wire.rounds import NodeFailure
-    from privacy import EntryKind, Event, NoiseSource, ReleaseNoise
 
-LEDGER_FILE: Final = "ledger.jsonl"
-CHECKPOINT_FILE: Final = "checkpoint.npz"
-WEIGHTS_FILE: Final = "weights.npz"
-REPORT_FILE: Final = "run.json"
-
-UNIT_OF_PRIVACY: Final = (
-    "one device: all that it sends in this stream of releases (one run); "
-    "several runs compose, and this figure does not cover them"
-)
-NEIGHBORING_RELATION: Final = (
-    "one device's contributions replaced by zero; the number of invited devices is public"
-)
-RECORD_UNIT: Final = (
-    "one training row (one device and day), added or removed where the device has enough rows to "
-    "train with and without it: fewer than the least sit out, a hard rule that looks at the data "
-    "and is not covered; not a reading, a day or a failure"
-)
-ASSUMPTIONS: Final = (
-    "the aggregator is trusted to add the noise",
-    "invitations depend on stable identifiers, the public schedule and history alone",
-    "no amplification by sampling is assumed",
-    "noise is independent between releases and drawn in floating point",
-)
+NoiseName = Literal["correlated", "independent"]
+DEVICES_PER_OWNER = 5
+SILENT_ROUNDS = 3
+"""Rounds without any good reply, one after the other, that end a run."""
 
 
 class RoundsError(Exception):
@@ -76,26 +33,30 @@ class RoundsError(Exception):
     exit_code = 1
 
 
-class RunFolderError(RoundsError):
-    """The folder for a run cannot be used; nothing was written.
+class FleetSpentError(RoundsError):
+    """Too few devices may still be invited to a step; nothing of it left.
 
     Attributes:
-        where: the folder.
+        index: the step.
+        found: how many may be.
+        wanted: n.
     """
 
-    exit_code = 3
-
-    def __init__(self, where: object, what: str, remedy: str) -> None:
-        """Say where, what is wrong and what to do."""
-        self.where = str(where)
-        super().__init__(f"{where}: {what}; {remedy}")
+    def __init__(self, *, index: int, found: int, wanted: int) -> None:
+        """Keep the facts beside the message."""
+        self.index, self.found, self.wanted = index, found, wanted
+        super().__init__(
+            f"round {index}: {found} of {wanted} devices may be invited, the others have spent "
+            "their participations or were invited too recently; enrol more devices, or invite "
+            "fewer to a round of a new stream"
+        )
 
 
 class NoAnswerError(RoundsError):
-    """Not one good reply came to a whole round.
+    """Not one good reply came to several rounds in a row, or to a whole run.
 
     Attributes:
-        index: the round.
+        index: the last of them.
         refused: how many replies were refused, by reason.
         first_failure: why the first failing node failed, if any did.
     """
@@ -103,7 +64,12 @@ class NoAnswerError(RoundsError):
     exit_code = 6
 
     def __init__(
-        self, *, index: int, refused: Mapping[str, int], first_failure: NodeFailure | None
+        self,
+        *,
+        index: int,
+        silent: int,
+        refused: Mapping[str, int],
+        first_failure: NodeFailure | None,
     ) -> None:
         """Keep the facts beside the message."""
         self.index = index
@@ -111,7 +77,8 @@ class NoAnswerError(RoundsError):
         self.first_failure = first_failure
         counts = ", ".join(f"{count} {reason}" for reason, count in refused.items()) or "none came"
         said = f": {first_failure}" if first_failure else ""
-        super().__init__(f"round {index}: no good reply ({counts}){said}")
+        times = "" if silent == 1 else f" to {silent} rounds in a row"
+        super().__init__(f"round {index}: no good reply{times} ({counts}){said}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -123,8 +90,12 @@ class RoundsConfig:
         num_rounds: T.
         cohort_size: n, devices invited to each round.
         clipping_norm: C.
-        epsilon: ε_release, or None for a comparison without noise.
+        epsilon: ε_release of a device's whole life, or None for a comparison without noise.
         delta: its δ.
+        noise: correlated between steps, or independent, for comparison only.
+        update_share: part of μ² that updates may use; the rest is for counts.
+        max_participations: k for life; None takes what the schedule asks of a device.
+        max_devices_per_owner: most devices of one owner in the stream, where owners are known.
         recipe: how devices train.
         server: how released updates move the weights.
         record_delta: δ of the record-level statement.
@@ -143,6 +114,10 @@ class RoundsConfig:
     record_delta: float = 1e-5
     deadline_s: float = 600.0
     evaluate_every: int = 1
+    noise: NoiseName = "correlated"
+    update_share: float = 1.0
+    max_participations: int | None = None
+    max_devices_per_owner: int = DEVICES_PER_OWNER
 
     def schedule(self, population_size: int) -> Schedule:
         """Return the public schedule over so many enrolled devices."""
@@ -153,17 +128,66 @@ class RoundsConfig:
         )
 
     def policy(self, schedule: Schedule) -> PrivacyPolicy | None:
-        """Return the policy of the stream, with σ from (ε, δ, k); None without noise."""
+        """Return σ, k, b and the budget, with σ from (ε, δ, k); None without noise.
+
+        Raises:
+            ValueError: a number is out of bounds, or k is less than the schedule asks of a device.
+        """
         if self.epsilon is None:
             return None
+        most = self.max_participations or schedule.participations
+        if most < schedule.participations:
+            raise ValueError(
+                f"max_participations must be at least {schedule.participations} (to so many rounds "
+                f"this schedule invites a device), got {most}"
+            )
         return policy_for(
             epsilon=self.epsilon,
             delta=self.delta,
-            max_participations=schedule.participations,
+            max_participations=most,
             clipping_norm=self.clipping_norm,
             min_separation=schedule.min_separation,
             min_cohort_size=self.cohort_size,
+            update_share=self.update_share,
+            bands=min(schedule.min_separation, self.num_rounds) if self._is_correlated else 1,
         )
+
+    def terms(self, schedule: Schedule) -> StreamTerms:
+        """Return the constants of the run's stream."""
+        privacy = self.policy(schedule)
+        policy = None
+        if privacy is not None and self._is_correlated:
+            policy = StreamPolicy(
+                stream=self.stream,
+                num_rounds=self.num_rounds,
+                cohort_size=self.cohort_size,
+                privacy=privacy,
+                record=record_policy(self.recipe),
+                max_devices_per_owner=self.max_devices_per_owner,
+            )
+        return StreamTerms(
+            stream=self.stream,
+            num_rounds=self.num_rounds,
+            cohort_size=self.cohort_size,
+            clipping_norm=self.clipping_norm,
+            privacy=privacy,
+            policy=policy,
+        )
+
+    @property
+    def _is_correlated(self) -> bool:
+        return self.noise == "correlated"
+
+
+def record_policy(recipe: LocalRecipe) -> RecordPolicy:
+    """Return what a recipe says of the training on rows, as a policy says it."""
+    return RecordPolicy(
+        noise_multiplier=recipe.record_noise_multiplier,
+        max_grad_norm=recipe.record_max_grad_norm,
+        sampling_rate=recipe.sampling_rate,
+        steps=recipe.steps,
+        least_rows=recipe.least_rows,
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -177,9 +201,11 @@ class RoundRecord:
             nobody can tell them apart.
         refused: how many replies were refused, by reason.
         most_participations: greatest number of rounds to which any one device was invited so far.
-        epsilon_release: ε at the run's δ so far; None without noise (unbounded).
+        epsilon_release: ε at the run's δ so far, with all else that its privacy home holds; None
+            without noise (unbounded).
         metrics: on the held-out part, None where it was not looked at.
         seconds: how long the round took.
+        noise_only: whether nobody answered, so that what was released is noise.
     """
 
     index: int
@@ -190,173 +216,4 @@ class RoundRecord:
     epsilon_release: float | None
     metrics: dict[str, float | None] | None
     seconds: float
-
-
-def release_noise(policy: PrivacyPolicy | None, source: NoiseSource) -> ReleaseNoise:
-    """Return the noise of a stream: independent Gaussian under a policy, none without."""
-    if policy is None:
-        return WithoutNoise()
-    return IndependentGaussian(
-        source,
-        noise_multiplier=policy.noise_multiplier,
-        clipping_norm=policy.clipping_norm,
-    )
-
-
-def record_epsilon(
-    recipe: LocalRecipe, *, participations: int, delta: float
-) -> tuple[float | None, float | None]:
-    """Return (ε_record, δ_record) of a device that trained so often; None where it is off."""
-    if not recipe.is_record_private:
-        return None, None
-    from privacy.record_accountant import RecordAccountant
-
-    if participations == 0:
-        return 0.0, delta
-    steps = RecordLevelSteps(
-        noise_multiplier=recipe.record_noise_multiplier,
-        max_grad_norm=recipe.record_max_grad_norm,
-        sampling_rate=recipe.sampling_rate,
-        steps=recipe.steps * participations,
-    )
-    return RecordAccountant([steps]).epsilon(delta=delta), delta
-
-
-class RunFolder:
-    """The folder of one run.
-
-    Args:
-        path: where; created if missing.
-
-    Raises:
-        RunFolderError: it already holds a run, whose ledger must never be overwritten, or cannot
-            be made.
-    """
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        held = [name for name in (LEDGER_FILE, REPORT_FILE) if (path / name).exists()]
-        if held:
-            raise RunFolderError(path, f"already holds a run ({held[0]})", "give another --out")
-        try:
-            path.mkdir(parents=True, exist_ok=True)
-            (path / LEDGER_FILE).touch(exist_ok=False)
-        except OSError as error:
-            raise RunFolderError(
-                path, f"cannot be written ({error.strerror})", "give another --out"
-            ) from error
-        sync_folder(path)
-        self._last_entry: LedgerEntry | None = None
-
-    @property
-    def ledger_head(self) -> LedgerEntry | None:
-        """The last entry, None while there is none."""
-        return self._last_entry
-
-    def charge(self, event: Event, *, kind: EntryKind, at: datetime) -> LedgerEntry:
-        """Append an entry and return once it is durable; only then may anything leave."""
-        entry = next_entry(self._last_entry, event, kind=kind, at=at)
-        with (self.path / LEDGER_FILE).open("a", encoding="ascii") as ledger:
-            ledger.write(entry.to_line() + "\n")
-            ledger.flush()
-            os.fsync(ledger.fileno())
-        self._last_entry = entry
-        return entry
-
-    def discard_unless_charged(self) -> None:
-        """Remove the run's files while its ledger is empty: nothing left, so nothing is lost."""
-        if self._last_entry is None:
-            for name in (LEDGER_FILE, REPORT_FILE, WEIGHTS_FILE, CHECKPOINT_FILE):
-                (self.path / name).unlink(missing_ok=True)
-
-    def save_checkpoint(self, state: OptimizerState, *, index: int) -> None:
-        """Keep weights and optimiser after round `index`."""
-        arrays = {**state.to_arrays(), "index": np.array(index, np.int64)}
-        write_durably(self.path / CHECKPOINT_FILE, _npz(arrays))
-
-    def load_checkpoint(self) -> tuple[OptimizerState, int]:
-        """Return weights and optimiser after the last round kept, and its index."""
-        with np.load(self.path / CHECKPOINT_FILE, allow_pickle=False) as arrays:
-            return OptimizerState.from_arrays(arrays), int(arrays["index"].item())
-
-    def save_weights(self, weights: NDArray[np.float32]) -> None:
-        """Write the run's result as a plain array, float32, shape (n_weights,)."""
-        write_durably(self.path / WEIGHTS_FILE, _npz({"weights": weights}))
-
-    def save_report(self, report: Mapping[str, Any]) -> None:
-        """Write `run.json`."""
-        text = json.dumps(report, indent=2, allow_nan=False, ensure_ascii=False) + "\n"
-        write_durably(self.path / REPORT_FILE, text.encode())
-
-
-def report_of(
-    config: RoundsConfig,
-    *,
-    status: str,
-    schedule: Schedule,
-    policy: PrivacyPolicy | None,
-    noise: ReleaseNoise,
-    rounds: list[RoundRecord],
-    start_metrics: dict[str, float | None] | None,
-    record: tuple[float | None, float | None],
-    ledger_head: LedgerEntry | None,
-    versions: Mapping[str, str],
-    started_at: datetime,
-    seconds: float,
-) -> dict[str, Any]:
-    """Lay out `run.json`: every ε stands beside its δ, unit, relation and assumptions.
-
-    Args:
-        config: of the run.
-        status: running, finished or interrupted.
-        schedule: public.
-        policy: of the stream, None without noise.
-        noise: what was added.
-        rounds: so far.
-        start_metrics: on the held-out part before the first round.
-        record: (ε_record, δ_record) of the device invited most, so far.
-        ledger_head: last entry.
-        versions: of the libraries that ran.
-        started_at: aware UTC.
-        seconds: since then.
-    """
-    spent = rounds[-1].epsilon_release if rounds else (None if policy is None else 0.0)
-    return {
-        "schema_version": 1,
-        "status": status,
-        "started_at": started_at.astimezone(UTC).isoformat(),
-        "seconds": round(seconds, 3),
-        "config": asdict(config),
-        "schedule": {
-            **asdict(schedule),
-            "participations": schedule.participations,
-            "min_separation": schedule.min_separation,
-        },
-        "privacy": {
-            "epsilon_release": spent,
-            "delta": config.delta,
-            "epsilon_release_unbounded": policy is None,
-            "epsilon_server": None,
-            "epsilon_server_unbounded": True,
-            "unit_of_privacy": UNIT_OF_PRIVACY,
-            "neighboring_relation": NEIGHBORING_RELATION,
-            "assumptions": list(ASSUMPTIONS),
-            "noise_mechanism": noise.mechanism,
-            "noise_multiplier": noise.noise_multiplier,
-            "entry_kind": noise.entry_kind,
-            "max_participations": schedule.participations,
-            "record_epsilon": record[0],
-            "record_delta": record[1],
-            "record_unit": RECORD_UNIT,
-            "ledger_head": None if ledger_head is None else ledger_head.reference(),
-        },
-        "start_metrics": start_metrics,
-        "rounds": [asdict(record) for record in rounds],
-        "versions": dict(versions),
-    }
-
-
-def _npz(arrays: Mapping[str, NDArray[Any]]) -> bytes:
-    buffer = io.BytesIO()
-    np.savez(buffer, **arrays)  # type: ignore[arg-type] # numpy's stub takes allow_pickle for a name
-    return buffer.getvalue()
+    noise_only: bool = False

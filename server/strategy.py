@@ -3,105 +3,82 @@
 Flower's own loop cannot resume, stop or wait until a deadline, one odd reply ends it, and its
 wrappers for differential privacy divide by the number that answered. So this loop pushes and pulls
 messages itself; every decision is in a module without Flower: `cohorts`, `aggregation`,
-`server_optimizer`, `privacy.budget`.
+`server_optimizer`, `stream_state`, `privacy.budget`.
 
-The order of a round: invite, charge the history, collect until the deadline, add the sum up, make
-the ledger entry durable, draw the noise, step, keep a checkpoint. Only then can the next task,
-which carries the new weights, leave.
+The order of a round: choose and count the cohort, collect until the deadline, commit the sum, make
+the ledger entry durable, add the noise, step, keep a checkpoint. Only then can the next task, which
+carries the new weights, leave. Nobody's answer in time makes the round a step of noise alone.
 """
 
 from __future__ import annotations
 
 import logging
+import math
 import time
-from collections import defaultdict
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-import numpy as np
-from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MessageType, RecordDict
+from privacy import UpdateGrid
+from privacy.accountant import gaussian_epsilon, mu_of_participations, mu_of_releases
 
-from models.wire.rounds import (
-    CONTRIBUTION_RECORD,
-    DEVICES_RECORD,
-    FLAT_ARRAY,
-    SUM_RECORD,
-    TASK_RECORD,
-    WEIGHTS_RECORD,
-    Contribution,
-    NodeFailure,
-    RoundTask,
-)
-from privacy import GaussianRelease, UpdateGrid
-from privacy.budget import require_cohort
-
-from .aggregation import CohortSum, ReplyRefusal, mean_update, reply_refusal
+from .aggregation import CohortSum, ReplyRefusal, reply_refusal
 from .cohorts import CohortHistory, invitation_order, select_cohort
-from .rounds import NoAnswerError, RoundRecord, RoundsError
+from .flower_messages import (
+    Roster,
+    exchange,
+    failure_of,
+    read_contribution,
+    receipt_messages,
+    task_messages,
+)
+from .policy_signing import signed_policy
+from .receipts import release_receipt, said_by_devices
+from .rounds import SILENT_ROUNDS, FleetSpentError, NoAnswerError, RoundRecord
+from .rounds_report import accountable
 from .server_optimizer import OptimizerState, optimizer_step
+from .stream_state import StepPhase
 
 if TYPE_CHECKING:
     import threading
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from datetime import datetime
 
+    import numpy as np
+    from flwr.app import Message
     from flwr.serverapp import Grid
     from numpy.typing import NDArray
 
-    from privacy import PrivacyPolicy, ReleaseNoise
+    from models.wire.envelope import SigningKey
+    from models.wire.rounds import NodeFailure, RoundTask
 
     from .cohorts import Schedule
-    from .rounds import RoundsConfig, RunFolder
+    from .participation_counts import LifeCounts
+    from .rounds import RoundsConfig
+    from .stream_state import StreamState
 
 logger = logging.getLogger(__name__)
+
+RECEIPT_DEADLINE_S = 10.0
+"""How long the server waits for nodes to take a receipt; nothing depends on their answer."""
 
 Metrics = dict[str, float | None]
 
 
-@dataclass(frozen=True, slots=True)
-class Roster:
-    """Which devices are enrolled, and behind which node each of them is.
+@dataclass(slots=True)
+class Collected:
+    """What came of one round's tasks.
 
     Attributes:
-        device_ids: stable identifiers, sorted.
-        node_ids: Flower node of each device, in the same order.
+        cohort: devices invited.
+        sum: of the good replies.
+        said: by devices of their own ledgers: participations and μ².
+        first_failure: why the first failing node failed, if any did.
     """
 
-    device_ids: tuple[str, ...]
-    node_ids: tuple[int, ...]
-
-    @staticmethod
-    def of(devices_of_node: Mapping[int, Sequence[str]]) -> Roster:
-        """Make the roster from what the nodes answered; a device counts once.
-
-        A device that two nodes claim belongs to the node with the smaller number, so that nobody
-        takes part twice by a second way.
-        """
-        owner: dict[str, int] = {}
-        for node_id in sorted(devices_of_node):
-            for device_id in devices_of_node[node_id]:
-                owner.setdefault(device_id, node_id)
-        device_ids = tuple(sorted(owner))
-        return Roster(device_ids, tuple(owner[device_id] for device_id in device_ids))
-
-    def tasks(
-        self, cohort: NDArray[np.intp], *, config: RoundsConfig, index: int
-    ) -> dict[int, RoundTask]:
-        """Split a cohort into one task a node."""
-        behind: dict[int, list[str]] = defaultdict(list)
-        for position in cohort:
-            behind[self.node_ids[position]].append(self.device_ids[position])
-        return {
-            node_id: RoundTask(
-                stream=config.stream,
-                index=index,
-                clipping_norm=config.clipping_norm,
-                cohort_size=len(cohort),
-                device_ids=tuple(device_ids),
-                recipe=config.recipe,
-            )
-            for node_id, device_ids in behind.items()
-        }
+    cohort: tuple[str, ...]
+    sum: CohortSum
+    said: dict[str, tuple[int, float]] = field(default_factory=dict)
+    first_failure: NodeFailure | None = None
 
 
 @dataclass(slots=True)
@@ -110,43 +87,53 @@ class FederatedRounds:
 
     Attributes:
         config: what decides the run.
-        folder: where it is recorded.
         roster: who is enrolled.
         schedule: public.
-        policy: of the stream; None for a comparison without noise.
-        noise: of the released steps.
+        stream: its steps, durable.
         state: weights and optimiser to start from.
         clock: gives now, aware UTC.
         stop: set from outside to end the run after the messages in hand.
+        signing_key: of policy and receipts; None for a simulated fleet.
         evaluate: looks at weights, float32, shape (n_weights,), on data that is not the devices'.
         on_round: told of each round.
         poll_s: pause between two looks for replies.
     """
 
     config: RoundsConfig
-    folder: RunFolder
     roster: Roster
     schedule: Schedule
-    policy: PrivacyPolicy | None
-    noise: ReleaseNoise
+    stream: StreamState
     state: OptimizerState
     clock: Callable[[], datetime]
     stop: threading.Event
+    signing_key: SigningKey | None = None
     evaluate: Callable[[NDArray[np.float32]], Metrics] | None = None
     on_round: Callable[[RoundRecord], None] | None = None
     poll_s: float = 0.02
     history: CohortHistory = field(init=False)
     grid_step: UpdateGrid = field(init=False)
     order: NDArray[np.intp] = field(init=False)
+    policy_text: str = field(init=False, default="")
+    _silent: int = field(init=False, default=0)
+    _has_heard: bool = field(init=False, default=False)
+    _mu_squared_elsewhere: float = field(init=False, default=0.0)
 
     def __post_init__(self) -> None:
-        """Fix the order of invitations and the grid of the stream."""
-        self.history = CohortHistory.empty(len(self.roster.device_ids))
+        """Fix the order of invitations, the grid of the stream, and what was spent elsewhere."""
+        name = self.config.stream
+        counted, last = self.stream.home.stream_history(name, self.roster.device_ids)
+        self.history = CohortHistory(participations=counted, last_index=last)
+        self._has_heard = self.stream.next_index > 0
         self.grid_step = UpdateGrid(clipping_norm=self.config.clipping_norm)
-        self.order = invitation_order(self.roster.device_ids, stream=self.config.stream)
+        self.order = invitation_order(self.roster.device_ids, stream=name)
+        policy = self.stream.terms.policy
+        if policy is not None and self.signing_key is not None:
+            self.policy_text = signed_policy(policy, self.signing_key)
+        others = [e for e in self.stream.home.entries if e.fields["event"].get("stream") != name]
+        self._mu_squared_elsewhere = mu_of_releases(accountable(others)) ** 2
 
     def run(self, grid: Grid) -> bool:
-        """Run all rounds.
+        """Run all rounds that are left; a step that a crash interrupted is finished first.
 
         Args:
             grid: Flower's way to the nodes.
@@ -155,80 +142,87 @@ class FederatedRounds:
             True if every round ran, False if the run was stopped.
 
         Raises:
-            NoAnswerError: not one good reply came to a whole round.
-            BudgetExceededError: a cohort is smaller than the policy's least.
+            NoAnswerError: not one good reply came to several rounds in a row, or to any.
+            FleetSpentError: too few devices may still be invited.
         """
-        for index in range(self.config.num_rounds):
-            started = time.perf_counter()
+        self._finish_interrupted(grid)
+        while self.stream.next_index < self.config.num_rounds:
+            started, index = time.perf_counter(), self.stream.next_index
             collected = self._collect(grid, index)
             if collected is None:
                 return False
-            invited, cohort_sum = collected
-            self._release(cohort_sum, num_invited=invited, index=index)
-            record = RoundRecord(
-                index=index,
-                invited=invited,
-                replied=cohort_sum.num_replied,
-                refused={str(reason): count for reason, count in cohort_sum.refused.items()},
-                most_participations=self.history.most_participations,
-                epsilon_release=self._epsilon(),
-                metrics=self._metrics(index),
-                seconds=round(time.perf_counter() - started, 4),
-            )
-            if self.on_round is not None:
-                self.on_round(record)
+            is_silent = collected.sum.num_replied == 0
+            self.stream.commit(collected.sum.total, noise_only=is_silent)
+            if collected.said:
+                self.stream.home.note_said(collected.said)
+            self._release()
+            self._tell(collected, index=index, seconds=time.perf_counter() - started)
+            self._hand_out_receipts(grid, collected.cohort, index=index)
+            self._require_answers(collected, index=index)
         return True
 
     def weights(self) -> NDArray[np.float32]:
         """The weights that leave, float32, shape (n_weights,)."""
-        return self.state.weights.astype(np.float32)
+        return self.state.weights.astype("float32")
 
-    def _collect(self, grid: Grid, index: int) -> tuple[int, CohortSum] | None:
+    def _finish_interrupted(self, grid: Grid) -> None:
+        """Release the step that a crash interrupted: its committed sum, or noise alone."""
+        if self.stream.phase is None:
+            return
+        started, index = time.perf_counter(), self.stream.next_index
+        empty = CohortSum.empty(len(self.state.weights))
+        if self.stream.phase is StepPhase.INVITED:
+            self.stream.commit(empty.total, noise_only=True)
+        self._release()
+        cohort = self.stream.home.cohort(self.config.stream, index)
+        self._tell(Collected(cohort, empty), index=index, seconds=time.perf_counter() - started)
+        self._hand_out_receipts(grid, cohort, index=index)
+
+    def _collect(self, grid: Grid, index: int) -> Collected | None:
         """Invite a cohort and add its replies up; None if the run was stopped meanwhile."""
+        cohort = self.stream.invite(
+            device_ids=self.roster.device_ids, choose=lambda counts: self._choose(counts, index)
+        )
+        own = self.stream.secrets
+        with_receipts = own is not None and bool(self.policy_text)
+        tasks = self.roster.tasks(
+            cohort,
+            config=self.config,
+            index=index,
+            policy=self.policy_text,
+            pseudonym=(lambda device_id: own.pseudonym(device_id, index=index))
+            if own is not None and with_receipts
+            else None,
+        )
+        collected = Collected(cohort, CohortSum.empty(len(self.state.weights)))
+        answered: set[int] = set()
+        for reply in exchange(
+            grid,
+            task_messages(tasks, weights=self.weights()),
+            deadline_s=self.config.deadline_s,
+            stop=self.stop,
+            poll_s=self.poll_s,
+        ):
+            collected.first_failure = collected.first_failure or failure_of(reply)
+            self._judge(reply, tasks=tasks, answered=answered, collected=collected)
+        return None if self.stop.is_set() else collected
+
+    def _choose(self, counts: LifeCounts, index: int) -> NDArray[np.intp]:
+        """Choose a cohort of n by schedule and history, and note it in the stream's history."""
+        cost = self.stream.terms.cost
         cohort = select_cohort(
             self.order,
             schedule=self.schedule,
             history=self.history,
             index=index,
-            max_participations=self.schedule.participations,
+            max_participations=min(self.schedule.participations, cost.max_participations),
             min_separation=self.schedule.min_separation,
+            may=counts.may_go_on(cost),
         )
-        if self.policy is not None:
-            require_cohort(self.policy, cohort_size=len(cohort))
+        if len(cohort) < self.config.cohort_size:
+            raise FleetSpentError(index=index, found=len(cohort), wanted=self.config.cohort_size)
         self.history = self.history.after(cohort, index=index)
-        tasks = self.roster.tasks(cohort, config=self.config, index=index)
-        cohort_sum = CohortSum.empty(len(self.state.weights))
-        first_failure: NodeFailure | None = None
-        answered: set[int] = set()
-        for reply in exchange(
-            grid,
-            self._messages(tasks),
-            deadline_s=self.config.deadline_s,
-            stop=self.stop,
-            poll_s=self.poll_s,
-        ):
-            first_failure = first_failure or failure_of(reply)
-            self._judge(reply, tasks=tasks, answered=answered, cohort_sum=cohort_sum)
-        if self.stop.is_set():
-            return None
-        if cohort_sum.num_replied == 0:
-            refused = {str(reason): count for reason, count in cohort_sum.refused.items()}
-            raise NoAnswerError(index=index, refused=refused, first_failure=first_failure)
-        return len(cohort), cohort_sum
-
-    def _messages(self, tasks: Mapping[int, RoundTask]) -> list[Message]:
-        weights = ArrayRecord({FLAT_ARRAY: Array(self.weights())})
-        return [
-            Message(
-                RecordDict(
-                    {WEIGHTS_RECORD: weights, TASK_RECORD: ConfigRecord({**task.to_plain()})}
-                ),
-                dst_node_id=node_id,
-                message_type=MessageType.TRAIN,
-                group_id=str(task.index),
-            )
-            for node_id, task in tasks.items()
-        ]
+        return cohort
 
     def _judge(
         self,
@@ -236,21 +230,21 @@ class FederatedRounds:
         *,
         tasks: Mapping[int, RoundTask],
         answered: set[int],
-        cohort_sum: CohortSum,
+        collected: Collected,
     ) -> None:
         """Add one reply to the sum, or count why it is a zero."""
         node_id = reply.metadata.src_node_id
         if node_id not in tasks:
-            cohort_sum.refuse(ReplyRefusal.UNASKED)
+            collected.sum.refuse(ReplyRefusal.UNASKED)
         elif node_id in answered:
-            cohort_sum.refuse(ReplyRefusal.DUPLICATE)
+            collected.sum.refuse(ReplyRefusal.DUPLICATE)
         elif reply.has_error():
-            cohort_sum.refuse(ReplyRefusal.FAILED)
+            collected.sum.refuse(ReplyRefusal.FAILED)
         else:
             answered.add(node_id)
             read = read_contribution(reply)
             if read is None:
-                cohort_sum.refuse(ReplyRefusal.MALFORMED)
+                collected.sum.refuse(ReplyRefusal.MALFORMED)
                 return
             total, contribution = read
             refusal = reply_refusal(
@@ -261,135 +255,89 @@ class FederatedRounds:
                 grid=self.grid_step,
             )
             if refusal is not None:
-                cohort_sum.refuse(refusal)
+                collected.sum.refuse(refusal)
                 return
-            cohort_sum.add(total.astype(np.int64), num_devices=contribution.num_devices)
+            collected.sum.add(total.astype("int64"), num_devices=contribution.num_devices)
+            named = zip(tasks[node_id].pseudonyms, tasks[node_id].device_ids, strict=False)
+            collected.said |= said_by_devices(contribution.receipts, device_of=dict(named))
 
-    def _release(self, cohort_sum: CohortSum, *, num_invited: int, index: int) -> None:
+    def _release(self) -> None:
         """Charge, noise, step and keep: after this the new weights may leave."""
-        event = GaussianRelease(
-            stream=self.config.stream,
-            index=index,
-            mechanism=self.noise.mechanism,
-            noise_multiplier=self.noise.noise_multiplier,
-            clipping_norm=self.config.clipping_norm,
-            cohort_size=num_invited,
-            most_participations=self.history.most_participations,
-        )
-        self.folder.charge(event, kind=self.noise.entry_kind, at=self.clock())
-        update = mean_update(
-            cohort_sum.total,
-            noise=self.noise.noise(index, len(self.state.weights)),
-            num_invited=num_invited,
-            grid=self.grid_step,
-        )
+        if self.stream.phase is StepPhase.COMMITTED:
+            self.stream.charge(self.clock())
+        index = self.stream.next_index
         self.state = optimizer_step(
             self.state,
-            update,
+            self.stream.release(),
             recipe=self.config.server,
             rate=self.config.server.rate_at(index, num_rounds=self.config.num_rounds),
         )
-        self.folder.save_checkpoint(self.state, index=index)
+        self.stream.checkpoint(self.state)
+
+    def _tell(self, collected: Collected, *, index: int, seconds: float) -> None:
+        if self.on_round is None:
+            return
+        record = RoundRecord(
+            index=index,
+            invited=len(collected.cohort),
+            replied=collected.sum.num_replied,
+            refused={str(reason): count for reason, count in collected.sum.refused.items()},
+            most_participations=self.stream.most_participations,
+            epsilon_release=self._epsilon(),
+            metrics=self._metrics(index),
+            seconds=round(seconds, 4),
+            noise_only=self.stream.was_noise_only,
+        )
+        self.on_round(record)
+
+    def _hand_out_receipts(self, grid: Grid, cohort: Sequence[str], *, index: int) -> None:
+        """Bring the invited nodes the signed ledger entry of what was released."""
+        entry = self.stream.entry
+        if self.signing_key is None or not self.policy_text or entry is None:
+            return
+        receipt = release_receipt(
+            entry, stream=self.config.stream, index=index, key=self.signing_key
+        )
+        answers = exchange(
+            grid,
+            receipt_messages(self.roster.behind(cohort), receipt),
+            deadline_s=min(self.config.deadline_s, RECEIPT_DEADLINE_S),
+            stop=self.stop,
+            poll_s=self.poll_s,
+        )
+        refused = sum(answer.has_error() for answer in answers)
+        if refused:
+            logger.info("round %d: %d nodes took no receipt", index, refused)
+
+    def _require_answers(self, collected: Collected, *, index: int) -> None:
+        """End the run once nobody has answered for a while; what was released stays charged."""
+        if collected.sum.num_replied:
+            self._silent, self._has_heard = 0, True
+            return
+        self._silent += 1
+        is_last = self.stream.next_index >= self.config.num_rounds
+        if self._silent >= SILENT_ROUNDS or (is_last and not self._has_heard):
+            refused = {str(reason): count for reason, count in collected.sum.refused.items()}
+            raise NoAnswerError(
+                index=index,
+                silent=self._silent,
+                refused=refused,
+                first_failure=collected.first_failure,
+            )
 
     def _epsilon(self) -> float | None:
-        if self.policy is None:
+        privacy = self.stream.terms.privacy
+        if privacy is None:
             return None
-        return self.policy.epsilon_after(self.history.most_participations)
+        mu = mu_of_participations(
+            noise_multiplier=privacy.noise_multiplier,
+            participations=self.stream.most_participations,
+        )
+        in_all = math.sqrt(mu**2 + self._mu_squared_elsewhere)
+        return gaussian_epsilon(mu=in_all, delta=self.config.delta)
 
     def _metrics(self, index: int) -> Metrics | None:
         is_last = index == self.config.num_rounds - 1
         if self.evaluate is None or not (is_last or index % self.config.evaluate_every == 0):
             return None
         return self.evaluate(self.weights())
-
-
-def exchange(
-    grid: Grid,
-    messages: Sequence[Message],
-    *,
-    deadline_s: float,
-    stop: threading.Event,
-    poll_s: float,
-) -> Iterator[Message]:
-    """Send messages and yield each reply as it comes, until all came, the deadline, or the stop."""
-    waiting = set(grid.push_messages(messages))
-    end = time.monotonic() + deadline_s
-    while waiting and time.monotonic() < end and not stop.is_set():
-        replies = list(grid.pull_messages(waiting))
-        waiting -= {reply.metadata.reply_to_message_id for reply in replies}
-        yield from replies
-        if not replies:
-            stop.wait(poll_s)
-
-
-def failure_of(reply: Message) -> NodeFailure | None:
-    """Return why a node failed, None for a reply that is no error.
-
-    Whatever is not one of the codes is `OTHER`: it may be an exception's text from a device that
-    runs something else, and nobody shall read on the server what it holds.
-    """
-    if not reply.has_error():
-        return None
-    try:
-        return NodeFailure(reply.error.reason or "")
-    except ValueError:
-        return NodeFailure.OTHER
-
-
-def read_contribution(reply: Message) -> tuple[NDArray[np.generic], Contribution] | None:
-    """Read a reply's array and facts; None for whatever does not have their form."""
-    try:
-        values = reply.content.config_records[CONTRIBUTION_RECORD]
-        total = reply.content.array_records[SUM_RECORD][FLAT_ARRAY].numpy()
-        return total, Contribution.from_plain(values)
-    except (KeyError, ValueError, TypeError, EOFError, OSError):
-        return None
-
-
-def ask_for_devices(
-    grid: Grid,
-    *,
-    num_nodes: int,
-    deadline_s: float,
-    stop: threading.Event,
-    poll_s: float = 0.05,
-) -> Roster:
-    """Wait for the nodes and ask each which devices are behind it.
-
-    Args:
-        grid: Flower's way to the nodes.
-        num_nodes: how many nodes to wait for.
-        deadline_s: how long to wait, first for nodes, then for their answers.
-        stop: ends the wait.
-        poll_s: pause between two looks.
-
-    Returns:
-        The roster of all devices named.
-
-    Raises:
-        RoundsError: too few nodes came, or none named a device.
-    """
-    end = time.monotonic() + deadline_s
-    node_ids = list(grid.get_node_ids())
-    while len(node_ids) < num_nodes and time.monotonic() < end and not stop.is_set():
-        stop.wait(poll_s)
-        node_ids = list(grid.get_node_ids())
-    if len(node_ids) < num_nodes:
-        raise RoundsError(f"{len(node_ids)} of {num_nodes} nodes came within {deadline_s:g} s")
-    questions = [
-        Message(RecordDict(), dst_node_id=node_id, message_type=MessageType.QUERY)
-        for node_id in node_ids
-    ]
-    devices_of_node: dict[int, list[str]] = {}
-    failure = ""
-    for reply in exchange(grid, questions, deadline_s=deadline_s, stop=stop, poll_s=poll_s):
-        if reply.has_error():
-            failure = f": {failure_of(reply)}"
-            continue
-        named = reply.content.config_records.get(DEVICES_RECORD, ConfigRecord()).get("device_ids")
-        if isinstance(named, list):
-            devices_of_node[reply.metadata.src_node_id] = [str(device_id) for device_id in named]
-    roster = Roster.of(devices_of_node)
-    if not roster.device_ids and not stop.is_set():
-        raise RoundsError(f"no node named a device that can train{failure}")
-    return roster

@@ -85,6 +85,7 @@ class StreamState:
         secrets: of the stream; None for a comparison.
         operator: seals what is kept.
         entry: the ledger entry of the last step charged here.
+        was_noise_only: whether the last step that was committed is noise alone.
     """
 
     folder: Path
@@ -98,6 +99,7 @@ class StreamState:
     secrets: StreamSecrets | None = None
     operator: OperatorKey | None = None
     entry: LedgerEntry | None = None
+    was_noise_only: bool = False
     _most: int = field(init=False, default=0)
     _cohort_digest: str = field(init=False, default="")
     _aggregate: Aggregate | None = field(init=False, default=None)
@@ -170,6 +172,7 @@ class StreamState:
             self.terms.stream, self.next_index, digest=aggregate.digest, noise_only=noise_only
         )
         self._aggregate, self.phase = aggregate, StepPhase.COMMITTED
+        self.was_noise_only = noise_only
 
     def charge(self, at: datetime) -> LedgerEntry:
         """Make the ledger entry of the step at hand durable; only then may anything leave."""
@@ -229,6 +232,7 @@ class StreamState:
             digest=step.aggregate_digest,
             operator=self.operator,
         )
+        self.was_noise_only = self._aggregate.noise_only
         self.phase = StepPhase.CHARGED if num_charged > self.next_index else StepPhase.COMMITTED
 
     def close(self) -> None:

@@ -145,7 +145,7 @@ def run_planned(
                 done.wait(STOP_WAIT_S)
     if failure or not all(run.weights is not None for run in runs):
         for run in runs:
-            run.folder.discard_unless_charged()
+            run.folder.discard_unless_invited(run.config.stream)
     if failure:
         raise failure[0]
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,7 +16,9 @@ from models.training.network import HazardNetwork
 from models.training.recipe import soon_labels
 from privacy import OperatingSystemNoise
 from server.flower_app import PlannedRun
-from server.rounds import RoundsConfig, RunFolder
+from server.rounds import DEVICES_PER_OWNER, RoundsConfig
+from server.run_folder import RunFolder
+from server.stream_terms import OperatingSystemKeys
 
 from .federated_bundle import REFERENCE_FLEET, federated_bundle, fitted
 from .federation import run_planned
@@ -24,6 +26,7 @@ from .fleet_rows import FleetRows, fleet_rows
 from .held_out import HeldOutPart
 from .model_sources import fleet_rows as source_rows
 from .seeded_noise import SeededNoise
+from .seeded_streams import SeededKeys
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -35,9 +38,10 @@ if TYPE_CHECKING:
     from models.training.recipe import TrainedModel
     from models.training_rows import TrainingRows
     from models.wire.rounds import LocalRecipe
-    from server.rounds import RoundRecord
+    from server.rounds import NoiseName, RoundRecord
     from server.server_optimizer import ServerRecipe
     from server.strategy import Metrics
+    from server.stream_key import OperatorKey
 
 LOG_FILE = "flower.log"
 BUNDLE_FILE = "bundle.zip"
@@ -62,6 +66,9 @@ class RoundsPlan:
         seed: of devices' randomness and noise; None draws from the operating system. A seeded run
             is stamped `simulated` and cannot be released.
         evaluate_every: rounds between two looks at the held-out part.
+        noise: correlated between steps, or independent, for comparison only.
+        max_participations: k for life; None takes what the schedule asks of a device.
+        max_devices_per_owner: most devices of one owner, where owners are known.
     """
 
     num_rounds: int
@@ -73,6 +80,14 @@ class RoundsPlan:
     server: ServerRecipe
     seed: int | None = None
     evaluate_every: int = 1
+    noise: NoiseName = "correlated"
+    max_participations: int | None = None
+    max_devices_per_owner: int = DEVICES_PER_OWNER
+
+    @property
+    def is_releasable(self) -> bool:
+        """Whether its model may ever be released: real and correlated noise."""
+        return self.epsilon is not None and self.seed is None and self.noise == "correlated"
 
     def config(self, population_size: int) -> RoundsConfig:
         """Return the configuration over so many enrolled devices.
@@ -94,9 +109,29 @@ class RoundsPlan:
             recipe=self.recipe,
             server=self.server,
             evaluate_every=self.evaluate_every,
+            noise=self.noise,
+            max_participations=self.max_participations,
+            max_devices_per_owner=self.max_devices_per_owner,
         )
         config.policy(config.schedule(population_size))
         return config
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeptAt:
+    """Where a run counts devices, and who may read its secrets.
+
+    Attributes:
+        privacy_home: folder that counts devices over all runs; None makes the run's folder one.
+        operator: seals the stream's key and sums.
+        owners: of devices, as far as they are known.
+        is_resumed: whether the run's folder holds its first part.
+    """
+
+    privacy_home: Path | None = None
+    operator: OperatorKey | None = None
+    owners: Mapping[str, str] = field(default_factory=dict)
+    is_resumed: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,6 +155,7 @@ def run_rounds(
     plan: RoundsPlan,
     *,
     clock: Callable[[], datetime],
+    kept: KeptAt | None = None,
     start: Bundle | None = None,
     reference: TrainingRows | None = None,
     on_start: Callable[[Metrics | None, float], None] | None = None,
@@ -135,6 +171,7 @@ def run_rounds(
         out: new folder of the run.
         plan: rounds and privacy.
         clock: gives now, aware UTC.
+        kept: privacy home, seal and owners; None keeps all in the run's folder.
         start: bundle whose weights the rounds start from; None starts from random weights.
         reference: rows of simulated devices, for calibration, threshold and surrogate tree; None
             simulates `REFERENCE_FLEET`.
@@ -148,15 +185,26 @@ def run_rounds(
         EngineError, RoundsError: the rounds could not go on; what was released is in the ledger.
     """
     rows = fleet if isinstance(fleet, FleetRows) else fleet_rows(fleet)
+    kept = kept or KeptAt()
+    if kept.privacy_home is not None and not plan.is_releasable:
+        raise ValueError(
+            "privacy_home must be left out for a comparison or a simulated run: nothing of it is "
+            "ever released, so nothing of it may count for life"
+        )
     config = plan.config(len(rows.device_ids))
     parameters = starting_parameters(start, seed=plan.seed)
+    folder = RunFolder(out, home=kept.privacy_home, is_resumed=kept.is_resumed)
     run = PlannedRun(
-        config=config,
-        folder=RunFolder(out),
+        config=folder.config() if kept.is_resumed else config,
+        folder=folder,
         start=parameters.flat(),
         source=OperatingSystemNoise()
         if plan.seed is None
         else SeededNoise(plan.seed, "release", config.stream),
+        keys=OperatingSystemKeys() if plan.seed is None else SeededKeys(plan.seed),
+        operator=kept.operator,
+        owners=kept.owners,
+        is_resumed=kept.is_resumed,
         evaluate=HeldOutPart(rows.held_out).metrics if len(rows.held_out) else None,
         on_start=on_start,
         on_round=on_round,

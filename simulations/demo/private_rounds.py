@@ -6,9 +6,9 @@ import secrets
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from privacy import OperatingSystemNoise
 from server.flower_app import PlannedRun
-from server.rounds import RoundsConfig, RunFolder
+from server.rounds import RoundsConfig
+from server.run_folder import RunFolder
 from server.training_recipes import FROM_TRAINED_WEIGHTS
 
 from ..federation import run_planned
@@ -79,7 +79,6 @@ def run_rounds(
             config=config,
             folder=RunFolder(folder / name),
             start=start,
-            source=OperatingSystemNoise(),
             evaluate=look.metrics,
             on_round=_teller(name, plan.rounds, tell),
         )

@@ -15,11 +15,14 @@ from models.training.local_epochs import new_flat_weights
 from models.wire.rounds import LocalRecipe
 from privacy import events_of, read_ledger, release_epsilon
 from server.flower_app import PlannedRun
-from server.rounds import LEDGER_FILE, RoundsConfig, RunFolder
+from server.ledger_file import LEDGER_FILE
+from server.rounds import RoundsConfig
+from server.run_folder import RunFolder
 from simulations.federation import run_planned
 from simulations.fleet_rows import FleetRows
 from simulations.held_out import HeldOutPart
 from simulations.seeded_noise import SeededNoise
+from simulations.seeded_streams import SeededKeys
 from tests.support.made_up_rows import made_up_rows
 
 pytestmark = pytest.mark.slow
@@ -58,6 +61,7 @@ def runs(rows, tmp_path_factory):
             folder=RunFolder(folder / name),
             start=start,
             source=SeededNoise(3, "release", config.stream),
+            keys=SeededKeys(3),
             evaluate=HeldOutPart(rows.held_out).metrics,
         )
     handlers = logging.getLogger("flwr").handlers[:]
@@ -106,6 +110,7 @@ def test_report_agrees_with_the_ledger(runs):
     assert [entry.kind for entry in entries] == ["simulated", "simulated"]
     derived = release_epsilon(events_of(entries), delta=1e-5)
     assert report["privacy"]["epsilon_release"] == pytest.approx(derived)
+    assert {entry.fields["event"]["type"] for entry in entries} == {"correlated_release"}
     # 2 rounds of 9 over 12 devices: someone is invited twice, and ε was planned for that.
     assert report["schedule"]["participations"] == 2
     assert derived == pytest.approx(4.0, rel=1e-6)
@@ -114,8 +119,8 @@ def test_report_agrees_with_the_ledger(runs):
 def test_every_epsilon_stands_beside_its_delta_unit_and_assumptions(runs):
     privacy = runs["private"].report["privacy"]
     assert privacy["delta"] == 1e-5
-    assert "one run" in privacy["unit_of_privacy"]
-    assert "does not cover" in privacy["unit_of_privacy"]
+    assert "its whole life" in privacy["unit_of_privacy"]
+    assert "another home is not covered" in privacy["unit_of_privacy"]
     assert "replaced by zero" in privacy["neighboring_relation"]
     assert len(privacy["assumptions"]) >= 3
     assert (privacy["epsilon_server"], privacy["epsilon_server_unbounded"]) == (None, True)

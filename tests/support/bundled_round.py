@@ -22,6 +22,7 @@ from edge_client.store.mailbox import Purpose  # noqa: E402
 from edge_client.telemetry_store import TelemetryStore  # noqa: E402
 from models.telemetry import DeviceId, DeviceProfile, Reading  # noqa: E402
 from models.training.local_epochs import new_flat_weights  # noqa: E402
+from server.signer import make_key_file  # noqa: E402
 
 NUM_DAYS = 300
 
@@ -77,7 +78,9 @@ np.savez(work / "start.npz", weights=new_flat_weights(seed=1))
 node = context_of(
     node_config={"telemetry-db": str(filled_store(work / "device.db"))}, run_config={}
 )
+make_key_file(work / "policy.pem")
 run = declared | {
+    "policy-key": str(work / "policy.pem"),
     "start-weights": str(work / "start.npz"),
     "out": str(work / "run"),
     "rounds": 1,

@@ -8,35 +8,41 @@ import numpy as np
 import pytest
 from flwr.app import Array, ArrayRecord, ConfigRecord, RecordDict
 
+from models.wire.envelope import SigningKey, open_signed, trusted_keys
 from models.wire.rounds import (
     CONTRIBUTION_RECORD,
     DEVICES_RECORD,
     FLAT_ARRAY,
+    RECEIPT_MESSAGE,
+    RECEIPT_RECORD,
     SUM_RECORD,
     TASK_RECORD,
     WEIGHTS_RECORD,
     Contribution,
+    DeviceReceipt,
     LocalRecipe,
+    ReleaseReceipt,
     RoundTask,
 )
 from privacy import (
-    GaussianRelease,
+    CorrelatedRelease,
     OperatingSystemNoise,
     UpdateGrid,
     events_of,
     read_ledger,
     release_epsilon,
 )
-from server.rounds import (
-    LEDGER_FILE,
-    NoAnswerError,
-    RoundsConfig,
-    RoundsError,
-    RunFolder,
-    release_noise,
-)
+from privacy.ledger import entry_from_line
+from server.flower_messages import Roster, ask_for_devices
+from server.ledger_file import LEDGER_FILE
+from server.policy_signing import verified_policy
+from server.rounds import FleetSpentError, NoAnswerError, RoundsConfig, RoundsError
+from server.run_folder import RunFolder
 from server.server_optimizer import OptimizerState, ServerRecipe
-from server.strategy import FederatedRounds, Roster, ask_for_devices
+from server.strategy import FederatedRounds
+from server.stream_files import read_checkpoint
+from server.stream_state import begin_stream, resume_stream
+from server.stream_terms import OperatingSystemKeys
 from tests.support.flower_grid import GridInMemory
 
 NOW = datetime(2026, 3, 1, tzinfo=UTC)
@@ -65,8 +71,8 @@ def task_of(message):
     return RoundTask.from_plain(message.content.config_records[TASK_RECORD])
 
 
-def contribution(total, *, stream="test", index=0, num_devices=2):
-    facts = Contribution(stream=stream, index=index, num_devices=num_devices)
+def contribution(total, *, stream="test", index=0, num_devices=2, receipts=()):
+    facts = Contribution(stream=stream, index=index, num_devices=num_devices, receipts=receipts)
     content = RecordDict({SUM_RECORD: ArrayRecord({FLAT_ARRAY: Array(total)})})
     content[CONTRIBUTION_RECORD] = ConfigRecord({**facts.to_plain()})
     return content
@@ -78,19 +84,30 @@ def honest(message):
     return [contribution(number * SENT, index=task.index, num_devices=number)]
 
 
-def rounds_over(nodes, tmp_path, *, config=None, source=None, **changes):
+def roster_of(nodes):
+    return Roster.of({node: [f"{node}-{number}" for number in range(2)] for node in nodes})
+
+
+def rounds_over(nodes, tmp_path, *, config=None, source=None, home=None, run="run", **changes):
     config = config or config_of()
-    roster = Roster.of({node: [f"{node}-{number}" for number in range(2)] for node in nodes})
+    roster = roster_of(nodes)
     schedule = config.schedule(len(roster.device_ids))
-    policy = config.policy(schedule)
+    folder = RunFolder(tmp_path / run, home=home)
+    start = OptimizerState.start(np.zeros(NUM_WEIGHTS, np.float32))
+    stream = begin_stream(
+        folder.path,
+        folder.home,
+        config.terms(schedule),
+        start=start,
+        keys=OperatingSystemKeys(),
+        source=source or OperatingSystemNoise(),
+    )
     return FederatedRounds(
         config=config,
-        folder=RunFolder(tmp_path / "run"),
         roster=roster,
         schedule=schedule,
-        policy=policy,
-        noise=release_noise(policy, source or OperatingSystemNoise()),
-        state=OptimizerState.start(np.zeros(NUM_WEIGHTS, np.float32)),
+        stream=stream,
+        state=start,
         clock=lambda: NOW,
         stop=threading.Event(),
         poll_s=0.001,
@@ -98,9 +115,29 @@ def rounds_over(nodes, tmp_path, *, config=None, source=None, **changes):
     )
 
 
+def resumed(rounds):
+    """The same run in another process."""
+    rounds.stream.close()
+    folder = RunFolder(rounds.stream.folder, is_resumed=True)
+    stream, state = resume_stream(
+        folder.path, folder.home, rounds.stream.terms, keys=OperatingSystemKeys()
+    )
+    return FederatedRounds(
+        config=rounds.config,
+        roster=rounds.roster,
+        schedule=rounds.schedule,
+        stream=stream,
+        state=state,
+        clock=lambda: NOW,
+        stop=threading.Event(),
+        poll_s=0.001,
+        on_round=rounds.on_round,
+    )
+
+
 def ledger_of(rounds):
-    text = (rounds.folder.path / LEDGER_FILE).read_text(encoding="ascii")
-    head = rounds.folder.ledger_head
+    text = (rounds.stream.home.path / LEDGER_FILE).read_text(encoding="ascii")
+    head = rounds.stream.entry
     return read_ledger(text, head=None if head is None else head.hash)
 
 
@@ -165,13 +202,34 @@ def test_a_second_reply_of_a_node_is_not_added(tmp_path):
     assert records[0].refused == {"duplicate": 1}
 
 
-def test_a_round_without_any_good_reply_stops_the_run_with_the_reason(tmp_path):
-    rounds = rounds_over([1, 2], tmp_path)
-    with pytest.raises(NoAnswerError, match="round 0: no good reply") as caught:
+def test_rounds_without_any_good_reply_are_noise_alone_and_three_in_a_row_end_the_run(tmp_path):
+    records = []
+    config = config_of(num_rounds=5, epsilon=2.0)
+    rounds = rounds_over([1, 2], tmp_path, config=config, on_round=records.append)
+    with pytest.raises(NoAnswerError, match="round 2: no good reply to 3 rounds in a") as caught:
         rounds.run(GridInMemory({1: lambda _: ["part_missing"], 2: lambda _: ["other"]}))
     assert caught.value.refused == {"failed": 2}
     assert str(caught.value).endswith("(2 failed): part_missing")
-    assert ledger_of(rounds) == ()
+    assert [entry.event.noise_only for entry in ledger_of(rounds)] == [True] * 3
+    assert [record.noise_only for record in records] == [True] * 3
+    assert rounds.stream.home.life_counts(rounds.roster.device_ids).participations.max() == 3
+
+
+def test_a_silent_round_between_others_does_not_end_the_run(tmp_path):
+    def sometimes(message):
+        return [] if task_of(message).index in {1, 2, 4} else honest(message)
+
+    config = config_of(num_rounds=6, epsilon=2.0, deadline_s=0.02)
+    rounds = rounds_over([1, 2], tmp_path, config=config)
+    assert rounds.run(GridInMemory({1: sometimes, 2: sometimes}))
+    noise_only = [entry.event.noise_only for entry in ledger_of(rounds)]
+    assert noise_only == [False, True, True, False, True, False]
+
+
+def test_a_run_in_which_nobody_ever_answered_does_not_end_well(tmp_path):
+    rounds = rounds_over([1], tmp_path, config=config_of(cohort_size=2, num_rounds=1))
+    with pytest.raises(NoAnswerError, match=r"round 0: no good reply \(none came\)"):
+        rounds.run(GridInMemory({1: lambda _: []}))
 
 
 @pytest.mark.parametrize("text", ["<class 'ValueError'>:<'2437.5 mAh in /home/ada/device.db'>", ""])
@@ -179,7 +237,7 @@ def test_text_of_a_nodes_error_is_kept_nowhere(tmp_path, text):
     grid = GridInMemory({1: lambda _: [text], 2: lambda _: []})
 
     with pytest.raises(NoAnswerError) as in_a_round:
-        rounds_over([1, 2], tmp_path).run(grid)
+        rounds_over([1, 2], tmp_path, config=config_of(num_rounds=1)).run(grid)
     with pytest.raises(RoundsError) as at_the_start:
         ask_for_devices(grid, num_nodes=1, deadline_s=0.2, stop=threading.Event())
 
@@ -197,37 +255,33 @@ def test_stop_ends_the_run_between_rounds_and_keeps_what_was_released(tmp_path):
     rounds = rounds_over([1, 2], tmp_path, on_round=stop_now)
     assert not rounds.run(GridInMemory({1: honest, 2: honest}))
     assert stopped_after == [0]
-    state, index = rounds.folder.load_checkpoint()
-    assert index == 0
-    assert state.weights == pytest.approx(UPDATE, abs=1e-6)
+    checkpoint = read_checkpoint(rounds.stream.folder)
+    assert checkpoint.index == 0
+    assert checkpoint.state.weights == pytest.approx(UPDATE, abs=1e-6)
     assert len(ledger_of(rounds)) == 1
 
 
-class CountingSource:
-    """A source that says when it was asked, to see what was durable by then."""
+def test_everything_is_durable_before_a_task_leaves_and_before_noise_is_drawn(tmp_path):
+    seen = []
 
-    is_simulated = False
+    def watch(message):
+        task = task_of(message)
+        counted = rounds.stream.home.life_counts(task.device_ids).participations
+        seen.append((task.index, len(ledger_of(rounds)), counted.tolist()))
+        return honest(message)
 
-    def __init__(self, look):
-        self.look = look
-        self.seen = []
+    rounds = rounds_over([1, 2], tmp_path, config=config_of(epsilon=2.0, num_rounds=3))
+    rounds.run(GridInMemory({1: watch, 2: watch}))
 
-    def gaussian(self, size, *, std):
-        self.seen.append((self.look(), std))
-        return np.zeros(size)
-
-    def uniform(self, size):
-        raise AssertionError("releases draw no coins")
-
-
-def test_the_ledger_is_durable_before_the_noise_of_a_step_is_drawn(tmp_path):
-    ledger = tmp_path / "run" / LEDGER_FILE
-    source = CountingSource(lambda: len(ledger.read_text().splitlines()))
-    config = config_of(epsilon=2.0)
-    rounds = rounds_over([1, 2], tmp_path, config=config, source=source)
-    rounds.run(GridInMemory({1: honest, 2: honest}))
-    assert [lines for lines, _ in source.seen] == [1, 2]
-    assert {std for _, std in source.seen} == {rounds.policy.noise_multiplier}
+    assert [(index, entries) for index, entries, _ in seen] == [
+        (0, 0),
+        (0, 0),
+        (1, 1),
+        (1, 1),
+        (2, 2),
+        (2, 2),
+    ]
+    assert all(counted == [index + 1] * 2 for index, _, counted in seen)
 
 
 def test_the_ledger_alone_gives_the_epsilon_that_was_reported(tmp_path):
@@ -238,19 +292,136 @@ def test_the_ledger_alone_gives_the_epsilon_that_was_reported(tmp_path):
     entries = ledger_of(rounds)
     assert {entry.kind for entry in entries} == {"stream"}
     events = events_of(entries)
-    assert events[3] == GaussianRelease(
+    policy = rounds.stream.terms.policy
+    assert events[3] == CorrelatedRelease(
         stream="test",
         index=3,
-        mechanism="independent_gaussian",
-        noise_multiplier=rounds.policy.noise_multiplier,
+        noise_multiplier=policy.privacy.noise_multiplier,
         clipping_norm=1.0,
         cohort_size=2,
+        bands=2,
+        min_separation=2,
         most_participations=2,
+        policy_digest=policy.digest,
     )
     for record, count in zip(records, range(1, 5), strict=True):
         derived = release_epsilon(events[:count], delta=1e-6)
         assert record.epsilon_release == pytest.approx(derived)
     assert records[-1].epsilon_release == pytest.approx(2.0, rel=1e-6)
+
+
+def test_independent_noise_is_stamped_for_comparison_and_never_for_release(tmp_path):
+    config = config_of(epsilon=2.0, noise="independent")
+    rounds = rounds_over([1, 2], tmp_path, config=config)
+    rounds.run(GridInMemory({1: honest, 2: honest}))
+    assert {entry.kind for entry in ledger_of(rounds)} == {"comparison"}
+    assert {entry.event.mechanism for entry in ledger_of(rounds)} == {"independent_gaussian"}
+    assert not (rounds.stream.folder / "stream.key").exists()
+
+
+def test_a_run_that_was_stopped_goes_on_and_its_open_step_is_noise_alone(tmp_path):
+    records = []
+
+    def stop_in_round_one(message):
+        if task_of(message).index == 1 and not records[1:]:
+            rounds.stop.set()
+            return []
+        return honest(message)
+
+    config = config_of(epsilon=2.0, num_rounds=4)
+    rounds = rounds_over([1, 2], tmp_path, config=config, on_round=records.append)
+    assert not rounds.run(GridInMemory({1: stop_in_round_one, 2: honest}))
+    again = resumed(rounds)
+    assert again.run(GridInMemory({1: honest, 2: honest}))
+
+    assert [(r.index, r.noise_only) for r in records] == [
+        (0, False),
+        (1, True),
+        (2, False),
+        (3, False),
+    ]
+    counted = again.stream.home.life_counts(again.roster.device_ids).participations
+    assert counted.tolist() == [4] * 4
+    assert release_epsilon(events_of(ledger_of(again)), delta=1e-6) == pytest.approx(2.0, rel=1e-6)
+
+
+def test_runs_over_one_home_add_up_and_a_device_at_its_cap_is_not_invited_again(tmp_path):
+    home = tmp_path / "home"
+    records = []
+    for run in ("first", "second"):
+        config = config_of(stream=run, epsilon=2.0, num_rounds=2, max_participations=4)
+        rounds = rounds_over(
+            [1, 2], tmp_path, config=config, home=home, run=run, on_round=records.append
+        )
+        rounds.run(GridInMemory({1: honest_to(run), 2: honest_to(run)}))
+        rounds.stream.close()
+    assert [record.most_participations for record in records] == [1, 2, 1, 2]
+    assert records[-1].epsilon_release == pytest.approx(2.0, rel=1e-6)
+    assert records[1].epsilon_release < 1.5
+
+    config = config_of(stream="third", epsilon=2.0, num_rounds=2, max_participations=4)
+    third = rounds_over([1, 2], tmp_path, config=config, home=home, run="third")
+    with pytest.raises(FleetSpentError, match="round 0: 0 of 4 devices may be invited"):
+        third.run(GridInMemory({1: honest, 2: honest}))
+    assert len(third.stream.home.entries) == 4
+
+
+def honest_to(stream):
+    def answer(message):
+        task = task_of(message)
+        number = len(task.device_ids)
+        return [contribution(number * SENT, stream=stream, index=task.index, num_devices=number)]
+
+    return answer
+
+
+def test_a_device_that_says_it_has_spent_more_is_scheduled_by_its_word(tmp_path):
+    key = SigningKey.generate()
+
+    def says(message):
+        if message.metadata.message_type != "train":
+            return []
+        task = task_of(message)
+        lines = [
+            DeviceReceipt(
+                pseudonym=name, participations=9, mu_squared=0.5, head="ab" * 32
+            ).to_line()
+            for name in task.pseudonyms[:1]
+        ]
+        return [contribution(SENT, index=task.index, receipts=("{", *lines))]
+
+    config = config_of(epsilon=2.0, num_rounds=2, cohort_size=2, deadline_s=0.05)
+    rounds = rounds_over([1], tmp_path, config=config, signing_key=key)
+    with pytest.raises(FleetSpentError, match="1 of 2 devices"):
+        rounds.run(GridInMemory({1: says}))
+    assert rounds.stream.home.life_counts(["1-0", "1-1"]).participations.tolist() == [9, 1]
+
+
+def test_policy_and_receipts_travel_signed(tmp_path):
+    key = SigningKey.generate()
+    trusted = trusted_keys(key.verify_key)
+    tasks, receipts = [], []
+
+    def node(message):
+        if message.metadata.message_type == RECEIPT_MESSAGE:
+            record = message.content.config_records[RECEIPT_RECORD]
+            receipts.append(ReleaseReceipt.from_plain(record))
+            return [RecordDict()]
+        tasks.append(task_of(message))
+        return honest(message)
+
+    config = config_of(epsilon=2.0)
+    rounds = rounds_over([1, 2], tmp_path, config=config, signing_key=key)
+    assert rounds.run(GridInMemory({1: node, 2: node}))
+
+    assert {verified_policy(task.policy, trusted) for task in tasks} == {rounds.stream.terms.policy}
+    names = [name for task in tasks for name in task.pseudonyms]
+    assert len(set(names)) == len(names) == 8
+    said = [open_signed(one.entry.encode(), trusted).decode() for one in receipts]
+    assert [entry_from_line(line, index=0).hash for line in said[::2]] == [
+        entry.hash for entry in ledger_of(rounds)
+    ]
+    assert [one.index for one in receipts] == [0, 0, 1, 1]
 
 
 def test_the_held_out_part_is_looked_at_as_often_as_asked_and_at_the_end(tmp_path):
@@ -311,4 +482,10 @@ def test_a_report_is_whole_json_or_the_one_before(tmp_path):
     with pytest.raises(ValueError, match="not JSON compliant"):
         folder.save_report({"status": float("nan")})
     assert json.loads((folder.path / "run.json").read_text()) == {"status": "running"}
-    assert sorted(path.name for path in folder.path.iterdir()) == [LEDGER_FILE, "run.json"]
+    assert sorted(path.name for path in folder.path.iterdir()) == [
+        "home.json",
+        "home.lock",
+        LEDGER_FILE,
+        "participations.db",
+        "run.json",
+    ]

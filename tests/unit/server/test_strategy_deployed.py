@@ -9,10 +9,11 @@ import pytest
 from flwr.app import ConfigRecord, Context, RecordDict
 from flwr.app.user_config import UserConfig
 
-from models.wire.rounds import DEVICES_RECORD
+from models.wire.rounds import DEVICES_RECORD, RECEIPT_MESSAGE
 from privacy import read_ledger
 from server.flower_app import app, deployed_run
 from server.rounds import RoundsError
+from server.signer import make_key_file
 from server.training_recipes import FROM_TRAINED_WEIGHTS
 from tests.support.flower_grid import GridInMemory
 from tests.support.system_parts import REPOSITORY
@@ -26,7 +27,9 @@ DECLARED = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["tool"]["f
 @pytest.fixture
 def run_config(tmp_path):
     np.savez(tmp_path / "start.npz", weights=np.zeros(3, np.float32))
+    make_key_file(tmp_path / "policy.pem")
     return DECLARED | {
+        "policy-key": str(tmp_path / "policy.pem"),
         "start-weights": str(tmp_path / "start.npz"),
         "out": str(tmp_path / "run"),
         "rounds": 2,
@@ -41,6 +44,8 @@ def node(message):
         number = message.metadata.dst_node_id
         names = {"device_ids": [f"{number}-a", f"{number}-b"]}
         return [RecordDict({DEVICES_RECORD: ConfigRecord(names)})]
+    if message.metadata.message_type == RECEIPT_MESSAGE:
+        return [RecordDict()]
     task = task_of(message)
     zeros = np.zeros(3, np.int64)
     facts = {"stream": task.stream, "index": task.index, "num_devices": len(task.device_ids)}
@@ -77,9 +82,10 @@ def test_flower_lets_through_exactly_the_keys_that_a_run_reads(run_config):
 
 
 def test_described_keys_and_defaults_are_those_declared():
-    described = re.findall(r"`([a-z-]+)`\s+\(([^):]+)", deployed_run.__doc__)
+    described = re.findall(r"`([a-z-]+)`\s+\(([^):;]+)", deployed_run.__doc__)
+    texts = {"required", "optional"}
 
-    assert {key: "" if text == "required" else float(text) for key, text in described} == DECLARED
+    assert {key: "" if text in texts else float(text) for key, text in described} == DECLARED
 
 
 def test_a_deployed_run_trains_as_rounds_from_trained_weights_do(run_config):
@@ -98,7 +104,8 @@ def test_run_over_nodes_that_name_their_devices(run_config, tmp_path):
     report = json.loads((tmp_path / "run" / "run.json").read_text(encoding="utf-8"))
     assert report["status"] == "finished"
     assert report["schedule"]["population_size"] == 4
-    assert report["privacy"]["epsilon_release"] == pytest.approx(2.0, rel=1e-6)
+    # 85 % of μ² for updates: √0.85 of the μ that ε = 2 allows, by the closed form.
+    assert report["privacy"]["epsilon_release"] == pytest.approx(1.830017, rel=1e-6)
     entries = read_ledger((tmp_path / "run" / "ledger.jsonl").read_text(encoding="ascii"))
     assert [entry.kind for entry in entries] == ["stream", "stream"]
     # Nobody sent anything: what moved the weights is noise, and it is there.
@@ -106,7 +113,7 @@ def test_run_over_nodes_that_name_their_devices(run_config, tmp_path):
     assert np.abs(weights).min() > 0
 
 
-@pytest.mark.parametrize("key", ["out", "start-weights"])
+@pytest.mark.parametrize("key", ["out", "start-weights", "policy-key"])
 def test_missing_key_is_named_with_what_to_add(run_config, key):
     run_config[key] = DECLARED[key]
     with pytest.raises(RoundsError, match=f"lacks '{key}'; add --run-config"):

@@ -9,14 +9,10 @@ from typer.testing import CliRunner
 from models.training.local_epochs import new_flat_weights
 from privacy import next_entry
 from server.commands.root import build_app
-from server.rounds import (
-    RoundRecord,
-    RunFolder,
-    RunFolderError,
-    record_epsilon,
-    release_noise,
-    report_of,
-)
+from server.participation_counts import StepCost, StreamRecord
+from server.rounds import RoundRecord
+from server.rounds_report import record_epsilon, report_of
+from server.run_folder import RunFolder, RunFolderError
 from simulations import run_rounds
 from simulations.fleet_rows import FleetRows
 from simulations.rounds import starting_bundle, starting_parameters
@@ -24,7 +20,6 @@ from simulations.rounds_recipes import plan_for
 from simulations.rounds_summary import summary_lines
 from simulations.seeded_noise import SeededNoise
 from tests.support.made_up_rows import made_up_rows
-from tests.unit.privacy.test_accountant import release
 
 NOW = datetime(2026, 3, 1, tzinfo=UTC)
 
@@ -45,8 +40,9 @@ def report_from(plan, *, population=10, with_metrics=True):
     """A report as a run over `population` devices leaves it."""
     config = plan.config(population)
     schedule = config.schedule(population)
-    policy = config.policy(schedule)
-    noise = release_noise(policy, SeededNoise(1))
+    terms = config.terms(schedule)
+    policy, noise = terms.privacy, terms.comparison_noise(SeededNoise(1))
+    event = terms.event(0, noise=noise, most_participations=1, noise_only=False)
     metrics = {"loss": 0.5, "average_precision": 0.25, "auc": None, "prevalence": 0.02}
     record = RoundRecord(
         index=0,
@@ -62,12 +58,12 @@ def report_from(plan, *, population=10, with_metrics=True):
         config,
         status="finished",
         schedule=schedule,
-        policy=policy,
+        terms=terms,
         noise=noise,
         rounds=[record],
         start_metrics=metrics if with_metrics else None,
         record=record_epsilon(config.recipe, participations=1, delta=1e-5),
-        ledger_head=next_entry(None, release(), kind=noise.entry_kind, at=NOW),
+        entries=[next_entry(None, event, kind=terms.entry_kind(noise), at=NOW)],
         versions={"python": "3.11"},
         started_at=NOW,
         seconds=1.0,
@@ -137,7 +133,7 @@ def test_rounds_from_the_default_bundle_start_from_its_weights():
 def test_summary_puts_every_epsilon_beside_its_delta_and_unit():
     lines = "\n".join(summary_lines(report_from(plan_of()), result="run/bundle.zip"))
     assert "at δ = 1e-06" in lines
-    assert "unit: one device: all that it sends" in lines
+    assert "unit: one device, its whole life" in lines
     assert "ε_server     unbounded" in lines
     assert "one training row" in lines
     assert "avg precision  0.2500 → 0.2500" in lines
@@ -153,15 +149,17 @@ def test_summary_of_a_comparison_says_that_it_is_unbounded():
     assert "no device is held out" in lines
 
 
-def test_a_folder_that_was_never_charged_can_be_used_again(tmp_path):
+def test_a_folder_whose_run_invited_nobody_can_be_used_again(tmp_path):
     folder = RunFolder(tmp_path / "run")
     with pytest.raises(RunFolderError):
         RunFolder(tmp_path / "run")
-    folder.discard_unless_charged()
+    folder.discard_unless_invited("s")
     again = RunFolder(tmp_path / "run")
-    again.charge(release(), kind="stream", at=NOW)
-    again.discard_unless_charged()
-    assert len((tmp_path / "run" / "ledger.jsonl").read_text().splitlines()) == 1
+    again.home.open_stream("s", StreamRecord(policy_digest="", anchor="", max_participations=1))
+    cost = StepCost(mu_squared=1.0)
+    again.home.invite("s", 0, device_ids=["a"], choose=lambda _: [0], cost=cost)
+    again.discard_unless_invited("s")
+    assert again.home.life_counts(["a"]).participations.tolist() == [1]
 
 
 def test_command_refuses_an_unknown_optimiser_by_name(tmp_path):

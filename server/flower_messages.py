@@ -1,0 +1,237 @@
+"""What passes over Flower's grid: the devices behind nodes, tasks, replies and receipts.
+
+Flower's own loop cannot resume, stop or wait until a deadline, so messages are pushed and pulled
+here. Nothing is decided here.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import defaultdict
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MessageType, RecordDict
+
+from models.wire.rounds import (
+    CONTRIBUTION_RECORD,
+    DEVICES_RECORD,
+    FLAT_ARRAY,
+    RECEIPT_MESSAGE,
+    RECEIPT_RECORD,
+    SUM_RECORD,
+    TASK_RECORD,
+    WEIGHTS_RECORD,
+    Contribution,
+    NodeFailure,
+    RoundTask,
+)
+
+from .rounds import RoundsError
+
+if TYPE_CHECKING:
+    import threading
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+
+    import numpy as np
+    from flwr.serverapp import Grid
+    from numpy.typing import NDArray
+
+    from models.wire.rounds import ReleaseReceipt
+
+    from .rounds import RoundsConfig
+
+
+@dataclass(frozen=True, slots=True)
+class Roster:
+    """Which devices are enrolled, and behind which node each of them is.
+
+    Attributes:
+        device_ids: stable identifiers, sorted.
+        node_ids: Flower node of each device, in the same order.
+    """
+
+    device_ids: tuple[str, ...]
+    node_ids: tuple[int, ...]
+
+    @staticmethod
+    def of(devices_of_node: Mapping[int, Sequence[str]]) -> Roster:
+        """Make the roster from what the nodes answered; a device counts once.
+
+        A device that two nodes claim belongs to the node with the smaller number, so that nobody
+        takes part twice by a second way.
+        """
+        owner: dict[str, int] = {}
+        for node_id in sorted(devices_of_node):
+            for device_id in devices_of_node[node_id]:
+                owner.setdefault(device_id, node_id)
+        device_ids = tuple(sorted(owner))
+        return Roster(device_ids, tuple(owner[device_id] for device_id in device_ids))
+
+    def only(self, positions: NDArray[np.intp]) -> Roster:
+        """Return the roster of some devices."""
+        return Roster(
+            tuple(self.device_ids[position] for position in positions),
+            tuple(self.node_ids[position] for position in positions),
+        )
+
+    def behind(self, cohort: Sequence[str]) -> dict[int, list[str]]:
+        """Return a cohort's devices by the node that they are behind."""
+        node_of = dict(zip(self.device_ids, self.node_ids, strict=True))
+        found: dict[int, list[str]] = defaultdict(list)
+        for device_id in cohort:
+            if device_id in node_of:
+                found[node_of[device_id]].append(device_id)
+        return found
+
+    def tasks(
+        self,
+        cohort: Sequence[str],
+        *,
+        config: RoundsConfig,
+        index: int,
+        policy: str = "",
+        pseudonym: Callable[[str], str] | None = None,
+    ) -> dict[int, RoundTask]:
+        """Split a cohort into one task a node.
+
+        Args:
+            cohort: stable identifiers.
+            config: of the run.
+            index: of the step.
+            policy: signed envelope, empty without a key.
+            pseudonym: of a device in this step; None where devices give no receipts.
+        """
+        return {
+            node_id: RoundTask(
+                stream=config.stream,
+                index=index,
+                clipping_norm=config.clipping_norm,
+                cohort_size=len(cohort),
+                device_ids=tuple(device_ids),
+                recipe=config.recipe,
+                policy=policy,
+                pseudonyms=() if pseudonym is None else tuple(map(pseudonym, device_ids)),
+            )
+            for node_id, device_ids in self.behind(cohort).items()
+        }
+
+
+def task_messages(tasks: Mapping[int, RoundTask], *, weights: NDArray[np.float32]) -> list[Message]:
+    """Return the message of each node's task, with the weights to train from."""
+    array = ArrayRecord({FLAT_ARRAY: Array(weights)})
+    return [
+        Message(
+            RecordDict({WEIGHTS_RECORD: array, TASK_RECORD: ConfigRecord({**task.to_plain()})}),
+            dst_node_id=node_id,
+            message_type=MessageType.TRAIN,
+            group_id=str(task.index),
+        )
+        for node_id, task in tasks.items()
+    ]
+
+
+def receipt_messages(node_ids: Iterable[int], receipt: ReleaseReceipt) -> list[Message]:
+    """Return the message that brings each node the receipt of a release."""
+    record = ConfigRecord({**receipt.to_plain()})
+    return [
+        Message(
+            RecordDict({RECEIPT_RECORD: record}),
+            dst_node_id=node_id,
+            message_type=RECEIPT_MESSAGE,
+            group_id=str(receipt.index),
+        )
+        for node_id in node_ids
+    ]
+
+
+def exchange(
+    grid: Grid,
+    messages: Sequence[Message],
+    *,
+    deadline_s: float,
+    stop: threading.Event,
+    poll_s: float,
+) -> Iterator[Message]:
+    """Send messages and yield each reply as it comes, until all came, the deadline, or the stop."""
+    waiting = set(grid.push_messages(messages))
+    end = time.monotonic() + deadline_s
+    while waiting and time.monotonic() < end and not stop.is_set():
+        replies = list(grid.pull_messages(waiting))
+        waiting -= {reply.metadata.reply_to_message_id for reply in replies}
+        yield from replies
+        if not replies:
+            stop.wait(poll_s)
+
+
+def failure_of(reply: Message) -> NodeFailure | None:
+    """Return why a node failed, None for a reply that is no error.
+
+    Whatever is not one of the codes is `OTHER`: it may be an exception's text from a device that
+    runs something else, and nobody shall read on the server what it holds.
+    """
+    if not reply.has_error():
+        return None
+    try:
+        return NodeFailure(reply.error.reason or "")
+    except ValueError:
+        return NodeFailure.OTHER
+
+
+def read_contribution(reply: Message) -> tuple[NDArray[np.generic], Contribution] | None:
+    """Read a reply's array and facts; None for whatever does not have their form."""
+    try:
+        values = reply.content.config_records[CONTRIBUTION_RECORD]
+        total = reply.content.array_records[SUM_RECORD][FLAT_ARRAY].numpy()
+        return total, Contribution.from_plain(values)
+    except (KeyError, ValueError, TypeError, EOFError, OSError):
+        return None
+
+
+def ask_for_devices(
+    grid: Grid,
+    *,
+    num_nodes: int,
+    deadline_s: float,
+    stop: threading.Event,
+    poll_s: float = 0.05,
+) -> Roster:
+    """Wait for the nodes and ask each which devices are behind it.
+
+    Args:
+        grid: Flower's way to the nodes.
+        num_nodes: how many nodes to wait for.
+        deadline_s: how long to wait, first for nodes, then for their answers.
+        stop: ends the wait.
+        poll_s: pause between two looks.
+
+    Returns:
+        The roster of all devices named.
+
+    Raises:
+        RoundsError: too few nodes came, or none named a device.
+    """
+    end = time.monotonic() + deadline_s
+    node_ids = list(grid.get_node_ids())
+    while len(node_ids) < num_nodes and time.monotonic() < end and not stop.is_set():
+        stop.wait(poll_s)
+        node_ids = list(grid.get_node_ids())
+    if len(node_ids) < num_nodes:
+        raise RoundsError(f"{len(node_ids)} of {num_nodes} nodes came within {deadline_s:g} s")
+    questions = [
+        Message(RecordDict(), dst_node_id=node_id, message_type=MessageType.QUERY)
+        for node_id in node_ids
+    ]
+    devices_of_node: dict[int, list[str]] = {}
+    failure = ""
+    for reply in exchange(grid, questions, deadline_s=deadline_s, stop=stop, poll_s=poll_s):
+        if reply.has_error():
+            failure = f": {failure_of(reply)}"
+            continue
+        named = reply.content.config_records.get(DEVICES_RECORD, ConfigRecord()).get("device_ids")
+        if isinstance(named, list):
+            devices_of_node[reply.metadata.src_node_id] = [str(device_id) for device_id in named]
+    roster = Roster.of(devices_of_node)
+    if not roster.device_ids and not stop.is_set():
+        raise RoundsError(f"no node named a device that can train{failure}")
+    return roster

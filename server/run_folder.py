@@ -1,0 +1,139 @@
+"""The folder of one run on disk, and the privacy home that it charges.
+
+The folder holds `run.json` (the report so far), `weights.npz` (at the end) and the files of the
+stream; without another privacy home it is one itself, with its own ledger, and covers this run
+alone. Each file but the ledger and the counts is written aside, synced and renamed.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any, Final
+
+from models.durable_file import sync_folder, write_durably
+from models.wire.rounds import LocalRecipe
+
+from .ledger_file import LEDGER_FILE
+from .privacy_ledger import COUNTS_FILE, HOME_FILE, LOCK_FILE, open_home
+from .rounds import RoundsConfig, RoundsError
+from .server_optimizer import ServerRecipe
+from .stream_files import (
+    AGGREGATE_FILE,
+    CHECKPOINT_FILE,
+    STEP_FILE,
+    STREAM_LOCK_FILE,
+    npz_bytes,
+    read_checkpoint,
+)
+from .stream_key import KEY_FILE
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from .server_optimizer import OptimizerState
+
+WEIGHTS_FILE: Final = "weights.npz"
+REPORT_FILE: Final = "run.json"
+
+_OF_A_RUN: Final = (LEDGER_FILE, REPORT_FILE, KEY_FILE, STEP_FILE, CHECKPOINT_FILE)
+_OF_A_STREAM: Final = (KEY_FILE, STEP_FILE, AGGREGATE_FILE, CHECKPOINT_FILE, STREAM_LOCK_FILE)
+_OF_A_HOME: Final = (LEDGER_FILE, COUNTS_FILE, HOME_FILE, LOCK_FILE)
+
+
+class RunFolderError(RoundsError):
+    """The folder for a run cannot be used; nothing was written.
+
+    Attributes:
+        where: the folder.
+    """
+
+    exit_code = 3
+
+    def __init__(self, where: object, what: str, remedy: str) -> None:
+        """Say where, what is wrong and what to do."""
+        self.where = str(where)
+        super().__init__(f"{where}: {what}; {remedy}")
+
+
+class RunFolder:
+    """The folder of one run.
+
+    Args:
+        path: where; created if missing.
+        home: folder of the privacy home that counts devices for life; None makes the run's folder
+            one, for this run alone.
+        is_resumed: whether it holds a run that is to go on.
+
+    Raises:
+        RunFolderError: it already holds a run, whose ledger must never be overwritten, cannot be
+            made, or holds none that could go on.
+        PrivacyHomeError: the home cannot be relied on.
+    """
+
+    def __init__(self, path: Path, *, home: Path | None = None, is_resumed: bool = False) -> None:
+        self.path = path
+        self.has_own_home = home is None
+        held = [name for name in _OF_A_RUN if (path / name).exists()]
+        if held and not is_resumed:
+            raise RunFolderError(path, f"already holds a run ({held[0]})", "give another --out")
+        if is_resumed and KEY_FILE not in held:
+            raise RunFolderError(path, "holds no stream that could go on", "name one")
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+            (path / REPORT_FILE).touch()
+            if not is_resumed:
+                (path / REPORT_FILE).unlink()
+            if home is None:
+                (path / LEDGER_FILE).touch()
+        except OSError as error:
+            raise RunFolderError(
+                path, f"cannot be written ({error.strerror})", "give another --out"
+            ) from error
+        sync_folder(path)
+        self.home = open_home(path if home is None else home)
+
+    def discard_unless_invited(self, stream: str) -> None:
+        """Remove the run's files while nobody was invited: nothing left, so nothing is lost.
+
+        Args:
+            stream: of the run.
+        """
+        _, steps = self.home.stream(stream)
+        if steps:
+            return
+        own = _OF_A_HOME if self.has_own_home else ()
+        for name in (REPORT_FILE, WEIGHTS_FILE, *_OF_A_STREAM, *own):
+            (self.path / name).unlink(missing_ok=True)
+
+    def config(self) -> RoundsConfig:
+        """Return the configuration of the run that the folder holds.
+
+        Raises:
+            RunFolderError: its report cannot be read.
+        """
+        try:
+            fields = json.loads((self.path / REPORT_FILE).read_bytes())["config"]
+            fields["recipe"] = LocalRecipe(**fields["recipe"])
+            fields["server"] = ServerRecipe(**fields["server"])
+            return RoundsConfig(**fields)
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            what = f"{REPORT_FILE} does not say how the run was planned ({error})"
+            raise RunFolderError(self.path, what, "start a new run with another --out") from error
+
+    def load_checkpoint(self) -> tuple[OptimizerState, int]:
+        """Return weights and optimiser after the last round kept, and its index."""
+        checkpoint = read_checkpoint(self.path)
+        return checkpoint.state, checkpoint.index
+
+    def save_weights(self, weights: NDArray[np.float32]) -> None:
+        """Write the run's result as a plain array, float32, shape (n_weights,)."""
+        write_durably(self.path / WEIGHTS_FILE, npz_bytes({"weights": weights}))
+
+    def save_report(self, report: Mapping[str, Any]) -> None:
+        """Write `run.json`."""
+        text = json.dumps(report, indent=2, allow_nan=False, ensure_ascii=False) + "\n"
+        write_durably(self.path / REPORT_FILE, text.encode())
