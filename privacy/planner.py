@@ -18,7 +18,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import Final
+from typing import Final, NamedTuple
 
 import numpy as np
 
@@ -232,6 +232,16 @@ class Plan:
         return self.date_of_round(self.request.num_rounds - 1, start=start)
 
 
+class _Option(NamedTuple):
+    """A schedule but for its cohort: k, b, p, E(T, p) and σ."""
+
+    participations: int
+    separation: int
+    bands: int
+    factor_error: float
+    noise_multiplier: float
+
+
 def plan_for(request: PlanRequest) -> Plan:
     """Choose the schedule with the least error of prefix sums.
 
@@ -239,7 +249,7 @@ def plan_for(request: PlanRequest) -> Plan:
         TooFewDevicesError: even updates that all agree would drown in the noise; says how many
             devices it takes.
     """
-    found = _schedules(request, request.training_devices)
+    found = _schedules(request)
     best = min(found, key=_preference) if found else None
     if best is None or _signal_to_noise(request, best) < 1.0:
         least = _least_fleet(request, lambda one: _signal_to_noise(request, one) >= 1.0)
@@ -296,40 +306,63 @@ def _channel(
     )
 
 
-def _schedules(request: PlanRequest, training_devices: int) -> list[Schedule]:
-    """Every schedule worth a look that so many devices keep."""
-    num_rounds, most = request.num_rounds, request.most_participations
-    error_of = _least_errors(num_rounds, most)
-    sigma_of = {
-        k: noise_multiplier_for(
-            epsilon=request.epsilon,
-            delta=request.delta,
-            participations=k,
-            share=request.update_share,
-        )
+def _schedules(request: PlanRequest) -> list[Schedule]:
+    """Every schedule worth a look that the fleet keeps."""
+    training = request.training_devices
+    return [
+        _schedule(request, training, option)
+        for option in _options(request)
+        if _cohort(option, num_rounds=request.num_rounds, training_devices=training)
+    ]
+
+
+def _cohort(option: _Option, *, num_rounds: int, training_devices: int) -> int:
+    """The most devices that can be invited to each round: T·n ≤ k·N and n·b ≤ N."""
+    return min(
+        option.participations * training_devices // num_rounds,
+        training_devices // option.separation,
+    )
+
+
+def _schedule(request: PlanRequest, training_devices: int, option: _Option) -> Schedule:
+    cohort = _cohort(option, num_rounds=request.num_rounds, training_devices=training_devices)
+    per_error = option.noise_multiplier / (cohort * (1 - request.dropout))
+    return Schedule(
+        cohort_size=cohort,
+        participations=option.participations,
+        separation=option.separation,
+        bands=option.bands,
+        noise_multiplier=option.noise_multiplier,
+        factor_error=option.factor_error,
+        error=per_error * option.factor_error,
+        independent_error=per_error * math.sqrt((request.num_rounds + 1) / 2),
+    )
+
+
+def _options(request: PlanRequest) -> tuple[_Option, ...]:
+    """What can be chosen among, whatever the fleet's size."""
+    return _options_of(
+        request.num_rounds,
+        request.most_participations,
+        request.epsilon,
+        request.delta,
+        request.update_share,
+    )
+
+
+@lru_cache(maxsize=64)
+def _options_of(
+    num_rounds: int, most: int, epsilon: float, delta: float, share: float
+) -> tuple[_Option, ...]:
+    sigma = [
+        noise_multiplier_for(epsilon=epsilon, delta=delta, participations=k, share=share)
         for k in range(1, most + 1)
-    }
-    answering = 1 - request.dropout
-    found = []
-    for separation, (bands, factor_error) in error_of.items():
-        for k in range(1, min(most, math.ceil(num_rounds / separation)) + 1):
-            cohort = min(k * training_devices // num_rounds, training_devices // separation)
-            if cohort < 1:
-                continue
-            per_error = sigma_of[k] / (cohort * answering)
-            found.append(
-                Schedule(
-                    cohort_size=cohort,
-                    participations=k,
-                    separation=separation,
-                    bands=bands,
-                    noise_multiplier=sigma_of[k],
-                    factor_error=factor_error,
-                    error=per_error * factor_error,
-                    independent_error=per_error * math.sqrt((num_rounds + 1) / 2),
-                )
-            )
-    return found
+    ]
+    return tuple(
+        _Option(k, separation, bands, error, sigma[k - 1])
+        for separation, (bands, error) in _least_errors(num_rounds, most).items()
+        for k in range(1, min(most, math.ceil(num_rounds / separation)) + 1)
+    )
 
 
 def _preference(one: Schedule) -> tuple[float, int, int]:
@@ -343,11 +376,19 @@ def _signal_to_noise(request: PlanRequest, one: Schedule) -> float:
 
 def _least_fleet(request: PlanRequest, is_enough: Callable[[Schedule], bool]) -> int | None:
     """Least number of devices whose best schedule is enough, by bisection; None for none."""
+    options, num_rounds = _options(request), request.num_rounds
 
     def holds(devices: int) -> bool:
-        fleet = replace(request, devices=devices)
-        found = _schedules(fleet, fleet.training_devices)
-        return bool(found) and is_enough(min(found, key=_preference))
+        training = replace(request, devices=devices).training_devices
+        best = min(
+            (
+                (one.noise_multiplier * one.factor_error / cohort, *one)
+                for one in options
+                if (cohort := _cohort(one, num_rounds=num_rounds, training_devices=training))
+            ),
+            default=None,
+        )
+        return best is not None and is_enough(_schedule(request, training, _Option(*best[1:])))
 
     high = 1
     while not holds(high):
