@@ -48,10 +48,12 @@ if TYPE_CHECKING:
     from privacy.audit.one_run import OneRunBound
 
 ALPHA: Final = 1e-3
-"""Probability with which a bound may lie above the truth."""
+"""Probability with which a bound on μ or ε may lie above the truth."""
+NOISE_ALPHA: Final = 1e-6
+"""Probability with which the noise of an honest stream may look reused, or too small."""
 DELTA: Final = 1e-5
 """δ at which the one-run audit and the policies of an audit are stated."""
-NUM_STREAMS: Final = 4
+NUM_STREAMS: Final = 10
 """Streams over which the canaries are spread, each with a key of its own."""
 CANARY_LENGTH: Final = 10.0
 """Length of a canary's update in C before it is clipped."""
@@ -216,16 +218,16 @@ def audit_stream(
     included = np.concatenate([run.included for run in runs])
     noise = np.concatenate([residuals(run, factor) for run in runs])
     claim = parts.claim(policy)
-    confidence = -NormalDist().inv_cdf(ALPHA)
+    deviations = -NormalDist().inv_cdf(NOISE_ALPHA)
     return CanaryFinding(
         claim=claim,
         bound=mu_lower_bound(scores, included, alpha=ALPHA),
         one_run=one_run_bound(scores, included, delta=DELTA, alpha=ALPHA),
         claimed_epsilon=gaussian_epsilon(mu=claim, delta=DELTA),
         correlation=greatest_correlation(noise),
-        correlation_bound=correlation_bound(rows=len(noise), size=width, alpha=ALPHA),
+        correlation_bound=correlation_bound(rows=len(noise), size=width, alpha=NOISE_ALPHA),
         noise_ratio=float(np.sqrt(np.mean(noise**2))) / policy.privacy.noise_multiplier,
-        noise_ratio_bound=1 - confidence / math.sqrt(2 * noise.size),
+        noise_ratio_bound=1 - deviations / math.sqrt(2 * noise.size),
     )
 
 

@@ -54,9 +54,9 @@ class MechanismAudit:
         alpha: probability with which it may lie above the truth.
         canaries: number of trials.
         correlation: greatest |cosine| between the noise of two steps.
-        correlation_bound: what independent noise stays below, at the same confidence.
+        correlation_bound: what independent noise stays below.
         noise_ratio: standard deviation of the noise over the claimed one.
-        noise_ratio_bound: what the claimed noise stays above, at the same confidence.
+        noise_ratio_bound: what the claimed noise stays above.
     """
 
     policy_digest: str
