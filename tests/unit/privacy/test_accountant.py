@@ -7,12 +7,24 @@ import mpmath
 import pytest
 from dp_accounting.pld import PLDAccountant
 
-from privacy import GaussianRelease, PublicData, RecordLevelSteps, UnsupportedEventError
+from privacy import (
+    CorrelatedRelease,
+    CountAnswer,
+    CountRelease,
+    GaussianRelease,
+    Participation,
+    PublicData,
+    RecordLevelSteps,
+    UnsupportedEventError,
+)
 from privacy.accountant import (
+    device_epsilon,
     gaussian_delta,
     gaussian_epsilon,
     mu_for,
+    mu_of_device,
     mu_of_releases,
+    mu_squared_of_step,
     noise_multiplier_for,
     release_epsilon,
 )
@@ -141,3 +153,168 @@ def test_record_level_steps_are_never_merged_with_releases():
 def test_bad_arguments_are_refused_by_name(arguments, named):
     with pytest.raises(ValueError, match=named):
         noise_multiplier_for(**arguments)
+
+
+def correlated(index=0, **changed):
+    fields = {
+        "stream": "s",
+        "index": index,
+        "noise_multiplier": 10.0,
+        "clipping_norm": 0.3,
+        "cohort_size": 100,
+        "bands": 2,
+        "min_separation": 2,
+        "most_participations": 1,
+        "policy_digest": "d",
+    }
+    return CorrelatedRelease(**(fields | changed))
+
+
+def counted(index=0, **changed):
+    fields = {
+        "channel": "metrics",
+        "index": index,
+        "noise_multiplier": 20.0,
+        "sensitivity": 1.0,
+        "cohort_size": 100,
+        "most_answers": 1,
+        "policy_digest": "d",
+    }
+    return CountRelease(**(fields | changed))
+
+
+def took_part(index=0, **changed):
+    fields = {
+        "stream": "s",
+        "index": index,
+        "noise_multiplier": 10.0,
+        "clipping_norm": 0.3,
+        "cohort_size": 100,
+        "policy_digest": "d",
+    }
+    return Participation(**(fields | changed))
+
+
+def answered(index=0, **changed):
+    fields = {"channel": "metrics", "index": index, "noise_multiplier": 20.0, "policy_digest": "d"}
+    return CountAnswer(**(fields | changed))
+
+
+def test_correlated_releases_count_the_device_that_was_invited_most():
+    events = [correlated(0), correlated(1), correlated(2, most_participations=2)]
+    assert mu_of_releases(events) == pytest.approx(math.sqrt(2) / 10, rel=1e-12)
+
+
+def test_an_aborted_round_stays_charged():
+    events = [correlated(0, noise_only=True)]
+    assert mu_of_releases(events) == pytest.approx(0.1, rel=1e-12)
+
+
+def test_bits_that_steer_the_norm_cost_one_over_their_noise_squared():
+    # σ_b = 20 in units of ½: standard deviation 10 on the sum of bits, 1/(2·10)² a participation.
+    assert mu_squared_of_step(noise_multiplier=10, clip_noise_multiplier=20) == pytest.approx(
+        1 / 100 + 1 / (2 * 10) ** 2
+    )
+    events = [correlated(0, clip_noise_multiplier=20.0)]
+    assert mu_of_releases(events) == pytest.approx(math.sqrt(1 / 100 + 1 / 400), rel=1e-12)
+    assert mu_of_device([took_part(clip_noise_multiplier=20.0)]) == mu_of_releases(events)
+    assert mu_squared_of_step(noise_multiplier=0.0) == math.inf
+
+
+def test_counts_add_to_updates_under_one_figure():
+    events = [correlated(0), counted(0), counted(1, most_answers=2)]
+    assert mu_of_releases(events) == pytest.approx(math.sqrt(1 / 100 + 2 / 399), rel=1e-12)
+    own = [took_part(0), answered(0), answered(1)]
+    assert mu_of_device(own) == pytest.approx(mu_of_releases(events), rel=1e-12)
+    assert device_epsilon(own, delta=1e-8) == pytest.approx(
+        gaussian_epsilon(mu=math.sqrt(1 / 100 + 2 / 399), delta=1e-8), rel=1e-9
+    )
+
+
+def test_channels_of_different_policies_are_different_channels():
+    events = [counted(0), counted(0, policy_digest="other", noise_multiplier=5.0)]
+    assert mu_of_releases(events) == pytest.approx(math.sqrt(1 / 399 + 1 / 24), rel=1e-12)
+
+
+def test_what_one_device_was_charged_most_is_taken_where_it_is_stated_last():
+    apart = [
+        correlated(0, most_mu_squared=0.01),
+        correlated(0, stream="t", noise_multiplier=5.0, most_mu_squared=0.04),
+    ]
+    assert mu_of_releases(apart) == pytest.approx(0.2, rel=1e-9)
+    unstated = [*apart, correlated(1, stream="t", noise_multiplier=5.0)]
+    assert mu_of_releases(unstated) == pytest.approx(math.sqrt(0.01 + 0.04), rel=1e-12)
+
+
+@pytest.mark.parametrize("stated", [0.0, 0.039, 0.051])
+def test_a_stated_figure_that_the_counts_contradict_is_refused(stated):
+    events = [
+        correlated(0),
+        correlated(0, stream="t", noise_multiplier=5.0, most_mu_squared=stated),
+    ]
+    with pytest.raises(ValueError, match="does not fit the ledger's counts"):
+        mu_of_releases(events)
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"noise_multiplier": 9.0},
+        {"clipping_norm": 0.2},
+        {"cohort_size": 99},
+        {"bands": 1},
+        {"min_separation": 3},
+        {"policy_digest": "e"},
+        {"clip_noise_multiplier": 30.0},
+    ],
+)
+def test_every_constant_of_a_stream_is_one(changed):
+    name = next(iter(changed))
+    with pytest.raises(ValueError, match=f"stream 's' changed its {name} at step 1"):
+        mu_of_releases([correlated(0), correlated(1, **changed)])
+    if name not in {"bands", "min_separation"}:
+        with pytest.raises(ValueError, match=f"stream 's' changed its {name} at step 1"):
+            mu_of_device([took_part(0), took_part(1, **changed)])
+
+
+@pytest.mark.parametrize("changed", [{"noise_multiplier": 9.0}, {"sensitivity": 2.0}])
+def test_every_constant_of_a_channel_is_one(changed):
+    name = next(iter(changed))
+    with pytest.raises(ValueError, match=f"channel 'metrics' changed its {name} at step 1"):
+        mu_of_releases([counted(0), counted(1, **changed)])
+
+
+@pytest.mark.parametrize(("index", "named"), [(0, "step 0 after step 0"), (2, "step 2 after")])
+def test_a_step_that_is_repeated_or_missing_is_refused(index, named):
+    with pytest.raises(ValueError, match=named):
+        mu_of_releases([correlated(0), correlated(index)])
+
+
+def test_a_stream_that_changed_its_mechanism_is_refused():
+    with pytest.raises(ValueError, match="stream 's' changed its"):
+        mu_of_releases([correlated(0), release(1, clipping_norm=0.3)])
+
+
+def test_a_device_pays_for_a_step_each_time_its_ledger_holds_it():
+    assert mu_of_device([took_part(0), took_part(0)]) == pytest.approx(math.sqrt(2) / 10)
+
+
+def test_record_level_steps_count_nothing_in_a_device_ledger_and_releases_do_not_belong_there():
+    steps = RecordLevelSteps(noise_multiplier=1, max_grad_norm=1, sampling_rate=0.1, steps=5)
+    assert mu_of_device([took_part(0), steps]) == mu_of_device([took_part(0)])
+    with pytest.raises(UnsupportedEventError):
+        mu_of_device([correlated(0)])
+    with pytest.raises(UnsupportedEventError):
+        mu_of_releases([took_part(0)])
+
+
+def test_count_noise_that_bounds_nothing_is_charged_without_bound():
+    assert mu_of_device([answered(noise_multiplier=1.0)]) == math.inf
+    assert mu_of_releases([counted(noise_multiplier=0.5)]) == math.inf
+
+
+@pytest.mark.parametrize("delta", [1e-6, 1e-8, 1e-10])
+@pytest.mark.parametrize("epsilon", [0.1, 1.0, 2.0, 8.0])
+def test_the_greatest_mu_never_costs_more_than_the_epsilon_it_is_for(epsilon, delta):
+    back = gaussian_epsilon(mu=mu_for(epsilon=epsilon, delta=delta), delta=delta)
+    assert epsilon * (1 - 2e-9) <= back <= epsilon
