@@ -1,4 +1,4 @@
-"""`fedcell simulate fleet`: write a simulated fleet as a fleet dataset."""
+"""`fedcell simulate`: write a simulated fleet as a fleet dataset, and study what privacy costs."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Self
 
 import typer
+
+from .quality import quality_command
 
 if TYPE_CHECKING:
     from ..prevalence import FleetSummary
@@ -26,9 +28,10 @@ _OPTIONS_THAT_ARE_KNOBS = {
 
 
 def register(app: typer.Typer) -> None:
-    """Add the group `simulate` with the command `fleet`."""
+    """Add the group `simulate` with the commands `fleet` and `quality`."""
     simulate = typer.Typer(help="Simulated fleets.", no_args_is_help=True)
     simulate.command("fleet")(simulate_fleet_command)
+    simulate.command("quality")(quality_command)
     app.add_typer(simulate, name="simulate")
 
 
