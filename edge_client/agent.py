@@ -11,6 +11,7 @@ from __future__ import annotations
 import logging
 import queue
 import time
+from contextlib import contextmanager
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
@@ -33,7 +34,7 @@ from .provisioning.identity import own_identity, read_hardware_id
 from .store.mailbox import Purpose
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
     from models.prediction import Report
     from models.wire.link import Link
@@ -158,6 +159,7 @@ class DeviceAgent:
         self._must_say_birth = False
         self._is_stopped = False
         self._predicted_s: float | None = None
+        self._untold: Report | None = None
 
     def listen(self, server_keys: Mapping[str, bytes], opening_key: OpeningKey | None) -> None:
         """Have notices and configurations heard; before `run`.
@@ -214,8 +216,9 @@ class DeviceAgent:
         if self._plan.timeout_s is not None:
             deadline = time.monotonic() + self._plan.timeout_s
         self._meter.load(self._client.store)
-        self._take_reading()
-        self._predict_where_due()
+        with self._outlasting_a_busy_store():
+            self._take_reading()
+            self._predict_where_due()
         self._link.on_traffic(self._meter.observe)
         self._link.on_connected(self._connected)
         self._link.hold_back_while(self._meter.is_spent)
@@ -231,7 +234,8 @@ class DeviceAgent:
                 if is_fulfilled or (deadline is not None and time.monotonic() >= deadline):
                     break
                 self._wait(deadline)
-            self._say_status(Presence.OFFLINE)
+            with self._outlasting_a_busy_store():
+                self._say_status(Presence.OFFLINE)
         finally:
             self._link.close()
             self._close_books()
@@ -249,7 +253,7 @@ class DeviceAgent:
     def _work_once(self, deadline: float | None) -> None:
         if self._parts.supervisor is not None:
             self._parts.supervisor.ping(elapsed_s())
-        try:
+        with self._outlasting_a_busy_store():
             self._take_reading()
             self._say_birth_where_due()
             self._predict_where_due()
@@ -257,6 +261,11 @@ class DeviceAgent:
             patience_s = PATIENCE_S if deadline is None else min(PATIENCE_S, _left_s(deadline))
             self._sender.pump(patience_s=patience_s)
             self._books.write_where_due(self.counters.refused, elapsed_s=elapsed_s())
+
+    @contextmanager
+    def _outlasting_a_busy_store(self) -> Iterator[None]:
+        try:
+            yield
         except StoreBusyError as error:
             if self._plan.until is not Until.STOPPED:
                 raise
@@ -283,10 +292,8 @@ class DeviceAgent:
         return self._plan.until is Until.SENT or self.counters.shown > 0
 
     def _connected(self, _session_present: bool) -> None:  # noqa: FBT001 - the link's signature
-        settings = self._link.settings
-        will_bytes = 0
-        if settings.will is not None:
-            will_bytes = len(settings.will.topic) + len(settings.will.payload)
+        will = self._link.settings.will
+        will_bytes = 0 if will is None else len(will.topic) + len(will.payload)
         filters = (down(self._device_id, Down.NOTIFY), down(self._device_id, Down.CONFIG))
         sent, heard = connection_bytes(self._device_id, will_bytes=will_bytes, filters=filters)
         self._meter.count(UP, CONNECTION, sent)
@@ -302,20 +309,25 @@ class DeviceAgent:
 
     def _predict_where_due(self) -> None:
         store, now = self._client.store, self._clock()
-        if self._predicted_s is not None:
-            hours = in_force(store).get("predict_every_h")
-            every = self._plan.predict_every if hours is None else timedelta(hours=hours)
-            if elapsed_s() - self._predicted_s < every.total_seconds():
-                return
         if PREDICTION in stopped(store):
             return
-        report = self._client.predict(now)
-        self._predicted_s = elapsed_s()
-        self.counters.predictions += 1
-        self._books.note_report(report, now=now)
-        self._on_report(report)
-        self._close_what_is_of_a_former_pack()
-        self._put_out_summary(now)
+        if self._is_prediction_due():
+            self._untold = self._client.predict(now)
+            self._predicted_s = elapsed_s()
+            self.counters.predictions += 1
+            self._on_report(self._untold)
+        if self._untold is not None:
+            self._books.note_report(self._untold, now=now)
+            self._close_what_is_of_a_former_pack()
+            self._put_out_summary(now)
+            self._untold = None
+
+    def _is_prediction_due(self) -> bool:
+        if self._predicted_s is None:
+            return True
+        hours = in_force(self._client.store).get("predict_every_h")
+        every = self._plan.predict_every if hours is None else timedelta(hours=hours)
+        return elapsed_s() - self._predicted_s >= every.total_seconds()
 
     def _put_out_summary(self, now: datetime) -> None:
         store = self._client.store
@@ -389,16 +401,21 @@ class DeviceAgent:
         may_speak = self._link.is_connected and self._meter.may_send(Up.BIRTH.value)
         if not self._must_say_birth or not may_speak:
             return
+        # First, or what the link's thread asks for meanwhile would be lost.
         self._must_say_birth = False
-        payload = birth_payload(
-            self._client.store,
-            device_id=self._device_id,
-            model_version=self._client.predictor.bundle.version,
-            refusal=self._last_refusal(),
-            now=self._clock(),
-        )
-        self._link.publish(up(self._device_id, Up.BIRTH), payload)
-        self._say_status(Presence.ONLINE)
+        try:
+            payload = birth_payload(
+                self._client.store,
+                device_id=self._device_id,
+                model_version=self._client.predictor.bundle.version,
+                refusal=self._last_refusal(),
+                now=self._clock(),
+            )
+            self._link.publish(up(self._device_id, Up.BIRTH), payload)
+            self._say_status(Presence.ONLINE)
+        except BaseException:
+            self._must_say_birth = True
+            raise
 
     def _last_refusal(self) -> Refusal | None:
         try:
