@@ -53,8 +53,10 @@ NOISE_ALPHA: Final = 1e-6
 """Probability with which the noise of an honest stream may look reused, or too small."""
 DELTA: Final = 1e-5
 """δ at which the one-run audit and the policies of an audit are stated."""
-NUM_STREAMS: Final = 10
-"""Streams over which the canaries are spread, each with a key of its own."""
+MOST_STREAMS: Final = 10
+"""Streams over which the canaries are spread at most, each with a key of its own."""
+MOST_STEPS: Final = 2_000
+"""Steps of all streams together whose noise is compared pair by pair, unless one has more."""
 CANARY_LENGTH: Final = 10.0
 """Length of a canary's update in C before it is clipped."""
 CANARY_ROWS: Final = 365
@@ -202,7 +204,8 @@ def audit_stream(
         coins: of the canaries; the operating system's entropy unless given.
     """
     coins = coins or OperatingSystemNoise()
-    width = canaries // NUM_STREAMS
+    num_streams = max(1, min(MOST_STREAMS, MOST_STEPS // policy.num_rounds))
+    width = canaries // num_streams
     policy = _with_cohort(policy, 2 * width)
     runs = [
         run_stream(
@@ -211,7 +214,7 @@ def audit_stream(
             canaries=width,
             coins=coins,
         )
-        for number in range(NUM_STREAMS)
+        for number in range(num_streams)
     ]
     factor = band_coefficients(policy.privacy.bands)
     scores = np.concatenate([canary_scores(run, factor) for run in runs])

@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from .bounds import incomplete_beta
 
 _BISECTIONS: Final = 60
+_ROWS_AT_ONCE: Final = 512
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,9 +86,13 @@ def greatest_correlation(rows: NDArray[np.float64]) -> float:
     """The greatest |cosine| between two different rows; noise used twice gives 1."""
     norms = np.linalg.norm(rows, axis=1, keepdims=True)
     directions = rows / np.where(norms > 0, norms, 1.0)
-    cosines = np.abs(directions @ directions.T)
-    np.fill_diagonal(cosines, 0.0)
-    return float(cosines.max(initial=0.0))
+    greatest = 0.0
+    for start in range(0, len(rows), _ROWS_AT_ONCE):
+        block = directions[start : start + _ROWS_AT_ONCE]
+        cosines = np.abs(block @ directions[start:].T)
+        np.fill_diagonal(cosines, 0.0)
+        greatest = max(greatest, float(cosines.max(initial=0.0)))
+    return greatest
 
 
 def correlation_bound(*, rows: int, size: int, alpha: float) -> float:

@@ -113,16 +113,19 @@ def audit_refusal(
     return None
 
 
-def require_audited(audit: MechanismAudit | None, *, claimed_mu: float, policy_digest: str) -> None:
-    """Raise unless a model may leave.
+def require_audited(
+    audit: MechanismAudit | None, *, claimed_mu: float, policy_digest: str
+) -> MechanismAudit:
+    """Return the audit of a model that may leave.
 
     Raises:
-        AuditRefusedError: With what was claimed and what was shown.
+        AuditRefusedError: It may not; with what was claimed and what was shown.
     """
     reason = audit_refusal(audit, claimed_mu=claimed_mu, policy_digest=policy_digest)
-    if reason is not None:
+    if audit is None or reason is not None:
         raise AuditRefusedError(
-            reason=reason,
+            reason=reason or AuditRefusal.NOT_AUDITED,
             lower_bound=None if audit is None else audit.lower_bound,
             claimed_mu=claimed_mu,
         )
+    return audit

@@ -7,22 +7,24 @@ in a thousand times at the very most; the bounds are conservative, and it is rar
 
 import json
 from dataclasses import replace
+from datetime import UTC, datetime
 from statistics import median
 
 import numpy as np
 import pytest
 
 import server.privacy_audit
-from privacy import CountChannel, OperatingSystemNoise
+from privacy import CorrelatedRelease, CountChannel, OperatingSystemNoise, next_entry
 from privacy.audit.findings import AuditCheck, Held
 from privacy.audit.planted import DEFECTS
-from privacy.audit.release_gate import AuditRefusal, audit_refusal
+from privacy.audit.release_gate import AuditRefusal, AuditRefusedError, audit_refusal
 from privacy.banded_factor import band_coefficients, factor_matrix, sensitivity
 from privacy.streams import CorrelatedNoise, new_stream_key
 from server.canary_audit import audit_stream, audited_policy, honest_parts, run_stream
 from server.inversion_audit import Protection, Victims, recovered_records
 from server.privacy_audit import (
     audit_policy,
+    audit_release,
     production_policy,
     sensitivity_check,
 )
@@ -30,6 +32,7 @@ from tests.support.command_line import fedcell
 
 CANARIES = 10_000
 CLAIMS = (1.0, 2.0, 4.0)
+NOW = datetime(2027, 1, 1, tzinfo=UTC)
 
 
 def finding_of(mu, parts=None, *, canaries=CANARIES, **shape):
@@ -193,6 +196,75 @@ def test_gate_refuses_a_claim_that_the_audit_refutes():
     refusal = audit_refusal(audit, claimed_mu=2.0, policy_digest=policy.digest)
     assert refusal is AuditRefusal.EXCEEDS_CLAIM
     assert audit_policy(policy, participations=1, canaries=4_000).lower_bound <= 2.0
+
+
+def ledger_of(policy, *, steps, digest=None):
+    """Entries of a stream that invites one device as often as it may."""
+    privacy, entries = policy.privacy, []
+    for index in range(steps):
+        event = CorrelatedRelease(
+            stream=policy.stream,
+            index=index,
+            noise_multiplier=privacy.noise_multiplier,
+            clipping_norm=privacy.clipping_norm,
+            cohort_size=policy.cohort_size,
+            bands=privacy.bands,
+            min_separation=privacy.min_separation,
+            most_participations=min(
+                index // privacy.min_separation + 1, privacy.max_participations
+            ),
+            policy_digest=digest or policy.digest,
+        )
+        last = entries[-1] if entries else None
+        entries.append(next_entry(last, event, kind="stream", at=NOW))
+    return entries
+
+
+def test_release_is_audited_as_far_as_its_stream_went():
+    policy = audited_policy(2.0, cohort_size=10)
+
+    audit = audit_release(policy, ledger_of(policy, steps=5), canaries=4_000)
+
+    assert audit.participations == 2
+    assert 0.6 * np.sqrt(2) < audit.lower_bound < np.sqrt(2)
+    assert audit.policy_digest == policy.digest
+
+
+def test_release_under_a_ledger_that_claims_too_little_is_refused():
+    policy = audited_policy(2.0, cohort_size=10)
+    honest = ledger_of(policy, steps=10)
+    softened = []
+    for entry in honest:
+        event = replace(entry.event, noise_multiplier=3 * entry.event.noise_multiplier)
+        last = softened[-1] if softened else None
+        softened.append(next_entry(last, event, kind="stream", at=NOW))
+
+    with pytest.raises(AuditRefusedError) as refused:
+        audit_release(policy, softened, canaries=4_000)
+
+    assert refused.value.reason is AuditRefusal.EXCEEDS_CLAIM
+    assert refused.value.lower_bound > refused.value.claimed_mu
+
+
+@pytest.mark.parametrize("steps", [0, 3])
+def test_release_whose_ledger_does_not_name_the_policy_is_refused(steps):
+    policy = audited_policy(2.0, cohort_size=10)
+
+    with pytest.raises(AuditRefusedError) as refused:
+        audit_release(policy, ledger_of(policy, steps=steps, digest="ab" * 32))
+
+    assert refused.value.reason is AuditRefusal.NOT_AUDITED
+
+
+def test_broken_aggregation_releases_nothing(monkeypatch):
+    broken = DEFECTS["reused noise"](honest_parts())
+    monkeypatch.setattr(server.privacy_audit, "honest_parts", lambda: broken)
+    policy = audited_policy(2.0, cohort_size=10)
+
+    with pytest.raises(AuditRefusedError) as refused:
+        audit_release(policy, ledger_of(policy, steps=12), canaries=2_000)
+
+    assert refused.value.reason is AuditRefusal.NOISE_REPEATS
 
 
 def test_command_says_what_it_found_to_machines():
