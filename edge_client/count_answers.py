@@ -73,15 +73,17 @@ def _moment(
 ) -> DeviceMoment | None:
     if question.as_of_s > now_s:
         return None
+    if question.model_version and (
+        predictor is None or predictor.bundle.version != question.model_version
+    ):
+        return None
     table = featurize_now(
         data.telemetry, data.profiles, now_s=question.as_of_s, references=data.references
     )
     if len(table.device) != 1 or not bool(table.is_ok()[0]):
         return None
     values = dict(zip(FEATURE_NAMES, (float(value) for value in table.features[0]), strict=True))
-    if question.model_version:
-        if predictor is None or predictor.bundle.version != question.model_version:
-            return None
+    if question.model_version and predictor is not None:
         predicted = predictor.outputs(table.features, [PROBABILITY])
         values[PROBABILITY] = float(predicted[PROBABILITY][0])
     failed_within = None

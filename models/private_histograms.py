@@ -122,16 +122,39 @@ def drift_question(
     all_names = [feature.name for feature in FEATURES]
     bins = []
     for name in names:
-        column = reference[:, all_names.index(name)].astype(np.float64)
-        known = column[np.isfinite(column)]
-        edges = (
-            np.unique(np.quantile(known, np.arange(1, num_bins) / num_bins)) if len(known) else ()
-        )
-        inner = [float(edge) for edge in edges if edge > known.min()]
+        inner = _even_edges(reference[:, all_names.index(name)].astype(np.float64), num_bins)
         if not inner:
             raise ValueError(f"the reference rows hold no two values of {name} to tell apart")
         bins.append(Bins(name, tuple(inner)))
     return CountQuestion(kind=CountKind.DRIFT, as_of_s=as_of_s, bins=tuple(bins))
+
+
+def spread_of(question: CountQuestion, rows: NDArray[np.floating]) -> dict[str, list[float]]:
+    """Return what share of public rows lies in each bin of a drift question, missing last.
+
+    Args:
+        question: of drift.
+        rows: float, shape (n, n_features), at least one.
+    """
+    all_names = [feature.name for feature in FEATURES]
+    found = {}
+    for one in question.bins:
+        column = rows[:, all_names.index(one.name)].astype(np.float64)
+        place = np.searchsorted(one.edges, column, side="right")
+        place = np.where(np.isnan(column), one.size, place)
+        found[one.name] = (np.bincount(place, minlength=one.size + 1) / len(column)).tolist()
+    return found
+
+
+def _even_edges(column: NDArray[np.float64], num_bins: int) -> list[float]:
+    """Quantiles of a column; where most values are its least, the next one splits it."""
+    known = column[np.isfinite(column)]
+    above = known[known > known.min(initial=np.inf)]
+    if len(above) == 0:
+        return []
+    edges = np.unique(np.quantile(known, np.arange(1, num_bins) / num_bins))
+    inner = [float(edge) for edge in edges if edge > known.min()]
+    return inner or [float(above.min())]
 
 
 def count_vector(question: CountQuestion, moment: DeviceMoment | None) -> NDArray[np.int64]:

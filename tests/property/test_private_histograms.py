@@ -3,6 +3,7 @@
 import math
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -15,6 +16,7 @@ from models.private_histograms import (
     drift_question,
     evaluation_question,
     similar_devices_question,
+    spread_of,
 )
 from models.wire.counts import PROBABILITY, Bins, CountKind, CountQuestion
 from privacy.counts import bounded_answer, sum_is_possible
@@ -149,3 +151,28 @@ def test_drift_counts_missing_values_in_a_bin_of_their_own():
     ends = np.cumsum([one.size + 1 for one in question.bins]) - 1
     assert np.flatnonzero(answer).tolist() == ends.tolist()
     assert question.sensitivity_squared == len(DRIFT_FEATURES) == int(answer.sum())
+
+
+def test_the_spread_of_public_rows_is_what_devices_like_them_would_count():
+    question = drift_question(REFERENCE, as_of_s=AS_OF)
+    rows = REFERENCE[:50].copy()
+    rows[::7, 9] = np.nan
+    answers = [
+        count_vector(question, DeviceMoment(values=dict(zip(FEATURE_NAMES, row, strict=True))))
+        for row in rows
+    ]
+    shares = [share for one in spread_of(question, rows).values() for share in one]
+
+    assert shares == (np.sum(answers, axis=0) / 50).tolist()
+
+
+def test_a_value_that_is_mostly_its_least_is_split_above_it():
+    rows = np.zeros((100, len(FEATURE_NAMES)))
+    rows[:5] = 3.0
+    question = drift_question(rows, as_of_s=AS_OF, names=["unexpected_shutdowns"])
+
+    assert question.bins[0].edges == (3.0,)
+    with pytest.raises(ValueError, match="tell apart"):
+        drift_question(np.zeros((9, len(FEATURE_NAMES))), as_of_s=AS_OF)
+    with pytest.raises(ValueError, match="tell apart"):
+        drift_question(np.full((9, len(FEATURE_NAMES)), np.nan), as_of_s=AS_OF)
