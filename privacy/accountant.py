@@ -19,6 +19,7 @@ noise are charged as `privacy.discrete_accounting` derives.
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Final
 
 from .discrete_accounting import lattice_slack, mu_squared_of_count, mu_with_slack
@@ -100,6 +101,7 @@ def gaussian_epsilon(*, mu: float, delta: float) -> float:
     return high * (1 + _SAFETY)
 
 
+@lru_cache(maxsize=256)
 def mu_for(*, epsilon: float, delta: float) -> float:
     """Greatest μ at which a μ-GDP mechanism is (ε, δ)-private, rounded down.
 

@@ -165,14 +165,22 @@ def exact_epsilon(mu_squared: mpmath.mpf) -> mpmath.mpf:
         return mpmath.mpf(0)
     mu = mpmath.sqrt(mu_squared)
 
+    def slope_at(epsilon: mpmath.mpf) -> mpmath.mpf:
+        return mpmath.exp(epsilon) * mpmath.ncdf(-epsilon / mu - mu / 2)
+
+    def delta_at(epsilon: mpmath.mpf) -> mpmath.mpf:
+        return mpmath.ncdf(-epsilon / mu + mu / 2) - slope_at(epsilon)
+
     def exceeds(epsilon: mpmath.mpf) -> bool:
-        upper = mpmath.ncdf(-epsilon / mu + mu / 2)
-        return bool(upper - mpmath.e**epsilon * mpmath.ncdf(-epsilon / mu - mu / 2) > DELTA)
+        return bool(delta_at(epsilon) > DELTA)
 
     low, high = mpmath.mpf(0), mpmath.mpf(1)
     while exceeds(high):
         low, high = high, 2 * high
-    while high - low > high * mpmath.mpf(10) ** -9:
+    while high - low > high * mpmath.mpf(10) ** -4:
         middle = (low + high) / 2
         low, high = (middle, high) if exceeds(middle) else (low, middle)
+    # δ is convex and falls, so Newton's steps from below stay below the root.
+    for _ in range(3):
+        low += (delta_at(low) - DELTA) / slope_at(low)
     return low
