@@ -48,7 +48,7 @@ def timed(work):
 
 
 def test_a_plan_takes_less_than_a_blink():
-    """Cold: nothing is kept from the plan before. Ten years of daily rounds beside two of weekly."""
+    """Cold: nothing is kept from the plan before."""
     weekly, daily = request(), request(years=10.0, rounds_a_week=7.0)
     seconds = {"weekly": [], "daily": []}
     for _ in range(ROUNDS):
@@ -82,7 +82,7 @@ def _release(tasks, replies, channel):
         most_answers=1,
         policy_digest="ab",
         source=OperatingSystemNoise(),
-        charge=lambda event: "",  # noqa: ARG005 - the ledger is measured elsewhere
+        charge=lambda event: "",
     )
     return private_evaluation([released], threshold=0.2)
 
@@ -123,8 +123,8 @@ def test_how_many_held_out_devices_private_metrics_need():
             for figure in FIGURES:
                 least = least_devices(figure, scores, channel=channel)
                 FIGURE.add(
-                    f"held-out devices for {figure} within ± 0.1: ε = {epsilon:g} at δ = 1e-8, "
-                    f"two years, prevalence {prevalence:g}, AUC 0.85",
+                    f"held-out devices from which {figure} is measurable: ε = {epsilon:g}, "
+                    f"δ = 1e-8, two years, prevalence {prevalence:g}, AUC 0.85",
                     float(least),
                     unit="devices",
                     target=None,
