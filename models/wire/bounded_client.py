@@ -54,6 +54,18 @@ class BoundedClient(mqtt.Client):
             return opened.recv(bufsize)
         return super()._sock_recv(bufsize)
 
+    def _sock_send(self, buf: bytes | bytearray) -> int:
+        opened = self._sock
+        if type(opened) is not socket.socket:
+            return super()._sock_send(buf)
+        # paho's own asks which error of `ssl` it is, and fails where it was loaded without: what
+        # went wrong would be taken for sent.
+        try:
+            return opened.send(buf)
+        except BlockingIOError:
+            self._call_socket_register_write()
+            raise
+
     def _handle_publish(self) -> MQTTErrorCode:
         # Nothing is subscribed to at QoS 2, where messages pile up here until they are released.
         if self._in_packet["command"] & _QOS_BITS > _QOS_1_BITS:

@@ -23,7 +23,7 @@ from .delivery import Attempt, Delivery, Unconfirmed
 from .errors import LinkError, MessageTooLargeError, words_of
 from .inbound import Arrived, Inbound, Route, pattern_of
 from .link_settings import LinkCounters, LinkSettings, MqttVersion, Will
-from .patience import Patience
+from .patience import MOST_FAULTS, Patience, SessionFaults
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -54,8 +54,6 @@ logger = logging.getLogger(__name__)
 _TAKEN = (mqtt.MQTT_ERR_SUCCESS, mqtt.MQTT_ERR_NO_CONN)
 _POLL_S = 1.0
 _SHORTEST_ATTEMPT_S = 0.1
-_MOST_OVERSIZE = 2
-"""A session that brings packets of impossible size so often is given up for a clean one."""
 _SESSION_TAKEN_OVER = 0x8E
 
 
@@ -78,7 +76,7 @@ class Link:
         self.settings = settings
         self.counters = LinkCounters()
         self._patience = Patience(jitter)
-        self._num_oversize = 0
+        self._faults = SessionFaults()
         self._filters: list[str] = []
         self._inbound = Inbound(self.counters)
         self._observe: Observer | None = None
@@ -170,7 +168,7 @@ class Link:
             logger.info("broker speaks no MQTT 5, falling back to 3.1.1")
             protocol = mqtt.MQTTv311
             accepted = self._first_connection(protocol, end_s)
-        for _ in range(_MOST_OVERSIZE + 1):
+        for _ in range(MOST_FAULTS + 1):
             if accepted or not self._attempt.is_worth_another:
                 break
             accepted = self._first_connection(protocol, end_s)
@@ -238,7 +236,7 @@ class Link:
         self.close()
 
     def _first_connection(self, protocol: MQTTProtocolVersion, end_s: float) -> bool:
-        self._attempt = Attempt(is_clean=self._num_oversize >= _MOST_OVERSIZE)
+        self._attempt = Attempt(is_clean=self._faults.are_too_many)
         self._client = client = self._make_client(protocol)
         begun_s = time.monotonic()
         deadline = min(end_s, begun_s + self.settings.connect_timeout_s)
@@ -285,7 +283,7 @@ class Link:
             self._attempt.answered.set()
             return
         if self._attempt.is_clean:
-            self._num_oversize = 0
+            self._faults.forget()
             if client.protocol != mqtt.MQTTv5:
                 # A clean session of MQTT 3.1.1 ends with its connection: the next one lasts.
                 self._attempt.is_worth_another = True
@@ -355,7 +353,7 @@ class Link:
 
     def _oversized(self, num_bytes: int) -> None:
         self.counters.oversized += 1
-        self._num_oversize += 1
+        self._faults.note(time.monotonic())
         self._attempt.refusal = f"it sent a packet of {num_bytes} bytes, more than any message has"
         self._attempt.is_worth_another = True
         logger.warning("the broker sent a packet of %d bytes; it was not read", num_bytes)
@@ -399,7 +397,7 @@ class Link:
         self._note_loss()
         while not self._closing.wait(self._patience.next_wait_s(self.settings)):
             self._inbound.is_held = False
-            self._attempt = Attempt(is_clean=self._num_oversize >= _MOST_OVERSIZE)
+            self._attempt = Attempt(is_clean=self._faults.are_too_many)
             client.start_clean(self._attempt.is_clean)
             try:
                 client.reconnect()

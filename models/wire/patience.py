@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -12,6 +13,10 @@ if TYPE_CHECKING:
 
 STEADY_AFTER_S = 60.0
 """A connection that stood for so long was a good one; the next loss is answered quickly again."""
+MOST_FAULTS = 2
+"""A session that brings packets of impossible size so often is given up for a clean one."""
+FAULTS_WITHIN_S = 3_600.0
+"""So close together they are one session's doing, which brings a packet again and again."""
 _MOST_DOUBLINGS = 32
 
 
@@ -56,3 +61,23 @@ class Patience:
         bound = min(settings.longest_wait_s, settings.first_wait_s * 2.0**self._waits)
         self._waits = min(self._waits + 1, _MOST_DOUBLINGS)
         return self._jitter.uniform(0.0, bound)
+
+
+class SessionFaults:
+    """Packets of impossible size that a broker sent, and whether its session is to blame."""
+
+    def __init__(self) -> None:
+        self._at_s = deque[float](maxlen=MOST_FAULTS)
+
+    def note(self, now_s: float) -> None:
+        """Note one; `now_s` is of a clock that never jumps, seconds."""
+        self._at_s.append(now_s)
+
+    def forget(self) -> None:
+        """Begin anew, with a clean session."""
+        self._at_s.clear()
+
+    @property
+    def are_too_many(self) -> bool:
+        """Whether the last ones came so close together that the session should go."""
+        return len(self._at_s) == MOST_FAULTS and self._at_s[-1] - self._at_s[0] <= FAULTS_WITHIN_S

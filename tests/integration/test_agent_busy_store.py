@@ -8,8 +8,13 @@ import pytest
 from edge_client.store import access, sqlite_file
 from edge_client.store.mailbox import Mailbox
 from models.wire.messages import Birth, Presence, Status, Summary
-from tests.integration.test_link_faults import RunningAgent, Server
-from tests.integration.test_link_faults import broker, bundle, path  # noqa: F401 - fixtures
+from tests.integration.test_link_faults import (  # noqa: F401 - fixtures
+    RunningAgent,
+    Server,
+    broker,
+    bundle,
+    path,
+)
 from tests.support.brokers import wait_until
 
 pytestmark = pytest.mark.broker
@@ -18,8 +23,8 @@ pytestmark = pytest.mark.broker
 class AgentThatTells(RunningAgent):
     """One that tells when it starts."""
 
-    def __init__(self, path, bundle, place, *, on_start):
-        super().__init__(path, bundle, place)
+    def __init__(self, *where, on_start):
+        super().__init__(*where)
         self._on_start = on_start
 
     def _started(self, agent):

@@ -102,6 +102,19 @@ def test_after_two_packets_of_impossible_size_the_session_is_given_up(version):
     assert link.counters.oversized == 2
 
 
+def test_two_such_packets_a_year_apart_cost_no_session(monkeypatch):
+    now_s = time.monotonic()
+    with hostile_broker(lambda guest: guest.wait_for_its_end()) as broker:
+        link = link_to(broker, "a")
+        link.subscribe("t/#", Heard())
+        for moment_s in (now_s - 31_536_000.0, now_s):
+            with monkeypatch.context() as patch:
+                patch.setattr(time, "monotonic", lambda moment_s=moment_s: moment_s)
+                link._oversized(1_000_000)
+        with link:
+            assert [one.is_clean for one in broker.guests] == [False]
+
+
 def test_a_broker_that_sends_nothing_else_is_refused_in_a_word():
     def welcome(guest):
         guest.publish("t/1", 1_000_000)

@@ -3,7 +3,7 @@
 from random import Random
 
 from models.wire.link_settings import LinkSettings
-from models.wire.patience import STEADY_AFTER_S, Patience
+from models.wire.patience import FAULTS_WITHIN_S, STEADY_AFTER_S, Patience, SessionFaults
 
 SETTINGS = LinkSettings(host="h", port=1, client_id="a", first_wait_s=1.0, longest_wait_s=900.0)
 
@@ -66,3 +66,14 @@ def test_where_connecting_is_too_dear_waits_are_the_longest():
 
     assert patience.next_wait_s(SETTINGS) == 900.0
     assert jitter.low == 450.0
+
+
+def test_only_faults_close_together_are_blamed_on_the_session():
+    faults = SessionFaults()
+    for year in range(5):
+        faults.note(year * 31_536_000.0)
+        assert not faults.are_too_many
+    faults.note(4 * 31_536_000.0 + FAULTS_WITHIN_S)
+    assert faults.are_too_many
+    faults.forget()
+    assert not faults.are_too_many
