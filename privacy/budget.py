@@ -5,9 +5,10 @@ or the server's count says about its past. The device and the server decide by t
 each uses the larger count of the two.
 
 A device that has taken part under several policies keeps the least limit of all of them: it never
-contributes more often than the least k, and neither its updates nor its counts spend more of μ²
-than the least of the shares. Each policy's promise then holds for its whole life: with s the share
-of updates and M = μ²_max, min(s·M) + min((1−s)·M) ≤ M for every single policy.
+contributes more often than the least k, neither its updates nor its counts spend more of μ² than
+the least of the shares, and both together never more than the least μ²_max. The last is not implied
+by the others: counts that were answered under a generous policy may be more than the share of a
+strict one that comes later. So each policy's promise holds for the device's whole life.
 """
 
 import math
@@ -65,6 +66,8 @@ class ParticipationHistory:
         mu_squared_limit: Least part of μ² for updates of the policies so far, or None.
         policy_digest: Of the policy that this stream had before, or None.
         is_held_out: Whether it has answered as a device that never trains.
+        counts_mu_squared: What its answers to counts have spent beside that.
+        mu_squared_in_all: Least μ²_max of the policies so far, or None.
     """
 
     participations: int = 0
@@ -75,6 +78,8 @@ class ParticipationHistory:
     mu_squared_limit: float | None = None
     policy_digest: str | None = None
     is_held_out: bool = False
+    counts_mu_squared: float = 0.0
+    mu_squared_in_all: float | None = None
 
     def after(
         self, index: int, *, noise_multiplier: float, clip_noise_multiplier: float | None = None
@@ -101,6 +106,7 @@ class CountHistory:
         mu_squared_in_all: Least μ²_max of the policies so far, or None.
         is_held_out: Whether it has answered as a device that never trains.
         is_in_training: Whether it has taken part in a round, or answered as one that may.
+        updates_mu_squared: What its participations have spent beside that.
     """
 
     answers: int = 0
@@ -110,6 +116,7 @@ class CountHistory:
     mu_squared_in_all: float | None = None
     is_held_out: bool = False
     is_in_training: bool = False
+    updates_mu_squared: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -185,6 +192,9 @@ def participation_refusal(
     step = participation_cost(policy.noise_multiplier, clip_noise_multiplier=clip_noise_multiplier)
     if _exceeds(history.mu_squared + step, update_limit(policy, history=history)):
         return Refusal.BUDGET_SPENT
+    in_all = _least(policy.mu_squared_in_all, history.mu_squared_in_all)
+    if _exceeds(history.mu_squared + history.counts_mu_squared + step, in_all):
+        return Refusal.BUDGET_SPENT
     return None
 
 
@@ -251,8 +261,12 @@ def count_refusal(
         return Refusal.INDEX_USED
     if history.answers >= found.max_answers:
         return Refusal.RETIRED
+    cost = mu_squared_of_count(found.noise_multiplier)
     limit = count_limit(policy.privacy, history=history, held_out=found.held_out)
-    if _exceeds(history.mu_squared + mu_squared_of_count(found.noise_multiplier), limit):
+    if _exceeds(history.mu_squared + cost, limit):
+        return Refusal.BUDGET_SPENT
+    in_all = _least(policy.privacy.mu_squared_in_all, history.mu_squared_in_all)
+    if _exceeds(history.mu_squared + history.updates_mu_squared + cost, in_all):
         return Refusal.BUDGET_SPENT
     return None
 

@@ -1,5 +1,6 @@
 """What a device's ledger says of its past: the facts that `privacy.budget` decides from."""
 
+import math
 from collections.abc import Iterable
 from functools import lru_cache
 
@@ -43,17 +44,19 @@ def history_of(events: Iterable[Event], *, stream: str) -> ParticipationHistory:
     of_device = device_events(events)
     taken = [event for event in of_device if isinstance(event, Participation)]
     here = [event for event in taken if event.stream == stream]
-    limits = [limits[0] for event in of_device if (limits := _limits(event)) is not None]
+    limits = [limits for event in of_device if (limits := _limits(event)) is not None]
     most = [event.max_participations for event in taken if event.max_participations is not None]
     return ParticipationHistory(
         participations=len(here),
         last_index=max((event.index for event in here), default=None),
-        mu_squared=float(sum(_cost(event) for event in taken)),
+        mu_squared=_spent_on_updates(of_device),
         elsewhere=len(taken) - len(here),
         max_participations=min(most, default=None),
-        mu_squared_limit=min(limits, default=None),
+        mu_squared_limit=min((updates for updates, _ in limits), default=None),
         policy_digest=here[0].policy_digest if here else None,
         is_held_out=any(_is_held_out(event) for event in of_device),
+        counts_mu_squared=_spent_on_counts(of_device),
+        mu_squared_in_all=min((sum(parts) for parts in limits), default=None),
     )
 
 
@@ -78,7 +81,7 @@ def count_history_of(events: Iterable[Event], *, channel: str, policy_digest: st
     return CountHistory(
         answers=len(here),
         last_index=max((event.index for event in here), default=None),
-        mu_squared=float(sum(mu_squared_of_count(event.noise_multiplier) for event in answers)),
+        mu_squared=_spent_on_counts(of_device),
         mu_squared_limit=min((counts for _, counts in limits), default=None),
         mu_squared_in_all=min((sum(parts) for parts in limits), default=None),
         is_held_out=any(_is_held_out(event) for event in of_device),
@@ -86,6 +89,19 @@ def count_history_of(events: Iterable[Event], *, channel: str, policy_digest: st
             not isinstance(event, RecordLevelSteps) and not _is_held_out(event)
             for event in of_device
         ),
+        updates_mu_squared=_spent_on_updates(of_device),
+    )
+
+
+def _spent_on_updates(events: Iterable[DeviceEvent]) -> float:
+    return math.fsum(_cost(event) for event in events if isinstance(event, Participation))
+
+
+def _spent_on_counts(events: Iterable[DeviceEvent]) -> float:
+    return math.fsum(
+        mu_squared_of_count(event.noise_multiplier)
+        for event in events
+        if isinstance(event, CountAnswer)
     )
 
 

@@ -216,7 +216,11 @@ def _left(events: Sequence[DeviceEvent]) -> int | None:
     if history.is_held_out:
         return 0
     cost = mu_of_device(taken[-1:]) ** 2
-    by_budget = math.floor((history.mu_squared_limit - history.mu_squared) / cost + 1e-6)
+    free = history.mu_squared_limit - history.mu_squared
+    if history.mu_squared_in_all is not None:
+        spent = history.mu_squared + history.counts_mu_squared
+        free = min(free, history.mu_squared_in_all - spent)
+    by_budget = math.floor(free / cost + 1e-6)
     return max(0, min(history.max_participations - len(taken), by_budget))
 
 
