@@ -37,6 +37,7 @@ from .canary_audit import (
     audited_policy,
     honest_parts,
 )
+from .count_audit import ANSWERS, audit_counts, audited_channel
 from .inversion_audit import Protection, Victims, recovered_records
 
 if TYPE_CHECKING:
@@ -217,6 +218,7 @@ def _all_checks(scale: AuditScale) -> Iterator[AuditCheck]:
             note="lower bound over claim: what the audit is able to see",
         )
     yield from _production_checks(scale)
+    yield _counts_check()
     yield from _planted_checks(scale)
     yield from _inversion_checks()
 
@@ -265,6 +267,17 @@ def _production_checks(scale: AuditScale) -> Iterator[AuditCheck]:
         bound=LARGEST_UNSEEN,
         held=Held.AT_MOST,
         note=f"true μ over a claim of {finding.claim:.3f}: σ {sigma / least:.1f} for {sigma:.1f}",
+    )
+
+
+def _counts_check() -> AuditCheck:
+    bound, claim = audit_counts(audited_channel(1.0), canaries=QUICK.canaries)
+    return AuditCheck(
+        name="canaries on counts",
+        value=bound.mu,
+        bound=claim,
+        held=Held.AT_MOST,
+        note=f"lower bound on μ of {ANSWERS} answers with discrete noise",
     )
 
 

@@ -19,8 +19,10 @@ from privacy.audit.findings import AuditCheck, Held
 from privacy.audit.planted import DEFECTS
 from privacy.audit.release_gate import AuditRefusal, AuditRefusedError, audit_refusal
 from privacy.banded_factor import band_coefficients, factor_matrix, sensitivity
+from privacy.counts import noised
 from privacy.streams import CorrelatedNoise, new_stream_key
 from server.canary_audit import audit_stream, audited_policy, honest_parts, run_stream
+from server.count_audit import audit_counts, audited_channel
 from server.inversion_audit import Protection, Victims, recovered_records
 from server.privacy_audit import (
     audit_policy,
@@ -170,6 +172,20 @@ def test_inversion_needs_far_less_noise_than_a_policy_has(noise_multiplier, leas
     )
 
     assert least <= recovered <= most
+
+
+def test_counts_reveal_no_more_than_is_charged_and_half_their_noise_is_caught():
+    channel = audited_channel(1.0)
+
+    def half_the_noise(total, real, **facts):
+        weak = replace(real, noise_multiplier=real.noise_multiplier / 2)
+        return noised(total, weak, **facts)
+
+    honest, claim = audit_counts(channel, canaries=4_000)
+    broken, _ = audit_counts(channel, canaries=4_000, release=half_the_noise)
+
+    assert claim == pytest.approx(1.0)
+    assert 0.2 < honest.mu <= claim < broken.mu
 
 
 def test_gate_lets_the_honest_aggregation_pass_and_no_other_policy():
