@@ -6,6 +6,7 @@ Simulation only: the rows of real devices stay on them.
 from __future__ import annotations
 
 import json
+import math
 import shutil
 from dataclasses import dataclass
 from functools import cached_property
@@ -31,8 +32,6 @@ _MADE_OF_FILE: Final = "made-of.json"
 """Written last: without it the folder is not whole and is made anew."""
 _ROW_COLUMNS: Final = ("inputs", "exposure", "event_bin", "cause")
 _HELD_OUT_COLUMNS: Final = ("device", "features", "exposure", "event_bin", "cause")
-_HELD_OUT_FACTOR: Final = 1.28
-"""Devices simulated for each that is enrolled: a fifth never trains, chosen by identifier."""
 _EVERY_DAYS: Final = 7
 """Of held-out rows each seventh is kept: a week apart they say nearly as much."""
 
@@ -54,6 +53,11 @@ class StudyFleetPlan:
     num_devices: int = 10_000
     num_days: int = 600
     seed: int = 22
+
+    @property
+    def num_simulated(self) -> int:
+        """Devices to simulate: a fifth never trains, by identifier; four standard deviations."""
+        return round(1.25 * self.num_devices + 3 * math.sqrt(self.num_devices))
 
     def to_json(self) -> dict[str, int]:
         """Return the plan as a JSON object."""
@@ -127,7 +131,7 @@ def prepared_fleet(
     readings = folder / "readings"
     write_simulated_fleet(
         readings,
-        num_devices=int(plan.num_devices * _HELD_OUT_FACTOR) + 40,
+        num_devices=plan.num_simulated,
         num_days=plan.num_days,
         seed=plan.seed,
         recipe=FleetRecipe(),

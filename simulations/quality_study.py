@@ -83,18 +83,19 @@ class QualityPlan:
     cohort_size: int = 500
     epsilon: float = 2.0
     delta: float = 1e-8
-    clipping_norm: float = 0.4
+    clipping_norm: float = 0.8
     local: LocalRecipe = field(
         default_factory=lambda: LocalRecipe(
             sampling_rate=0.5,
             expected_batch_size=160,
             learning_rate=1.0,
             record_noise_multiplier=1.25,
+            record_max_grad_norm=2.0,
         )
     )
     server: ServerRecipe = field(
         default_factory=lambda: ServerRecipe(
-            optimizer="fedavgm", learning_rate=2.5, final_rate=0.02
+            optimizer="fedavgm", learning_rate=1.25, final_rate=0.02
         )
     )
     look_every: int = 50
