@@ -69,6 +69,7 @@ def _store(store: TelemetryStore) -> dict[str, Any]:
         "readings": store.num_readings(),
         "sealed": store.is_sealed,
         "read_only": store.is_read_only,
+        "disk_full": store.is_alone,
     }
 
 
@@ -179,6 +180,8 @@ def _store_words(store: dict[str, Any]) -> str:
         words += ", sealed"
     if store["read_only"]:
         words += ", on a read-only disk: nothing can be recorded"
+    if store["disk_full"]:
+        words += ", on a full disk: nothing can be recorded"
     return words
 
 

@@ -48,6 +48,15 @@ _OUTSIDE_CODES = frozenset(
 )
 
 
+_NO_INDEX_CODES = frozenset(
+    {
+        sqlite3.SQLITE_FULL,
+        sqlite3.SQLITE_IOERR_SHMOPEN,
+        sqlite3.SQLITE_IOERR_SHMSIZE,
+        sqlite3.SQLITE_IOERR_SHMMAP,
+    }
+)
+"""What SQLite says where the disk has no room for the index of the log that processes share."""
 _READ_ONLY_CODES = frozenset({sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN})
 
 
@@ -76,11 +85,14 @@ class Opened(NamedTuple):
         connection: to it.
         is_sealed: whether its rows are sealed.
         is_read_only: it lies on a read-only disk: it is read as it is, without a journal.
+        is_alone: it lies on a full disk: this process keeps the others out, and the log's index in
+            memory.
     """
 
     connection: sqlite3.Connection
     is_sealed: bool
     is_read_only: bool
+    is_alone: bool
 
 
 def open_ours(path: Path) -> Opened:
@@ -98,11 +110,20 @@ def open_ours(path: Path) -> Opened:
     """
     regular_file_id(path)
     is_read_only = is_on_read_only_disk(path) and not is_journal_left(path)
+    is_alone = False
     with named_errors(path):
         connection = _connected(path, is_read_only=is_read_only)
         try:
-            application = connection.execute("PRAGMA application_id").fetchone()[0]
-            is_sealed = bool(connection.execute("PRAGMA user_version").fetchone()[0])
+            try:
+                application, is_sealed = _header(connection)
+            except sqlite3.DatabaseError as error:
+                if getattr(error, "sqlite_errorcode", 0) not in _NO_INDEX_CODES:
+                    raise
+                connection.close()
+                is_alone = True
+                connection = _connected(path, is_read_only=False)
+                connection.execute("PRAGMA locking_mode = EXCLUSIVE")
+                application, is_sealed = _header(connection)
         except sqlite3.DatabaseError as error:
             connection.close()
             if getattr(error, "sqlite_errorcode", 0) == sqlite3.SQLITE_NOTADB:
@@ -111,7 +132,12 @@ def open_ours(path: Path) -> Opened:
     if application != APPLICATION_ID:
         connection.close()
         raise StoreForeignError(path, "is the database of another program", _ELSEWHERE)
-    return Opened(connection, is_sealed, is_read_only)
+    return Opened(connection, is_sealed, is_read_only, is_alone)
+
+
+def _header(connection: sqlite3.Connection) -> tuple[int, bool]:
+    application = connection.execute("PRAGMA application_id").fetchone()[0]
+    return int(application), bool(connection.execute("PRAGMA user_version").fetchone()[0])
 
 
 def is_on_read_only_disk(path: Path) -> bool:
@@ -182,6 +208,11 @@ def read_only(path: Path) -> StoreBusyError:
     return StoreBusyError(path, what, "nothing was written; mount the disk writable")
 
 
+def disk_full(path: Path) -> StoreBusyError:
+    """Return the error for what a full disk does not take."""
+    return StoreBusyError(path, "the disk is full", "nothing was written; make room on it")
+
+
 def raise_named(path: Path, error: Exception) -> NoReturn:
     """Raise what SQLite or the operating system refused as ours, anything else as it is."""
     repair = "run: fedcell-device check --repair"
@@ -189,6 +220,8 @@ def raise_named(path: Path, error: Exception) -> NoReturn:
         code = getattr(error, "sqlite_errorcode", 0) & 0xFF
         if code in _READ_ONLY_CODES and is_on_read_only_disk(path.parent):
             raise read_only(path) from error
+        if code == FULL:
+            raise disk_full(path) from error
         if code in _OUTSIDE_CODES:
             remedy = "nothing was written; check the disk and other processes"
             raise StoreBusyError(path, str(error), remedy) from error

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import StoreDamagedError, StoreError, StoreForeignError, StoreMissingError
 from ..telemetry_store import TelemetryStore
-from .access import connect, named_errors, open_ours, read_only
+from .access import connect, disk_full, named_errors, open_ours, read_only
 from .device_facts import known_language, profile_of
 from .mailbox import Purpose
 from .profile_copy import COPIED, read_profile_copy
@@ -120,6 +120,9 @@ def _sound(path: Path, key: KeySource | None) -> TelemetryStore:
     if store.is_read_only:
         store.close()
         raise read_only(path)
+    if store.is_alone:
+        store.close()
+        raise disk_full(path)
     try:
         store.check()
         # A power cut may have come between the store, or its sealing, and the copy.

@@ -101,6 +101,8 @@ class StoreFile:
 
     is_read_only: bool
     """Whether it lies on a read-only disk: it can be read, and takes nothing."""
+    is_alone: bool
+    """Whether it lies on a full disk: it can be read, by one process at a time."""
 
     def __init__(self, path: Path, *, key: KeySource | None = None) -> None:
         self.path = path
@@ -192,7 +194,8 @@ class StoreFile:
     def _open(self) -> None:
         was_left_open = is_journal_left(self.path)
         self._file_id = regular_file_id(self.path)
-        self._connection, is_sealed, self.is_read_only = open_ours(self.path)
+        opened = open_ours(self.path)
+        self._connection, is_sealed, self.is_read_only, self.is_alone = opened
         try:
             self._rows: Rows = PlainRows(self.path)
             key = read_key(self.path, self._key, is_sealed=is_sealed)

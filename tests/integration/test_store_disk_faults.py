@@ -17,6 +17,7 @@ import pytest
 
 from edge_client.cli import main
 from edge_client.errors import ReadingRefusedError, StoreBusyError, StoreError
+from edge_client.store import access
 from edge_client.store.erasure import erase_device
 from edge_client.store.mailbox import Purpose
 from edge_client.store.profile_copy import copy_path
@@ -242,6 +243,59 @@ def test_store_on_a_read_only_disk_still_answers(tmp_path, capsys):
         for words in (["record", "--usage-hours", "1"], ["check", "--repair"]):
             assert main(["--store", str(store.path), *words]) == 6
             assert "lies on a read-only disk; nothing was written" in capsys.readouterr().err
+
+
+def test_store_on_a_full_disk_still_answers(disk, capsys):
+    with new_store(disk) as store:
+        store.record_many(fading_life(), now=NOW)
+        said = store.export()
+    before = store.path.read_bytes()
+    fill_up(disk)
+    answers = {}
+    now = ["--now", NOW.isoformat()]
+    for words in (["predict", *now], ["status"], ["check"], ["export"], ["notices", *now]):
+        code = main(["--store", str(store.path), *words])
+        printed = capsys.readouterr()
+        assert (code, printed.err) == (0, ""), words
+        answers[words[0]] = printed.out
+    assert json.loads(answers["export"]) == said
+    assert "on a full disk: nothing can be recorded" in answers["status"]
+    for words in (["record", "--usage-hours", "1"], ["check", "--repair"], ["run", "--once"]):
+        assert main(["--store", str(store.path), *words]) == 6, words
+        assert "the disk is full; nothing was written; make room" in capsys.readouterr().err
+    assert store.path.read_bytes() == before
+    (disk / "ballast").unlink()
+    assert main(["--store", str(store.path), "record", "--usage-hours", "1"]) == 0
+    with TelemetryStore(store.path) as again:
+        assert not again.is_alone
+        assert again.num_readings() == 481
+
+
+def test_full_disk_leaves_out_nothing_that_a_killed_process_had_confirmed(disk, key):
+    source = disk.parent / "source"
+    source.mkdir()
+    with new_store(source, key=key) as store:
+        fill(store)
+        for name in ("device.db", "device.db-wal", "device.db.profile.json"):
+            shutil.copy(source / name, disk)
+        before = store.telemetry().at_s.tolist()
+    assert (disk / "device.db-wal").stat().st_size
+    fill_up(disk)
+    with TelemetryStore(disk / "device.db", key=key) as left:
+        assert left.is_alone
+        left.check()
+        assert left.telemetry().at_s.tolist() == before
+
+
+def test_of_processes_on_a_full_disk_one_at_a_time_has_the_store(disk, monkeypatch):
+    new_store(disk).close()
+    fill_up(disk)
+    monkeypatch.setattr(access, "BUSY_TIMEOUT_MS", 50)
+    with TelemetryStore(disk / "device.db"):
+        other = [sys.executable, "-c", OTHER_PROCESS, str(disk / "device.db")]
+        assert "locked" in subprocess.run(other, check=False, capture_output=True, text=True).stderr
+        with pytest.raises(StoreBusyError):
+            TelemetryStore(disk / "device.db")
 
 
 def test_journal_on_a_read_only_disk_is_not_passed_over(tmp_path):
