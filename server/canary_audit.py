@@ -292,7 +292,7 @@ def _release(
 
 def _claim(policy: StreamPolicy) -> float:
     """What the accountant derives from the entries of a stream that ran to its end."""
-    privacy = policy.privacy
+    privacy, digest = policy.privacy, policy.digest
     return mu_of_releases(
         CorrelatedRelease(
             stream=policy.stream,
@@ -305,7 +305,7 @@ def _claim(policy: StreamPolicy) -> float:
             most_participations=min(
                 index // privacy.min_separation + 1, privacy.max_participations
             ),
-            policy_digest=policy.digest,
+            policy_digest=digest,
         )
         for index in range(policy.num_rounds)
     )
