@@ -1,4 +1,4 @@
-"""A real device in rounds: its update leaves once it is debited; zeros where anything forbids it."""
+"""A real device in rounds: its update leaves once it is debited, zeros where it may not."""
 
 import json
 import logging

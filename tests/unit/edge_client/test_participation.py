@@ -21,7 +21,6 @@ from models.wire.rounds import DeviceReceipt, LocalRecipe
 from privacy import CountAnswer, CountChannel, Participation, RecordLevelSteps
 from privacy.accountant import mu_of_device
 from privacy.budget import OwnLimits
-from privacy.record_accountant import RecordAccountant
 from tests.support.edge_devices import NOW
 from tests.support.stream_policies import stream_policy
 from tests.support.training_tasks import (
@@ -76,15 +75,6 @@ def test_participation_is_in_the_ledger_with_the_promise_it_was_made_under(store
     )
     assert read_device_ledger(store.path, store) == ledger
     assert {entry.kind for entry in ledger.entries} == {"stream"}
-
-
-def test_one_accountant_for_life_counts_the_rows_steps_of_every_participation(store):
-    for index in (0, 2, 4):
-        ledger = take_part(store, task_of(index=index))
-    steps = [event for event in ledger.events if isinstance(event, RecordLevelSteps)]
-    at_once = replace(steps[0], steps=15)
-    whole = RecordAccountant(steps).epsilon(delta=1e-5)
-    assert whole == pytest.approx(RecordAccountant([at_once]).epsilon(delta=1e-5), rel=1e-12)
 
 
 def test_training_without_noise_on_rows_leaves_no_entry_of_such_steps(store):
