@@ -379,18 +379,36 @@ def run_erase(arguments: argparse.Namespace) -> int:
     path = config_of(arguments).store
     if not arguments.yes:
         raise UsageError(path, "erasing cannot be undone", "say so with --yes")
+    promise = _erasure_promise(path)
     removed = erase_device(path, now=now_of(arguments))
     answer(
         arguments,
         {
             "removed": [str(file) for file in removed],
             "tombstone": str(tombstone_path(path)),
+            "promise": promise,
         },
         [
             *(f"removed {file}" for file in removed),
             f"noted in {tombstone_path(path)}; a privacy ledger stays",
-            "this device takes part in no training or count any more; see: fedcell-device ledger",
+            *promise,
             "what the server has received before is not touched by this",
         ],
     )
     return 0
+
+
+def _erasure_promise(path: Path) -> list[str]:
+    """Say what an erasure does and does not do, from the ledger; little where it is not whole."""
+    from privacy.erasure_text import erasure_facts, erasure_text
+
+    from ..errors import LedgerError
+    from ..privacy.account import promised_delta
+    from ..privacy.ledger_file import read_device_ledger
+
+    try:
+        ledger = read_device_ledger(path)
+    except LedgerError:
+        return ["this device takes part in no training or count any more"]
+    delta = promised_delta(ledger.events)
+    return list(erasure_text(erasure_facts(ledger.entries, delta=delta)))

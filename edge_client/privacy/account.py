@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 RECORD_DELTA: Final = 1e-5
 """δ at which ε_record is shown, the same as on model cards."""
+USUAL_DELTA: Final = 1e-8
+"""δ of the default policy: at which a ledger is shown that names none."""
 SOUND: Final = "sound"
 NEVER_ENROLLED: Final = "never_enrolled"
 UNIT_OF_PRIVACY: Final = "one device, its whole life, over every release made from its data"
@@ -194,15 +196,17 @@ def participations(events: Sequence[DeviceEvent]) -> int:
     return sum(isinstance(event, Participation) for event in events)
 
 
-def _promise(events: Sequence[DeviceEvent]) -> tuple[float | None, float | None]:
-    """Return the least delta of all policies, and the epsilon at it that the least budget allows.
-
-    Entries from before the promise stood in them are shown at the published default.
-    """
+def promised_delta(events: Sequence[DeviceEvent]) -> float:
+    """Return the least δ of all policies in a ledger; the usual one where none is named."""
     said = [event for event in events if not isinstance(event, RecordLevelSteps)]
-    if not said:
+    return min((event.delta for event in said if event.delta is not None), default=USUAL_DELTA)
+
+
+def _promise(events: Sequence[DeviceEvent]) -> tuple[float | None, float | None]:
+    """Return the least δ of all policies, and the ε at it that the least budget allows."""
+    if not events:
         return None, None
-    delta = min((event.delta for event in said if event.delta is not None), default=1e-8)
+    delta = promised_delta(events)
     most = count_history_of(events, channel="", policy_digest="").mu_squared_in_all
     limit = None if most is None else gaussian_epsilon(mu=math.sqrt(most), delta=delta)
     return delta, limit
