@@ -202,6 +202,23 @@ def transaction(path: Path) -> Iterator[sqlite3.Connection]:
         raise HomeBrokenError(path, f"is damaged ({error})", remedy) from error
 
 
+@contextmanager
+def reading(path: Path) -> Iterator[sqlite3.Connection]:
+    """Look without writing anything.
+
+    Raises:
+        HomeBrokenError: it is no such file.
+    """
+    connection = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)
+    try:
+        yield connection
+    except sqlite3.DatabaseError as error:
+        remedy = "put the newest copy back, or: fedcell privacy ledger --home DIR --rebuild-counts"
+        raise HomeBrokenError(path, f"cannot be read ({error})", remedy) from error
+    finally:
+        connection.close()
+
+
 def fact(connection: sqlite3.Connection, name: str) -> str:
     """Return a fact about the file."""
     row = connection.execute("SELECT value FROM facts WHERE name = ?", (name,)).fetchone()
@@ -389,6 +406,14 @@ def add_answers(
         (series,),
     ).fetchone()
     return int(most[0])
+
+
+def most_mu_squared(connection: sqlite3.Connection) -> float:
+    """Return the greatest μ² of any one device, updates and counts together."""
+    row = connection.execute(
+        "SELECT COALESCE(MAX(mu_squared + counts_mu_squared), 0.0) FROM devices"
+    ).fetchone()
+    return float(row[0])
 
 
 def keep_said(connection: sqlite3.Connection, said: Mapping[str, tuple[int, float]]) -> None:

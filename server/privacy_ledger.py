@@ -11,23 +11,22 @@ own ledgers, and say more than the server knows.
 
 from __future__ import annotations
 
-import fcntl
 import json
 import math
-import os
 import secrets
-import time
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
 from models.durable_file import sync_folder, write_durably
-from privacy import BudgetExceededError, CorrelatedRelease, GaussianRelease
+from privacy import BudgetExceededError, CorrelatedRelease, CountRelease, GaussianRelease
+from privacy.accountant import mu_of_releases
 from privacy.budget import Refusal
 
 from . import participation_counts as counts
+from .home_lock import locked_home
 from .ledger_file import LEDGER_FILE, LedgerFile, read_ledger_file
 from .privacy_errors import (
     HomeBrokenError,
@@ -50,13 +49,10 @@ if TYPE_CHECKING:
 
 COUNTS_FILE: Final = "participations.db"
 HOME_FILE: Final = "home.json"
-LOCK_FILE: Final = "home.lock"
-LOCK_TIMEOUT_S: Final = 10.0
 ANCHOR_FACT: Final = "anchor"
 LEGACY_FACT: Final = "legacy_entries"
 HEAD_FACT: Final = "head"
 _COUNTED: Final = frozenset({"correlated_release", "count_release"})
-_LOCK_POLL_S: Final = 0.005
 _PUT_BACK: Final = "put the newest copy of the whole folder back"
 
 
@@ -196,7 +192,8 @@ class PrivacyHome:
         with self._turn() as connection:
             if isinstance(event, CorrelatedRelease):
                 self._require_next(connection, event)
-            entry = self._ledger.append(event, kind=kind, at=at)
+            stated = self._with_most_spent(connection, event, kind)
+            entry = self._ledger.append(stated, kind=kind, at=at)
             counts.keep_fact(connection, HEAD_FACT, _head_fact(self.entries))
         return entry
 
@@ -225,10 +222,12 @@ class PrivacyHome:
     @contextmanager
     def _turn(self) -> Iterator[sqlite3.Connection]:
         """Hold the lock and one transaction, over a home whose files agree."""
-        with _locked(self.path), counts.transaction(self.path / COUNTS_FILE) as connection:
+        with locked_home(self.path), counts.transaction(self.path / COUNTS_FILE) as connection:
             _require_own_folder(self.path, connection)
             self._ledger.catch_up()
-            _require_agreement(self._ledger.path, self.entries, connection)
+            if is_behind(self._ledger.path, self.entries, connection):
+                # A crash came between the last entry and the note of it.
+                counts.keep_fact(connection, HEAD_FACT, _head_fact(self.entries))
             num_legacy = int(counts.fact(connection, LEGACY_FACT))
             if num_legacy and self.legacy == LegacySpending():
                 self.legacy = _legacy(self.entries[:num_legacy])
@@ -239,6 +238,28 @@ class PrivacyHome:
         found.participations[:] += self.legacy.participations
         found.mu_squared[:] += self.legacy.mu_squared
         return found
+
+    def _with_most_spent(
+        self, connection: sqlite3.Connection, event: Event, kind: EntryKind
+    ) -> Event:
+        """State what the device that spent most has spent, where the ledger alone says too much.
+
+        Over several streams and channels the ledger adds up the most of each, as if it were one
+        device's. A count that holds invitations of which nothing was released yet is not stated.
+        """
+        alike = [entry.event for entry in self.entries if entry.kind == kind]
+        others = [e for e in alike if getattr(e, "stream", None) != getattr(event, "stream", "")]
+        if not others or not isinstance(event, CorrelatedRelease | CountRelease):
+            return event
+        most = counts.most_mu_squared(connection) + self.legacy.mu_squared
+        if not math.isfinite(most):
+            return event
+        stated = replace(event, most_mu_squared=most)
+        try:
+            mu_of_releases([*alike, stated])
+        except ValueError:
+            return event
+        return stated
 
     def _require_next(self, connection: sqlite3.Connection, event: CorrelatedRelease) -> None:
         charged = _releases_of(event.stream, self.entries)
@@ -266,13 +287,13 @@ def open_home(path: Path) -> PrivacyHome:
     except OSError as error:
         remedy = "name another folder"
         raise HomeUnavailableError(path, f"cannot be made ({error.strerror})", remedy) from error
-    with _locked(path):
+    with locked_home(path):
         if not (path / COUNTS_FILE).exists():
             entries = read_ledger_file(path / LEDGER_FILE)
             if any(_type_of(entry) in _COUNTED for entry in entries):
                 remedy = f"{_PUT_BACK}, or: fedcell privacy ledger --home DIR --rebuild-counts"
                 raise HomeBrokenError(path / COUNTS_FILE, "is gone", remedy)
-            _make_counts(path, entries)
+            make_counts(path, entries)
     home = PrivacyHome(path)
     home.life_counts(())
     return home
@@ -299,7 +320,7 @@ def _releases_of(stream: str, entries: Sequence[LedgerEntry]) -> int:
     return sum(entry.fields["event"].get("stream") == stream for entry in entries)
 
 
-def _make_counts(path: Path, entries: Sequence[LedgerEntry]) -> None:
+def make_counts(path: Path, entries: Sequence[LedgerEntry]) -> None:
     """Make the counts of a home whose ledger was kept without any, or is empty."""
     if not (path / HOME_FILE).exists():
         content = {"schema_version": 1, "home": secrets.token_hex(16)}
@@ -339,10 +360,17 @@ def _require_own_folder(path: Path, connection: sqlite3.Connection) -> None:
         raise HomeBrokenError(path, what, remedy)
 
 
-def _require_agreement(
-    path: Path, entries: Sequence[LedgerEntry], connection: sqlite3.Connection
-) -> None:
-    """Refuse a ledger older than the counts, and counts older than the ledger."""
+def is_behind(path: Path, entries: Sequence[LedgerEntry], connection: sqlite3.Connection) -> bool:
+    """Tell whether the counts have yet to note the ledger's last entry, as a crash leaves them.
+
+    Args:
+        path: of the ledger.
+        entries: of the ledger.
+        connection: to the counts.
+
+    Raises:
+        HomeBrokenError: the ledger is older than the counts, or the counts are older than it.
+    """
     number, _, known = counts.fact(connection, HEAD_FACT).partition(":")
     expected = int(number)
     if len(entries) < expected or (expected and entries[expected - 1].hash != known):
@@ -353,9 +381,7 @@ def _require_agreement(
         what = f"holds entries from {expected} on that the counts beside it do not know"
         remedy = f"{_PUT_BACK}, or: fedcell privacy ledger --home DIR --rebuild-counts"
         raise HomeBrokenError(path, what, remedy)
-    if later:
-        # A crash came between the entry and the note of it.
-        counts.keep_fact(connection, HEAD_FACT, _head_fact(entries))
+    return bool(later)
 
 
 def _is_counted(entry: LedgerEntry, connection: sqlite3.Connection) -> bool:
@@ -406,32 +432,3 @@ def _require_budget(found: LifeCounts, positions: Sequence[int], cost: StepCost)
         requested=cost.mu_squared,
         limit=min(float(found.mu_squared_limit[first]), cost.mu_squared_limit),
     )
-
-
-@contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    """Hold a home's lock: of all processes and threads, one writes.
-
-    Raises:
-        HomeUnavailableError: another holds it for too long, or the folder cannot be written.
-    """
-    try:
-        handle = os.open(path / LOCK_FILE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    except OSError as error:
-        remedy = "check the folder and its owner"
-        raise HomeUnavailableError(path, f"cannot be used ({error.strerror})", remedy) from error
-    try:
-        end = time.monotonic() + LOCK_TIMEOUT_S
-        while True:
-            try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                if time.monotonic() >= end:
-                    what = f"was held by another process for {LOCK_TIMEOUT_S:g} s"
-                    remedy = "wait for the other run, or end it"
-                    raise HomeUnavailableError(path, what, remedy) from None
-                time.sleep(_LOCK_POLL_S)
-        yield
-    finally:
-        os.close(handle)

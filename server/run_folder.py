@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any, Final
 from models.durable_file import sync_folder, write_durably
 from models.wire.rounds import LocalRecipe
 
+from .home_lock import LOCK_FILE
 from .ledger_file import LEDGER_FILE
-from .privacy_ledger import COUNTS_FILE, HOME_FILE, LOCK_FILE, open_home
+from .privacy_ledger import COUNTS_FILE, HOME_FILE, open_home
 from .rounds import RoundsConfig, RoundsError
 from .server_optimizer import ServerRecipe
 from .stream_files import (

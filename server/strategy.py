@@ -13,13 +13,11 @@ carries the new weights, leave. Nobody's answer in time makes the round a step o
 from __future__ import annotations
 
 import logging
-import math
 import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from privacy import UpdateGrid
-from privacy.accountant import gaussian_epsilon, mu_of_participations, mu_of_releases
+from privacy import UpdateGrid, release_epsilon
 
 from .aggregation import CohortSum, ReplyRefusal, reply_refusal
 from .cohorts import CohortHistory, invitation_order, select_cohort
@@ -116,10 +114,9 @@ class FederatedRounds:
     policy_text: str = field(init=False, default="")
     _silent: int = field(init=False, default=0)
     _has_heard: bool = field(init=False, default=False)
-    _mu_squared_elsewhere: float = field(init=False, default=0.0)
 
     def __post_init__(self) -> None:
-        """Fix the order of invitations, the grid of the stream, and what was spent elsewhere."""
+        """Fix the order of invitations and the grid of the stream."""
         name = self.config.stream
         counted, last = self.stream.home.stream_history(name, self.roster.device_ids)
         self.history = CohortHistory(participations=counted, last_index=last)
@@ -129,8 +126,6 @@ class FederatedRounds:
         policy = self.stream.terms.policy
         if policy is not None and self.signing_key is not None:
             self.policy_text = signed_policy(policy, self.signing_key)
-        others = [e for e in self.stream.home.entries if e.fields["event"].get("stream") != name]
-        self._mu_squared_elsewhere = mu_of_releases(accountable(others)) ** 2
 
     def run(self, grid: Grid) -> bool:
         """Run all rounds that are left; a step that a crash interrupted is finished first.
@@ -326,15 +321,10 @@ class FederatedRounds:
             )
 
     def _epsilon(self) -> float | None:
-        privacy = self.stream.terms.privacy
-        if privacy is None:
+        if self.stream.terms.privacy is None:
             return None
-        mu = mu_of_participations(
-            noise_multiplier=privacy.noise_multiplier,
-            participations=self.stream.most_participations,
-        )
-        in_all = math.sqrt(mu**2 + self._mu_squared_elsewhere)
-        return gaussian_epsilon(mu=in_all, delta=self.config.delta)
+        released = accountable(self.stream.home.entries, stream=self.config.stream)
+        return release_epsilon(released, delta=self.config.delta)
 
     def _metrics(self, index: int) -> Metrics | None:
         is_last = index == self.config.num_rounds - 1

@@ -5,6 +5,7 @@ from __future__ import annotations
 import typer
 
 from .privacy_audit import audit
+from .privacy_ledger import ledger
 from .privacy_plan import plan
 
 
@@ -22,5 +23,6 @@ def register(app: typer.Typer) -> None:
         """Let a group of one command stay a group."""
 
     group.command("audit")(audit)
+    group.command("ledger")(ledger)
     group.command("plan")(plan)
     app.add_typer(group)

@@ -1,0 +1,123 @@
+"""`fedcell privacy ledger`: what was released, what it cost, what is left; verified."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+LAST_SHOWN = 10
+
+Home = Annotated[
+    Path, typer.Option(help="Folder of a privacy home, or of a run that has none besides.")
+]
+Delta = Annotated[float, typer.Option(help="δ at which ε is told.")]
+Repair = Annotated[bool, typer.Option("--repair", help="Cut a last line that a crash left torn.")]
+Rebuild = Annotated[
+    bool,
+    typer.Option(
+        "--rebuild-counts", help="Make lost counts anew, with every device charged the worst case."
+    ),
+]
+AcceptMoved = Annotated[
+    bool, typer.Option("--accept-moved", help="Take over a moved home: no newer copy of it exists.")
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
+
+
+def ledger(
+    home: Home = Path(),
+    delta: Delta = 1e-8,
+    repair: Repair = False,
+    rebuild_counts: Rebuild = False,
+    accept_moved: AcceptMoved = False,
+    as_json: AsJson = False,
+) -> None:
+    """Show and verify a ledger of releases: every release, who took part, what is left.
+
+    Ends with code 5 if the chain does not verify, or if ledger and counts do not agree. Devices are
+    counted, never named. The three options that change something forget nothing.
+    """
+    from ..home_repair import charge_everyone, cut_torn_line, take_over
+    from ..ledger_report import home_report
+
+    if repair:
+        _say(f"cut {cut_torn_line(home, now=datetime.now(UTC))} bytes of a torn line")
+    if rebuild_counts:
+        _say(f"charged every device for {charge_everyone(home)} releases")
+    if accept_moved:
+        take_over(home)
+        _say("taken over; streams that were open here have ended")
+    report = home_report(home, delta=delta)
+    print(json.dumps(report) if as_json else "\n".join(ledger_lines(report)))
+
+
+def ledger_lines(report: Mapping[str, Any]) -> list[str]:
+    """Say what a ledger holds, in lines for a person.
+
+    Args:
+        report: as `home_report` makes it.
+    """
+    released = "unbounded: a real stream ran without noise"
+    if report["epsilon_release"] is not None:
+        released = f"{report['epsilon_release']:.3f} at δ = {report['delta']:g}"
+    lines = [
+        f"ledger       {report['entries']} entries, chain verified, head {_head(report)}",
+        f"ε_release    {released}",
+        f"             unit: {report['unit_of_privacy']}",
+        f"             neighbours: {report['neighboring_relation']}",
+        *(f"             assumes: {one}" for one in report["assumptions"]),
+        "ε_server     unbounded: the operator sees clipped updates",
+    ]
+    lines += _participant_lines(report["participants"])
+    for stream in report["streams"]:
+        lines.append(
+            f"stream       {stream['stream']} ({stream['kind']}, {stream['mechanism']}): "
+            f"{stream['releases']} releases, {stream['noise_only']} of them noise alone, "
+            f"σ = {stream['noise_multiplier']:.3f}, n = {stream['cohort_size']:,}, "
+            f"at most {stream['most_participations']} participations of a device"
+        )
+    shown = report["releases"][-LAST_SHOWN:]
+    if len(shown) < report["entries"]:
+        lines.append(f"releases     the last {len(shown)} of {report['entries']}; all with --json")
+    lines += [_release_line(release) for release in shown]
+    return lines
+
+
+def _head(report: Mapping[str, Any]) -> str:
+    return "none" if report["head"] is None else f"{report['head'][:16]}…"
+
+
+def _participant_lines(found: Mapping[str, Any] | None) -> list[str]:
+    if found is None:
+        return ["devices      not counted here: a ledger from before there were counts"]
+    invited = ", ".join(
+        f"{number:,} × {times}" for times, number in found["by_participations"].items()
+    )
+    lines = [f"devices      {found['devices']:,}; devices × participations: {invited or 'none'}"]
+    if found["mu_squared_limit"] is not None and found["most_mu_squared"] is not None:
+        lines.append(
+            f"spent        μ² {found['most_mu_squared']:.4g} of {found['mu_squared_limit']:.4g} by "
+            f"updates of the device invited most; {found['mu_squared_left']:.4g} left"
+        )
+    return lines
+
+
+def _release_line(release: Mapping[str, Any]) -> str:
+    event = release["event"]
+    named = event.get("stream") or event.get("channel") or ""
+    step = f" step {event['index']}" if "index" in event else ""
+    alone = ", noise alone" if event.get("noise_only") else ""
+    at = release["at"][:19]
+    what = f"{event['type']} {named}{step}{alone}"
+    return f"  {release['index']:>5}  {at}  {release['kind']:<10} {what}  {release['hash'][:12]}"
+
+
+def _say(line: str) -> None:
+    typer.echo(line, err=True)
