@@ -46,7 +46,7 @@ def exact_pmf(variance, reach):
     ids=["small", "half", "one", "seven thirds", "a count's"],
 )
 def test_draws_follow_the_exact_law(variance):
-    size = 20_000
+    size = 8_000
     drawn = discrete_gaussian(variance, size, FixedBits())
     width = max(1, int(math.sqrt(variance) / 2))
     reach = int(4 * math.sqrt(variance)) + 1
@@ -69,7 +69,7 @@ def test_draws_follow_the_exact_law(variance):
 @pytest.mark.parametrize("variance", [1, 100, 10**6, 2**80])
 def test_moments_are_those_of_the_law(variance):
     # From σ = 1 on, variance and kurtosis are the normal ones but for 1e-7; 5 standard errors.
-    size = 20_000
+    size = 8_000
     drawn = discrete_gaussian(variance, size, FixedBits()) / math.sqrt(variance)
     assert np.mean(drawn) == pytest.approx(0.0, abs=5 / math.sqrt(size))
     assert np.mean(drawn**2) == pytest.approx(1.0, abs=5 * math.sqrt(2 / size))
@@ -88,7 +88,7 @@ def test_a_large_scale_uses_every_bit_of_its_integers():
     ("over", "under"), [(0, 1), (1, 7), (1, 2), (1, 1), (5, 2), (9, 2), (10**20 + 1, 10**20)]
 )
 def test_a_coin_falls_with_the_probability_of_its_exponent(over, under):
-    draws, size = _ExactDraws(FixedBits()), 20_000
+    draws, size = _ExactDraws(FixedBits()), 8_000
     heads = sum(draws._exponential_coin(over, under) for _ in range(size))
     probability = math.exp(-over / under)
     assert stats.binomtest(heads, size, probability).pvalue > FALSE_ALARM
