@@ -1,9 +1,10 @@
-"""Canaries through the real releases of counts: bounded answers, discrete noise, accountant.
+"""Canaries through the real releases of counts: the bound on a reply, discrete noise, accountant.
 
-Each canary answers on a coordinate of its own with as much as its bound allows, and with too much,
-which must become nothing. Coordinates have independent noise, so that one release holds as many
-trials as it has coordinates, as with updates (`privacy.audit.canaries`). Discrete noise is charged
-above its cost where it is small, so the bound lies further below the claim than for updates.
+Each canary answers on a coordinate of its own with as much as a reply of one device may hold, and
+with more, which must be refused and so be nothing. Coordinates have independent noise, so that one
+release holds as many trials as it has coordinates, as with updates (`privacy.audit.canaries`).
+Discrete noise is charged above its cost where it is small, so the bound lies further below the
+claim than for updates.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import numpy as np
 from privacy import CountChannel, OperatingSystemNoise
 from privacy.accountant import mu_of_releases
 from privacy.audit.bounds import mu_lower_bound
-from privacy.counts import bounded_answer, count_release, noised
+from privacy.counts import count_release, noised, sum_is_possible
 
 from .canary_audit import ALPHA
 
@@ -29,8 +30,10 @@ if TYPE_CHECKING:
 
 ANSWERS: Final = 4
 """Releases to which each canary answers."""
-ROOM: Final = 5
-"""Greatest ℓ2 norm of an answer: what a canary answers on its coordinate."""
+SENSITIVITY_SQUARED: Final = 1
+"""Bound on the squared norm of an answer; with it a canary may say 1."""
+TRIED: Final = (1, 2, 5)
+"""What a canary tries to say."""
 _POLICY: Final = "0" * 64
 
 
@@ -60,24 +63,32 @@ def audit_counts(
     """
     source = source or OperatingSystemNoise()
     included = source.uniform(canaries) < 0.5
-    allowed, greedy = (
-        int(bounded_answer(np.array([answer]), sensitivity_squared=ROOM**2)[0])
-        for answer in (ROOM, ROOM + 1)
-    )
-    total = included * np.int64(max(allowed, greedy))
+    said = max(answer for answer in TRIED if _is_taken(answer))
+    total = included * np.int64(said)
     shown, events = np.zeros(canaries), []
     for index in range(channel.max_answers):
         events.append(
             count_release(
                 channel,
                 index=index,
-                sensitivity_squared=ROOM**2,
+                sensitivity_squared=SENSITIVITY_SQUARED,
                 cohort_size=canaries,
                 most_answers=index + 1,
                 policy_digest=_POLICY,
             )
         )
         shown += release(
-            total, channel, sensitivity_squared=ROOM**2, cohort_size=canaries, source=source
+            total,
+            channel,
+            sensitivity_squared=SENSITIVITY_SQUARED,
+            cohort_size=canaries,
+            source=source,
         ).counts
     return mu_lower_bound(shown, included, alpha=ALPHA), mu_of_releases(events)
+
+
+def _is_taken(answer: int) -> bool:
+    """Whether the server takes an answer as one device's."""
+    return sum_is_possible(
+        np.array([answer], np.int64), num_devices=1, sensitivity_squared=SENSITIVITY_SQUARED
+    )
