@@ -1,0 +1,157 @@
+"""A release of counts over Flower's grid and a privacy home, from the question to the record.
+
+The order: whom the channel asks, their count for life (durable), the questions, the replies until
+the deadline, the ledger's entry (durable), the noise. A crash in between costs the answers that
+were asked for, and never noises one sum twice.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from flwr.app import ConfigRecord, Message, MessageType, RecordDict
+
+from models.wire.counts import (
+    COUNTED_RECORD,
+    COUNTS_QUERY,
+    COUNTS_RECORD,
+    QUESTION_RECORD,
+    Counted,
+)
+from models.wire.rounds import FLAT_ARRAY
+from privacy.discrete_accounting import mu_squared_of_count
+
+from .count_release import CountCollection, count_tasks, release_counts
+from .flower_messages import exchange
+from .private_metrics import devices_asked
+from .rounds import RoundsError
+
+if TYPE_CHECKING:
+    import threading
+    from collections.abc import Callable
+    from datetime import datetime
+
+    import numpy as np
+    from flwr.serverapp import Grid
+    from numpy.typing import NDArray
+
+    from models.wire.counts import CountQuestion, CountTask
+    from privacy import CountChannel, CountRelease, EntryKind, NoiseSource, StreamPolicy
+
+    from .flower_messages import Roster
+    from .privacy_ledger import PrivacyHome
+    from .private_metrics import ReleasedCounts
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CountOffice:
+    """What every release of counts under one policy needs.
+
+    Attributes:
+        home: counts devices for life, and holds the ledger.
+        policy: of the stream whose channels ask.
+        policy_text: its signed envelope, as JSON; "" for a simulated fleet.
+        source: of the noise.
+        clock: gives now, aware UTC.
+        stop: set from outside to end the wait for replies.
+        deadline_s: how long replies are waited for.
+        poll_s: pause between two looks for replies.
+    """
+
+    home: PrivacyHome
+    policy: StreamPolicy
+    policy_text: str
+    source: NoiseSource
+    clock: Callable[[], datetime]
+    stop: threading.Event
+    deadline_s: float = 600.0
+    poll_s: float = 0.02
+
+    def release(
+        self, grid: Grid, roster: Roster, *, channel: str, index: int, question: CountQuestion
+    ) -> ReleasedCounts:
+        """Ask, collect, charge, noise.
+
+        Args:
+            grid: Flower's way to the nodes.
+            roster: who is enrolled, and behind which node.
+            channel: name of the channel in the policy.
+            index: which release of the channel; the next one.
+            question: what is counted.
+
+        Returns:
+            What may leave.
+
+        Raises:
+            RoundsError: the policy has no such channel, nobody is to be asked, or it was stopped;
+                nothing was released.
+            ValueError: a device was asked more often than the channel allows.
+        """
+        asked_of = self._channel(channel)
+        asked = [
+            (roster.device_ids[position], roster.node_ids[position])
+            for position in devices_asked(roster.device_ids, asked_of)
+        ]
+        if not asked:
+            raise RoundsError(f"no enrolled device is one that the channel {channel!r} asks")
+        most = self.home.count_answers(
+            f"{self.policy.digest} {channel}",
+            index,
+            [device_id for device_id, _ in asked],
+            mu_squared=mu_squared_of_count(asked_of.noise_multiplier),
+        )
+        tasks = count_tasks(
+            asked, channel=asked_of, index=index, question=question, policy=self.policy_text
+        )
+        collection = CountCollection(tasks)
+        for reply in exchange(
+            grid,
+            [_question(node_id, task) for node_id, task in tasks.items()],
+            deadline_s=self.deadline_s,
+            stop=self.stop,
+            poll_s=self.poll_s,
+        ):
+            collection.add(reply.metadata.src_node_id, _read(reply))
+        if self.stop.is_set():
+            raise RoundsError(f"release {index} of {channel!r} was stopped; nothing was released")
+        kind: EntryKind = "simulated" if self.source.is_simulated else "stream"
+
+        def charge(event: CountRelease) -> str:
+            return self.home.charge(event, kind=kind, at=self.clock()).hash
+
+        return release_counts(
+            collection,
+            asked_of,
+            most_answers=most,
+            policy_digest=self.policy.digest,
+            source=self.source,
+            charge=charge,
+        )
+
+    def _channel(self, name: str) -> CountChannel:
+        for channel in self.policy.channels:
+            if channel.name == name:
+                return channel
+        known = ", ".join(one.name for one in self.policy.channels) or "none"
+        raise RoundsError(f"the policy has no channel {name!r}; it has {known}")
+
+
+def _question(node_id: int, task: CountTask) -> Message:
+    return Message(
+        RecordDict({QUESTION_RECORD: ConfigRecord({**task.to_plain()})}),
+        dst_node_id=node_id,
+        message_type=f"{MessageType.QUERY}.{COUNTS_QUERY}",
+        group_id=str(task.index),
+    )
+
+
+def _read(reply: Message) -> tuple[NDArray[np.generic], Counted] | None:
+    """Read a reply's array and facts; None for an error or what does not have their form."""
+    if reply.has_error():
+        return None
+    try:
+        total = reply.content.array_records[COUNTS_RECORD][FLAT_ARRAY].numpy()
+        return total, Counted.from_plain(reply.content.config_records[COUNTED_RECORD])
+    except (KeyError, ValueError, TypeError, EOFError, OSError):
+        return None
