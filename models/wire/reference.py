@@ -59,6 +59,27 @@ ROUND_FIELDS: Mapping[str, tuple[str, bool, str]] = {
 }
 """What `rounds` sends up: in words, whether it is accounted, what it says about a person."""
 
+COUNT_PURPOSE = "know how good the model is, whether its inputs drift, and how similar devices fare"
+COUNT_FIELDS: Mapping[str, tuple[str, bool, str]] = {
+    rounds.FLAT_ARRAY: (
+        (
+            "sum of the answers of the devices behind a node: zeros, but for a 1 in each bin that "
+            "a device falls into; the question fixes the bins and their number"
+        ),
+        True,
+        "no",
+    ),
+    "schema_version": ("version of the answer", False, "no"),
+    "channel": ("which counts are answered", False, "no"),
+    "index": ("which release of them", False, "no"),
+    "num_devices": (
+        "number of devices asked behind the node, whether they had anything to count or not",
+        False,
+        "no",
+    ),
+}
+"""What `counts` sends up: in words, whether it is accounted, what it says about a person."""
+
 INTRODUCTION = """# What leaves the device
 
 Generated from `models/wire/messages.py` by `python -m models.wire.reference`; do not edit.
@@ -87,7 +108,7 @@ def what_leaves() -> str:
     """Return the page "what leaves the device" in Markdown."""
     sections = [INTRODUCTION]
     sections += [_section(m) for topic, m in MESSAGES.items() if isinstance(topic, Up)]
-    sections += [_round_section(), ARRIVAL]
+    sections += [_round_section(), _count_section(), ARRIVAL]
     sections += [_arrival_section(m) for topic, m in MESSAGES.items() if isinstance(topic, Down)]
     return "\n".join(sections)
 
@@ -155,17 +176,37 @@ def _field_table(
 
 
 def _round_section() -> str:
-    lines = [
-        "## round contribution",
-        "",
+    return _flower_section(
+        "round contribution",
         "The answer to one step of federated training, over Flower. No loss, no number of rows.",
+        ROUND_PURPOSE,
+        ROUND_FIELDS,
+    )
+
+
+def _count_section() -> str:
+    return _flower_section(
+        "count answer",
+        "The answer to one question for counts, over Flower. Who may not answer sends zeros.",
+        COUNT_PURPOSE,
+        COUNT_FIELDS,
+    )
+
+
+def _flower_section(
+    title: str, opening: str, purpose: str, fields: Mapping[str, tuple[str, bool, str]]
+) -> str:
+    lines = [
+        f"## {title}",
+        "",
+        opening,
         "",
         "| field | what | purpose | consent | accounted | personal |",
         "|---|---|---|---|---|---|",
     ]
-    for name, (what, accounted, personal) in ROUND_FIELDS.items():
+    for name, (what, accounted, personal) in fields.items():
         charged = "yes" if accounted else "no"
-        cells = (f"`{name}`", what, ROUND_PURPOSE, Consent.TRAINING.value, charged, personal)
+        cells = (f"`{name}`", what, purpose, Consent.TRAINING.value, charged, personal)
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
 

@@ -15,6 +15,8 @@ from models.wire.counts import (
     CountQuestion,
     CountTask,
 )
+from models.wire.reference import COUNT_FIELDS, what_leaves
+from models.wire.rounds import FLAT_ARRAY
 
 DAY = 86_400
 AS_OF = 20_000 * DAY
@@ -134,3 +136,10 @@ def test_facts_beside_an_answer_survive_the_way_and_hold_no_more():
     assert json.dumps(facts.to_plain())
     with pytest.raises(ValueError, match="num_devices"):
         Counted.from_plain(facts.to_plain() | {"num_devices": True})
+
+
+def test_every_field_of_an_answer_is_in_the_table_of_what_leaves():
+    facts = Counted(channel="metrics", index=3, num_devices=2)
+
+    assert set(COUNT_FIELDS) == {FLAT_ARRAY, *facts.to_plain()}
+    assert "## count answer" in what_leaves()
