@@ -76,7 +76,7 @@ class AuditScale:
 
 
 FULL: Final = AuditScale(canaries=10_000, claims=(1.0, 2.0, 4.0))
-QUICK: Final = AuditScale(canaries=4_000, claims=(2.0,))
+QUICK: Final = AuditScale(canaries=6_000, claims=(2.0,))
 
 
 def run_audit(scale: AuditScale = FULL) -> tuple[AuditCheck, ...]:
