@@ -190,9 +190,9 @@ def mu_of_releases(events: Iterable[Event]) -> float:
     Within a stream that device took part `most_participations` times; an aborted step released
     as noise stays charged. Over several streams and channels μ² ≤ Σ_s k_s · cost_s takes, in each,
     the device invited most there. Where the last release states what was charged most to any one
-    device (`most_mu_squared`, from the server's count for life), that figure is taken, if it lies
-    between the dearest single stream or channel and that sum. Channels that ask only devices that
-    never train are a sum of their own, and the larger of the two counts.
+    device (`most_mu_squared`, from the server's count for life), that figure is taken where it is
+    the smaller; it cannot be below the dearest single stream or channel. Channels that ask only
+    devices that never train are a sum of their own, and the larger of the two counts.
 
     A participation is charged in full as soon as it happens: its column of the factor has norm 1
     only after p − 1 further steps, and nobody can know that they will not run.
@@ -206,7 +206,7 @@ def mu_of_releases(events: Iterable[Event]) -> float:
     Raises:
         UnsupportedEventError: An event that is no release to whoever receives a model.
         ValueError: A stream or channel changed a constant on the way, skipped or repeated a step,
-            or what is stated as charged most does not fit the counts. Each breaks the accounting.
+            or what is stated as charged most is less than the counts say. Each breaks the accounting.
     """
     lines: dict[tuple[str, ...], _Line] = {}
     stated: float | None = None
@@ -227,7 +227,7 @@ def mu_of_releases(events: Iterable[Event]) -> float:
         for held_out in (False, True)
     )
     if stated is not None and math.isfinite(total):
-        if not max(costs.values(), default=0.0) * (1 - 1e-9) <= stated <= total * (1 + 1e-9):
+        if stated < max(costs.values(), default=0.0) * (1 - 1e-9):
             raise ValueError(f"most_mu_squared {stated:g} does not fit the ledger's counts")
         total = min(total, stated * (1 + 1e-12))
     slack = math.fsum(line.slack * line.count for line in charged)
