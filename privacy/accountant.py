@@ -206,7 +206,7 @@ def mu_of_releases(events: Iterable[Event]) -> float:
     Raises:
         UnsupportedEventError: An event that is no release to whoever receives a model.
         ValueError: A stream or channel changed a constant on the way, skipped or repeated a step,
-            or what is stated as charged most is less than the counts say. Each breaks the accounting.
+            or what is stated as charged most is less than the counts say: each breaks accounting.
     """
     lines: dict[tuple[str, ...], _Line] = {}
     stated: float | None = None

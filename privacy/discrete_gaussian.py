@@ -4,7 +4,7 @@ N_Z(0, σ²) has P[x] ∝ e^(−x²/(2σ²)) over the integers. Algorithms 1 to 
 2020, "The discrete Gaussian for differential privacy" (arXiv 2004.00010). Every comparison is one
 of integers against uniform random integers, so the distribution is exactly the one named, given
 uniform bits. What it costs to add such noise to counts is derived at
-`privacy.accountant.mu_squared_of_count`.
+`privacy.discrete_accounting`.
 
 The number of steps depends on what is drawn, so time tells something of the noise to whoever can
 measure it; the threat model names that.
