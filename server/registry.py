@@ -1,8 +1,10 @@
 """Which models may be released: candidate, released, retired. The rules, without storage.
 
 A model enters with the ledger entry that its card quotes. Made from public data alone, that entry
-is of kind `public`; anything else needs an entry of a real stream, with its hash. What a simulated
-noise source stamped is refused, whatever else the card says.
+is of kind `public`; anything else needs an entry of a real stream of correlated noise, which is
+looked up in the ledger of the privacy home itself by index, hash and kind: what a card says of
+itself proves nothing. What a simulated noise source stamped, or what ran to compare with, is
+refused, and so is a card that claims a smaller ε than the ledger gives.
 """
 
 from __future__ import annotations
@@ -15,9 +17,13 @@ from typing import TYPE_CHECKING, Any
 from .errors import RegistryError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
     from datetime import datetime
 
+    from privacy import LedgerEntry
+
+CLAIM_ROUNDING = 1e-6
+"""Relative amount by which a stated ε may lie below the ledger's: cards round."""
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 
 
@@ -67,18 +73,28 @@ class RegisteredModel:
 
 
 def admit(
-    *, version: str, digest: str, ledger_entry: Mapping[str, Any] | None, now: datetime
+    *,
+    version: str,
+    digest: str,
+    ledger_entry: Mapping[str, Any] | None,
+    now: datetime,
+    ledger: Sequence[LedgerEntry] | None = None,
+    claim: Mapping[str, Any] | None = None,
 ) -> RegisteredModel:
     """Return a new candidate.
 
     Args:
         version: the model's version.
         digest: SHA-256 of its bundle.
-        ledger_entry: what its card quotes: `kind`, and for a stream the entry's `hash`.
+        ledger_entry: what its card quotes: `kind`, and for a stream the entry's `index` and `hash`.
         now: aware time.
+        ledger: of the privacy home that paid for it, read and verified; None where none is at hand,
+            which is enough for public data alone.
+        claim: `value` and `delta` of ε_release, as the card states them; None leaves it unchecked.
 
     Raises:
-        RegistryError: no ledger entry, one of another kind, or one without its hash.
+        RegistryError: no ledger entry, one of another kind, one that the ledger does not hold, or a
+            claim below what the ledger gives.
     """
     if _DIGEST.fullmatch(digest) is None:
         raise RegistryError(version, "has no SHA-256 digest", "build the bundle again")
@@ -91,11 +107,8 @@ def admit(
         shown = "simulated" if ledger_entry.get("simulated") else repr(kind)
         raise RegistryError(version, f"quotes a ledger entry of kind {shown}", remedy)
     entry_hash = ledger_entry.get("hash")
-    if kind == LedgerKind.STREAM and not (
-        isinstance(entry_hash, str) and _DIGEST.fullmatch(entry_hash)
-    ):
-        remedy = "quote the entry's hash in the model card"
-        raise RegistryError(version, "quotes a stream's ledger entry without its hash", remedy)
+    if kind == LedgerKind.STREAM:
+        _require_paid(version, ledger_entry, ledger=ledger, claim=claim)
     return RegisteredModel(
         version=version,
         digest=digest,
@@ -105,6 +118,60 @@ def admit(
         added_at=now,
         state_at=now,
     )
+
+
+def _require_paid(
+    version: str,
+    quoted: Mapping[str, Any],
+    *,
+    ledger: Sequence[LedgerEntry] | None,
+    claim: Mapping[str, Any] | None,
+) -> None:
+    """Refuse what a stream's ledger does not hold as it is quoted."""
+    # Imported where a stream's model enters: the hub, which only reads the registry, needs neither.
+    from privacy import CorrelatedRelease
+
+    entry_hash, index = quoted.get("hash"), quoted.get("index")
+    if not (isinstance(entry_hash, str) and _DIGEST.fullmatch(entry_hash)):
+        remedy = "quote the entry's hash in the model card"
+        raise RegistryError(version, "quotes a stream's ledger entry without its hash", remedy)
+    if ledger is None:
+        remedy = "name the privacy home that paid for it"
+        raise RegistryError(version, "quotes a ledger entry, and no ledger is at hand", remedy)
+    is_place = type(index) is int and 0 <= index < len(ledger)
+    entry = ledger[index] if is_place and index is not None else None
+    if entry is None or entry.hash != entry_hash:
+        what = f"quotes entry {index!r}, which this ledger does not hold"
+        raise RegistryError(version, what, "name the privacy home that paid for it")
+    event = entry.event
+    if entry.kind != LedgerKind.STREAM or not isinstance(event, CorrelatedRelease):
+        what = (
+            f"quotes entry {entry.index}, whose kind is {entry.kind!r} and not a stream's release"
+        )
+        raise RegistryError(version, what, "release models of real streams with correlated noise")
+    if quoted.get("stream", event.stream) != event.stream:
+        what = f"quotes entry {entry.index} of another stream"
+        raise RegistryError(version, what, "build the bundle again from its run")
+    if claim is not None:
+        _require_honest_claim(version, claim, ledger[: entry.index + 1])
+
+
+def _require_honest_claim(
+    version: str, claim: Mapping[str, Any], paid: Sequence[LedgerEntry]
+) -> None:
+    """Refuse a card whose ε is smaller than what the ledger gives up to its entry."""
+    from privacy import release_epsilon
+
+    from .rounds_report import accountable
+
+    value, delta = claim.get("value"), claim.get("delta")
+    if not isinstance(value, float | int) or not isinstance(delta, float):
+        remedy = "build the bundle again from its run"
+        raise RegistryError(version, "states no ε_release beside its δ", remedy)
+    spent = release_epsilon(accountable(paid), delta=delta)
+    if value < spent * (1 - CLAIM_ROUNDING):
+        what = f"claims ε_release {value:.6g}, and the ledger gives {spent:.6g} at δ = {delta:g}"
+        raise RegistryError(version, what, "build the bundle again from its run")
 
 
 def move(model: RegisteredModel, state: ModelState, *, now: datetime) -> RegisteredModel:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from server.privacy_ledger import read_home
 from server.registry import ModelState, admit, move
 from server.storage.database import open_database
 from server.storage.model_versions import ModelVersions
@@ -11,12 +12,18 @@ from server.storage.model_versions import ModelVersions
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from datetime import datetime
+    from pathlib import Path
 
     from models.bundle import Bundle
 
 
 def register(
-    database_url: str, bundles: Sequence[Bundle], *, released: Bundle, now: datetime
+    database_url: str,
+    bundles: Sequence[Bundle],
+    *,
+    released: Bundle,
+    privacy_home: Path,
+    now: datetime,
 ) -> None:
     """Enter bundles as candidates, and release one of them.
 
@@ -24,11 +31,14 @@ def register(
         database_url: of the server; made where it does not exist.
         bundles: all that are known.
         released: the one of them that devices run.
+        privacy_home: whose ledger paid for what is not public.
         now: aware time.
 
     Raises:
         RegistryError: a bundle does not quote the ledger entry that pays for it.
+        HomeBrokenError: the ledger does not verify.
     """
+    ledger = read_home(privacy_home)
     with open_database(database_url) as database, database.transaction() as connection:
         registry = ModelVersions(connection)
         for bundle in bundles:
@@ -37,6 +47,8 @@ def register(
                 digest=bundle.digest,
                 ledger_entry=bundle.manifest["ledger_entry"],
                 now=now,
+                ledger=ledger,
+                claim=bundle.card["privacy"]["epsilon_release"],
             )
             registry.add(model)
             if bundle.version == released.version:

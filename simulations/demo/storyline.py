@@ -111,7 +111,13 @@ def run_demo(
         scene = scenes.make_scene(plan, tell=tell)
         learnt = learn(scene, plan, default=default, folder=folder, clock=clock, tell=tell)
         url = f"sqlite:///{folder / HUB_FILE}"
-        register(url, [learnt.default, learnt.candidate], released=learnt.in_use, now=clock())
+        register(
+            url,
+            [learnt.default, learnt.candidate],
+            released=learnt.in_use,
+            privacy_home=folder / PRIVATE,
+            now=clock(),
+        )
         cast = choose(scene.judged, Predictor(learnt.in_use))
         conversation = talk(
             scene.judged,
