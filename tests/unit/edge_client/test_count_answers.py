@@ -26,7 +26,7 @@ DAYS, AS_OF_DAY = 420, 330
 
 @pytest.fixture(scope="module")
 def fleet():
-    return simulate_fleet(num_devices=40, num_days=DAYS, seed=12)
+    return simulate_fleet(num_devices=24, num_days=DAYS, seed=12)
 
 
 @pytest.fixture(scope="module")
@@ -66,10 +66,18 @@ def answers(fleet, question, *, now_s, predictor=None):
     )
 
 
-def seen_from_above(fleet, question, *, now_s, probability=None):
+@pytest.fixture(scope="module")
+def seen(fleet, now_s):
+    """All features and labels of the fleet at once."""
+    return (
+        featurize(fleet.telemetry, fleet.profiles, now_s=now_s),
+        label_packs(fleet.telemetry, fleet.profiles, now_s=now_s),
+    )
+
+
+def seen_from_above(fleet, question, *, seen, probability=None):
     """The same counts from the whole table: features at the moment, labels by rule."""
-    table = featurize(fleet.telemetry, fleet.profiles, now_s=now_s)
-    packs = label_packs(fleet.telemetry, fleet.profiles, now_s=now_s)
+    table, packs = seen
     key = {(d, p): n for n, (d, p) in enumerate(zip(packs.device, packs.pack, strict=True))}
     found = np.zeros((len(fleet.profiles), question.size), np.int64)
     for row in np.flatnonzero((table.as_of_s == question.as_of_s) & table.is_ok()):
@@ -91,9 +99,9 @@ def seen_from_above(fleet, question, *, now_s, probability=None):
     return found
 
 
-def test_each_device_counts_itself_as_the_fleet_would(fleet, as_of_s, now_s, predictor):
+def test_each_device_counts_itself_as_the_fleet_would(fleet, as_of_s, now_s, predictor, seen):
     version = predictor.bundle.version
-    reference = featurize(fleet.telemetry, fleet.profiles).features
+    reference = seen[0].features
 
     def probability(features):
         return predictor.outputs(features, [PROBABILITY])[PROBABILITY]
@@ -107,7 +115,7 @@ def test_each_device_counts_itself_as_the_fleet_would(fleet, as_of_s, now_s, pre
         expected = seen_from_above(
             fleet,
             question,
-            now_s=now_s,
+            seen=seen,
             probability=probability if question.model_version else None,
         )
         assert (found == expected).all()
