@@ -277,20 +277,39 @@ def plan_for(request: PlanRequest) -> Plan:
 
 
 def planned_channels(request: PlanRequest) -> tuple[CountChannel, ...]:
-    """Counts for the years asked: monthly metrics of held-out devices, two histograms a quarter.
+    """The counts of a plan, as `count_channels` deals the budget out."""
+    return count_channels(
+        epsilon=request.epsilon,
+        delta=request.delta,
+        update_share=request.update_share,
+        years=request.years,
+        has_held_out=request.held_out_devices > 0,
+    )
+
+
+def count_channels(
+    *, epsilon: float, delta: float, update_share: float, years: float, has_held_out: bool = True
+) -> tuple[CountChannel, ...]:
+    """Counts for some years: monthly metrics of held-out devices, two histograms a quarter.
 
     Held-out devices spend their whole μ² on metrics; the others share what updates leave evenly
     between similar devices and drift.
+
+    Args:
+        epsilon: ε_release of one device.
+        delta: its δ.
+        update_share: part of μ² that updates may use, in (0, 1).
+        years: how long counts are asked for.
+        has_held_out: whether there are devices that never train.
     """
-    mu_squared = mu_for(epsilon=request.epsilon, delta=request.delta) ** 2
-    left = (1 - request.update_share) * mu_squared
+    mu_squared = mu_for(epsilon=epsilon, delta=delta) ** 2
+    left = (1 - update_share) * mu_squared
     channels = [
-        _channel(SIMILAR_DEVICES, left / 2, request.years * COUNTS_A_YEAR),
-        _channel(DRIFT, left / 2, request.years * COUNTS_A_YEAR),
+        _channel(SIMILAR_DEVICES, left / 2, years * COUNTS_A_YEAR),
+        _channel(DRIFT, left / 2, years * COUNTS_A_YEAR),
     ]
-    if request.held_out_devices:
-        of_metrics = _channel(METRICS, mu_squared, request.years * METRICS_A_YEAR, held_out=True)
-        channels.append(of_metrics)
+    if has_held_out:
+        channels.append(_channel(METRICS, mu_squared, years * METRICS_A_YEAR, held_out=True))
     return tuple(channels)
 
 
