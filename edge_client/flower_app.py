@@ -1,10 +1,11 @@
 """ClientApp only: messages in, messages out.
 
 A node stands for one device or for a block of devices behind it. It answers a query with the
-identifiers of its devices, and a task with one integer sum over those of them that were invited.
-Beside the sum stands what a real device's own privacy ledger says of its participations. Nothing
-else leaves: no loss, no number of rows, no figure of one device, and of a failure only its code.
-Flower would send an exception's text, so no exception gets as far as Flower.
+identifiers of its devices, a task with one integer sum over those of them that were invited, and a
+question for counts with one integer vector. Beside a sum stands what a real device's own privacy
+ledger says of its participations. Nothing else leaves: no loss, no number of rows, no figure of one
+device, and of a failure only its code. Flower would send an exception's text, so no exception gets
+as far as Flower.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import numpy as np
 from flwr.app import Array, ArrayRecord, ConfigRecord, Error, Message, RecordDict
 from flwr.clientapp import ClientApp
 
+from models.wire.counts import COUNTS_QUERY
 from models.wire.rounds import (
     CONTRIBUTION_RECORD,
     DEVICES_RECORD,
@@ -36,6 +38,7 @@ from models.wire.rounds import (
 )
 from privacy import UpdateGrid
 
+from .count_messages import CountsAnswer
 from .errors import InputError, StoreError, TaskRefusedError
 from .local_training import LocalTrainer, train_block
 from .own_training import own_device
@@ -92,6 +95,7 @@ def client_app(block_of: Callable[[Context], DeviceBlock]) -> ClientApp:
     app = ClientApp()
     app.query()(_CodedFailures(_DevicesAnswer(block_of)))
     app.query(RECEIPT_MESSAGE.partition(".")[2])(_CodedFailures(_ReceiptAnswer(block_of)))
+    app.query(COUNTS_QUERY)(_CodedFailures(CountsAnswer(block_of)))
     app.train()(_CodedFailures(_TaskAnswer(block_of)))
     return app
 

@@ -29,6 +29,7 @@ from .errors import (
     TaskRefusedError,
 )
 from .link.configuration import allowed
+from .own_counts import own_count
 from .privacy.ledger_file import DeviceLedger, read_device_ledger
 from .privacy.participation import REFUSAL_FACT, Terms, admit, debit, receipt_line
 from .privacy.receipts import check_receipt, keep_receipt
@@ -50,6 +51,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from models.training_rows import TrainingRows
+    from models.wire.counts import CountTask
     from models.wire.rounds import ReleaseReceipt, RoundTask
     from privacy import NoiseSource
 
@@ -154,6 +156,10 @@ class OwnDevice:
         except (ParticipationRefusedError, LedgerError, StoreBusyError) as error:
             return None, self._receipts(task, self._refused(task, error))
         return update, self._receipts(task, ledger)
+
+    def count(self, task: CountTask) -> NDArray[np.int64]:
+        """Answer a question for counts; see `own_counts.own_count`."""
+        return own_count(self._open, task, terms=self.terms, now=self.now)
 
     def keep_receipt(self, receipt: ReleaseReceipt) -> None:
         """Hold the server's receipt for a released step against the ledger, and keep it.

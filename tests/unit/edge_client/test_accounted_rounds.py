@@ -27,6 +27,15 @@ from edge_client.store.erasure import ledger_path
 from edge_client.store.mailbox import Purpose
 from edge_client.telemetry_store import TelemetryStore, readings_of
 from models.training.local_epochs import new_flat_weights
+from models.wire.counts import (
+    COUNTS_QUERY,
+    COUNTS_RECORD,
+    QUESTION_RECORD,
+    Bins,
+    CountKind,
+    CountQuestion,
+    CountTask,
+)
 from models.wire.rounds import (
     CONTRIBUTION_RECORD,
     FLAT_ARRAY,
@@ -39,6 +48,7 @@ from models.wire.rounds import (
     DeviceReceipt,
     NodeFailure,
 )
+from privacy import CountChannel
 from simulations import simulate_fleet
 from tests.support.training_tasks import (
     KEYS,
@@ -212,3 +222,34 @@ def test_receipt_that_is_none_is_refused_and_one_of_a_stranger_dropped(device):
     forged = replace(receipt_of(release_of()), entry=signed(POLICY).replace('"sig":"', '"sig":"A'))
     assert len(receipt_told(device, forged).content) == 0
     assert read_receipts(device.path) == ()
+
+
+def test_question_for_counts_is_debited_in_the_same_ledger(device):
+    policy = replace(
+        POLICY, channels=(CountChannel(name="drift", noise_multiplier=30.0, max_answers=2),)
+    )
+    day = 24 * 3600
+    question = CountQuestion(
+        kind=CountKind.DRIFT,
+        as_of_s=int(device.now.timestamp()) // day * day,
+        bins=(Bins("usage_intensity", (3.0,)),),
+    )
+    task = CountTask(
+        channel="drift",
+        index=0,
+        cohort_size=9,
+        device_ids=(device.id,),
+        question=question,
+        policy=signed(policy),
+    )
+    content = RecordDict({QUESTION_RECORD: ConfigRecord({**task.to_plain()})})
+    answers = [
+        told(device, f"query.{COUNTS_QUERY}", content)
+        .content.array_records[COUNTS_RECORD][FLAT_ARRAY]
+        .numpy()
+        for _ in range(2)
+    ]
+    assert [answer.sum() for answer in answers] == [1, 0]
+    with TelemetryStore(device.path) as store:
+        (event,) = read_device_ledger(device.path, store).events
+    assert (event.channel, event.index) == ("drift", 0)
