@@ -10,8 +10,9 @@ from models.held_out_devices import HELD_OUT_SHARE
 from models.network_shape import NUM_WEIGHTS
 from models.private_histograms import SCORE_EDGES
 from privacy import RecordPolicy
+from privacy.count_budget import METRICS
 from privacy.planned_metrics import FIGURES, AssumedScores, expected_estimate, least_devices
-from privacy.planner import METRICS, PlanRequest
+from privacy.planner import PlanRequest
 from privacy.simulated_quality import run_that_speaks_for, simulated_runs
 
 from .training_recipes import FROM_TRAINED_WEIGHTS

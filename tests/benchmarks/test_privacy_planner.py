@@ -14,8 +14,9 @@ import numpy as np
 from models.private_histograms import SCORE_EDGES, evaluation_question
 from models.wire.counts import Counted
 from privacy import OperatingSystemNoise, RecordPolicy, planner
+from privacy.count_budget import METRICS
 from privacy.planned_metrics import FIGURES, AssumedScores, least_devices
-from privacy.planner import METRICS, PlanRequest, plan_for
+from privacy.planner import PlanRequest, plan_for
 from server.count_release import CountCollection, count_tasks, release_counts
 from server.private_metrics import private_evaluation
 from tests.support.figures import Figures

@@ -7,6 +7,7 @@ import pytest
 
 from privacy import RecordPolicy, noise_multiplier_for
 from privacy.banded_factor import prefix_sum_error
+from privacy.count_budget import METRICS
 from privacy.planned_metrics import (
     FIGURES,
     AssumedScores,
@@ -14,7 +15,7 @@ from privacy.planned_metrics import (
     expected_histogram,
     least_devices,
 )
-from privacy.planner import METRICS, PlanRequest, factor_error, plan_for
+from privacy.planner import PlanRequest, factor_error, plan_for
 from privacy.simulated_quality import SimulatedRun, run_that_speaks_for, simulated_runs
 
 RECORD = RecordPolicy(
