@@ -1,7 +1,7 @@
 """Gaussian numbers from random bits, the same on every machine.
 
 Box and Muller 1958: with U in (0, 1] and an angle, radius √(−2 ln U) times cosine and sine are two
-independent N(0, 1). U is a multiple of 2^-106, plus half of one, so the tail reaches 12.1 standard
+independent N(0, 1). U is a multiple of 2^-106, plus half of one, so the tail reaches 12.18 standard
 deviations; what lies beyond has probability 6e-33 a pair. The angle has 54 bits.
 
 Logarithm, sine and cosine are sums of products here, without fused operations: IEEE 754 fixes every
