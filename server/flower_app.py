@@ -170,10 +170,9 @@ def carry_out(
 
 def _carry_out_stream(run: PlannedRun, grid: Grid, *, rounds: FederatedRounds) -> None:
     started_at, started = rounds.clock(), time.perf_counter()
-    start_metrics = None if run.evaluate is None else run.evaluate(run.start)
+    records, start_metrics = _looks_before(run, rounds)
     if run.on_start is not None:
         run.on_start(start_metrics, rounds.stream.noise.noise_multiplier)
-    records: list[RoundRecord] = []
 
     def report(status: str) -> None:
         run.report = report_of(
@@ -208,6 +207,17 @@ def _carry_out_stream(run: PlannedRun, grid: Grid, *, rounds: FederatedRounds) -
         run.weights = rounds.weights()
         run.folder.save_weights(run.weights)
         report("finished" if finished else "interrupted")
+
+
+def _looks_before(
+    run: PlannedRun, rounds: FederatedRounds
+) -> tuple[list[RoundRecord], Metrics | None]:
+    """Return the records of rounds that a resumed run has behind it, and how it started."""
+    if not run.is_resumed:
+        return [], None if run.evaluate is None else run.evaluate(run.start)
+    report = run.folder.report()
+    records = [RoundRecord(**record) for record in report["rounds"]]
+    return [r for r in records if r.index < rounds.stream.next_index], report["start_metrics"]
 
 
 def _record(rounds: FederatedRounds) -> tuple[float | None, float | None]:

@@ -117,13 +117,18 @@ class RunFolder:
             RunFolderError: its report cannot be read.
         """
         try:
-            fields = json.loads((self.path / REPORT_FILE).read_bytes())["config"]
+            fields = self.report()["config"]
             fields["recipe"] = LocalRecipe(**fields["recipe"])
             fields["server"] = ServerRecipe(**fields["server"])
             return RoundsConfig(**fields)
         except (OSError, ValueError, KeyError, TypeError) as error:
             what = f"{REPORT_FILE} does not say how the run was planned ({error})"
             raise RunFolderError(self.path, what, "start a new run with another --out") from error
+
+    def report(self) -> dict[str, Any]:
+        """Return what `run.json` holds."""
+        found: dict[str, Any] = json.loads((self.path / REPORT_FILE).read_bytes())
+        return found
 
     def load_checkpoint(self) -> tuple[OptimizerState, int]:
         """Return weights and optimiser after the last round kept, and its index."""

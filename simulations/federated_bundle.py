@@ -84,7 +84,9 @@ def privacy_statement(report: Mapping[str, Any]) -> PrivacyStatement:
             value=privacy["epsilon_release"],
             delta=privacy["delta"],
             unit_of_privacy=privacy["unit_of_privacy"],
-            assumptions="; ".join(privacy["assumptions"]),
+            assumptions="; ".join(
+                (f"neighbours: {privacy['neighboring_relation']}", *privacy["assumptions"])
+            ),
         ),
         epsilon_server=Epsilon(
             value=None,

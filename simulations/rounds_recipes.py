@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from server.rounds import DEVICES_PER_OWNER
 from server.training_recipes import (
     FROM_RANDOM_WEIGHTS,
     FROM_RANDOM_WEIGHTS_WITH_NOISE,
@@ -14,6 +15,7 @@ from server.training_recipes import (
 from .rounds import RoundsPlan
 
 if TYPE_CHECKING:
+    from server.rounds import NoiseName
     from server.server_optimizer import ServerRecipe
 
 
@@ -29,6 +31,9 @@ def plan_for(
     server: ServerRecipe | None = None,
     seed: int | None = None,
     evaluate_every: int = 1,
+    noise: NoiseName = "correlated",
+    max_participations: int | None = None,
+    max_devices_per_owner: int = DEVICES_PER_OWNER,
 ) -> RoundsPlan:
     """Return the plan of a run.
 
@@ -43,6 +48,9 @@ def plan_for(
         server: how updates move the weights; None takes the recipe's.
         seed: None draws from the operating system's entropy.
         evaluate_every: rounds between two looks at the held-out part.
+        noise: correlated between steps, or independent, for comparison only.
+        max_participations: k for life; None takes what the schedule asks of a device.
+        max_devices_per_owner: most devices of one owner, where owners are known.
     """
     usual = FROM_RANDOM_WEIGHTS if epsilon is None else FROM_RANDOM_WEIGHTS_WITH_NOISE
     if is_warm:
@@ -60,4 +68,7 @@ def plan_for(
         server=server or usual.server,
         seed=seed,
         evaluate_every=evaluate_every,
+        noise=noise,
+        max_participations=max_participations,
+        max_devices_per_owner=max_devices_per_owner,
     )

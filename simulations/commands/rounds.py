@@ -22,7 +22,9 @@ Cohort = Annotated[
     int | None,
     typer.Option(help="Devices invited to each round; all of them unless given.", min=1),
 ]
-EpsilonOption = Annotated[float, typer.Option(help="ε of all models of this run together.")]
+EpsilonOption = Annotated[
+    float, typer.Option(help="ε of a device's whole life, over all its models.")
+]
 Delta = Annotated[float, typer.Option(help="Its δ.")]
 Noise = Annotated[bool, typer.Option(help="Noise on releases; without it nothing can be released.")]
 RecordLevel = Annotated[bool, typer.Option(help="Record-level DP-SGD on each device, by Opacus.")]
@@ -49,6 +51,28 @@ TrustedKey = Annotated[
 AllowUnsigned = Annotated[
     bool, typer.Option("--allow-unsigned", help="Start from an unsigned bundle of your own.")
 ]
+Independent = Annotated[
+    bool,
+    typer.Option(
+        "--independent-noise", help="Fresh noise each round, to compare with; never released."
+    ),
+]
+PrivacyHome = Annotated[
+    Path | None,
+    typer.Option(help="Folder that counts devices over all runs; the run's own unless given."),
+]
+MaxParticipations = Annotated[
+    int | None,
+    typer.Option(help="Rounds in a device's life (k); what this run asks unless given.", min=1),
+]
+Owners = Annotated[Path | None, typer.Option(help="CSV file with the columns device_id and owner.")]
+MaxPerOwner = Annotated[int, typer.Option(help="Most devices of one owner in the run.", min=1)]
+StreamKeyFile = Annotated[
+    Path | None, typer.Option(help="Key file that seals the stream's key and sums; 32 bytes.")
+]
+Resume = Annotated[
+    bool, typer.Option("--resume", help="Go on with the run that --out holds, as it was planned.")
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 
 
@@ -73,6 +97,12 @@ def start_command(
     epsilon: EpsilonOption = 2.0,
     delta: Delta = 1e-8,
     noise: Noise = True,
+    independent_noise: Independent = False,
+    privacy_home: PrivacyHome = None,
+    max_participations: MaxParticipations = None,
+    owners: Owners = None,
+    max_devices_per_owner: MaxPerOwner = 5,
+    stream_key_file: StreamKeyFile = None,
     record_level: RecordLevel = True,
     clip: Clip = None,
     optimizer: Optimizer = None,
@@ -80,6 +110,7 @@ def start_command(
     evaluate_every: EvaluateEvery = 1,
     workers: Workers = None,
     seed: Seed = None,
+    resume: Resume = False,
     trusted_key: TrustedKey = None,
     allow_unsigned: AllowUnsigned = False,
     as_json: AsJson = False,
@@ -87,12 +118,14 @@ def start_command(
     """Train the model in federated rounds, with a ledger of what they cost in privacy.
 
     A real Flower run in its simulation engine: each device trains on its own rows, what it sends is
-    clipped, the server adds the noise, and the ledger is charged before anything leaves. The folder
-    gets run.json, ledger.jsonl, weights.npz, bundle.zip and flower.log.
+    clipped, the server adds correlated noise, and the ledger is charged before anything leaves. The
+    folder gets run.json, ledger.jsonl, weights.npz, bundle.zip and flower.log.
     """
     from models.trusted_keys import read_trusted_keys
+    from server.owners import read_owners
+    from server.stream_key import read_operator_key
 
-    from ..rounds import BUNDLE_FILE, run_rounds, starting_bundle
+    from ..rounds import BUNDLE_FILE, KeptAt, run_rounds, starting_bundle
     from ..rounds_recipes import plan_for
     from ..rounds_summary import summary_lines
     from .rounds_progress import RoundsProgress
@@ -110,6 +143,15 @@ def start_command(
         server=_server_recipe(optimizer, server_rate, is_warm=start is not None),
         seed=seed,
         evaluate_every=evaluate_every,
+        noise="independent" if independent_noise else "correlated",
+        max_participations=max_participations,
+        max_devices_per_owner=max_devices_per_owner,
+    )
+    kept = KeptAt(
+        privacy_home=privacy_home,
+        operator=None if stream_key_file is None else read_operator_key(stream_key_file),
+        owners={} if owners is None else read_owners(owners),
+        is_resumed=resume,
     )
     with RoundsProgress(plan, shown=not as_json) as progress:
         outcome = run_rounds(
@@ -117,6 +159,7 @@ def start_command(
             out,
             plan,
             clock=lambda: datetime.now(UTC),
+            kept=kept,
             start=start,
             on_start=progress.start,
             on_round=progress.advance,

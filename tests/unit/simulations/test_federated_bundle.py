@@ -25,6 +25,7 @@ def report(**changes):
         "epsilon_release": 2.0,
         "delta": 1e-6,
         "unit_of_privacy": "one device",
+        "neighboring_relation": "one device replaced by zero",
         "assumptions": ["trusted aggregator", "no sampling"],
         "record_epsilon": 3.0,
         "record_delta": 1e-5,
@@ -39,7 +40,9 @@ def test_privacy_statement_quotes_the_entry_and_leaves_the_server_unbounded():
     statement = privacy_statement(report())
 
     assert (statement.epsilon_release.value, statement.epsilon_release.delta) == (2.0, 1e-6)
-    assert statement.epsilon_release.assumptions == "trusted aggregator; no sampling"
+    assert statement.epsilon_release.assumptions == (
+        "neighbours: one device replaced by zero; trusted aggregator; no sampling"
+    )
     assert statement.epsilon_server.value is None
     assert (statement.record_epsilon.value, statement.record_epsilon.delta) == (3.0, 1e-5)
     assert statement.ledger_entry == {**HEAD, "stream": "run-1"}

@@ -15,7 +15,7 @@ from server.rounds_report import record_epsilon, report_of
 from server.run_folder import RunFolder, RunFolderError
 from simulations import run_rounds
 from simulations.fleet_rows import FleetRows
-from simulations.rounds import starting_bundle, starting_parameters
+from simulations.rounds import KeptAt, starting_bundle, starting_parameters
 from simulations.rounds_recipes import plan_for
 from simulations.rounds_summary import summary_lines
 from simulations.seeded_noise import SeededNoise
@@ -116,6 +116,28 @@ def test_an_impossible_plan_is_refused_before_anything_is_written(tmp_path, chan
     assert not out.exists()
 
 
+@pytest.mark.parametrize("changes", [{"epsilon": None}, {"seed": 3}, {"noise": "independent"}])
+def test_what_is_never_released_does_not_count_for_life(tmp_path, changes):
+    rows = FleetRows(
+        device_ids=tuple(f"d{number}" for number in range(10)),
+        training=made_up_rows(190, num_devices=10),
+        held_out=made_up_rows(50, num_devices=2),
+    )
+    kept = KeptAt(privacy_home=tmp_path / "home")
+    with pytest.raises(ValueError, match="privacy_home must be left out"):
+        run_rounds(rows, tmp_path / "run", plan_of(**changes), clock=lambda: NOW, kept=kept)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_participations_of_a_life_are_no_fewer_than_the_run_asks_for():
+    with pytest.raises(ValueError, match="max_participations must be at least 3"):
+        plan_of(max_participations=2).config(10)
+    config = plan_of(max_participations=12).config(10)
+    policy = config.policy(config.schedule(10))
+    assert policy.epsilon_after(3) < 1.0
+    assert policy.epsilon_after(12) == pytest.approx(2.0, rel=1e-6)
+
+
 def test_random_weights_repeat_with_a_seed_and_differ_without():
     assert starting_bundle("none", trusted_keys={}) is None
     first, again = (starting_parameters(None, seed=3).flat() for _ in range(2))
@@ -171,8 +193,8 @@ def test_command_refuses_an_unknown_optimiser_by_name(tmp_path):
     assert not (tmp_path / "run").exists()
 
 
-def test_help_says_that_epsilon_covers_all_models_of_one_run():
+def test_help_says_that_epsilon_covers_a_devices_whole_life():
     shown = CliRunner(env={"COLUMNS": "200"}).invoke(build_app(), ["rounds", "start", "--help"])
     (line,) = [line for line in shown.output.splitlines() if "--epsilon" in line]
 
-    assert "ε of all models of this run together." in line
+    assert "ε of a device's whole life, over all its models." in line
