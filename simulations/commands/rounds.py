@@ -23,7 +23,7 @@ Cohort = Annotated[
     typer.Option(help="Devices invited to each round; all of them unless given.", min=1),
 ]
 EpsilonOption = Annotated[
-    float, typer.Option(help="ε of a device's whole life, over all its models.")
+    float, typer.Option(help="ε of a device's life, over all models.")
 ]
 Delta = Annotated[float, typer.Option(help="Its δ.")]
 Noise = Annotated[bool, typer.Option(help="Noise on releases; without it nothing can be released.")]

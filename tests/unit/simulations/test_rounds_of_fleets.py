@@ -197,4 +197,4 @@ def test_help_says_that_epsilon_covers_a_devices_whole_life():
     shown = CliRunner(env={"COLUMNS": "200"}).invoke(build_app(), ["rounds", "start", "--help"])
     (line,) = [line for line in shown.output.splitlines() if "--epsilon" in line]
 
-    assert "ε of a device's whole life, over all its models." in line
+    assert "ε of a device's life, over all models." in line
