@@ -7,25 +7,16 @@ seed could hide is hidden, and each run of the audit is a new one.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
 from models.wire.rounds import LocalRecipe
-from privacy import (
-    CorrelatedRelease,
-    OperatingSystemNoise,
-    StreamPolicy,
-    UpdateGrid,
-    clip_update,
-    events_of,
-)
-from privacy.accountant import mu_of_releases
+from privacy import OperatingSystemNoise, StreamPolicy, UpdateGrid, clip_update
 from privacy.audit.bounds import least_detectable_mu
 from privacy.audit.findings import AuditCheck, Held
 from privacy.audit.planted import DEFECTS
-from privacy.audit.release_gate import MechanismAudit, require_audited
 from privacy.policy import policy_for
 
 from .aggregation import CohortSum, mean_update
@@ -41,11 +32,9 @@ from .count_audit import ANSWERS, audit_counts, audited_channel
 from .inversion_audit import Protection, Victims, recovered_records
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator
 
     from numpy.typing import NDArray
-
-    from privacy import LedgerEntry
 
 HOSTILE_SIZES: Final = (1e-300, 1e-3, 1.0, 1.0 + 1e-12, 1e6, 1e300, np.inf, np.nan)
 NUM_RECORDS: Final = 100
@@ -86,71 +75,6 @@ def run_audit(scale: AuditScale = FULL) -> tuple[AuditCheck, ...]:
         scale: how many canaries, and at which claims.
     """
     return tuple(_all_checks(scale))
-
-
-def audit_policy(
-    policy: StreamPolicy,
-    *,
-    participations: int | None = None,
-    num_rounds: int | None = None,
-    canaries: int = FULL.canaries,
-) -> MechanismAudit:
-    """Audit the aggregation under the policy of a stream.
-
-    Args:
-        policy: as it was signed.
-        participations: most steps to which a device was invited so far; k unless given.
-        num_rounds: steps that were released so far; T unless given.
-        canaries: number of trials.
-    """
-    taken = participations or policy.privacy.max_participations
-    so_far = replace(
-        policy,
-        num_rounds=num_rounds or policy.num_rounds,
-        privacy=replace(policy.privacy, max_participations=taken),
-    )
-    finding = audit_stream(so_far, honest_parts(), canaries=canaries)
-    return MechanismAudit(
-        policy_digest=policy.digest,
-        participations=taken,
-        lower_bound=finding.bound.mu,
-        alpha=ALPHA,
-        canaries=canaries,
-        correlation=finding.correlation,
-        correlation_bound=finding.correlation_bound,
-        noise_ratio=finding.noise_ratio,
-        noise_ratio_bound=finding.noise_ratio_bound,
-    )
-
-
-def audit_release(
-    policy: StreamPolicy, entries: Sequence[LedgerEntry], *, canaries: int = FULL.canaries
-) -> MechanismAudit:
-    """Audit the aggregation as a model's stream ran, and refuse what exceeds the ledger's claim.
-
-    Args:
-        policy: of the model's stream, its signature checked.
-        entries: of the ledger up to the one that the model's card quotes.
-        canaries: number of trials.
-
-    Returns:
-        The audit, to be kept beside the model.
-
-    Raises:
-        AuditRefusedError: the lower bound exceeds the claim, the noise repeats or is too small, or
-            the stream ran under another policy, or not at all.
-    """
-    steps = [
-        event
-        for event in events_of(entries)
-        if isinstance(event, CorrelatedRelease) and event.stream == policy.stream
-    ]
-    claimed_mu = mu_of_releases(steps)
-    audit = None
-    taken = max((step.most_participations for step in steps), default=0)
-    if taken and {step.policy_digest for step in steps} == {policy.digest}:
-        audit = audit_policy(policy, participations=taken, num_rounds=len(steps), canaries=canaries)
-    return require_audited(audit, claimed_mu=claimed_mu, policy_digest=policy.digest)
 
 
 def production_policy() -> StreamPolicy:

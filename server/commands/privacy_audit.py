@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -22,18 +23,30 @@ def audit(
     quick: Annotated[
         bool, typer.Option("--quick", help="Fewer canaries, and one claim in place of three.")
     ] = False,
+    run: Annotated[
+        Path | None,
+        typer.Option(help="Audit for the release of this run's model, under its policy."),
+    ] = None,
+    home: Annotated[
+        Path | None, typer.Option(help="Privacy home that the run was charged to, if not its own.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="For machines.")] = False,
 ) -> None:
     """Attack the aggregation code of this installation, and hold what is found against the claims.
 
     Canaries and noise are drawn anew from the operating system's entropy each time. Ends with 1 if
-    a check fails.
+    a check fails; with --run, with 5 if the model may not leave.
     """
+    started = time.monotonic()
+    if run is not None:
+        audit_for_release(run, home=home, as_json=as_json)
+        return
+    if home is not None:
+        raise typer.BadParameter("goes with --run", param_hint="'--home'")
     from ..canary_audit import ALPHA
     from ..privacy_audit import FULL, QUICK, run_audit
 
     scale = QUICK if quick else FULL
-    started = time.monotonic()
     checks = run_audit(scale)
     seconds = time.monotonic() - started
     passed = all(check.ok for check in checks)
@@ -45,6 +58,20 @@ def audit(
         print("\n".join([*audit_table(checks), summary_line(checks, seconds=seconds)]))
     if not passed:
         raise typer.Exit(1)
+
+
+def audit_for_release(run: Path, *, home: Path | None, as_json: bool) -> None:
+    """Audit for the release of a run's model; what refuses it is raised."""
+    from ..release_audit import AUDIT_FILE, audit_run
+
+    found = audit_run(run, home=home)
+    if as_json:
+        print(json.dumps({"ok": True, **found.to_json()}))
+        return
+    print(
+        f"the model of {run} may leave: after {found.participations} participations the audit "
+        f"shows μ ≥ {found.lower_bound:.4g}, within the ledger's claim; kept in {run / AUDIT_FILE}"
+    )
 
 
 def audit_table(checks: Sequence[AuditCheck]) -> list[str]:

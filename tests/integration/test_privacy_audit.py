@@ -14,10 +14,16 @@ import numpy as np
 import pytest
 
 import server.privacy_audit
+import server.release_audit
 from privacy import CorrelatedRelease, CountChannel, OperatingSystemNoise, next_entry
 from privacy.audit.findings import AuditCheck, Held
 from privacy.audit.planted import DEFECTS
-from privacy.audit.release_gate import AuditRefusal, AuditRefusedError, audit_refusal
+from privacy.audit.release_gate import (
+    AuditRefusal,
+    AuditRefusedError,
+    MechanismAudit,
+    audit_refusal,
+)
 from privacy.banded_factor import band_coefficients, factor_matrix, sensitivity
 from privacy.counts import noised
 from privacy.streams import CorrelatedNoise, new_stream_key
@@ -25,11 +31,10 @@ from server.canary_audit import audit_stream, audited_policy, honest_parts, run_
 from server.count_audit import audit_counts, audited_channel
 from server.inversion_audit import Protection, Victims, recovered_records
 from server.privacy_audit import (
-    audit_policy,
-    audit_release,
     production_policy,
     sensitivity_check,
 )
+from server.release_audit import audit_policy, audit_release
 from tests.support.command_line import fedcell
 
 CANARIES = 10_000
@@ -274,13 +279,77 @@ def test_release_whose_ledger_does_not_name_the_policy_is_refused(steps):
 
 def test_broken_aggregation_releases_nothing(monkeypatch):
     broken = DEFECTS["reused noise"](honest_parts())
-    monkeypatch.setattr(server.privacy_audit, "honest_parts", lambda: broken)
+    monkeypatch.setattr(server.release_audit, "honest_parts", lambda: broken)
     policy = audited_policy(2.0, cohort_size=10)
 
     with pytest.raises(AuditRefusedError) as refused:
         audit_release(policy, ledger_of(policy, steps=12), canaries=2_000)
 
     assert refused.value.reason is AuditRefusal.NOISE_REPEATS
+
+
+def run_folder(folder, policy, entries, *, told=None):
+    """A run's folder that is its own privacy home, with the report that a run leaves."""
+    folder.mkdir()
+    lines = "".join(f"{entry.to_line()}\n" for entry in entries)
+    (folder / "ledger.jsonl").write_text(lines, encoding="ascii")
+    head = entries[-1].reference() if entries else None
+    privacy = {"policy": policy.to_json(), "ledger_head": head} | (told or {})
+    (folder / "run.json").write_text(json.dumps({"privacy": privacy}))
+    return folder
+
+
+def test_command_audits_a_run_for_release_and_keeps_what_it_found(tmp_path):
+    policy = audited_policy(2.0, cohort_size=10)
+    entries = ledger_of(policy, steps=5)
+    run = run_folder(tmp_path / "run", policy, entries)
+
+    ran = fedcell("privacy", "audit", "--run", run, "--json")
+    shown = fedcell("privacy", "audit", "--run", run)
+
+    assert ran.code == 0
+    kept = json.loads((run / "audit.json").read_text())
+    assert kept["ledger_entry"] == entries[-1].reference()
+    assert ran.json()["participations"] == MechanismAudit.from_json(kept).participations == 2
+    assert "may leave: after 2 participations" in shown.out
+
+
+def test_command_refuses_a_run_whose_ledger_claims_too_little(tmp_path):
+    policy = audited_policy(4.0, cohort_size=10)
+    claimed = replace(policy, privacy=audited_policy(1.0, cohort_size=10).privacy)
+    entries = ledger_of(claimed, steps=10, digest=policy.digest)
+    run = run_folder(tmp_path / "run", policy, entries)
+
+    ran = fedcell("privacy", "audit", "--run", run)
+
+    assert ran.is_refused(5, "exceeds_claim", "μ claimed 1")
+    assert not (run / "audit.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("told", "said"),
+    [
+        ({"policy": None}, "ran to compare with"),
+        ({"policy": {"schema_version": 1}}, "no policy of a stream"),
+        ({"ledger_head": {"index": 7, "hash": "ab" * 32}}, "does not hold"),
+        ({"ledger_head": {"index": 0, "hash": "ab" * 32}}, "does not hold"),
+    ],
+)
+def test_command_says_why_a_run_cannot_be_audited(tmp_path, told, said):
+    policy = audited_policy(2.0, cohort_size=10)
+    run = run_folder(tmp_path / "run", policy, ledger_of(policy, steps=2), told=told)
+
+    assert fedcell("privacy", "audit", "--run", run).is_refused(3, said)
+
+
+def test_command_needs_a_run_and_a_home_that_are_there(tmp_path):
+    policy = audited_policy(2.0, cohort_size=10)
+    run = run_folder(tmp_path / "run", policy, ledger_of(policy, steps=2))
+
+    assert fedcell("privacy", "audit", "--run", tmp_path).is_refused(3, "run.json")
+    ran = fedcell("privacy", "audit", "--run", run, "--home", tmp_path)
+    assert ran.is_refused(4, "ledger.jsonl")
+    assert fedcell("privacy", "audit", "--home", tmp_path).is_refused(2, "--run")
 
 
 def test_command_says_what_it_found_to_machines():
