@@ -67,5 +67,5 @@ def test_a_store_that_is_busy_at_the_end_is_no_error_of_a_daemon(path, bundle, b
         AgentThatTells(path, bundle, broker, on_start=lambda: None) as device,
     ):
         assert wait_until(lambda: device.counters.confirmed == 1)
-        assert server.messages(Summary)
+        assert wait_until(lambda: server.messages(Summary))
         writer.execute("BEGIN IMMEDIATE")

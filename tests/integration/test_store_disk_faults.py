@@ -31,7 +31,7 @@ from tests.support.edge_devices import NOW, PROFILE, fading_life, new_store, rea
 KEY = bytes(32)
 OTHER_PROCESS = """
 import sqlite3, sys
-other = sqlite3.connect(sys.argv[1])
+other = sqlite3.connect(sys.argv[1], timeout=1)
 print(other.execute("SELECT count(*) FROM reading").fetchone())
 other.close()
 """
