@@ -142,6 +142,17 @@ def within_owner_cap(
     return np.array(sorted(kept), dtype=np.intp)
 
 
+def num_within_owner_cap(
+    device_ids: Sequence[str], *, owners: Mapping[str, str], max_devices_per_owner: int
+) -> int:
+    """Return how many devices `within_owner_cap` keeps, whatever their order."""
+    any_order = np.arange(len(device_ids))
+    kept = within_owner_cap(
+        device_ids, any_order, owners=owners, max_devices_per_owner=max_devices_per_owner
+    )
+    return len(kept)
+
+
 def select_cohort(
     order: NDArray[np.intp],
     *,

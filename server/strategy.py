@@ -154,6 +154,7 @@ class FederatedRounds:
             self._tell(collected, index=index, seconds=time.perf_counter() - started)
             self._hand_out_receipts(grid, collected.cohort, index=index)
             self._require_answers(collected, index=index)
+        self.stream.end()
         return True
 
     def weights(self) -> NDArray[np.float32]:

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from models.durable_file import sync_folder
 from privacy import UpdateGrid
 
 from .aggregation import mean_update
@@ -220,6 +221,7 @@ class StreamState:
         """
         self._most = steps[-1].most_participations if steps else 0
         if self.next_index >= len(steps):
+            discard_aggregate(self.folder)
             return
         step = steps[self.next_index]
         self._cohort_digest = step.cohort_digest
@@ -234,6 +236,12 @@ class StreamState:
         )
         self.was_noise_only = self._aggregate.noise_only
         self.phase = StepPhase.CHARGED if num_charged > self.next_index else StepPhase.COMMITTED
+
+    def end(self) -> None:
+        """Destroy the stream's key once every step is released: nobody can take noise off then."""
+        if self.next_index >= self.terms.num_rounds and self.secrets is not None:
+            (self.folder / KEY_FILE).unlink(missing_ok=True)
+            sync_folder(self.folder)
 
     def close(self) -> None:
         """Let go of the stream."""

@@ -15,6 +15,7 @@ from models.training.local_epochs import new_flat_weights
 from models.training.network import HazardNetwork
 from models.training.recipe import soon_labels
 from privacy import OperatingSystemNoise
+from server.cohorts import num_within_owner_cap
 from server.flower_app import PlannedRun
 from server.rounds import DEVICES_PER_OWNER, RoundsConfig
 from server.run_folder import RunFolder
@@ -191,7 +192,13 @@ def run_rounds(
             "privacy_home must be left out for a comparison or a simulated run: nothing of it is "
             "ever released, so nothing of it may count for life"
         )
-    config = plan.config(len(rows.device_ids))
+    config = plan.config(
+        num_within_owner_cap(
+            rows.device_ids,
+            owners=kept.owners,
+            max_devices_per_owner=plan.max_devices_per_owner,
+        )
+    )
     parameters = starting_parameters(start, seed=plan.seed)
     folder = RunFolder(out, home=kept.privacy_home, is_resumed=kept.is_resumed)
     run = PlannedRun(

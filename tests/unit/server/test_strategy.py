@@ -345,6 +345,15 @@ def test_a_run_that_was_stopped_goes_on_and_its_open_step_is_noise_alone(tmp_pat
     assert release_epsilon(events_of(ledger_of(again)), delta=1e-6) == pytest.approx(2.0, rel=1e-6)
 
 
+def test_the_key_is_destroyed_once_every_step_is_released(tmp_path):
+    config = config_of(epsilon=2.0, num_rounds=2)
+    rounds = rounds_over([1, 2], tmp_path, config=config)
+    assert (rounds.stream.folder / "stream.key").exists()
+    rounds.run(GridInMemory({1: honest, 2: honest}))
+    assert not (rounds.stream.folder / "stream.key").exists()
+    assert not (rounds.stream.folder / "aggregate.bin").exists()
+
+
 def test_runs_over_one_home_add_up_and_a_device_at_its_cap_is_not_invited_again(tmp_path):
     home = tmp_path / "home"
     records = []

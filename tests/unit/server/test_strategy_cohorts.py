@@ -3,7 +3,16 @@
 import numpy as np
 import pytest
 
-from server.cohorts import CohortHistory, Schedule, invitation_order, select_cohort
+from server.cohorts import (
+    CohortHistory,
+    Schedule,
+    invitation_order,
+    num_within_owner_cap,
+    select_cohort,
+    within_owner_cap,
+)
+from server.errors import SettingError
+from server.owners import read_owners
 
 IDS = [f"device-{number:03d}" for number in range(10)]
 
@@ -87,3 +96,40 @@ def test_a_device_within_the_separation_is_passed_over():
 def test_a_schedule_that_cannot_be_kept_is_refused(population, cohort, rounds, named):
     with pytest.raises(ValueError, match=named):
         Schedule(population_size=population, cohort_size=cohort, num_rounds=rounds)
+
+
+def test_an_owner_has_no_more_devices_in_a_stream_than_allowed():
+    owners = dict.fromkeys(IDS[:6], "ada") | dict.fromkeys(IDS[6:8], "grace")
+    order = invitation_order(IDS, stream="a")
+    kept = within_owner_cap(IDS, order, owners=owners, max_devices_per_owner=3)
+    names = [IDS[position] for position in kept]
+    assert sum(owners.get(name) == "ada" for name in names) == 3
+    assert set(IDS[6:]) <= set(names)
+    first_of_ada = [IDS[position] for position in order if owners.get(IDS[position]) == "ada"][:3]
+    assert set(first_of_ada) <= set(names)
+    assert len(kept) == num_within_owner_cap(IDS, owners=owners, max_devices_per_owner=3) == 7
+
+
+def test_devices_without_budget_are_passed_over():
+    cohort = select_cohort(
+        np.arange(4),
+        schedule=Schedule(population_size=4, cohort_size=2, num_rounds=9),
+        history=CohortHistory.empty(4),
+        index=0,
+        max_participations=9,
+        min_separation=1,
+        may=np.array([False, True, False, True]),
+    )
+    assert cohort.tolist() == [1, 3]
+
+
+def test_owners_are_read_from_two_columns(tmp_path):
+    path = tmp_path / "owners.csv"
+    path.write_text("device_id,owner\nd1,ada\nd2,ada\n")
+    assert read_owners(path) == {"d1": "ada", "d2": "ada"}
+    for content in ("device_id\nd1\n", "a,b\n1,2\n"):
+        path.write_text(content)
+        with pytest.raises(SettingError, match="without device or owner"):
+            read_owners(path)
+    with pytest.raises(SettingError, match="cannot be read"):
+        read_owners(tmp_path / "none.csv")
