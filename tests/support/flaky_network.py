@@ -26,6 +26,7 @@ class Relay:
         bytes_per_s: how fast it forwards each way; None: at once.
         bytes_up: bytes that clients have sent through.
         bytes_down: bytes that the target has sent through.
+        sent_up: what clients have sent through, one entry a connection.
     """
 
     target: tuple[str, int]
@@ -36,6 +37,7 @@ class Relay:
     bytes_up: int = 0
     bytes_down: int = 0
     connections: int = 0
+    sent_up: list[bytearray] = field(default_factory=list)
     _open: list[socket.socket] = field(default_factory=list)
     _server: socket.socket | None = None
 
@@ -68,12 +70,18 @@ class Relay:
                 return
             self.connections += 1
             self._open += [client, upstream]
-            for source, sink, is_up in ((client, upstream, True), (upstream, client, False)):
+            self.sent_up.append(bytearray())
+            for source, sink, sent_up in (
+                (client, upstream, self.sent_up[-1]),
+                (upstream, client, None),
+            ):
                 threading.Thread(
-                    target=self._forward, args=(source, sink, is_up), daemon=True
+                    target=self._forward, args=(source, sink, sent_up), daemon=True
                 ).start()
 
-    def _forward(self, source: socket.socket, sink: socket.socket, is_up: bool) -> None:
+    def _forward(
+        self, source: socket.socket, sink: socket.socket, sent_up: bytearray | None
+    ) -> None:
         with suppress(OSError):
             while data := source.recv(CHUNK_BYTES):
                 # A connection that was half-open never comes back to life.
@@ -84,7 +92,8 @@ class Relay:
                 if self.bytes_per_s is not None:
                     time.sleep(len(data) / self.bytes_per_s)
                 sink.sendall(data)
-                if is_up:
+                if sent_up is not None:
+                    sent_up += data
                     self.bytes_up += len(data)
                 else:
                     self.bytes_down += len(data)
