@@ -89,10 +89,7 @@ class CountOffice:
             ValueError: a device was asked more often than the channel allows.
         """
         asked_of = self._channel(channel)
-        asked = [
-            (roster.device_ids[position], roster.node_ids[position])
-            for position in devices_asked(roster.device_ids, asked_of)
-        ]
+        asked = self._asked(roster, asked_of)
         if not asked:
             raise RoundsError(f"no enrolled device is one that the channel {channel!r} asks")
         most = self.home.count_answers(
@@ -128,6 +125,23 @@ class CountOffice:
             source=self.source,
             charge=charge,
         )
+
+    def _asked(self, roster: Roster, channel: CountChannel) -> list[tuple[str, int]]:
+        """Identifier and node of each device that is asked.
+
+        A device that was ever invited to a round is not one that never trains, whatever its
+        identifier says: its μ² is not the channel's to spend.
+        """
+        asked = [
+            (roster.device_ids[position], roster.node_ids[position])
+            for position in devices_asked(roster.device_ids, channel)
+        ]
+        if not channel.held_out:
+            return asked
+        counts = self.home.life_counts([device_id for device_id, _ in asked])
+        return [
+            one for one, rounds in zip(asked, counts.participations, strict=True) if rounds == 0
+        ]
 
     def _channel(self, name: str) -> CountChannel:
         for channel in self.policy.channels:

@@ -185,8 +185,9 @@ class PlanReport:
         if run is None:
             return NO_SIMULATION
         return (
-            f"simulated with no less noise ({run.devices:,} devices, {run.num_rounds} rounds of "
-            f"{run.cohort_size:,}, ε = {run.epsilon:.3g} at δ = {run.delta:g}): AUC "
+            f"simulated with no less noise from {len(run.private_auc)} random starts "
+            f"({run.devices:,} devices, {run.num_rounds} rounds of {run.cohort_size:,}, "
+            f"ε = {run.epsilon:.3g} at δ = {run.delta:g}, updates alone): median AUC "
             f"{statistics.median(run.start_auc):.3f} → {statistics.median(run.private_auc):.3f}, "
             f"{run.gain_kept:.0%} of the noiseless gain"
         )

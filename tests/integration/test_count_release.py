@@ -32,6 +32,7 @@ from privacy.discrete_gaussian import discrete_gaussian
 from server.count_queries import CountOffice
 from server.flower_messages import Roster
 from server.ledger_file import LEDGER_FILE, read_ledger_file
+from server.participation_counts import StepCost, StreamRecord
 from server.privacy_errors import StreamRefusedError
 from server.privacy_ledger import open_home
 from server.private_metrics import ReleasedCounts
@@ -162,6 +163,25 @@ def test_only_devices_that_never_train_are_asked_for_metrics(fleet, tmp_path):
     assert sorted(asked) == sorted((name,) for name in HELD_OUT)
     assert {message.metadata.message_type for message in grid.pushed} == {"query.counts"}
     assert released.found.cohort_size == 2
+
+
+def test_a_device_that_was_invited_to_a_round_is_not_asked_as_one_that_never_trains(
+    fleet, tmp_path
+):
+    office, question = office_of(tmp_path), evaluation_question(as_of_s=AS_OF_S, model_version="m")
+    record = StreamRecord(policy_digest="ab", anchor="x", max_participations=1)
+    office.home.open_stream("s", record)
+    office.home.invite(
+        "s", 0, device_ids=HELD_OUT, choose=lambda _: [0], cost=StepCost(mu_squared=0.01)
+    )
+    grid = grid_of(fleet)
+
+    released = office.release(grid, roster_of(fleet), channel="metrics", index=0, question=question)
+
+    assert released.found.cohort_size == 1
+    (message,) = grid.pushed
+    asked = CountTask.from_plain(message.content.config_records[QUESTION_RECORD])
+    assert asked.device_ids == (HELD_OUT[1],)
 
 
 def test_what_leaves_a_device_is_one_vector_and_three_public_facts(fleet):
