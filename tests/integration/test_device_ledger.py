@@ -4,7 +4,10 @@ import json
 import os
 import shutil
 import stat
+import subprocess
+import sys
 from datetime import timedelta
+from pathlib import Path
 
 import pytest
 
@@ -312,3 +315,45 @@ def test_same_receipt_is_kept_once_and_a_talkative_server_a_few_times(path, capl
     assert [one["state"] for one in kept] == ["matches", *["differs"] * 3]
     assert "differs from what was debited: cohort_size" in caplog.text
     assert kept[0]["at"] <= (NOW + timedelta(hours=1)).isoformat()
+
+
+def test_entry_is_on_the_disk_under_its_name_before_a_debit_returns(tmp_path, monkeypatch):
+    """File synced, renamed, folder synced: for the ledger first, then for its head."""
+    done = []
+    sync, rename = os.fsync, os.replace
+
+    def synced(handle):
+        done.append(("sync", Path(f"/proc/self/fd/{handle}").readlink().name))
+        sync(handle)
+
+    def renamed(source, target, **how):
+        done.append(("rename", Path(target).name))
+        rename(source, target, **how)
+
+    with agreeing_store(tmp_path) as store:
+        admission = admit(store, task_of(), terms=TERMS, now=NOW)
+        monkeypatch.setattr(os, "fsync", synced)
+        monkeypatch.setattr(os, "replace", renamed)
+        debit(store, admission, terms=TERMS, now=NOW)
+    folder, process = tmp_path.name, os.getpid()
+    assert done == [
+        ("sync", f".device.db.ledger.{process}.part"),
+        ("rename", "device.db.ledger"),
+        ("sync", folder),
+        ("sync", f".device.db.ledger.head.{process}.part"),
+        ("rename", "device.db.ledger.head"),
+        ("sync", folder),
+    ]
+
+
+def test_one_prediction_loads_nothing_of_the_accounting(path):
+    program = (
+        "import json, sys; from edge_client.cli import run;"
+        f"code = run(['--store', {str(path)!r}, 'predict', '--json']);"
+        "names = [n for n in sys.modules if n.startswith(('privacy', 'edge_client.privacy'))];"
+        "print(json.dumps([code, names]))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], check=True, capture_output=True, text=True
+    )
+    assert json.loads(done.stdout.splitlines()[-1]) == [0, []]
