@@ -1,7 +1,7 @@
 """From quality studies to the measured runs that privacy plans quote.
 
-`python -m simulations.planned_quality STUDY/quality.json …` in the project's folder writes
-`privacy/simulated_quality.json` anew, one run a study; each names the command that made it.
+`python -m simulations.planned_quality STUDY/quality.json …` in the project's folder puts a run for
+each study into `privacy/simulated_quality.json`, in place of an earlier one by the same command.
 """
 
 from __future__ import annotations
@@ -66,9 +66,13 @@ def run_of(summary: Mapping[str, Any]) -> SimulatedRun:
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Write the data file from the summaries named."""
-    studies = [json.loads(Path(name).read_text(encoding="utf-8")) for name in arguments]
-    runs = sorted((run_of(study) for study in studies), key=lambda run: run.signal_to_noise)
+    """Put the summaries named into the data file."""
+    known = json.loads(DATA_FILE.read_text(encoding="utf-8"))["runs"] if DATA_FILE.exists() else []
+    by_source = {run["source"]: SimulatedRun.from_json(run) for run in known}
+    for name in arguments:
+        run = run_of(json.loads(Path(name).read_text(encoding="utf-8")))
+        by_source[run.source] = run
+    runs = sorted(by_source.values(), key=lambda run: run.signal_to_noise)
     content = {"schema_version": 1, "runs": [run.to_json() for run in runs]}
     write_durably(DATA_FILE, (json.dumps(content, indent=2) + "\n").encode())
 

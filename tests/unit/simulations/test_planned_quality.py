@@ -48,12 +48,15 @@ def test_a_study_becomes_a_run_with_its_command(summary):
     assert run.signal_to_noise == pytest.approx(104 * 160 / noise)
 
 
-def test_the_data_file_is_written_anew_with_one_run_a_study(summary, tmp_path, monkeypatch):
+def test_each_command_has_one_run_in_the_data_file(summary, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     DATA_FILE.parent.mkdir()
     (tmp_path / "quality.json").write_text(json.dumps(summary))
+    longer = summary | {"plan": summary["plan"] | {"num_rounds": 208}}
+    (tmp_path / "longer.json").write_text(json.dumps(longer))
 
-    main(["quality.json"])
+    for names in (["quality.json"], ["quality.json"], ["longer.json"]):
+        main(names)
 
-    (written,) = json.loads(DATA_FILE.read_text())["runs"]
-    assert SimulatedRun.from_json(written) == run_of(summary)
+    written = [SimulatedRun.from_json(run) for run in json.loads(DATA_FILE.read_text())["runs"]]
+    assert written == [run_of(summary), run_of(longer)]
