@@ -109,12 +109,12 @@ def test_ledger_is_told_with_cost_rest_and_all_that_belongs_to_an_epsilon(capsys
 def test_owner_reads_plain_words_first_in_the_owners_language(capsys, path):
     code, german, _ = ran(capsys, path)
     assert code == 0
-    assert "Es hat 2-mal teilgenommen. Erlaubt sind 3 Teilnahmen im ganzen Leben" in german
+    assert "Teilnahmen bisher: 2. Erlaubt sind 3 im ganzen Leben; übrig: 1." in german
     assert "bei Delta 1e-08" in german
     assert german.index("In einfachen Worten") < german.index("verbucht")
     _, english, _ = ran(capsys, path, "--language", "en")
-    assert "It has taken part 2 times. The rules allow 3 times in its life; 1 are left." in english
-    assert "Receipts of the server: 1 match, 1 have not come, 0 differ." in english
+    assert "Participations so far: 2. The rules allow 3 in its whole life; 1 left." in english
+    assert "Receipts of the server: 1 match, 1 not here yet, 0 different." in english
 
 
 def test_receipt_that_differs_is_the_first_thing_that_is_said(capsys, path):
@@ -123,7 +123,7 @@ def test_receipt_that_differs_is_the_first_thing_that_is_said(capsys, path):
     hand_over(path, release_of(COUNTING, index=4, noise_multiplier=1.0), ledger)
     code, out, _ = ran(capsys, path, "--language", "en")
     assert code == 1
-    assert out.splitlines()[2].startswith("ATTENTION: for 1 participations the server's receipt")
+    assert out.splitlines()[2].startswith("ATTENTION: the server's receipts differ")
     assert "DIFFERS in noise_multiplier" in out
     assert "never takes part again" in out
 
@@ -142,7 +142,7 @@ def test_ledger_of_an_erased_device_is_still_told(capsys, path):
     code, out, _ = ran(capsys, path)
     assert code == 0
     assert "data was erased. It never takes part again" in out
-    assert "It has taken part 2 times" in out
+    assert "Participations so far: 2." in out
     code, out, _ = ran(capsys, path, "--json")
     data = json.loads(out)
     assert (data["is_erased"], data["participations_left"], data["store_asked"]) == (True, 0, False)
@@ -180,14 +180,14 @@ def test_ledger_of_a_sealed_store_is_read_without_its_key(capsys, tmp_path):
     code, out, _ = ran(capsys, store.path)
     assert code == 0
     assert "The store could not be opened" in out
-    assert "It has taken part 1 times" in out
+    assert "Participations so far: 1." in out
 
 
 def test_budget_in_one_line_says_what_status_needs(path):
     with TelemetryStore(path) as store:
         account = account_of(path, store, is_brief=True)
     words = budget_words(account)
-    assert words.startswith("It has taken part 2 times.")
+    assert words.startswith("Participations so far: 2.")
     assert "epsilon" in words
     assert "delta 1e-08" in words
     broken = LedgerAccount(state="ledger_broken", problem="x: is damaged")
@@ -200,4 +200,4 @@ def test_training_without_protection_of_rows_is_said(tmp_path):
         account = account_of(store.path, store)
     assert (account.record.epsilon, account.record.unprotected) == (None, 1)
     lines = owner_lines(account, language="en")
-    assert "no protection of their own: 1 participations" in "\n".join(lines)
+    assert "participations trained without it: 1." in "\n".join(lines)

@@ -1,15 +1,29 @@
 """Policy decisions: who may take part, and which rounds may run."""
 
+from dataclasses import replace
+
 import pytest
 
-from privacy import BudgetExceededError, PrivacyPolicy, policy_for
+from privacy import (
+    BudgetExceededError,
+    CountAnswer,
+    CountChannel,
+    Participation,
+    PrivacyPolicy,
+    PublicData,
+    UnsupportedEventError,
+    device_history,
+    policy_for,
+)
 from privacy.budget import (
     ParticipationHistory,
     Refusal,
+    participation_cost,
     participation_refusal,
     require_cohort,
     require_participation,
 )
+from tests.support.stream_policies import stream_policy
 
 POLICY = policy_for(
     epsilon=2.0,
@@ -98,3 +112,53 @@ def test_meaningless_constants_are_refused_by_name(name, value, named):
     constants = {"epsilon": 2.0, "delta": 1e-8, "max_participations": 3, "clipping_norm": 1.0}
     with pytest.raises(ValueError, match=named):
         policy_for(**{**constants, name: value})
+
+
+def stream(name, *, epsilon):
+    return replace(
+        stream_policy(stream=name, epsilon=epsilon),
+        channels=(CountChannel(name="c", noise_multiplier=8.0, max_answers=1),),
+    )
+
+
+def test_counts_under_a_generous_policy_may_leave_nothing_for_a_strict_one():
+    """The shares alone would let a device spend more than the strict policy promises in all."""
+    generous, strict = stream("a", epsilon=2.0), stream_policy(stream="b", epsilon=0.3)
+    answer = CountAnswer(
+        channel="c",
+        index=0,
+        noise_multiplier=generous.channels[0].noise_multiplier,
+        policy_digest=generous.digest,
+        epsilon=2.0,
+        delta=1e-8,
+        update_share=0.85,
+    )
+    history = device_history.history_of([answer], stream="b")
+    step = participation_cost(strict.privacy.noise_multiplier)
+    assert history.mu_squared + step < strict.privacy.mu_squared_limit
+    assert history.counts_mu_squared > strict.privacy.mu_squared_in_all
+    refusal = participation_refusal(strict.privacy, history=history, index=0)
+    assert refusal is Refusal.BUDGET_SPENT
+
+
+def test_events_that_no_device_debits_decide_nothing():
+    with pytest.raises(UnsupportedEventError):
+        device_history.history_of([PublicData(sources=("x",))], stream="s")
+
+
+def test_entries_that_say_no_promise_limit_by_what_they_cost_alone():
+    event = Participation(
+        stream="s",
+        index=0,
+        noise_multiplier=10.0,
+        clipping_norm=0.3,
+        cohort_size=10,
+        policy_digest="0" * 64,
+    )
+    history = device_history.history_of([event], stream="t")
+    assert (history.elsewhere, history.mu_squared_limit, history.mu_squared_in_all) == (
+        1,
+        None,
+        None,
+    )
+    assert history.mu_squared == pytest.approx(0.01)
