@@ -7,6 +7,7 @@ were asked for, and never noises one sum twice.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -20,10 +21,13 @@ from models.wire.counts import (
     Counted,
 )
 from models.wire.rounds import FLAT_ARRAY
+from privacy import CountRelease
+from privacy.counts import count_release
 from privacy.discrete_accounting import mu_squared_of_count
 
 from .count_release import CountCollection, count_tasks, release_counts
 from .flower_messages import exchange
+from .privacy_errors import StreamRefusedError
 from .private_metrics import devices_asked
 from .rounds import RoundsError
 
@@ -37,7 +41,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from models.wire.counts import CountQuestion, CountTask
-    from privacy import CountChannel, CountRelease, EntryKind, NoiseSource, StreamPolicy
+    from privacy import CountChannel, EntryKind, NoiseSource, StreamPolicy
 
     from .flower_messages import Roster
     from .privacy_ledger import PrivacyHome
@@ -69,34 +73,29 @@ class CountOffice:
     poll_s: float = 0.02
 
     def release(
-        self, grid: Grid, roster: Roster, *, channel: str, index: int, question: CountQuestion
+        self, grid: Grid, roster: Roster, *, channel: str, question: CountQuestion
     ) -> ReleasedCounts:
-        """Ask, collect, charge, noise.
+        """Ask, collect, charge, noise: the next release of a channel.
 
         Args:
             grid: Flower's way to the nodes.
             roster: who is enrolled, and behind which node.
             channel: name of the channel in the policy.
-            index: which release of the channel; the next one.
             question: what is counted.
 
         Returns:
             What may leave.
 
         Raises:
-            RoundsError: the policy has no such channel, nobody is to be asked, or it was stopped;
-                nothing was released.
-            ValueError: a device was asked more often than the channel allows.
+            RoundsError: the policy has no such channel or it is spent, nobody is to be asked, or
+                the wait was stopped. Once devices were asked, the release is charged all the same.
         """
         asked_of = self._channel(channel)
         asked = self._asked(roster, asked_of)
         if not asked:
             raise RoundsError(f"no enrolled device is one that the channel {channel!r} asks")
-        most = self.home.count_answers(
-            f"{self.policy.digest} {channel}",
-            index,
-            [device_id for device_id, _ in asked],
-            mu_squared=mu_squared_of_count(asked_of.noise_multiplier),
+        index, most = self._count(
+            asked_of, [device_id for device_id, _ in asked], question=question
         )
         tasks = count_tasks(
             asked, channel=asked_of, index=index, question=question, policy=self.policy_text
@@ -110,21 +109,77 @@ class CountOffice:
             poll_s=self.poll_s,
         ):
             collection.add(reply.metadata.src_node_id, _read(reply))
-        if self.stop.is_set():
-            raise RoundsError(f"release {index} of {channel!r} was stopped; nothing was released")
-        kind: EntryKind = "simulated" if self.source.is_simulated else "stream"
-
-        def charge(event: CountRelease) -> str:
-            return self.home.charge(event, kind=kind, at=self.clock()).hash
-
-        return release_counts(
+        released = release_counts(
             collection,
             asked_of,
             most_answers=most,
             policy_digest=self.policy.digest,
             source=self.source,
-            charge=charge,
+            charge=self._charge,
         )
+        if self.stop.is_set():
+            raise RoundsError(f"release {index} of {channel!r} was stopped: charged, not released")
+        return released
+
+    def _count(
+        self, channel: CountChannel, device_ids: list[str], *, question: CountQuestion
+    ) -> tuple[int, int]:
+        """Count devices for the next release; return its number and the most answers of a device.
+
+        A release that a crash cut off after its devices were counted is charged first, unreleased:
+        its number is used, and the ledger has no gaps.
+
+        Raises:
+            RoundsError: the channel is spent, or its releases so far had another sensitivity, which
+                is a constant of its accounting.
+        """
+        before = self._releases(channel)
+        bound = math.sqrt(question.sensitivity_squared)
+        if any(not math.isclose(event.sensitivity, bound) for event in before):
+            raise RoundsError(
+                f"the channel {channel.name!r} has released counts of sensitivity "
+                f"{before[0].sensitivity:g}, not {bound:g}; keep the number of values"
+            )
+        for index in (len(before), len(before) + 1):
+            if index >= channel.max_answers:
+                raise RoundsError(
+                    f"the channel {channel.name!r} is spent after {channel.max_answers} releases; "
+                    "a new policy has to account for more"
+                )
+            try:
+                return index, self.home.count_answers(
+                    f"{self.policy.digest} {channel.name}",
+                    index,
+                    device_ids,
+                    mu_squared=mu_squared_of_count(channel.noise_multiplier),
+                )
+            except StreamRefusedError:
+                self._charge(
+                    count_release(
+                        channel,
+                        index=index,
+                        sensitivity_squared=question.sensitivity_squared,
+                        cohort_size=len(device_ids),
+                        most_answers=index + 1,
+                        policy_digest=self.policy.digest,
+                    )
+                )
+        raise RoundsError(f"another process releases counts of {channel.name!r}; try again")
+
+    def _releases(self, channel: CountChannel) -> list[CountRelease]:
+        """The releases of a channel that the ledger holds, read anew under its lock."""
+        self.home.life_counts([])
+        events = [entry.event for entry in self.home.entries]
+        return [
+            event
+            for event in events
+            if isinstance(event, CountRelease)
+            and (event.policy_digest, event.channel) == (self.policy.digest, channel.name)
+        ]
+
+    def _charge(self, event: CountRelease) -> str:
+        kind: EntryKind = "simulated" if self.source.is_simulated else "stream"
+        return self.home.charge(event, kind=kind, at=self.clock()).hash
 
     def _asked(self, roster: Roster, channel: CountChannel) -> list[tuple[str, int]]:
         """Identifier and node of each device that is asked.

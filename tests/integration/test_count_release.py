@@ -26,14 +26,19 @@ from models.wire.counts import (
     CountTask,
 )
 from models.wire.rounds import FLAT_ARRAY
-from privacy import CountAnswer, CountChannel, CountRelease, OperatingSystemNoise
+from privacy import (
+    CountAnswer,
+    CountChannel,
+    CountRelease,
+    OperatingSystemNoise,
+    events_of,
+)
 from privacy.accountant import device_epsilon, release_epsilon
 from privacy.discrete_gaussian import discrete_gaussian
 from server.count_queries import CountOffice
 from server.flower_messages import Roster
 from server.ledger_file import LEDGER_FILE, read_ledger_file
 from server.participation_counts import StepCost, StreamRecord
-from server.privacy_errors import StreamRefusedError
 from server.privacy_ledger import open_home
 from server.private_metrics import ReleasedCounts
 from server.rounds import RoundsError
@@ -119,7 +124,7 @@ def answers_of(path):
 def test_counts_are_asked_debited_charged_and_noised_with_ledgers_that_agree(fleet, tmp_path):
     grid, noise = grid_of(fleet), SeededNoise(3, "drift")
     released = office_of(tmp_path, source=noise).release(
-        grid, roster_of(fleet), channel="drift", index=0, question=DRIFT
+        grid, roster_of(fleet), channel="drift", question=DRIFT
     )
 
     of_noise = discrete_gaussian(900 * 2, DRIFT.size, SeededNoise(3, "drift"))
@@ -141,7 +146,7 @@ def test_counts_are_asked_debited_charged_and_noised_with_ledgers_that_agree(fle
 
 def test_noise_of_the_operating_system_is_what_a_release_may_stand_on(fleet, tmp_path):
     released = office_of(tmp_path).release(
-        grid_of(fleet), roster_of(fleet), channel="drift", index=0, question=DRIFT
+        grid_of(fleet), roster_of(fleet), channel="drift", question=DRIFT
     )
 
     (entry,) = read_ledger_file(tmp_path / "home" / LEDGER_FILE)
@@ -153,7 +158,7 @@ def test_only_devices_that_never_train_are_asked_for_metrics(fleet, tmp_path):
     grid = grid_of(fleet)
     question = evaluation_question(as_of_s=AS_OF_S, model_version="m-1")
     released = office_of(tmp_path).release(
-        grid, roster_of(fleet), channel="metrics", index=0, question=question
+        grid, roster_of(fleet), channel="metrics", question=question
     )
 
     asked = [
@@ -176,7 +181,7 @@ def test_a_device_that_was_invited_to_a_round_is_not_asked_as_one_that_never_tra
     )
     grid = grid_of(fleet)
 
-    released = office.release(grid, roster_of(fleet), channel="metrics", index=0, question=question)
+    released = office.release(grid, roster_of(fleet), channel="metrics", question=question)
 
     assert released.found.cohort_size == 1
     (message,) = grid.pushed
@@ -215,16 +220,54 @@ def test_what_leaves_a_device_is_one_vector_and_three_public_facts(fleet):
         assert vector.shape == (DRIFT.size,)
 
 
-def test_a_release_is_asked_for_once_and_a_channel_as_often_as_its_policy_says(fleet, tmp_path):
+def test_a_channel_asks_as_often_as_its_policy_says(fleet, tmp_path):
     office, roster = office_of(tmp_path), roster_of(fleet)
-    office.release(grid_of(fleet), roster, channel="drift", index=0, question=DRIFT)
+    for _ in range(2):
+        office.release(grid_of(fleet), roster, channel="drift", question=DRIFT)
+    grid = grid_of(fleet)
+    with pytest.raises(RoundsError, match="spent after 2 releases"):
+        office.release(grid, roster, channel="drift", question=DRIFT)
 
-    with pytest.raises(StreamRefusedError):
-        office.release(grid_of(fleet), roster, channel="drift", index=0, question=DRIFT)
-    office.release(grid_of(fleet), roster, channel="drift", index=1, question=DRIFT)
-    with pytest.raises(ValueError, match="2 times"):
-        office.release(grid_of(fleet), roster, channel="drift", index=2, question=DRIFT)
-    assert len(read_ledger_file(tmp_path / "home" / LEDGER_FILE)) == 2
+    assert grid.pushed == []
+    entries = read_ledger_file(tmp_path / "home" / LEDGER_FILE)
+    assert [entry.event.index for entry in entries] == [0, 1]
+    assert [a.index for a in answers_of(fleet[IN_TRAINING[0]])] == [0, 1]
+
+
+def test_a_release_that_was_cut_off_after_asking_stays_charged_and_its_number_used(fleet, tmp_path):
+    office, roster = office_of(tmp_path), roster_of(fleet)
+    channel = POLICY_WITH_COUNTS.channels[0]
+    office.home.count_answers(
+        f"{POLICY_WITH_COUNTS.digest} drift", 0, IN_TRAINING, mu_squared=channel.mu_squared / 2
+    )
+
+    office.release(grid_of(fleet), roster, channel="drift", question=DRIFT)
+
+    events = events_of(read_ledger_file(tmp_path / "home" / LEDGER_FILE))
+    assert [(event.index, event.most_answers) for event in events] == [(0, 1), (1, 2)]
+    assert release_epsilon(events, delta=1e-8) >= device_epsilon(
+        answers_of(fleet[IN_TRAINING[0]]), delta=1e-8
+    )
+    assert [a.index for a in answers_of(fleet[IN_TRAINING[0]])] == [1]
+
+
+def test_a_release_that_was_stopped_is_charged(fleet, tmp_path):
+    office = office_of(tmp_path)
+    office.stop.set()
+    with pytest.raises(RoundsError, match="charged, not released"):
+        office.release(grid_of(fleet), roster_of(fleet), channel="drift", question=DRIFT)
+
+    (entry,) = read_ledger_file(tmp_path / "home" / LEDGER_FILE)
+    assert (entry.event.index, entry.event.most_answers) == (0, 1)
+
+
+def test_a_channel_keeps_one_sensitivity(fleet, tmp_path):
+    office, roster = office_of(tmp_path), roster_of(fleet)
+    office.release(grid_of(fleet), roster, channel="drift", question=DRIFT)
+    fewer = replace(DRIFT, bins=DRIFT.bins[:1])
+
+    with pytest.raises(RoundsError, match="keep the number of values"):
+        office.release(grid_of(fleet), roster, channel="drift", question=fewer)
 
 
 def test_silent_failing_and_lying_nodes_are_zeros(fleet, tmp_path):
@@ -237,22 +280,19 @@ def test_silent_failing_and_lying_nodes_are_zeros(fleet, tmp_path):
     assert names[:3] == IN_TRAINING
 
     released = office_of(tmp_path, source=SeededNoise(4, "x")).release(
-        grid, roster_of(fleet), channel="drift", index=0, question=DRIFT
+        grid, roster_of(fleet), channel="drift", question=DRIFT
     )
 
     of_noise = discrete_gaussian(900 * 2, DRIFT.size, SeededNoise(4, "x"))
     assert (released.found.counts == of_noise).all()
 
 
-def test_nothing_is_released_without_a_channel_or_anyone_to_ask_or_after_a_stop(fleet, tmp_path):
+def test_nothing_is_released_without_a_channel_or_anyone_to_ask(fleet, tmp_path):
     office, roster = office_of(tmp_path), roster_of(fleet)
     with pytest.raises(RoundsError, match="has drift, metrics"):
-        office.release(grid_of(fleet), roster, channel="other", index=0, question=DRIFT)
+        office.release(grid_of(fleet), roster, channel="other", question=DRIFT)
     nobody = Roster.of({0: [IN_TRAINING[0]]})
     with pytest.raises(RoundsError, match="no enrolled device"):
-        office.release(grid_of(fleet), nobody, channel="metrics", index=0, question=DRIFT)
-    office.stop.set()
-    with pytest.raises(RoundsError, match="stopped"):
-        office.release(grid_of(fleet), roster, channel="drift", index=0, question=DRIFT)
+        office.release(grid_of(fleet), nobody, channel="metrics", question=DRIFT)
 
     assert read_ledger_file(tmp_path / "home" / LEDGER_FILE) == ()
