@@ -1,8 +1,9 @@
 """The audit on the real aggregation: honest parts pass, every planted defect is caught.
 
-Nothing is seeded: coins, keys and noise come from the operating system, as in production. A bound
-may lie above the truth with α = 1e-3 at most, so a run of this file raises a false alarm about once
-in a thousand times at the very most; the bounds are conservative, and it is rarer.
+Nothing is seeded: coins, keys and noise come from the operating system, as in production. False
+alarms: a bound above an honest claim, about 2e-6 a run (both rates would have to be off by 3.3
+standard errors); noise, 1e-6; a median ratio below 0.75, 8e-5 at μ = 1 (a single run is below it 2
+times in 100, and three of five would have to be).
 """
 
 import json
@@ -55,13 +56,13 @@ def assert_honest(findings):
         assert finding.one_run.epsilon <= finding.claimed_epsilon
 
 
-@pytest.mark.parametrize("mu", CLAIMS)
-def test_bounds_of_the_honest_mechanism_stay_below_the_claim_and_near_it(mu):
-    findings = [finding_of(mu) for _ in range(3)]
+@pytest.mark.parametrize(("mu", "runs"), [(1.0, 5), (2.0, 3), (4.0, 3)])
+def test_bounds_of_the_honest_mechanism_stay_below_the_claim_and_near_it(mu, runs):
+    findings = [finding_of(mu) for _ in range(runs)]
 
     assert_honest(findings)
-    assert [finding.reuse < 1.0 for finding in findings] == [True] * 3
-    assert [finding.noise_ratio > 0.99 for finding in findings] == [True] * 3
+    assert [finding.reuse for finding in findings if finding.reuse >= 1.0] == []
+    assert min(finding.noise_ratio for finding in findings) > 0.99
 
 
 @pytest.mark.soak
