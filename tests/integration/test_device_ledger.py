@@ -15,6 +15,7 @@ from edge_client.errors import LedgerError, LedgerUnwritableError, Participation
 from edge_client.privacy.ledger_file import LEDGER_FACT, enrol, is_enrolled, read_device_ledger
 from edge_client.privacy.participation import admit, debit
 from edge_client.privacy.receipts import check_receipt, keep_receipt
+from edge_client.provisioning.first_boot import retire
 from edge_client.store.erasure import (
     erase_device,
     head_path,
@@ -24,6 +25,7 @@ from edge_client.store.erasure import (
     tombstones,
 )
 from edge_client.store.mailbox import Purpose
+from edge_client.store.profile_copy import copy_path
 from edge_client.store.recovery import open_or_recover
 from edge_client.telemetry_store import TelemetryStore
 from privacy import PublicData, next_entry
@@ -357,3 +359,15 @@ def test_one_prediction_loads_nothing_of_the_accounting(path):
         [sys.executable, "-c", program], check=True, capture_output=True, text=True
     )
     assert json.loads(done.stdout.splitlines()[-1]) == [0, []]
+
+
+def test_ledger_says_by_itself_whose_it_is_when_everything_else_is_gone(path):
+    """A new device does not inherit it; the same one does."""
+    path.unlink()
+    copy_path(path).unlink()
+    assert retire(path, device_id="device-1", erase=False) is None
+    assert ledger_path(path).exists()
+    aside = retire(path, device_id="device-2", erase=False)
+    left = {file.name for file in aside.iterdir()}
+    assert left == {"device.db.ledger", "device.db.ledger.head"}
+    assert not ledger_path(path).exists()
