@@ -26,7 +26,9 @@ import ray
 
 from edge_client.flower_app import client_app
 from privacy import OperatingSystemNoise
+from server.errors import ServerError
 from server.flower_app import PlannedRun, server_app
+from server.rounds import RoundsError
 
 from .errors import SimulationsError
 from .seeded_noise import SeededNoise
@@ -134,6 +136,8 @@ def run_planned(
                 failure.append(KeyboardInterrupt())
         except KeyboardInterrupt as interrupt:
             failure.append(interrupt)
+        except (RoundsError, ServerError) as error:
+            failure.append(error)
         except RuntimeError as error:
             failure.append(
                 EngineError(f"Flower's simulation engine failed: {error}; see {log_file}")
