@@ -6,9 +6,12 @@ import datetime as dt
 import json
 import secrets
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+if TYPE_CHECKING:
+    from ..privacy_plan import PlanReport
 
 
 def plan(
@@ -46,12 +49,10 @@ def plan(
 
     Ends with 1 where noise would outweigh everything that so few devices can say.
     """
-    from models.durable_file import write_durably
     from models.network_shape import NUM_WEIGHTS
     from privacy.planner import plan_for
 
     from ..privacy_plan import plan_request, report_of_plan
-    from ..privacy_plan_plot import draw_plan
 
     request = plan_request(
         devices=devices,
@@ -64,19 +65,31 @@ def plan(
         weights=NUM_WEIGHTS if weights is None else weights,
     )
     report = report_of_plan(plan_for(request), start=_day(start), auc=auc, prevalence=prevalence)
-    if plot is not None:
-        draw_plan(report, plot)
-    if out is not None:
-        policy = report.plan.policy(stream=f"stream-{secrets.token_hex(8)}")
-        write_durably(out, policy.to_bytes() + b"\n")
+    written = _written(report, plot=plot, out=out)
     if as_json:
         typer.echo(json.dumps(report.to_json()))
         return
     _print_table(report.rows())
     _print_meaning()
-    for what, path in (("plot", plot), ("policy, to be signed", out)):
-        if path is not None:
-            typer.echo(f"{what}: {path}")
+    for line in written:
+        typer.echo(line)
+
+
+def _written(report: PlanReport, *, plot: Path | None, out: Path | None) -> list[str]:
+    """Write what was asked for, and return a line about each file."""
+    from models.durable_file import write_durably
+
+    from ..privacy_plan_plot import draw_plan
+
+    lines = []
+    if plot is not None:
+        draw_plan(report, plot)
+        lines.append(f"plot: {plot}")
+    if out is not None:
+        policy = report.plan.policy(stream=f"stream-{secrets.token_hex(8)}")
+        write_durably(out, policy.to_bytes() + b"\n")
+        lines.append(f"policy, to be signed: {out}")
+    return lines
 
 
 def _day(text: str | None) -> dt.date:
