@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import StoreError, StoreMissingError
@@ -22,23 +23,32 @@ A_RECEIPT_DIFFERS = 1
 def add_ledger(ledger: argparse.ArgumentParser) -> None:
     """Add the arguments of `ledger`."""
     ledger.add_argument("--language", help="en or de; default the owner's")
+    ledger.add_argument(
+        "--policy-keys",
+        type=Path,
+        metavar="FILE",
+        help="JSON file of public keys: check the signature of every receipt once more",
+    )
 
 
 def run_ledger(arguments: argparse.Namespace) -> int:
     """Verify and show it; nothing is changed, and no key is needed for the ledger itself."""
+    from models.trusted_keys import read_trusted_keys
+
     from ..privacy.account import account_of
     from ..privacy.owner_words import owner_lines
     from ..privacy.participation import REFUSAL_FACT
     from ..wording import DEFAULT_LANGUAGE, chosen_language
 
     path = config_of(arguments).store
+    keys = None if arguments.policy_keys is None else read_trusted_keys(arguments.policy_keys)
     language, refusal, is_store_open = DEFAULT_LANGUAGE, None, True
     try:
         with open_store(arguments) as store:
             language, refusal = store.language, store.fact(REFUSAL_FACT)
-            account = account_of(path, store)
+            account = account_of(path, store, policy_keys=keys)
     except StoreError as error:
-        account, is_store_open = account_of(path), False
+        account, is_store_open = account_of(path, policy_keys=keys), False
         if isinstance(error, StoreMissingError) and account.state == "never_enrolled":
             raise
     if arguments.language is not None:

@@ -13,7 +13,7 @@ from privacy.events import CountAnswer, Participation, RecordLevelSteps
 from ..errors import LedgerError
 from ..store.erasure import tombstone_path
 from .ledger_file import is_enrolled, read_device_ledger
-from .receipts import ReceiptState, read_receipts, state_of_step
+from .receipts import ReceiptState, checked_again, read_receipts, state_of_step
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -156,7 +156,11 @@ class LedgerAccount:
 
 
 def account_of(
-    path: Path, store: StoreFile | None = None, *, is_brief: bool = False
+    path: Path,
+    store: StoreFile | None = None,
+    *,
+    is_brief: bool = False,
+    policy_keys: Mapping[str, bytes] | None = None,
 ) -> LedgerAccount:
     """Read and verify a device's ledger, and say what it comes to.
 
@@ -164,6 +168,8 @@ def account_of(
         path: of the store.
         store: the open store, None where it cannot be opened: then one place less knows the head.
         is_brief: leaves out single steps, answers, receipts and the statement on rows.
+        policy_keys: Ed25519 public keys (32 raw bytes), by key id, under which every receipt is
+            checked once more; None takes what was found when it came.
     """
     is_erased = tombstone_path(path).exists()
     try:
@@ -174,13 +180,16 @@ def account_of(
         return LedgerAccount(state=error.refusal, problem=str(error), is_erased=is_erased)
     history = history_of(ledger.events, stream="")
     delta, limit = _promise(ledger.events)
+    receipts = () if is_brief else read_receipts(path)
+    if policy_keys is not None:
+        receipts = checked_again(receipts, ledger=ledger, keys=policy_keys)
     return LedgerAccount(
         state=SOUND,
         is_erased=is_erased,
         num_entries=len(ledger.entries),
         head=ledger.head,
         num_participations=participations(ledger.events),
-        steps=() if is_brief else _steps(ledger, read_receipts(path), delta),
+        steps=() if is_brief else _steps(ledger, receipts, delta),
         counts=() if is_brief else _counts(ledger, delta),
         max_participations=history.max_participations,
         participations_left=0 if is_erased else _left(ledger.events),

@@ -17,12 +17,13 @@ from typing import TYPE_CHECKING, Any
 
 from models.durable_file import write_durably
 from models.errors import PlaceRefusedError
+from models.wire.rounds import ReleaseReceipt
 from privacy.canonical_json import canonical_json
 from privacy.errors import LedgerBrokenError, UnsupportedEventError
 from privacy.events import CorrelatedRelease, Participation
 from privacy.ledger import entry_from_line
 
-from ..errors import StoreBusyError
+from ..errors import ParticipationRefusedError, StoreBusyError
 from ..store.erasure import receipts_path
 from ..store.quarantine import folder_lock
 from .task_policy import opened
@@ -32,7 +33,6 @@ if TYPE_CHECKING:
     from datetime import datetime
     from pathlib import Path
 
-    from models.wire.rounds import ReleaseReceipt
     from privacy.ledger import LedgerEntry
 
     from .ledger_file import DeviceLedger
@@ -183,6 +183,33 @@ def read_receipts(path: Path) -> tuple[dict[str, Any], ...]:
             continue
         if isinstance(value, dict) and _is_receipt(value):
             found.append(value)
+    return tuple(found)
+
+
+def checked_again(
+    receipts: Iterable[Mapping[str, Any]], *, ledger: DeviceLedger, keys: Mapping[str, bytes]
+) -> tuple[dict[str, Any], ...]:
+    """Check kept receipts once more from their envelopes, whatever their lines say.
+
+    Args:
+        receipts: from `read_receipts`.
+        ledger: of the device, verified.
+        keys: Ed25519 public keys (32 raw bytes) that may sign receipts, by key id.
+
+    Returns:
+        The receipts, with state and differences as they are found now; `signature` differs where
+        none of the keys has signed an envelope.
+    """
+    found = []
+    for one in receipts:
+        stream, index = _step(one)
+        receipt = ReleaseReceipt(stream=stream, index=index, entry=str(one["signed"]))
+        try:
+            checked = check_receipt(receipt, ledger=ledger, keys=keys)
+            state, differs = checked.state, checked.differs
+        except ParticipationRefusedError:
+            state, differs = ReceiptState.DIFFERS, ("signature",)
+        found.append({**one, "state": state.value, "differs": list(differs)})
     return tuple(found)
 
 

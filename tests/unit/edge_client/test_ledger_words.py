@@ -9,14 +9,13 @@ from edge_client.cli import main
 from edge_client.privacy.account import LedgerAccount, RecordAccount, account_of
 from edge_client.privacy.owner_words import budget_words, ledger_texts, owner_lines
 from edge_client.privacy.participation import admit, debit, debit_count
-from edge_client.privacy.receipts import check_receipt, keep_receipt
-from edge_client.store.erasure import erase_device, ledger_path
+from edge_client.privacy.receipts import check_receipt, keep_receipt, read_receipts
+from edge_client.store.erasure import erase_device, ledger_path, receipts_path
 from edge_client.telemetry_store import TelemetryStore
 from edge_client.wording import LANGUAGES, fields_of
-from privacy import CountChannel, RecordLevelSteps, StreamPolicy
+from privacy import CountChannel, StreamPolicy
 from privacy.accountant import gaussian_epsilon
 from privacy.budget import Refusal
-from privacy.record_accountant import RecordAccountant
 from tests.support.edge_devices import NOW, new_store
 from tests.support.training_tasks import (
     KEYS,
@@ -128,6 +127,27 @@ def test_receipt_that_differs_is_the_first_thing_that_is_said(capsys, path):
     assert "never takes part again" in out
 
 
+def test_receipts_are_checked_once_more_under_keys_that_are_named(capsys, path, tmp_path):
+    keys = tmp_path / "keys.json"
+    keys.write_text(json.dumps({name: key.hex() for name, key in KEYS.items()}))
+    code, out, _ = ran(capsys, path, "--json", "--policy-keys", str(keys))
+    assert (code, json.loads(out)["steps"][0]["receipt"]) == (0, "matches")
+
+    file = receipts_path(path)
+    other = receipt_of(release_of(COUNTING, noise_multiplier=1.0)).entry
+    (kept,) = read_receipts(path)
+    file.write_text(json.dumps({**kept, "signed": other}) + "\n")
+    assert ran(capsys, path, "--json")[0] == 0
+    code, out, _ = ran(capsys, path, "--json", "--policy-keys", str(keys))
+    assert (code, json.loads(out)["steps"][0]["differs"]) == (1, ["noise_multiplier"])
+
+    keys.write_text(json.dumps({"0" * 16: "00" * 32}))
+    code, out, _ = ran(capsys, path, "--json", "--policy-keys", str(keys))
+    assert (code, json.loads(out)["steps"][0]["differs"]) == (1, ["signature"])
+    code, _, err = ran(capsys, path, "--policy-keys", str(tmp_path / "none.json"))
+    assert (code, err.count("\n")) == (4, 1)
+
+
 def test_ledger_that_was_altered_ends_with_code_5(capsys, path):
     ledger_path(path).write_text(ledger_path(path).read_text().replace('"index":2', '"index":1'))
     code, out, _ = ran(capsys, path)
@@ -163,12 +183,10 @@ def test_rows_have_a_statement_of_their_own_over_all_participations(tmp_path):
             take_part(store, index)
         record = account_of(store.path, store).record
     assert (record.steps, record.unprotected, record.missing) == (10, 0, None)
-    steps = RecordLevelSteps(noise_multiplier=1.0, max_grad_norm=1.0, sampling_rate=0.1, steps=10)
-    whole = RecordAccountant([steps]).epsilon(delta=1e-5)
-    assert record.epsilon == pytest.approx(whole, rel=1e-9)
+    assert record.epsilon == pytest.approx(2.85452, abs=1e-4)
     account = LedgerAccount(state="sound", epsilon=0.5, delta=1e-8, record=record)
     lines = "\n".join(owner_lines(account, language="en"))
-    assert f"epsilon {whole:.3g} at delta 1e-05, over 10 steps" in lines
+    assert "epsilon 2.85 at delta 1e-05, over 10 steps" in lines
     without = replace(account, record=RecordAccount(steps=10, missing="dp_accounting"))
     lines = "\n".join(owner_lines(without, language="en"))
     assert "pip install 'fedcell[train]' (dp_accounting is missing)" in lines
