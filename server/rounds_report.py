@@ -115,8 +115,6 @@ def report_of(
         started_at: aware UTC.
         seconds: since then.
     """
-    of_stream = [e for e in entries if e.fields["event"].get("stream") == config.stream]
-    released = _epsilon(accountable(entries, stream=config.stream), delta=config.delta)
     return {
         "schema_version": 1,
         "status": status,
@@ -128,33 +126,49 @@ def report_of(
             "participations": schedule.participations,
             "min_separation": schedule.min_separation,
         },
-        "privacy": {
-            "epsilon_release": None if terms.privacy is None else released,
-            "epsilon_stream": _epsilon([e.event for e in of_stream], delta=config.delta),
-            "delta": config.delta,
-            "epsilon_release_unbounded": terms.privacy is None,
-            "epsilon_server": None,
-            "epsilon_server_unbounded": True,
-            "unit_of_privacy": UNIT_OF_PRIVACY,
-            "neighboring_relation": NEIGHBORING_RELATION,
-            "assumptions": list(assumptions(terms)),
-            "noise_mechanism": noise.mechanism,
-            "noise_multiplier": noise.noise_multiplier,
-            "entry_kind": terms.entry_kind(noise),
-            "policy": None if terms.policy is None else terms.policy.to_json(),
-            "policy_digest": terms.policy_digest or None,
-            "max_participations": terms.cost.max_participations
-            if terms.privacy is not None
-            else schedule.participations,
-            "record_epsilon": record[0],
-            "record_delta": record[1],
-            "record_unit": RECORD_UNIT,
-            "ledger_head": of_stream[-1].reference() if of_stream else None,
-            "releases_in_home": len(entries),
-        },
+        "privacy": _privacy(
+            config, schedule=schedule, terms=terms, noise=noise, record=record, entries=entries
+        ),
         "start_metrics": start_metrics,
         "rounds": [asdict(record) for record in rounds],
         "versions": dict(versions),
+    }
+
+
+def _privacy(
+    config: RoundsConfig,
+    *,
+    schedule: Schedule,
+    terms: StreamTerms,
+    noise: ReleaseNoise,
+    record: tuple[float | None, float | None],
+    entries: Sequence[LedgerEntry],
+) -> dict[str, Any]:
+    of_stream = [e for e in entries if e.fields["event"].get("stream") == config.stream]
+    released = _epsilon(accountable(entries, stream=config.stream), delta=config.delta)
+    return {
+        "epsilon_release": None if terms.privacy is None else released,
+        "epsilon_stream": _epsilon([e.event for e in of_stream], delta=config.delta),
+        "delta": config.delta,
+        "epsilon_release_unbounded": terms.privacy is None,
+        "epsilon_server": None,
+        "epsilon_server_unbounded": True,
+        "unit_of_privacy": UNIT_OF_PRIVACY,
+        "neighboring_relation": NEIGHBORING_RELATION,
+        "assumptions": list(assumptions(terms)),
+        "noise_mechanism": noise.mechanism,
+        "noise_multiplier": noise.noise_multiplier,
+        "entry_kind": terms.entry_kind(noise),
+        "policy": None if terms.policy is None else terms.policy.to_json(),
+        "policy_digest": terms.policy_digest or None,
+        "max_participations": terms.cost.max_participations
+        if terms.privacy is not None
+        else schedule.participations,
+        "record_epsilon": record[0],
+        "record_delta": record[1],
+        "record_unit": RECORD_UNIT,
+        "ledger_head": of_stream[-1].reference() if of_stream else None,
+        "releases_in_home": len(entries),
     }
 
 

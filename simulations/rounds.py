@@ -34,6 +34,8 @@ if TYPE_CHECKING:
     from datetime import datetime
     from pathlib import Path
 
+    from numpy.typing import NDArray
+
     from models.metrics import Quality
     from models.parameters import Parameters
     from models.training.recipe import TrainedModel
@@ -186,36 +188,9 @@ def run_rounds(
         EngineError, RoundsError: the rounds could not go on; what was released is in the ledger.
     """
     rows = fleet if isinstance(fleet, FleetRows) else fleet_rows(fleet)
-    kept = kept or KeptAt()
-    if kept.privacy_home is not None and not plan.is_releasable:
-        raise ValueError(
-            "privacy_home must be left out for a comparison or a simulated run: nothing of it is "
-            "ever released, so nothing of it may count for life"
-        )
-    config = plan.config(
-        num_within_owner_cap(
-            rows.device_ids,
-            owners=kept.owners,
-            max_devices_per_owner=plan.max_devices_per_owner,
-        )
-    )
     parameters = starting_parameters(start, seed=plan.seed)
-    folder = RunFolder(out, home=kept.privacy_home, is_resumed=kept.is_resumed)
-    run = PlannedRun(
-        config=folder.config() if kept.is_resumed else config,
-        folder=folder,
-        start=parameters.flat(),
-        source=OperatingSystemNoise()
-        if plan.seed is None
-        else SeededNoise(plan.seed, "release", config.stream),
-        keys=OperatingSystemKeys() if plan.seed is None else SeededKeys(plan.seed),
-        operator=kept.operator,
-        owners=kept.owners,
-        is_resumed=kept.is_resumed,
-        evaluate=HeldOutPart(rows.held_out).metrics if len(rows.held_out) else None,
-        on_start=on_start,
-        on_round=on_round,
-    )
+    run = _planned(plan, rows, out, kept=kept or KeptAt(), start=parameters.flat())
+    run.on_start, run.on_round = on_start, on_round
     run_planned(
         [run], rows, seed=plan.seed, clock=clock, log_file=out / LOG_FILE, num_workers=num_workers
     )
@@ -229,6 +204,34 @@ def run_rounds(
     )
     write_bundle(bundle, out / BUNDLE_FILE)
     return RunOutcome(run.report, bundle, trained)
+
+
+def _planned(
+    plan: RoundsPlan, rows: FleetRows, out: Path, *, kept: KeptAt, start: NDArray[np.float32]
+) -> PlannedRun:
+    if kept.privacy_home is not None and not plan.is_releasable:
+        raise ValueError(
+            "privacy_home must be left out for a comparison or a simulated run: nothing of it is "
+            "ever released, so nothing of it may count for life"
+        )
+    population_size = num_within_owner_cap(
+        rows.device_ids, owners=kept.owners, max_devices_per_owner=plan.max_devices_per_owner
+    )
+    config = plan.config(population_size)
+    folder = RunFolder(out, home=kept.privacy_home, is_resumed=kept.is_resumed)
+    return PlannedRun(
+        config=folder.config() if kept.is_resumed else config,
+        folder=folder,
+        start=start,
+        source=OperatingSystemNoise()
+        if plan.seed is None
+        else SeededNoise(plan.seed, "release", config.stream),
+        keys=OperatingSystemKeys() if plan.seed is None else SeededKeys(plan.seed),
+        operator=kept.operator,
+        owners=kept.owners,
+        is_resumed=kept.is_resumed,
+        evaluate=HeldOutPart(rows.held_out).metrics if len(rows.held_out) else None,
+    )
 
 
 def starting_bundle(
