@@ -104,12 +104,14 @@ class StepCost:
         max_participations: k for life.
         mu_squared_limit: part of μ² that updates may use.
         mu_squared_in_all: μ² that updates and all else may use together.
+        min_separation: b, least difference of index between two steps of a device in one stream.
     """
 
     mu_squared: float
     max_participations: int = UNLIMITED
     mu_squared_limit: float = float("inf")
     mu_squared_in_all: float = float("inf")
+    min_separation: int = 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -302,6 +304,14 @@ def cohort_of(connection: sqlite3.Connection, stream: str, index: int) -> tuple[
         (stream, index),
     )
     return tuple(row[0] for row in rows)
+
+
+def invited_since(connection: sqlite3.Connection, stream: str, index: int) -> frozenset[str]:
+    """Return the devices that were invited to step `index` of a stream or a later one."""
+    rows = connection.execute(
+        "SELECT DISTINCT device FROM invitations WHERE stream = ? AND step >= ?", (stream, index)
+    )
+    return frozenset(row[0] for row in rows)
 
 
 def stream_history(

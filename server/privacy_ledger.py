@@ -18,14 +18,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Final
 
-import numpy as np
-
 from models.durable_file import sync_folder, write_durably
-from privacy import BudgetExceededError, CorrelatedRelease, CountRelease, GaussianRelease
+from privacy import CorrelatedRelease, CountRelease, GaussianRelease
 from privacy.accountant import mu_of_releases
-from privacy.budget import Refusal
 
 from . import participation_counts as counts
+from .home_budget import require_budget, require_separation
 from .home_lock import locked_home
 from .ledger_file import LEDGER_FILE, LedgerFile, read_ledger_file
 from .privacy_errors import (
@@ -41,6 +39,7 @@ if TYPE_CHECKING:
     from datetime import datetime
     from pathlib import Path
 
+    import numpy as np
     from numpy.typing import NDArray
 
     from privacy import EntryKind, Event, LedgerEntry
@@ -154,7 +153,8 @@ class PrivacyHome:
 
         Raises:
             StreamRefusedError: the index was offered before, or is not the next.
-            BudgetExceededError: whatever `choose` raises; a device that was chosen has no budget.
+            BudgetExceededError: a device that was chosen has no budget left, or had its turn fewer
+                than b steps ago.
         """
         with self._turn() as connection:
             steps = counts.steps_of(connection, stream)
@@ -163,8 +163,9 @@ class PrivacyHome:
                 raise StreamRefusedError(self.path, what, "open a new stream")
             found = self._life_counts(connection, device_ids)
             positions = [int(position) for position in choose(found)]
-            _require_budget(found, positions, cost)
+            require_budget(found, positions, cost)
             cohort = tuple(device_ids[position] for position in positions)
+            require_separation(connection, stream, index, cohort, cost)
             most = counts.add_invitations(connection, stream, index, cohort, cost)
             return cohort, most
 
@@ -411,24 +412,4 @@ def _legacy(entries: Sequence[LedgerEntry]) -> LegacySpending:
     return LegacySpending(
         participations=sum(taken for taken, _ in most.values()),
         mu_squared=sum(cost for _, cost in most.values()),
-    )
-
-
-def _require_budget(found: LifeCounts, positions: Sequence[int], cost: StepCost) -> None:
-    """Refuse a choice that a device has no budget for, whoever made it."""
-    chosen = np.array(positions, np.intp)
-    refused = chosen[~found.may_go_on(cost)[chosen]]
-    if not len(refused):
-        return
-    first = refused[0]
-    most = min(int(found.max_participations[first]), cost.max_participations)
-    if found.participations[first] >= most:
-        raise BudgetExceededError(
-            reason=Refusal.RETIRED, spent=int(found.participations[first]), requested=1, limit=most
-        )
-    raise BudgetExceededError(
-        reason=Refusal.BUDGET_SPENT,
-        spent=float(max(found.mu_squared[first], found.said_mu_squared[first])),
-        requested=cost.mu_squared,
-        limit=min(float(found.mu_squared_limit[first]), cost.mu_squared_limit),
     )

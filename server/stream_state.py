@@ -23,16 +23,16 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from models.durable_file import sync_folder
-from privacy import UpdateGrid
+from privacy import BudgetExceededError, UpdateGrid
+from privacy.budget import Refusal
 
 from .aggregation import mean_update
 from .participation_counts import StreamRecord, cohort_digest
 from .privacy_errors import StreamRefusedError
 from .privacy_ledger import anchor_of
+from .stream_agreement import require_agreement, require_own_kind, require_own_stream
 from .stream_files import (
-    CHECKPOINT_FILE,
     OPEN_A_NEW_STREAM,
-    STEP_FILE,
     Aggregate,
     Checkpoint,
     StepMark,
@@ -40,7 +40,6 @@ from .stream_files import (
     lock_stream,
     read_aggregate,
     read_checkpoint,
-    read_mark,
     write_aggregate,
     write_checkpoint,
     write_mark,
@@ -126,7 +125,8 @@ class StreamState:
             The cohort.
 
         Raises:
-            BudgetExceededError: too few devices have anything left.
+            BudgetExceededError: a device that was chosen has no budget left, or had its turn too
+                recently, or they are not n.
             StreamRefusedError: the stream has no further step.
         """
         self._require(None)
@@ -137,7 +137,7 @@ class StreamState:
             self.terms.stream,
             self.next_index,
             device_ids=device_ids,
-            choose=choose,
+            choose=lambda counts: self._whole_cohort(choose(counts)),
             cost=self.terms.cost,
         )
         self._cohort_digest = cohort_digest(cohort)
@@ -249,6 +249,19 @@ class StreamState:
             os.close(self.lock)
             self.lock = -1
 
+    def _whole_cohort(
+        self, chosen: Sequence[int] | NDArray[np.intp]
+    ) -> Sequence[int] | NDArray[np.intp]:
+        """Return a choice of exactly n: the divisor is what devices were told."""
+        if len(chosen) != self.terms.cohort_size:
+            raise BudgetExceededError(
+                reason=Refusal.COHORT_TOO_SMALL,
+                spent=0,
+                requested=len(chosen),
+                limit=self.terms.cohort_size,
+            )
+        return chosen
+
     def _committed(self) -> Aggregate:
         if self._aggregate is None:
             raise RuntimeError("no sum is committed")
@@ -347,10 +360,10 @@ def resume_stream(
     try:
         own = read_secrets(folder / KEY_FILE, operator=operator)
         record, steps = home.stream(terms.stream)
-        _require_own_stream(folder, own, record, terms)
+        require_own_stream(folder, own, record, terms)
         checkpoint = read_checkpoint(folder)
         charged = [e for e in home.entries if e.fields["event"].get("stream") == terms.stream]
-        _require_agreement(folder, checkpoint, steps, charged)
+        require_agreement(folder, checkpoint, steps, charged)
         size = len(checkpoint.state.weights)
         state = StreamState(
             folder=folder,
@@ -366,7 +379,7 @@ def resume_stream(
             operator=operator if own.is_sealed else None,
             entry=charged[-1] if charged else None,
         )
-        _require_own_kind(folder, own, state.noise)
+        require_own_kind(folder, own, state.noise)
         state.take_up(steps, num_charged=len(charged))
     except BaseException:
         os.close(lock)
@@ -385,53 +398,3 @@ def _new_secrets(
         pseudonym_key=secrets.token_bytes(KEY_BYTES),
         is_sealed=is_sealed,
     )
-
-
-def _require_own_kind(folder: Path, own: StreamSecrets, noise: ReleaseNoise) -> None:
-    """Refuse a simulated stream's key as a real one's, and the other way round."""
-    if noise.entry_kind != own.kind:
-        what = f"holds the key of a stream of kind {own.kind}, not {noise.entry_kind}"
-        raise StreamRefusedError(folder / KEY_FILE, what, OPEN_A_NEW_STREAM)
-
-
-def _require_own_stream(
-    folder: Path, own: StreamSecrets, record: StreamRecord | None, terms: StreamTerms
-) -> None:
-    if record is None:
-        what = f"the privacy home knows no stream {terms.stream!r}"
-        raise StreamRefusedError(folder, what, OPEN_A_NEW_STREAM)
-    told = (own.stream, own.policy_digest, record.policy_digest)
-    if told != (terms.stream, terms.policy_digest, terms.policy_digest):
-        what = "key, privacy home and policy are not of one stream"
-        raise StreamRefusedError(folder, what, OPEN_A_NEW_STREAM)
-    if record.anchor != anchor_of(folder / KEY_FILE):
-        what = "was copied or put back from a backup: its steps may have been released already"
-        raise StreamRefusedError(folder, what, OPEN_A_NEW_STREAM)
-
-
-def _require_agreement(
-    folder: Path,
-    checkpoint: Checkpoint,
-    steps: Sequence[StepRecord],
-    charged: Sequence[LedgerEntry],
-) -> None:
-    """Refuse whatever a crash cannot leave: one of the files is older than the others."""
-    last_invited, last_charged = len(steps) - 1, len(charged) - 1
-    if not last_charged <= last_invited <= last_charged + 1:
-        what = f"invited up to step {last_invited}, and charged up to step {last_charged}"
-        raise StreamRefusedError(folder, what, OPEN_A_NEW_STREAM)
-    at = folder / CHECKPOINT_FILE
-    if not last_invited - 1 <= checkpoint.index <= last_charged:
-        what = f"is of step {checkpoint.index}, and the ledger's head of step {last_charged}"
-        raise StreamRefusedError(at, what, OPEN_A_NEW_STREAM)
-    if checkpoint.index >= 0 and charged[checkpoint.index].hash != checkpoint.entry_hash:
-        what = f"names another ledger entry of step {checkpoint.index}"
-        raise StreamRefusedError(at, what, OPEN_A_NEW_STREAM)
-    mark = read_mark(folder)
-    marked = -1 if mark is None else mark.index
-    if not last_invited - 1 <= marked <= last_invited:
-        what = f"is of step {marked}, and devices were invited up to step {last_invited}"
-        raise StreamRefusedError(folder / STEP_FILE, what, OPEN_A_NEW_STREAM)
-    if mark is not None and mark.cohort_digest != steps[mark.index].cohort_digest:
-        what = f"names another cohort of step {mark.index}"
-        raise StreamRefusedError(folder / STEP_FILE, what, OPEN_A_NEW_STREAM)

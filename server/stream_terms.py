@@ -86,6 +86,7 @@ class StreamTerms:
             max_participations=self.privacy.max_participations,
             mu_squared_limit=self.privacy.mu_squared_limit,
             mu_squared_in_all=self.privacy.mu_squared_in_all,
+            min_separation=self.privacy.min_separation,
         )
 
     def comparison_noise(self, source: NoiseSource) -> ReleaseNoise:
