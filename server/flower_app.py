@@ -146,7 +146,7 @@ def carry_out(
     """Carry out one run and keep its report after every round."""
     roster = _enrolled(run, roster)
     schedule = run.config.schedule(len(roster.device_ids))
-    terms = run.config.terms(schedule)
+    terms = run.folder.terms() if run.is_resumed else run.config.terms(schedule)
     stream, state = _stream(run, terms)
     try:
         _carry_out_stream(

@@ -155,24 +155,24 @@ class RoundsConfig:
     def terms(self, schedule: Schedule) -> StreamTerms:
         """Return the constants of the run's stream."""
         privacy = self.policy(schedule)
-        policy = None
-        if privacy is not None and self._is_correlated:
-            policy = StreamPolicy(
+        if privacy is None or not self._is_correlated:
+            return StreamTerms(
                 stream=self.stream,
                 num_rounds=self.num_rounds,
                 cohort_size=self.cohort_size,
+                clipping_norm=self.clipping_norm,
                 privacy=privacy,
-                record=record_policy(self.recipe),
-                max_devices_per_owner=self.max_devices_per_owner,
+                policy=None,
             )
-        return StreamTerms(
+        policy = StreamPolicy(
             stream=self.stream,
             num_rounds=self.num_rounds,
             cohort_size=self.cohort_size,
-            clipping_norm=self.clipping_norm,
             privacy=privacy,
-            policy=policy,
+            record=record_policy(self.recipe),
+            max_devices_per_owner=self.max_devices_per_owner,
         )
+        return StreamTerms.under(policy)
 
     @property
     def _is_correlated(self) -> bool:

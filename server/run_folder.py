@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from models.durable_file import sync_folder, write_durably
 from models.wire.rounds import LocalRecipe
+from privacy import StreamPolicy
 
 from .home_lock import LOCK_FILE
 from .ledger_file import LEDGER_FILE
@@ -27,6 +28,7 @@ from .stream_files import (
     read_checkpoint,
 )
 from .stream_key import KEY_FILE
+from .stream_terms import StreamTerms
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -123,6 +125,18 @@ class RunFolder:
             return RoundsConfig(**fields)
         except (OSError, ValueError, KeyError, TypeError) as error:
             what = f"{REPORT_FILE} does not say how the run was planned ({error})"
+            raise RunFolderError(self.path, what, "start a new run with another --out") from error
+
+    def terms(self) -> StreamTerms:
+        """Return the constants of the stream that the folder holds, whoever is enrolled by now.
+
+        Raises:
+            RunFolderError: its report names no policy.
+        """
+        try:
+            return StreamTerms.under(StreamPolicy.from_json(self.report()["privacy"]["policy"]))
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            what = f"{REPORT_FILE} names no policy of a stream that could go on ({error})"
             raise RunFolderError(self.path, what, "start a new run with another --out") from error
 
     def report(self) -> dict[str, Any]:

@@ -206,13 +206,16 @@ class FederatedRounds:
     def _choose(self, counts: LifeCounts, index: int) -> NDArray[np.intp]:
         """Choose a cohort of n by schedule and history, and note it in the stream's history."""
         cost = self.stream.terms.cost
+        is_bounded = self.stream.terms.privacy is not None
         cohort = select_cohort(
             self.order,
             schedule=self.schedule,
             history=self.history,
             index=index,
-            max_participations=min(self.schedule.participations, cost.max_participations),
-            min_separation=self.schedule.min_separation,
+            max_participations=cost.max_participations
+            if is_bounded
+            else self.schedule.participations,
+            min_separation=max(self.schedule.min_separation, cost.min_separation),
             may=counts.may_go_on(cost),
         )
         if len(cohort) < self.config.cohort_size:

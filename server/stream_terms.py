@@ -66,6 +66,18 @@ class StreamTerms:
     privacy: PrivacyPolicy | None
     policy: StreamPolicy | None
 
+    @staticmethod
+    def under(policy: StreamPolicy) -> StreamTerms:
+        """Return the constants of a stream whose policy is known."""
+        return StreamTerms(
+            stream=policy.stream,
+            num_rounds=policy.num_rounds,
+            cohort_size=policy.cohort_size,
+            clipping_norm=policy.privacy.clipping_norm,
+            privacy=policy.privacy,
+            policy=policy,
+        )
+
     @property
     def is_comparison(self) -> bool:
         """Whether nothing of it is ever released."""

@@ -200,11 +200,17 @@ def live(stream: StreamState, state: OptimizerState, journal: Journal, death: De
         death.step(index, "kept")
 
 
+def home_of(folder: Path, terms: StreamTerms) -> Path:
+    """The privacy home: one for all runs where its folder was made, else the run's own."""
+    shared = folder / "home"
+    return shared if shared.exists() else folder / terms.stream
+
+
 def be_born_and_die(folder: Path, terms: StreamTerms, death: Death, journal: Journal) -> None:
     """Take up the stream, or open it, and live."""
     run = folder / terms.stream
     run.mkdir(exist_ok=True)
-    home = open_home(folder / "home")
+    home = open_home(home_of(folder, terms))
     if any(line.get("begun") == terms.stream for line in journal.lines()):
         stream, state = resume_stream(run, home, terms, keys=OperatingSystemKeys())
     else:
@@ -249,7 +255,7 @@ class Watch:
         if not tasks:
             return
         asked = Counter(device for line in tasks for device in line["cohort"])
-        with sqlite3.connect(self.folder / "home" / COUNTS_FILE) as counts:
+        with sqlite3.connect(home_of(self.folder, self.terms) / COUNTS_FILE) as counts:
             counted = dict(counts.execute("SELECT device, participations FROM devices"))
         assert all(counted[device] >= number for device, number in asked.items())
         assert max(counted.values()) <= self.terms.privacy.max_participations
@@ -257,7 +263,7 @@ class Watch:
     def _check_ledger(self, tasks: list[dict[str, Any]], releases: list[dict[str, Any]]) -> None:
         if not releases:
             return
-        entries = read_home(self.folder / "home")
+        entries = read_home(home_of(self.folder, self.terms))
         assert [entry.event.index for entry in entries] == list(range(len(entries)))
         left = {line["released"] for line in releases}
         assert left <= set(range(len(entries)))
@@ -293,6 +299,8 @@ def die_once(
 def run(folder: Path, num_rounds: int, seed: int) -> dict[str, Any]:
     """Kill at every named step of every round and at random between; return what came of it."""
     random = Random(seed)
+    if seed % 2 == 0:
+        (folder / "home").mkdir()
     journal = Journal(folder / "journal")
     terms, kills = begin_under_fire(folder, num_rounds, journal, random)
     watch = Watch(folder, terms, journal)
@@ -315,12 +323,15 @@ def run(folder: Path, num_rounds: int, seed: int) -> dict[str, Any]:
     refused = False
     try:
         stream, _ = resume_stream(
-            folder / terms.stream, PrivacyHome(folder / "home"), terms, keys=OperatingSystemKeys()
+            folder / terms.stream,
+            PrivacyHome(home_of(folder, terms)),
+            terms,
+            keys=OperatingSystemKeys(),
         )
         stream.invite(device_ids=DEVICES, choose=lambda _: [0, 1, 2])
     except StreamRefusedError:
         refused = True
-    noise_only = sum(entry.event.noise_only for entry in read_home(folder / "home"))
+    noise_only = sum(entry.event.noise_only for entry in read_home(home_of(folder, terms)))
     return {
         "kills": kills,
         "rounds": num_rounds,
@@ -348,7 +359,7 @@ def is_bit_identical(folder: Path, terms: StreamTerms) -> bool:
     """Compare the stream's end with one that nobody ever interrupted, under the same key."""
     secrets = read_secrets(folder / terms.stream / KEY_FILE, operator=None)
     noise, state = CorrelatedNoise(secrets.noise_key, terms.policy), start()
-    for entry in read_home(folder / "home"):
+    for entry in read_home(home_of(folder, terms)):
         index = entry.event.index
         total = np.zeros(NUM_WEIGHTS, np.int64) if entry.event.noise_only else total_of(index)
         update = mean_update(

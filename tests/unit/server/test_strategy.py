@@ -354,6 +354,28 @@ def test_the_key_is_destroyed_once_every_step_is_released(tmp_path):
     assert not (rounds.stream.folder / "aggregate.bin").exists()
 
 
+def test_a_run_goes_on_under_its_policy_whoever_is_enrolled_by_then(tmp_path):
+    stopped = []
+
+    def stop_after_two(record):
+        stopped.append(record.index)
+        if len(stopped) == 2:
+            rounds.stop.set()
+
+    config = config_of(epsilon=2.0, num_rounds=6, cohort_size=2)
+    rounds = rounds_over([1, 2, 3], tmp_path, config=config, on_round=stop_after_two)
+    rounds.run(GridInMemory(dict.fromkeys([1, 2, 3], honest)))
+    rounds.roster = roster_of([1, 3, 4])
+    rounds.schedule = config.schedule(6)
+    again = resumed(rounds)
+    assert again.run(GridInMemory(dict.fromkeys([1, 3, 4], honest)))
+
+    counted = again.stream.home.life_counts([f"{n}-{m}" for n in (1, 2, 3, 4) for m in (0, 1)])
+    assert counted.participations.sum() == 12
+    assert counted.participations.max() <= rounds.stream.terms.privacy.max_participations
+    assert release_epsilon(events_of(ledger_of(again)), delta=1e-6) <= 2.0 * (1 + 1e-9)
+
+
 def test_runs_over_one_home_add_up_and_a_device_at_its_cap_is_not_invited_again(tmp_path):
     home = tmp_path / "home"
     records = []
