@@ -52,6 +52,10 @@ CREATE TABLE invitations (
     stream TEXT NOT NULL, step INTEGER NOT NULL, device TEXT NOT NULL,
     PRIMARY KEY (stream, step, device)
 ) WITHOUT ROWID;
+CREATE TABLE stream_devices (
+    stream TEXT NOT NULL, device TEXT NOT NULL, participations INTEGER NOT NULL,
+    last_step INTEGER NOT NULL, PRIMARY KEY (stream, device)
+) WITHOUT ROWID;
 CREATE TABLE answers (
     series TEXT NOT NULL, release INTEGER NOT NULL, device TEXT NOT NULL,
     PRIMARY KEY (series, release, device)
@@ -319,8 +323,7 @@ def stream_history(
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Return each device's steps of one stream: how many, and the last (far below 0 for none)."""
     rows = connection.execute(
-        "SELECT device, COUNT(*), MAX(step) FROM invitations WHERE stream = ? GROUP BY device",
-        (stream,),
+        "SELECT device, participations, last_step FROM stream_devices WHERE stream = ?", (stream,)
     )
     known = {device: (count, last) for device, count, last in rows}
     found = [known.get(device_id, (0, _NEVER)) for device_id in device_ids]
@@ -358,10 +361,13 @@ def add_invitations(
         "mu_squared_limit = MIN(mu_squared_limit, excluded.mu_squared_limit)",
         [(device_id, cost.mu_squared, *limits) for device_id in device_ids],
     )
+    connection.executemany(
+        "INSERT INTO stream_devices VALUES (?, ?, 1, ?) ON CONFLICT(stream, device) DO UPDATE SET "
+        "participations = participations + 1, last_step = excluded.last_step",
+        [(stream, device_id, index) for device_id in device_ids],
+    )
     most_participations = connection.execute(
-        "SELECT COALESCE(MAX(steps), 0) FROM "
-        "(SELECT COUNT(*) AS steps FROM invitations WHERE stream = ? GROUP BY device)",
-        (stream,),
+        "SELECT COALESCE(MAX(participations), 0) FROM stream_devices WHERE stream = ?", (stream,)
     ).fetchone()[0]
     connection.execute(
         "INSERT INTO steps VALUES (?, ?, ?, ?, NULL, NULL)",
