@@ -218,13 +218,14 @@ def _sums(
     deltas: list[Floats], activations: list[Floats], parts: _Parts, *, num_devices: int
 ) -> NDArray[np.float64]:
     """Return Σ_i δ_i (a_i, 1)ᵀ of each device as flat weights."""
-    sums = np.zeros((num_devices, NUM_WEIGHTS))
+    sums = np.zeros((num_devices, NUM_WEIGHTS), deltas[0].dtype)
     first = 0
     for (outputs, inputs), delta, activation in zip(LAYERS, deltas, activations, strict=False):
         middle, last = first + outputs * inputs, first + outputs * (inputs + 1)
+        matrices = sums[:, first:middle].reshape(-1, outputs, inputs)
         for device, part in parts:
-            total = np.matmul(delta[:, part], activation[:, part].T)
-            sums[device, first:middle].reshape(outputs, inputs)[...] = total[:, :-1]
-            sums[device, middle:last] = total[:, -1]
+            of_device = delta[:, part]
+            np.matmul(of_device, activation[:-1, part].T, out=matrices[device])
+            np.add.reduce(of_device, axis=1, out=sums[device, middle:last])
         first = last
-    return sums
+    return sums.astype(np.float64)
