@@ -9,7 +9,7 @@ import numpy as np
 from privacy import BudgetExceededError
 from privacy.budget import Refusal
 
-from .participation_counts import invited_since
+from .participation_counts import last_step_of_any
 
 if TYPE_CHECKING:
     import sqlite3
@@ -46,8 +46,8 @@ def require_separation(
     cost: StepCost,
 ) -> None:
     """Refuse a choice under which the sensitivity of the stream's noise would not hold."""
-    first = index - cost.min_separation + 1
-    if not invited_since(connection, stream, first).isdisjoint(cohort):
+    last = last_step_of_any(connection, stream, cohort) if cost.min_separation > 1 else -1
+    if last >= 0 and index - last < cost.min_separation:
         raise BudgetExceededError(
-            reason=Refusal.TOO_SOON, spent=first, requested=index, limit=cost.min_separation
+            reason=Refusal.TOO_SOON, spent=last, requested=index, limit=last + cost.min_separation
         )

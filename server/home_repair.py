@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from models.durable_file import sync_folder, write_durably
 from privacy import read_ledger
 
-from . import participation_counts as counts
+from . import counts_file
 from .home_lock import locked_home
 from .ledger_file import LEDGER_FILE, read_ledger_file, torn_tail
 from .privacy_errors import HomeBrokenError
@@ -53,8 +53,8 @@ def cut_torn_line(home: Path, *, now: datetime) -> int:
         whole = path.read_bytes()[: -len(tail)]
         entries = read_ledger(whole.decode("ascii", errors="replace"))
         if (home / COUNTS_FILE).exists():
-            with counts.transaction(home / COUNTS_FILE) as connection:
-                seen = int(counts.fact(connection, HEAD_FACT).partition(":")[0])
+            with counts_file.transaction(home / COUNTS_FILE) as connection:
+                seen = int(counts_file.fact(connection, HEAD_FACT).partition(":")[0])
             if seen > len(entries):
                 what = f"the torn entry {len(entries)} was whole once, and may have been released"
                 raise HomeBrokenError(path, what, "put the newest whole copy back")
@@ -99,5 +99,5 @@ def take_over(home: Path) -> None:
         if not (home / HOME_FILE).exists():
             write_durably(home / HOME_FILE, b'{"schema_version": 1}\n')
             sync_folder(home)
-        with counts.transaction(home / COUNTS_FILE) as connection:
-            counts.keep_fact(connection, ANCHOR_FACT, anchor_of(home / HOME_FILE))
+        with counts_file.transaction(home / COUNTS_FILE) as connection:
+            counts_file.keep_fact(connection, ANCHOR_FACT, anchor_of(home / HOME_FILE))

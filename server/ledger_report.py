@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from privacy import release_epsilon
 from privacy.accountant import mu_of_releases
 
-from . import participation_counts as counts
+from . import counts_file
 from .ledger_file import LEDGER_FILE
 from .privacy_ledger import COUNTS_FILE, is_behind, read_home
 from .rounds_report import (
@@ -93,7 +93,7 @@ def participants_of(home: Path, entries: Sequence[LedgerEntry]) -> Participants:
     Raises:
         HomeBrokenError: ledger and counts do not agree.
     """
-    with counts.reading(home / COUNTS_FILE) as connection:
+    with counts_file.reading(home / COUNTS_FILE) as connection:
         is_behind(home / LEDGER_FILE, entries, connection)
         rows = connection.execute(
             "SELECT MAX(participations, said_participations), mu_squared, mu_squared_limit "

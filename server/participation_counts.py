@@ -1,66 +1,31 @@
-"""The server's own count of every device, for life, over all streams and runs: one SQLite file.
+"""The server's own count of every device, for life, over all streams and runs.
 
-It holds stable device ids, for scheduling needs them; nobody but its owner may read it. What is
-stored elsewhere bears pseudonyms. Every function works within one transaction, which the home of
-the file opens, and which is durable once it has ended.
+Every function works within one transaction of `counts_file`, which the privacy home opens, and
+which is durable once it has ended.
 """
 
 from __future__ import annotations
 
 import hashlib
-import os
+import math
 import sqlite3
-from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from .privacy_errors import HomeBrokenError, HomeUnavailableError, StreamRefusedError
+from .privacy_errors import StreamRefusedError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
 
-SCHEMA_VERSION: Final = 1
-LOCK_TIMEOUT_S: Final = 10.0
 UNLIMITED: Final = 2**62
 MU_ROUNDING: Final = 1e-9
 """Relative amount by which a sum of squares may pass its limit: k additions round."""
 _NEVER: Final = -(2**40)
-
-_SCHEMA = """
-CREATE TABLE facts (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
-CREATE TABLE streams (
-    stream TEXT PRIMARY KEY, policy_digest TEXT NOT NULL, anchor TEXT NOT NULL,
-    max_participations INTEGER NOT NULL
-) WITHOUT ROWID;
-CREATE TABLE steps (
-    stream TEXT NOT NULL, step INTEGER NOT NULL, cohort_digest TEXT NOT NULL,
-    most_participations INTEGER NOT NULL, aggregate_digest TEXT, noise_only INTEGER,
-    PRIMARY KEY (stream, step)
-) WITHOUT ROWID;
-CREATE TABLE devices (
-    device TEXT PRIMARY KEY, participations INTEGER NOT NULL, mu_squared REAL NOT NULL,
-    counts_mu_squared REAL NOT NULL, max_participations INTEGER NOT NULL,
-    mu_squared_limit REAL NOT NULL, said_participations INTEGER NOT NULL,
-    said_mu_squared REAL NOT NULL
-) WITHOUT ROWID;
-CREATE TABLE invitations (
-    stream TEXT NOT NULL, step INTEGER NOT NULL, device TEXT NOT NULL,
-    PRIMARY KEY (stream, step, device)
-) WITHOUT ROWID;
-CREATE TABLE stream_devices (
-    stream TEXT NOT NULL, device TEXT NOT NULL, participations INTEGER NOT NULL,
-    last_step INTEGER NOT NULL, PRIMARY KEY (stream, device)
-) WITHOUT ROWID;
-CREATE TABLE answers (
-    series TEXT NOT NULL, release INTEGER NOT NULL, device TEXT NOT NULL,
-    PRIMARY KEY (series, release, device)
-) WITHOUT ROWID;
-"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,84 +123,6 @@ def cohort_digest(device_ids: Sequence[str]) -> str:
     return hashlib.sha256("\n".join(sorted(device_ids)).encode()).hexdigest()
 
 
-def create_counts(path: Path, facts: Mapping[str, str]) -> None:
-    """Make the file with its tables, readable for nobody else; it appears whole or not at all."""
-    aside = path.with_name(f".{path.name}.{os.getpid()}.part")
-    aside.unlink(missing_ok=True)
-    os.close(os.open(aside, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
-    connection = sqlite3.connect(aside, isolation_level=None)
-    try:
-        connection.executescript(_SCHEMA)
-        connection.executemany("INSERT INTO facts VALUES (?, ?)", list(facts.items()))
-    finally:
-        connection.close()
-    handle = os.open(aside, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-    aside.replace(path)
-
-
-@contextmanager
-def transaction(path: Path) -> Iterator[sqlite3.Connection]:
-    """Do everything or nothing; what was done is durable afterwards.
-
-    Raises:
-        HomeUnavailableError: the file is held, or its disk is full or read-only.
-        HomeBrokenError: it is no such file.
-    """
-    try:
-        connection = sqlite3.connect(path, timeout=LOCK_TIMEOUT_S, isolation_level=None)
-        try:
-            # EXTRA syncs the folder, too, once the journal is gone: a commit survives a power cut.
-            connection.execute("PRAGMA synchronous=EXTRA")
-            connection.execute("BEGIN IMMEDIATE")
-            try:
-                yield connection
-            except BaseException:
-                with suppress(sqlite3.Error):
-                    connection.execute("ROLLBACK")
-                raise
-            connection.execute("COMMIT")
-        finally:
-            connection.close()
-    except sqlite3.OperationalError as error:
-        remedy = "free space, end the other process or make it writable, then try again"
-        raise HomeUnavailableError(path, str(error), remedy) from error
-    except sqlite3.DatabaseError as error:
-        remedy = "put the newest copy back, or: fedcell privacy ledger --home DIR --rebuild-counts"
-        raise HomeBrokenError(path, f"is damaged ({error})", remedy) from error
-
-
-@contextmanager
-def reading(path: Path) -> Iterator[sqlite3.Connection]:
-    """Look without writing anything.
-
-    Raises:
-        HomeBrokenError: it is no such file.
-    """
-    connection = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)
-    try:
-        yield connection
-    except sqlite3.DatabaseError as error:
-        remedy = "put the newest copy back, or: fedcell privacy ledger --home DIR --rebuild-counts"
-        raise HomeBrokenError(path, f"cannot be read ({error})", remedy) from error
-    finally:
-        connection.close()
-
-
-def fact(connection: sqlite3.Connection, name: str) -> str:
-    """Return a fact about the file."""
-    row = connection.execute("SELECT value FROM facts WHERE name = ?", (name,)).fetchone()
-    return "" if row is None else str(row[0])
-
-
-def keep_fact(connection: sqlite3.Connection, name: str, value: str) -> None:
-    """Keep a fact about the file."""
-    connection.execute("INSERT OR REPLACE INTO facts VALUES (?, ?)", (name, value))
-
-
 def keep_stream(
     connection: sqlite3.Connection, stream: str, record: StreamRecord, *, where: Path
 ) -> None:
@@ -289,15 +176,21 @@ def life_counts(connection: sqlite3.Connection, device_ids: Sequence[str]) -> Li
         "SELECT device, MAX(participations, said_participations), mu_squared, said_mu_squared, "
         "max_participations, mu_squared_limit FROM devices"
     )
-    known = {row[0]: row[1:] for row in rows}
-    nothing = (0, 0.0, 0.0, UNLIMITED, float("inf"))
-    found = [known.get(device_id, nothing) for device_id in device_ids]
+    columns = list(zip(*rows, strict=True)) or [(), (), (), (), (), ()]
+    place = {device: number for number, device in enumerate(columns[0])}
+    found = np.fromiter(
+        (place.get(device_id, len(place)) for device_id in device_ids), np.intp, len(device_ids)
+    )
+
+    def at(column: int, nothing: float, kind: type) -> NDArray[Any]:
+        return np.array([*columns[column], nothing], kind)[found]
+
     return LifeCounts(
-        participations=np.array([row[0] for row in found], np.int64),
-        mu_squared=np.array([row[1] for row in found], np.float64),
-        said_mu_squared=np.array([row[2] for row in found], np.float64),
-        max_participations=np.array([row[3] for row in found], np.int64),
-        mu_squared_limit=np.array([row[4] for row in found], np.float64),
+        participations=at(1, 0, np.int64),
+        mu_squared=at(2, 0.0, np.float64),
+        said_mu_squared=at(3, 0.0, np.float64),
+        max_participations=at(4, UNLIMITED, np.int64),
+        mu_squared_limit=at(5, math.inf, np.float64),
     )
 
 
@@ -310,12 +203,17 @@ def cohort_of(connection: sqlite3.Connection, stream: str, index: int) -> tuple[
     return tuple(row[0] for row in rows)
 
 
-def invited_since(connection: sqlite3.Connection, stream: str, index: int) -> frozenset[str]:
-    """Return the devices that were invited to step `index` of a stream or a later one."""
-    rows = connection.execute(
-        "SELECT DISTINCT device FROM invitations WHERE stream = ? AND step >= ?", (stream, index)
-    )
-    return frozenset(row[0] for row in rows)
+def last_step_of_any(connection: sqlite3.Connection, stream: str, device_ids: Sequence[str]) -> int:
+    """Return the last step of a stream to which any of some devices was invited; -1 for none."""
+    found = -1
+    for device_id in device_ids:
+        row = connection.execute(
+            "SELECT last_step FROM stream_devices WHERE stream = ? AND device = ?",
+            (stream, device_id),
+        ).fetchone()
+        if row is not None:
+            found = max(found, int(row[0]))
+    return found
 
 
 def stream_history(

@@ -22,6 +22,7 @@ from models.durable_file import sync_folder, write_durably
 from privacy import CorrelatedRelease, CountRelease, GaussianRelease
 from privacy.accountant import mu_of_releases
 
+from . import counts_file
 from . import participation_counts as counts
 from .home_budget import require_budget, require_separation
 from .home_lock import locked_home
@@ -195,7 +196,7 @@ class PrivacyHome:
                 self._require_next(connection, event)
             stated = self._with_most_spent(connection, event, kind)
             entry = self._ledger.append(stated, kind=kind, at=at)
-            counts.keep_fact(connection, HEAD_FACT, _head_fact(self.entries))
+            counts_file.keep_fact(connection, HEAD_FACT, _head_fact(self.entries))
         return entry
 
     def count_answers(
@@ -223,13 +224,13 @@ class PrivacyHome:
     @contextmanager
     def _turn(self) -> Iterator[sqlite3.Connection]:
         """Hold the lock and one transaction, over a home whose files agree."""
-        with locked_home(self.path), counts.transaction(self.path / COUNTS_FILE) as connection:
+        with locked_home(self.path), counts_file.transaction(self.path / COUNTS_FILE) as connection:
             _require_own_folder(self.path, connection)
             self._ledger.catch_up()
             if is_behind(self._ledger.path, self.entries, connection):
                 # A crash came between the last entry and the note of it.
-                counts.keep_fact(connection, HEAD_FACT, _head_fact(self.entries))
-            num_legacy = int(counts.fact(connection, LEGACY_FACT))
+                counts_file.keep_fact(connection, HEAD_FACT, _head_fact(self.entries))
+            num_legacy = int(counts_file.fact(connection, LEGACY_FACT))
             if num_legacy and self.legacy == LegacySpending():
                 self.legacy = _legacy(self.entries[:num_legacy])
             yield connection
@@ -327,12 +328,12 @@ def make_counts(path: Path, entries: Sequence[LedgerEntry]) -> None:
         content = {"schema_version": 1, "home": secrets.token_hex(16)}
         write_durably(path / HOME_FILE, (json.dumps(content) + "\n").encode())
     facts = {
-        "schema_version": str(counts.SCHEMA_VERSION),
+        "schema_version": str(counts_file.SCHEMA_VERSION),
         ANCHOR_FACT: anchor_of(path / HOME_FILE),
         LEGACY_FACT: str(len(entries)),
         HEAD_FACT: _head_fact(entries),
     }
-    counts.create_counts(path / COUNTS_FILE, facts)
+    counts_file.create_counts(path / COUNTS_FILE, facts)
     sync_folder(path)
 
 
@@ -352,7 +353,7 @@ def anchor_of(path: Path) -> str:
 
 
 def _require_own_folder(path: Path, connection: sqlite3.Connection) -> None:
-    if counts.fact(connection, ANCHOR_FACT) != anchor_of(path / HOME_FILE):
+    if counts_file.fact(connection, ANCHOR_FACT) != anchor_of(path / HOME_FILE):
         what = "was copied, moved between disks or put back from a backup, and may lack releases"
         remedy = (
             f"{_PUT_BACK}; where this surely is the newest: fedcell privacy ledger --home DIR "
@@ -372,7 +373,7 @@ def is_behind(path: Path, entries: Sequence[LedgerEntry], connection: sqlite3.Co
     Raises:
         HomeBrokenError: the ledger is older than the counts, or the counts are older than it.
     """
-    number, _, known = counts.fact(connection, HEAD_FACT).partition(":")
+    number, _, known = counts_file.fact(connection, HEAD_FACT).partition(":")
     expected = int(number)
     if len(entries) < expected or (expected and entries[expected - 1].hash != known):
         what = f"lacks the entry {expected - 1} that the counts beside it have seen"

@@ -34,7 +34,7 @@ from privacy import (
 )
 from privacy.accountant import gaussian_epsilon
 from privacy.streams import CorrelatedNoise
-from server import participation_counts
+from server import counts_file
 from server.aggregation import mean_update
 from server.privacy_errors import StreamRefusedError
 from server.privacy_ledger import COUNTS_FILE, PrivacyHome, open_home, read_home
@@ -156,7 +156,7 @@ class Death:
             return connection
 
         os.fsync, os.write = counted_sync, counted_write
-        participation_counts.sqlite3.connect = traced
+        counts_file.sqlite3.connect = traced
         sys.addaudithook(lambda event, _: self._count() if event in WATCHED else None)
 
     def _count(self) -> None:
