@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from server.privacy_ledger import read_home
-from server.registry import ModelState, admit, move
+from server.registry import LedgerKind, ModelState, admit, move
+from server.release_audit import audit_run
 from server.storage.database import open_database
 from server.storage.model_versions import ModelVersions
 
@@ -22,23 +23,28 @@ def register(
     bundles: Sequence[Bundle],
     *,
     released: Bundle,
-    privacy_home: Path,
+    run: Path,
     now: datetime,
 ) -> None:
     """Enter bundles as candidates, and release one of them.
+
+    A model that devices paid for is audited first.
 
     Args:
         database_url: of the server; made where it does not exist.
         bundles: all that are known.
         released: the one of them that devices run.
-        privacy_home: whose ledger paid for what is not public.
+        run: folder of the rounds, whose ledger paid for what is not public.
         now: aware time.
 
     Raises:
         RegistryError: a bundle does not quote the ledger entry that pays for it.
         HomeBrokenError: the ledger does not verify.
+        AuditRefusedError: the audit finds more than the ledger claims.
     """
-    ledger = read_home(privacy_home)
+    ledger = read_home(run)
+    if released.manifest["ledger_entry"]["kind"] == LedgerKind.STREAM:
+        audit_run(run)
     with open_database(database_url) as database, database.transaction() as connection:
         registry = ModelVersions(connection)
         for bundle in bundles:

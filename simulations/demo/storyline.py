@@ -115,7 +115,7 @@ def run_demo(
             url,
             [learnt.default, learnt.candidate],
             released=learnt.in_use,
-            privacy_home=folder / PRIVATE,
+            run=folder / PRIVATE,
             now=clock(),
         )
         cast = choose(scene.judged, Predictor(learnt.in_use))
