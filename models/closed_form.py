@@ -26,6 +26,8 @@ from .hazard_bins import BASE_RATE_PER_DAY, LEAST_RATE_PER_DAY, NUM_BINS, WIDTHS
 from .network_shape import CAUSE_WEIGHT, HIDDEN_UNITS, LAYERS, LEAST_HAZARD, NUM_WEIGHTS
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from numpy.typing import NDArray
 
     from .closed_form_batches import RaggedBatch, ScaledRows
@@ -36,6 +38,13 @@ NORM_FLOOR: Final = 1e-6
 """Opacus adds it to a norm before it divides by it."""
 _GREATEST_ODDS: Final = 1e30
 """Keeps exp(−x) finite: infinity times zero is no number."""
+_WITH_ONE: Final = HIDDEN_UNITS + 1
+_OF_LAYER: Final = (
+    slice(0, HIDDEN_UNITS),
+    slice(HIDDEN_UNITS, 2 * HIDDEN_UNITS),
+    slice(2 * HIDDEN_UNITS, 2 * HIDDEN_UNITS + LAYERS[-1][0]),
+)
+"""Where each layer's δ stand among all."""
 
 
 def clipped_sums(
@@ -68,11 +77,12 @@ def clipped_sums(
     # What is not finite is looked for below; NumPy need not warn of it on the way.
     with np.errstate(all="ignore"):
         layers = _layers(weights)
-        activations = _activations(layers, batch, parts)
-        deltas = _deltas(layers, activations, batch.rows, parts)
+        inputs, hidden, logits = _activations(layers, batch, parts)
+        squares = hidden * hidden
+        deltas = _deltas(layers, logits, 1 - squares, batch.rows, parts)
         if max_grad_norm is not None:
-            _clip(deltas, activations, max_grad_norm)
-        return _sums(deltas, activations, parts, num_devices=batch.num_devices)
+            _clip(deltas, inputs, hidden, squares, max_grad_norm)
+        return _sums(deltas, [inputs, *_halves(hidden)], parts, num_devices=batch.num_devices)
 
 
 _Parts = list[tuple[int, slice]]
@@ -93,16 +103,26 @@ def _layers(weights: Floats) -> list[Floats]:
     return layers
 
 
-def _activations(layers: list[Floats], batch: RaggedBatch, parts: _Parts) -> list[Floats]:
-    """Return what goes into each layer, ones included, and the logits: shape (units, n_rows)."""
+def _activations(
+    layers: list[Floats], batch: RaggedBatch, parts: _Parts
+) -> tuple[Floats, Floats, Floats]:
+    """Return inputs, what both hidden layers give, and the logits: shape (units, n_rows).
+
+    Inputs and each hidden layer end with a row of ones; the hidden layers stand in one array.
+    """
     inputs = batch.rows.inputs.T
-    activations = [inputs]
-    for layer in layers[:-1]:
-        hidden = np.empty((HIDDEN_UNITS + 1, inputs.shape[1]), inputs.dtype)
-        np.tanh(_times(layer, activations[-1], parts), out=hidden[:-1])
-        hidden[-1] = 1
-        activations.append(hidden)
-    return [*activations, _times(layers[-1], activations[-1], parts)]
+    hidden = np.empty((2 * _WITH_ONE, inputs.shape[1]), inputs.dtype)
+    below = inputs
+    for layer, half in zip(layers, _halves(hidden), strict=False):
+        np.tanh(_times(layer, below, parts), out=half[:-1])
+        half[-1] = 1
+        below = half
+    return inputs, hidden, _times(layers[-1], below, parts)
+
+
+def _halves(hidden: Floats) -> tuple[Floats, Floats]:
+    """Cut what stands in one array into the two hidden layers."""
+    return hidden[:_WITH_ONE], hidden[_WITH_ONE:]
 
 
 def _times(layer: Floats, values: Floats, parts: _Parts) -> Floats:
@@ -115,22 +135,22 @@ def _times(layer: Floats, values: Floats, parts: _Parts) -> Floats:
 
 
 def _deltas(
-    layers: list[Floats], activations: list[Floats], rows: ScaledRows, parts: _Parts
-) -> list[Floats]:
-    """Return ∂loss/∂z of each layer, first layer first: shape (units, n_rows)."""
-    delta = _delta_of_logits(activations[-1], rows)
-    deltas = [delta]
-    for layer, activation in zip(layers[:0:-1], activations[-2:0:-1], strict=True):
-        back = _times(layer[:, :, :-1].transpose(0, 2, 1), delta, parts)
-        slope = activation[:-1] * activation[:-1]
-        np.subtract(1, slope, out=slope)
-        delta = np.multiply(back, slope, out=back)
-        deltas.append(delta)
-    return deltas[::-1]
+    layers: list[Floats], logits: Floats, slopes: Floats, rows: ScaledRows, parts: _Parts
+) -> Floats:
+    """Return ∂loss/∂z of all layers in one array, first layer first: shape (units, n_rows)."""
+    deltas = np.empty((_OF_LAYER[-1].stop, logits.shape[1]), logits.dtype)
+    above = deltas[_OF_LAYER[-1]]
+    _delta_of_logits(logits, rows, out=above)
+    for number in (1, 0):
+        below = deltas[_OF_LAYER[number]]
+        back = _times(layers[number + 1][:, :, :-1].transpose(0, 2, 1), above, parts)
+        np.multiply(back, _halves(slopes)[number][:-1], out=below)
+        above = below
+    return deltas
 
 
-def _delta_of_logits(logits: Floats, rows: ScaledRows) -> Floats:
-    """Return ∂loss/∂logits, hazards then causes, shape (n_bins + n_causes, n_rows).
+def _delta_of_logits(logits: Floats, rows: ScaledRows, *, out: Floats) -> None:
+    """Write ∂loss/∂logits, hazards then causes, shape (n_bins + n_causes, n_rows).
 
     With h = softplus(x) + f, s = 1/(1 + exp(−x)) and q = exp(−h): ∂h/∂x = s and ∂loss/∂h_j =
     exposure_j − [j = e] q/(1 − q + c). As exp(−softplus(x)) = 1 − s, q = (1 − s)·exp(−f) and
@@ -145,8 +165,8 @@ def _delta_of_logits(logits: Floats, rows: ScaledRows) -> Floats:
     np.minimum(odds, _GREATEST_ODDS, out=odds)
     slope = odds + 1
     np.divide(1, slope, out=slope)
-    delta = np.zeros_like(logits)
-    np.multiply(rows.exposure.T, slope, out=delta[:NUM_BINS])
+    np.multiply(rows.exposure.T, slope, out=out[:NUM_BINS])
+    out[NUM_BINS:] = 0
     failed = np.flatnonzero(rows.event_bin >= 0)
     if len(failed):
         bins = rows.event_bin.take(failed).astype(np.intp)
@@ -156,21 +176,21 @@ def _delta_of_logits(logits: Floats, rows: ScaledRows) -> Floats:
         missed = pull + failed_floor.take(bins)
         pull *= odds.ravel().take(place)
         pull *= slope_there
-        delta.ravel()[place] -= pull / missed
+        out.reshape(-1)[place] -= pull / missed
         causes = rows.cause.take(failed)
         known = failed if causes.min() >= 0 else failed.compress(causes >= 0)
         if len(known):
-            delta[NUM_BINS:, known] = _delta_of_causes(
+            out[NUM_BINS:, known] = _delta_of_causes(
                 logits[NUM_BINS:].take(known, axis=1), rows.cause.take(known)
             )
-    return delta
 
 
 def _delta_of_causes(logits: Floats, causes: NDArray[np.int8]) -> Floats:
-    logits -= logits.max(axis=0)
+    num_rows = len(causes)
+    logits -= np.maximum.reduce(logits, axis=0)
     shares: Floats = np.exp(logits, out=logits)
-    shares /= shares.sum(axis=0)
-    shares[causes, np.arange(len(causes))] -= 1
+    shares /= np.add.reduce(shares, axis=0)
+    shares.reshape(-1)[causes.astype(np.intp) * num_rows + np.arange(num_rows)] -= 1
     shares *= CAUSE_WEIGHT
     return shares
 
@@ -188,11 +208,16 @@ def _hazard_terms(dtype: str) -> tuple[Floats, Floats, Floats]:
     return offsets, survived, failed
 
 
-def _clip(deltas: list[Floats], activations: list[Floats], max_grad_norm: float) -> None:
+def _clip(
+    deltas: Floats, inputs: Floats, hidden: Floats, squares: Floats, max_grad_norm: float
+) -> None:
     """Scale every row's δ so that its gradient is no longer than R; non-finite rows become zero."""
-    squared = _squared_norms(deltas[0]) * _squared_norms(activations[0])
-    for delta, activation in zip(deltas[1:], activations[1:], strict=False):
-        squared += _squared_norms(delta) * _squared_norms(activation)
+    of_inputs = np.add.reduce(inputs * inputs, axis=0)
+    of_activations = (of_inputs, *(np.add.reduce(half, axis=0) for half in _halves(squares)))
+    of_deltas = deltas * deltas
+    squared = np.zeros(deltas.shape[1], deltas.dtype)
+    for layer, of_activation in zip(_OF_LAYER, of_activations, strict=True):
+        squared += np.add.reduce(of_deltas[layer], axis=0) * of_activation
     factor = np.sqrt(squared)
     factor += NORM_FLOOR
     np.divide(max_grad_norm, factor, out=factor)
@@ -201,30 +226,22 @@ def _clip(deltas: list[Floats], activations: list[Floats], max_grad_norm: float)
     if not is_good.all():
         bad = np.flatnonzero(~is_good)
         factor[bad] = 0
-        for delta, activation in zip(deltas, activations, strict=False):
-            delta[:, bad] = 0
-            if not np.isfinite(activation[:, bad]).all():
-                activation[:, bad] = 0
-    for delta in deltas:
-        np.multiply(delta, factor, out=delta)
-
-
-def _squared_norms(values: Floats) -> Floats:
-    norms: Floats = np.add.reduce(values * values, axis=0)
-    return norms
+        deltas[:, bad] = 0
+        hidden[:, bad] = 0
+    deltas *= factor
 
 
 def _sums(
-    deltas: list[Floats], activations: list[Floats], parts: _Parts, *, num_devices: int
+    deltas: Floats, activations: Sequence[Floats], parts: _Parts, *, num_devices: int
 ) -> NDArray[np.float64]:
     """Return Σ_i δ_i (a_i, 1)ᵀ of each device as flat weights."""
-    sums = np.zeros((num_devices, NUM_WEIGHTS), deltas[0].dtype)
+    sums = np.zeros((num_devices, NUM_WEIGHTS), deltas.dtype)
     first = 0
-    for (outputs, inputs), delta, activation in zip(LAYERS, deltas, activations, strict=False):
+    for (outputs, inputs), layer, activation in zip(LAYERS, _OF_LAYER, activations, strict=True):
         middle, last = first + outputs * inputs, first + outputs * (inputs + 1)
         matrices = sums[:, first:middle].reshape(-1, outputs, inputs)
         for device, part in parts:
-            of_device = delta[:, part]
+            of_device = deltas[layer, part]
             np.matmul(of_device, activation[:-1, part].T, out=matrices[device])
             np.add.reduce(of_device, axis=1, out=sums[device, middle:last])
         first = last
