@@ -33,6 +33,7 @@ def summary_lines(report: Mapping[str, Any], *, result: str) -> list[str]:
         f"ε_release    {released}",
         f"             unit: {privacy['unit_of_privacy']}",
         f"             neighbours: {privacy['neighboring_relation']}",
+        *(f"             assumes: {one}" for one in privacy["assumptions"]),
         "ε_server     unbounded: the operator sees clipped updates",
         f"ε_record     {record}; unit: {privacy['record_unit']}",
         f"noise        {noise}, ledger entries of kind {privacy['entry_kind']}",

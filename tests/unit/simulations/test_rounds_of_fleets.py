@@ -156,6 +156,7 @@ def test_summary_puts_every_epsilon_beside_its_delta_and_unit():
     lines = "\n".join(summary_lines(report_from(plan_of()), result="run/bundle.zip"))
     assert "at δ = 1e-06" in lines
     assert "unit: one device, its whole life" in lines
+    assert "assumes: no amplification by sampling" in lines
     assert "ε_server     unbounded" in lines
     assert "one training row" in lines
     assert "avg precision  0.2500 → 0.2500" in lines
