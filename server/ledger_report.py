@@ -70,6 +70,7 @@ def home_report(home: Path, *, delta: float) -> dict[str, Any]:
         "head": entries[-1].hash if entries else None,
         "epsilon_release": epsilon if math.isfinite(epsilon) else None,
         "epsilon_release_unbounded": not math.isfinite(epsilon),
+        "never_released": sum(e.kind in {"comparison", "simulated"} for e in entries),
         "delta": delta,
         "mu_squared": mu**2 if math.isfinite(mu) else None,
         "epsilon_server": None,

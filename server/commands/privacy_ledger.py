@@ -75,6 +75,11 @@ def ledger_lines(report: Mapping[str, Any]) -> list[str]:
         *(f"             assumes: {one}" for one in report["assumptions"]),
         "ε_server     unbounded: the operator sees clipped updates",
     ]
+    if report["never_released"]:
+        lines.append(
+            f"not counted  {report['never_released']} entries of comparisons or simulations: the "
+            "registry refuses what was made from them"
+        )
     lines += _participant_lines(report["participants"])
     for stream in report["streams"]:
         lines.append(

@@ -15,8 +15,10 @@ from privacy import BudgetExceededError, OperatingSystemNoise
 from privacy.accountant import mu_of_releases
 from server import ledger_file
 from server.cli import main
+from server.commands.privacy_ledger import ledger_lines
 from server.home_repair import charge_everyone, cut_torn_line, take_over
 from server.ledger_file import LEDGER_FILE
+from server.ledger_report import home_report
 from server.participation_counts import StepCost, StreamRecord
 from server.privacy_errors import (
     HomeBrokenError,
@@ -231,6 +233,9 @@ def test_simulated_stream_is_never_taken_up_as_a_real_one(tmp_path):
     with pytest.raises(StreamRefusedError, match="kind simulated, not stream"):
         resumed(tmp_path)
     assert {entry.kind for entry in stream.home.entries} == {"simulated"}
+    report = home_report(tmp_path / "home", delta=1e-6)
+    assert (report["never_released"], report["epsilon_release"]) == (1, 0.0)
+    assert any(line.startswith("not counted  1 entries") for line in ledger_lines(report))
 
 
 def test_full_disk_leaves_the_ledger_as_it_was_and_the_step_can_be_charged_later(
