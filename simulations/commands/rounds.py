@@ -22,9 +22,7 @@ Cohort = Annotated[
     int | None,
     typer.Option(help="Devices invited to each round; all of them unless given.", min=1),
 ]
-EpsilonOption = Annotated[
-    float, typer.Option(help="ε of a device's life, over all models.")
-]
+EpsilonOption = Annotated[float, typer.Option(help="ε of a device's life, over all models.")]
 Delta = Annotated[float, typer.Option(help="Its δ.")]
 Noise = Annotated[bool, typer.Option(help="Noise on releases; without it nothing can be released.")]
 RecordLevel = Annotated[bool, typer.Option(help="Record-level DP-SGD on each device, by Opacus.")]
