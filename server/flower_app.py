@@ -26,9 +26,9 @@ from .run_folder import RunFolder
 from .server_optimizer import OptimizerState
 from .signer import load_signer
 from .strategy import FederatedRounds
-from .stream_key import read_operator_key
-from .stream_state import begin_stream, resume_stream
-from .stream_terms import OperatingSystemKeys
+from .streams.stream_key import read_operator_key
+from .streams.stream_state import begin_stream, resume_stream
+from .streams.stream_terms import OperatingSystemKeys
 from .training_recipes import FROM_TRAINED_WEIGHTS
 
 if TYPE_CHECKING:
@@ -42,9 +42,9 @@ if TYPE_CHECKING:
     from privacy import NoiseSource
 
     from .strategy import Metrics
-    from .stream_key import OperatorKey
-    from .stream_state import StreamState
-    from .stream_terms import StreamKeys, StreamTerms
+    from .streams.stream_key import OperatorKey
+    from .streams.stream_state import StreamState
+    from .streams.stream_terms import StreamKeys, StreamTerms
 
 LIBRARIES = ("fedcell", "flwr", "torch", "opacus", "dp-accounting", "numpy", "onnx")
 

@@ -10,7 +10,7 @@ from privacy import PrivacyPolicy, RecordPolicy, StreamPolicy, policy_for
 
 from .cohorts import Schedule
 from .server_optimizer import ServerRecipe
-from .stream_terms import StreamTerms
+from .streams.stream_terms import StreamTerms
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from .cohorts import Schedule
     from .rounds import RoundRecord, RoundsConfig
-    from .stream_terms import StreamTerms
+    from .streams.stream_terms import StreamTerms
 
 UNIT_OF_PRIVACY: Final = (
     "one device, its whole life: all that it sends in the releases that this privacy home's ledger "

@@ -14,12 +14,12 @@ from models.durable_file import sync_folder, write_durably
 from models.wire.rounds import LocalRecipe
 from privacy import StreamPolicy
 
-from .home_lock import LOCK_FILE
-from .ledger_file import LEDGER_FILE
-from .privacy_ledger import COUNTS_FILE, HOME_FILE, open_home
+from .privacy_home.home_lock import LOCK_FILE
+from .privacy_home.ledger_file import LEDGER_FILE
+from .privacy_home.privacy_ledger import COUNTS_FILE, HOME_FILE, open_home
 from .rounds import RoundsConfig, RoundsError
 from .server_optimizer import ServerRecipe
-from .stream_files import (
+from .streams.stream_files import (
     AGGREGATE_FILE,
     CHECKPOINT_FILE,
     STEP_FILE,
@@ -27,8 +27,8 @@ from .stream_files import (
     npz_bytes,
     read_checkpoint,
 )
-from .stream_key import KEY_FILE
-from .stream_terms import StreamTerms
+from .streams.stream_key import KEY_FILE
+from .streams.stream_terms import StreamTerms
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -29,12 +29,12 @@ from .flower_messages import (
     receipt_messages,
     task_messages,
 )
-from .policy_signing import signed_policy
-from .receipts import release_receipt, said_by_devices
 from .rounds import SILENT_ROUNDS, FleetSpentError, NoAnswerError, RoundRecord
 from .rounds_report import accountable
 from .server_optimizer import OptimizerState, optimizer_step
-from .stream_state import StepPhase
+from .streams.policy_signing import signed_policy
+from .streams.receipts import release_receipt, said_by_devices
+from .streams.stream_state import StepPhase
 
 if TYPE_CHECKING:
     import threading
@@ -50,9 +50,9 @@ if TYPE_CHECKING:
     from models.wire.rounds import NodeFailure, RoundTask
 
     from .cohorts import Schedule
-    from .participation_counts import LifeCounts
+    from .privacy_home.participation_counts import LifeCounts
     from .rounds import RoundsConfig
-    from .stream_state import StreamState
+    from .streams.stream_state import StreamState
 
 logger = logging.getLogger(__name__)
 

@@ -19,7 +19,7 @@ from server.cohorts import num_within_owner_cap
 from server.flower_app import PlannedRun
 from server.rounds import DEVICES_PER_OWNER, RoundsConfig
 from server.run_folder import RunFolder
-from server.stream_terms import OperatingSystemKeys
+from server.streams.stream_terms import OperatingSystemKeys
 
 from .federated_bundle import REFERENCE_FLEET, federated_bundle, fitted
 from .federation import run_planned
@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     from server.rounds import NoiseName, RoundRecord
     from server.server_optimizer import ServerRecipe
     from server.strategy import Metrics
-    from server.stream_key import OperatorKey
+    from server.streams.stream_key import OperatorKey
 
 LOG_FILE = "flower.log"
 BUNDLE_FILE = "bundle.zip"

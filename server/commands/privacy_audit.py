@@ -43,8 +43,8 @@ def audit(
         return
     if home is not None:
         raise typer.BadParameter("goes with --run", param_hint="'--home'")
-    from ..canary_audit import ALPHA
-    from ..privacy_audit import FULL, QUICK, run_audit
+    from ..audits.canary_audit import ALPHA
+    from ..audits.privacy_audit import FULL, QUICK, run_audit
 
     scale = QUICK if quick else FULL
     checks = run_audit(scale)
@@ -62,7 +62,7 @@ def audit(
 
 def audit_for_release(run: Path, *, home: Path | None, as_json: bool) -> None:
     """Audit for the release of a run's model; what refuses it is raised."""
-    from ..release_audit import AUDIT_FILE, audit_run
+    from ..audits.release_audit import AUDIT_FILE, audit_run
 
     found = audit_run(run, home=home)
     if as_json:

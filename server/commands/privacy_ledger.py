@@ -44,8 +44,8 @@ def ledger(
     Ends with code 5 if the chain does not verify, or if ledger and counts do not agree. Devices are
     counted, never named. The three options that change something forget nothing.
     """
-    from ..home_repair import charge_everyone, cut_torn_line, take_over
-    from ..ledger_report import home_report
+    from ..privacy_home.home_repair import charge_everyone, cut_torn_line, take_over
+    from ..privacy_home.ledger_report import home_report
 
     if repair:
         _say(f"cut {cut_torn_line(home, now=datetime.now(UTC))} bytes of a torn line")

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from ..privacy_plan import PlanReport
+    from ..plans.privacy_plan import PlanReport
 
 
 def plan(
@@ -52,7 +52,7 @@ def plan(
     from models.network_shape import NUM_WEIGHTS
     from privacy.planner import plan_for
 
-    from ..privacy_plan import plan_request, report_of_plan
+    from ..plans.privacy_plan import plan_request, report_of_plan
 
     request = plan_request(
         devices=devices,
@@ -79,7 +79,7 @@ def _written(report: PlanReport, *, plot: Path | None, out: Path | None) -> list
     """Write what was asked for, and return a line about each file."""
     from models.durable_file import write_durably
 
-    from ..privacy_plan_plot import draw_plan
+    from ..plans.privacy_plan_plot import draw_plan
 
     lines = []
     if plot is not None:
@@ -116,7 +116,7 @@ def _print_table(rows: dict[str, str]) -> None:
 
 
 def _print_meaning() -> None:
-    from ..privacy_plan import ASSUMPTIONS, NEIGHBORING_RELATION, UNIT_OF_PRIVACY
+    from ..plans.privacy_plan import ASSUMPTIONS, NEIGHBORING_RELATION, UNIT_OF_PRIVACY
 
     typer.echo(f"unit of privacy: {UNIT_OF_PRIVACY}")
     typer.echo(f"neighbours: {NEIGHBORING_RELATION}")

@@ -121,7 +121,7 @@ def start_command(
     """
     from models.trusted_keys import read_trusted_keys
     from server.owners import read_owners
-    from server.stream_key import read_operator_key
+    from server.streams.stream_key import read_operator_key
 
     from ..rounds import BUNDLE_FILE, KeptAt, run_rounds, starting_bundle
     from ..rounds_recipes import plan_for

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from server.privacy_ledger import read_home
+from server.audits.release_audit import audit_run
+from server.privacy_home.privacy_ledger import read_home
 from server.registry import LedgerKind, ModelState, admit, move
-from server.release_audit import audit_run
 from server.storage.database import open_database
 from server.storage.model_versions import ModelVersions
 

@@ -8,8 +8,8 @@ import statistics
 import time
 
 from privacy import OperatingSystemNoise
-from server.canary_audit import audited_policy, honest_parts, run_stream
-from server.privacy_audit import run_audit
+from server.audits.canary_audit import audited_policy, honest_parts, run_stream
+from server.audits.privacy_audit import run_audit
 from tests.support.figures import Figures
 
 FIGURES = Figures("privacy")

@@ -17,8 +17,8 @@ from privacy import OperatingSystemNoise, RecordPolicy, planner
 from privacy.count_budget import METRICS
 from privacy.planned_metrics import FIGURES, AssumedScores, least_devices
 from privacy.planner import PlanRequest, plan_for
-from server.count_release import CountCollection, count_tasks, release_counts
-from server.private_metrics import private_evaluation
+from server.counts.count_release import CountCollection, count_tasks, release_counts
+from server.counts.private_metrics import private_evaluation
 from tests.support.figures import Figures
 
 FIGURE = Figures("privacy")

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from privacy import events_of, release_epsilon
-from server.ledger_report import home_report
-from server.privacy_ledger import COUNTS_FILE, open_home, read_home
-from server.stream_files import read_checkpoint
+from server.privacy_home.ledger_report import home_report
+from server.privacy_home.privacy_ledger import COUNTS_FILE, open_home, read_home
+from server.streams.stream_files import read_checkpoint
 
 GOLDEN = Path(__file__).parent / "run_folder_v1"
 

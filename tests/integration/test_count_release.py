@@ -35,12 +35,12 @@ from privacy import (
 )
 from privacy.accountant import device_epsilon, release_epsilon
 from privacy.discrete_gaussian import discrete_gaussian
-from server.count_queries import CountOffice
+from server.counts.count_queries import CountOffice
+from server.counts.private_metrics import ReleasedCounts
 from server.flower_messages import Roster
-from server.ledger_file import LEDGER_FILE, read_ledger_file
-from server.participation_counts import StepCost, StreamRecord
-from server.privacy_ledger import open_home
-from server.private_metrics import ReleasedCounts
+from server.privacy_home.ledger_file import LEDGER_FILE, read_ledger_file
+from server.privacy_home.participation_counts import StepCost, StreamRecord
+from server.privacy_home.privacy_ledger import open_home
 from server.rounds import RoundsError
 from simulations.seeded_noise import SeededNoise
 from tests.support.edge_devices import NOW, PROFILE, fading_life

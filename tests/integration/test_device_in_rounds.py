@@ -23,7 +23,7 @@ from privacy.accountant import device_epsilon, release_epsilon
 from privacy.ledger import events_of
 from server.flower_app import PlannedRun, carry_out
 from server.flower_messages import ask_for_devices
-from server.ledger_file import LEDGER_FILE, read_ledger_file
+from server.privacy_home.ledger_file import LEDGER_FILE, read_ledger_file
 from server.rounds import FleetSpentError, RoundsConfig
 from server.run_folder import RunFolder
 from tests.support.edge_devices import NOW, PROFILE

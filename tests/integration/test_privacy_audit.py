@@ -14,8 +14,8 @@ from statistics import median
 import numpy as np
 import pytest
 
-import server.privacy_audit
-import server.release_audit
+import server.audits.privacy_audit
+import server.audits.release_audit
 from privacy import CorrelatedRelease, CountChannel, OperatingSystemNoise, next_entry
 from privacy.audit.findings import AuditCheck, Held
 from privacy.audit.planted import DEFECTS
@@ -28,14 +28,14 @@ from privacy.audit.release_gate import (
 from privacy.banded_factor import band_coefficients, factor_matrix, sensitivity
 from privacy.counts import noised
 from privacy.streams import CorrelatedNoise, new_stream_key
-from server.canary_audit import audit_stream, audited_policy, honest_parts, run_stream
-from server.count_audit import audit_counts, audited_channel
-from server.inversion_audit import Protection, Victims, recovered_records
-from server.privacy_audit import (
+from server.audits.canary_audit import audit_stream, audited_policy, honest_parts, run_stream
+from server.audits.count_audit import audit_counts, audited_channel
+from server.audits.inversion_audit import Protection, Victims, recovered_records
+from server.audits.privacy_audit import (
     production_policy,
     sensitivity_check,
 )
-from server.release_audit import audit_policy, audit_release
+from server.audits.release_audit import audit_policy, audit_release
 from tests.support.command_line import fedcell
 
 CANARIES = 10_000
@@ -152,7 +152,7 @@ def test_records_are_recovered_unless_noise_stands_between():
             victims,
             protection,
             policy=production_policy(),
-            recipe=server.privacy_audit.ATTACKED_RECIPE,
+            recipe=server.audits.privacy_audit.ATTACKED_RECIPE,
         )
         for protection in Protection
     }
@@ -174,7 +174,7 @@ def test_inversion_needs_far_less_noise_than_a_policy_has(noise_multiplier, leas
         Victims.drawn(100, source=OperatingSystemNoise()),
         Protection.RELEASE_NOISE,
         policy=policy,
-        recipe=server.privacy_audit.ATTACKED_RECIPE,
+        recipe=server.audits.privacy_audit.ATTACKED_RECIPE,
     )
 
     assert least <= recovered <= most
@@ -280,7 +280,7 @@ def test_release_whose_ledger_does_not_name_the_policy_is_refused(steps):
 
 def test_broken_aggregation_releases_nothing(monkeypatch):
     broken = DEFECTS["reused noise"](honest_parts())
-    monkeypatch.setattr(server.release_audit, "honest_parts", lambda: broken)
+    monkeypatch.setattr(server.audits.release_audit, "honest_parts", lambda: broken)
     policy = audited_policy(2.0, cohort_size=10)
 
     with pytest.raises(AuditRefusedError) as refused:
@@ -372,7 +372,7 @@ def test_command_ends_with_one_when_a_check_fails(monkeypatch):
             AuditCheck(name="bad", value=2.0, bound=1.0, held=Held.AT_MOST, note="large"),
         )
 
-    monkeypatch.setattr(server.privacy_audit, "run_audit", one_bad_check)
+    monkeypatch.setattr(server.audits.privacy_audit, "run_audit", one_bad_check)
 
     ran = fedcell("privacy", "audit")
 

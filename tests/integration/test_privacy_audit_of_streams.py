@@ -23,11 +23,11 @@ from privacy.audit.canaries import (
 from privacy.banded_factor import band_coefficients
 from privacy.ledger import events_of
 from server.aggregation import CohortSum
-from server.canary_audit import NOISE_ALPHA, audited_policy
-from server.privacy_ledger import open_home
+from server.audits.canary_audit import NOISE_ALPHA, audited_policy
+from server.privacy_home.privacy_ledger import open_home
 from server.server_optimizer import OptimizerState
-from server.stream_state import StepPhase, begin_stream, resume_stream
-from server.stream_terms import OperatingSystemKeys, StreamTerms
+from server.streams.stream_state import StepPhase, begin_stream, resume_stream
+from server.streams.stream_terms import OperatingSystemKeys, StreamTerms
 
 WIDTH = 2_000
 DEVICE = "canary"

@@ -13,25 +13,25 @@ import pytest
 
 from privacy import BudgetExceededError, OperatingSystemNoise
 from privacy.accountant import mu_of_releases
-from server import ledger_file
 from server.cli import main
 from server.commands.privacy_ledger import ledger_lines
-from server.home_repair import charge_everyone, cut_torn_line, take_over
-from server.ledger_file import LEDGER_FILE
-from server.ledger_report import home_report
-from server.participation_counts import StepCost, StreamRecord
-from server.privacy_errors import (
+from server.privacy_home import ledger_file
+from server.privacy_home.home_repair import charge_everyone, cut_torn_line, take_over
+from server.privacy_home.ledger_file import LEDGER_FILE
+from server.privacy_home.ledger_report import home_report
+from server.privacy_home.participation_counts import StepCost, StreamRecord
+from server.privacy_home.privacy_errors import (
     HomeBrokenError,
     HomeMissingError,
     HomeUnavailableError,
     StreamKeyError,
     StreamRefusedError,
 )
-from server.privacy_ledger import COUNTS_FILE, open_home, read_home
-from server.stream_files import AGGREGATE_FILE, CHECKPOINT_FILE, STEP_FILE
-from server.stream_key import KEY_FILE, read_operator_key
-from server.stream_state import StepPhase, begin_stream, resume_stream
-from server.stream_terms import OperatingSystemKeys
+from server.privacy_home.privacy_ledger import COUNTS_FILE, open_home, read_home
+from server.streams.stream_files import AGGREGATE_FILE, CHECKPOINT_FILE, STEP_FILE
+from server.streams.stream_key import KEY_FILE, read_operator_key
+from server.streams.stream_state import StepPhase, begin_stream, resume_stream
+from server.streams.stream_terms import OperatingSystemKeys
 from simulations.seeded_streams import SeededKeys
 from tests.support.stream_crashes import DEVICES, start, terms_of, total_of
 

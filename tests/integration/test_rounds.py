@@ -15,7 +15,7 @@ from models.training.local_epochs import new_flat_weights
 from models.wire.rounds import LocalRecipe
 from privacy import events_of, read_ledger, release_epsilon
 from server.flower_app import PlannedRun
-from server.ledger_file import LEDGER_FILE
+from server.privacy_home.ledger_file import LEDGER_FILE
 from server.rounds import RoundsConfig
 from server.run_folder import RunFolder
 from simulations.federation import run_planned

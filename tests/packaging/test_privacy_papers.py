@@ -15,8 +15,8 @@ from privacy.audit.planted import DEFECTS
 from privacy.banded_factor import prefix_sum_error
 from privacy.policy import StreamPolicy
 from privacy.record_accountant import RecordAccountant
-from server.canary_audit import ALPHA
-from server.privacy_audit import FULL, QUICK, production_policy
+from server.audits.canary_audit import ALPHA
+from server.audits.privacy_audit import FULL, QUICK, production_policy
 from tests.support.system_parts import REPOSITORY
 
 DOCS = REPOSITORY / "docs"

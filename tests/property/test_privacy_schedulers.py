@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 from privacy import BudgetExceededError, OperatingSystemNoise, release_epsilon
 from privacy.accountant import gaussian_epsilon
 from privacy.banded_factor import factor_matrix, sensitivity
-from server.privacy_errors import StreamRefusedError
-from server.privacy_ledger import open_home
-from server.stream_state import begin_stream, resume_stream
-from server.stream_terms import OperatingSystemKeys
+from server.privacy_home.privacy_errors import StreamRefusedError
+from server.privacy_home.privacy_ledger import open_home
+from server.streams.stream_state import begin_stream, resume_stream
+from server.streams.stream_terms import OperatingSystemKeys
 from tests.support.stream_crashes import (
     COHORT,
     DELTA,

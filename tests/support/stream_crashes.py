@@ -34,15 +34,15 @@ from privacy import (
 )
 from privacy.accountant import gaussian_epsilon
 from privacy.streams import CorrelatedNoise
-from server import counts_file
 from server.aggregation import mean_update
-from server.privacy_errors import StreamRefusedError
-from server.privacy_ledger import COUNTS_FILE, PrivacyHome, open_home, read_home
+from server.privacy_home import counts_file
+from server.privacy_home.privacy_errors import StreamRefusedError
+from server.privacy_home.privacy_ledger import COUNTS_FILE, PrivacyHome, open_home, read_home
 from server.server_optimizer import OptimizerState, ServerRecipe, optimizer_step
-from server.stream_files import read_checkpoint
-from server.stream_key import KEY_FILE, read_secrets
-from server.stream_state import StepPhase, StreamState, begin_stream, resume_stream
-from server.stream_terms import OperatingSystemKeys, StreamTerms
+from server.streams.stream_files import read_checkpoint
+from server.streams.stream_key import KEY_FILE, read_secrets
+from server.streams.stream_state import StepPhase, StreamState, begin_stream, resume_stream
+from server.streams.stream_terms import OperatingSystemKeys, StreamTerms
 
 NOW = datetime(2026, 3, 1, tzinfo=UTC)
 NUM_WEIGHTS = 40

@@ -117,9 +117,9 @@ def test_streams_are_made_in_named_places_from_keys_of_the_system_or_sealed_ones
         if "privacy.streams.CorrelatedNoise" in names_used(path)
     }
     assert makers <= {
-        "server/stream_terms.py",
-        "server/canary_audit.py",
-        "server/inversion_audit.py",
+        "server/streams/stream_terms.py",
+        "server/audits/canary_audit.py",
+        "server/audits/inversion_audit.py",
     }
 
 

@@ -10,7 +10,7 @@ from models.private_histograms import drift_question, evaluation_question
 from models.wire.counts import Counted
 from privacy import CountChannel, CountRelease, OperatingSystemNoise
 from server.aggregation import ReplyRefusal
-from server.count_release import CountCollection, count_tasks, release_counts
+from server.counts.count_release import CountCollection, count_tasks, release_counts
 from simulations.seeded_noise import SeededNoise
 
 AS_OF = 20_000 * 86_400

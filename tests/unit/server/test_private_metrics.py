@@ -16,7 +16,7 @@ from models.private_histograms import (
 )
 from privacy import CountChannel
 from privacy.counts import NoisedCounts
-from server.private_metrics import (
+from server.counts.private_metrics import (
     LEAST_CELL,
     ReleasedCounts,
     devices_asked,

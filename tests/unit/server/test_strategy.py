@@ -34,15 +34,15 @@ from privacy import (
 )
 from privacy.ledger import entry_from_line
 from server.flower_messages import Roster, ask_for_devices
-from server.ledger_file import LEDGER_FILE
-from server.policy_signing import verified_policy
+from server.privacy_home.ledger_file import LEDGER_FILE
 from server.rounds import FleetSpentError, NoAnswerError, RoundsConfig, RoundsError
 from server.run_folder import RunFolder
 from server.server_optimizer import OptimizerState, ServerRecipe
 from server.strategy import FederatedRounds
-from server.stream_files import read_checkpoint
-from server.stream_state import begin_stream, resume_stream
-from server.stream_terms import OperatingSystemKeys
+from server.streams.policy_signing import verified_policy
+from server.streams.stream_files import read_checkpoint
+from server.streams.stream_state import begin_stream, resume_stream
+from server.streams.stream_terms import OperatingSystemKeys
 from tests.support.flower_grid import GridInMemory
 
 NOW = datetime(2026, 3, 1, tzinfo=UTC)

@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 from models.training.local_epochs import new_flat_weights
 from privacy import next_entry
 from server.commands.root import build_app
-from server.participation_counts import StepCost, StreamRecord
+from server.privacy_home.participation_counts import StepCost, StreamRecord
 from server.rounds import RoundRecord
 from server.rounds_report import record_epsilon, report_of
 from server.run_folder import RunFolder, RunFolderError

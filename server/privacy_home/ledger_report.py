@@ -10,10 +10,7 @@ from typing import TYPE_CHECKING, Any
 from privacy import release_epsilon
 from privacy.accountant import mu_of_releases
 
-from . import counts_file
-from .ledger_file import LEDGER_FILE
-from .privacy_ledger import COUNTS_FILE, is_behind, read_home
-from .rounds_report import (
+from ..rounds_report import (
     ASSUMPTIONS,
     CORRELATED,
     INDEPENDENT,
@@ -21,6 +18,9 @@ from .rounds_report import (
     UNIT_OF_PRIVACY,
     accountable,
 )
+from . import counts_file
+from .ledger_file import LEDGER_FILE
+from .privacy_ledger import COUNTS_FILE, is_behind, read_home
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from .privacy_errors import StreamRefusedError
-from .privacy_ledger import anchor_of
+from ..privacy_home.privacy_errors import StreamRefusedError
+from ..privacy_home.privacy_ledger import anchor_of
 from .stream_files import CHECKPOINT_FILE, OPEN_A_NEW_STREAM, STEP_FILE, read_mark
 from .stream_key import KEY_FILE
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from privacy import LedgerEntry, ReleaseNoise
 
-    from .participation_counts import StepRecord, StreamRecord
+    from ..privacy_home.participation_counts import StepRecord, StreamRecord
     from .stream_files import Checkpoint
     from .stream_key import StreamSecrets
     from .stream_terms import StreamTerms

@@ -15,7 +15,7 @@ from privacy.planned_metrics import FIGURES, AssumedScores, expected_estimate, l
 from privacy.planner import PlanRequest
 from privacy.simulated_quality import run_that_speaks_for, simulated_runs
 
-from .training_recipes import FROM_TRAINED_WEIGHTS
+from ..training_recipes import FROM_TRAINED_WEIGHTS
 
 if TYPE_CHECKING:
     import datetime as dt

@@ -25,11 +25,11 @@ from privacy import CountRelease
 from privacy.counts import count_release
 from privacy.discrete_accounting import mu_squared_of_count
 
+from ..flower_messages import exchange
+from ..privacy_home.privacy_errors import StreamRefusedError
+from ..rounds import RoundsError
 from .count_release import CountCollection, count_tasks, release_counts
-from .flower_messages import exchange
-from .privacy_errors import StreamRefusedError
 from .private_metrics import devices_asked
-from .rounds import RoundsError
 
 if TYPE_CHECKING:
     import threading
@@ -43,8 +43,8 @@ if TYPE_CHECKING:
     from models.wire.counts import CountQuestion, CountTask
     from privacy import CountChannel, EntryKind, NoiseSource, StreamPolicy
 
-    from .flower_messages import Roster
-    from .privacy_ledger import PrivacyHome
+    from ..flower_messages import Roster
+    from ..privacy_home.privacy_ledger import PrivacyHome
     from .private_metrics import ReleasedCounts
 
 

@@ -26,10 +26,10 @@ from models.durable_file import sync_folder
 from privacy import BudgetExceededError, UpdateGrid
 from privacy.budget import Refusal
 
-from .aggregation import mean_update
-from .participation_counts import StreamRecord, cohort_digest
-from .privacy_errors import StreamRefusedError
-from .privacy_ledger import anchor_of
+from ..aggregation import mean_update
+from ..privacy_home.participation_counts import StreamRecord, cohort_digest
+from ..privacy_home.privacy_errors import StreamRefusedError
+from ..privacy_home.privacy_ledger import anchor_of
 from .stream_agreement import require_agreement, require_own_kind, require_own_stream
 from .stream_files import (
     OPEN_A_NEW_STREAM,
@@ -55,9 +55,9 @@ if TYPE_CHECKING:
 
     from privacy import LedgerEntry, NoiseSource, ReleaseNoise
 
-    from .participation_counts import LifeCounts, StepRecord
-    from .privacy_ledger import PrivacyHome
-    from .server_optimizer import OptimizerState
+    from ..privacy_home.participation_counts import LifeCounts, StepRecord
+    from ..privacy_home.privacy_ledger import PrivacyHome
+    from ..server_optimizer import OptimizerState
     from .stream_key import OperatorKey
     from .stream_terms import StreamKeys, StreamTerms
 

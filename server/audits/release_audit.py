@@ -15,9 +15,9 @@ from privacy import CorrelatedRelease, StreamPolicy, events_of
 from privacy.accountant import mu_of_releases
 from privacy.audit.release_gate import MechanismAudit, require_audited
 
+from ..privacy_home.privacy_ledger import read_home
+from ..run_folder import REPORT_FILE, RunFolderError
 from .canary_audit import ALPHA, audit_stream, honest_parts
-from .privacy_ledger import read_home
-from .run_folder import REPORT_FILE, RunFolderError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

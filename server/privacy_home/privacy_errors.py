@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .errors import ServerError
+from ..errors import ServerError
 
 
 class PrivacyHomeError(ServerError):

@@ -14,7 +14,7 @@ from privacy import CorrelatedRelease, GaussianRelease, IndependentGaussian, Wit
 from privacy.budget import participation_cost
 from privacy.streams import CorrelatedNoise, new_stream_key
 
-from .participation_counts import StepCost
+from ..privacy_home.participation_counts import StepCost
 
 if TYPE_CHECKING:
     from privacy import EntryKind, NoiseSource, PrivacyPolicy, ReleaseNoise, StreamPolicy

@@ -19,7 +19,7 @@ from privacy.audit.findings import AuditCheck, Held
 from privacy.audit.planted import DEFECTS
 from privacy.policy import policy_for
 
-from .aggregation import CohortSum, mean_update
+from ..aggregation import CohortSum, mean_update
 from .canary_audit import (
     ALPHA,
     NO_RECORD_NOISE,

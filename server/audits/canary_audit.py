@@ -37,8 +37,8 @@ from privacy.budget import ParticipationHistory, StepOffer, step_refusal
 from privacy.policy import policy_for
 from privacy.streams import CorrelatedNoise, new_stream_key
 
-from .aggregation import CohortSum, mean_update
-from .cohorts import CohortHistory, Schedule, select_cohort
+from ..aggregation import CohortSum, mean_update
+from ..cohorts import CohortHistory, Schedule, select_cohort
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -21,7 +21,7 @@ from models.durable_file import sync_folder
 from privacy.canonical_json import canonical_json
 from privacy.events import ENTRY_KINDS
 
-from .privacy_errors import StreamKeyError
+from ..privacy_home.privacy_errors import StreamKeyError
 
 if TYPE_CHECKING:
     from pathlib import Path

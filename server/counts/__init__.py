@@ -1,0 +1,1 @@
+"""Counts that devices answer in private: asked, released with noise, and read."""

@@ -1,0 +1,1 @@
+"""Plans of a fleet's privacy, as tables and plots."""
