@@ -10,10 +10,10 @@ from typing import Final, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from .box_muller import gaussian_from_words, words_needed
 from .errors import NoiseReuseError
 from .events import EntryKind
 from .keystream import keystream, new_key
+from .polar_gaussian import polar_gaussian
 
 _UNIFORM_BITS: Final = 53
 
@@ -40,7 +40,7 @@ class OperatingSystemNoise:
 
     Each call takes a fresh 256-bit key from the operating system and expands it by ChaCha20, so
     nothing is kept that a forked process could repeat or a dump of memory could give away. The
-    tail of the Gaussians and their floating point are described at `privacy.box_muller`.
+    tail of the Gaussians is described at `privacy.polar_gaussian`.
     """
 
     @property
@@ -50,7 +50,7 @@ class OperatingSystemNoise:
 
     def gaussian(self, size: int, *, std: float) -> NDArray[np.float64]:
         """Independent draws from N(0, std²), float64, shape (size,)."""
-        return std * gaussian_from_words(self.words(words_needed(size)), size)
+        return polar_gaussian(self.words, size, std=std)
 
     def uniform(self, size: int) -> NDArray[np.float64]:
         """Independent draws from [0, 1) on the grid of 2^-53, float64, shape (size,)."""
@@ -59,7 +59,8 @@ class OperatingSystemNoise:
 
     def words(self, size: int) -> NDArray[np.uint64]:
         """Independent uniform bits, 64 to a number: uint64, shape (size,)."""
-        return np.frombuffer(keystream(new_key(), 0, 8 * size), dtype="<u8").astype(np.uint64)
+        drawn = np.frombuffer(keystream(new_key(), 0, 8 * size), dtype="<u8")
+        return drawn.astype(np.uint64, copy=False)
 
 
 class ReleaseNoise(Protocol):
