@@ -1,12 +1,11 @@
-"""ServerApp only: finds the devices, runs the rounds, leaves the report."""
+"""ServerApp only: finds the devices, runs the rounds, asks for counts, leaves the report."""
 
 from __future__ import annotations
 
 import platform
-import secrets
 import threading
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
@@ -15,13 +14,18 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from flwr.serverapp import ServerApp
 
+from models.held_out_devices import held_out_devices
 from privacy import OperatingSystemNoise
 
 from .cohorts import invitation_order, within_owner_cap
+from .counts.count_queries import CountOffice
+from .counts.run_counts import RunCounts
 from .flower_messages import Roster, ask_for_devices
 from .owners import read_owners
-from .rounds import RoundRecord, RoundsConfig, RoundsError
+from .plans.plan_file import require_same_plan, stream_name, terms_under
+from .rounds import RoundRecord, RoundsError
 from .rounds_report import record_epsilon, report_of
+from .run_configuration import path_of, planned_counts, planned_rounds, value_of
 from .run_folder import RunFolder
 from .server_optimizer import OptimizerState
 from .signer import load_signer
@@ -29,7 +33,6 @@ from .strategy import FederatedRounds
 from .streams.stream_key import read_operator_key
 from .streams.stream_state import begin_stream, resume_stream
 from .streams.stream_terms import OperatingSystemKeys
-from .training_recipes import FROM_TRAINED_WEIGHTS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -38,9 +41,14 @@ if TYPE_CHECKING:
     from flwr.serverapp import Grid
     from numpy.typing import NDArray
 
+    from models.wire.counts import CountQuestion
     from models.wire.envelope import SigningKey
-    from privacy import NoiseSource
+    from privacy import NoiseSource, StreamPolicy
 
+    from .cohorts import Schedule
+    from .counts.private_metrics import ReleasedCounts
+    from .counts.run_counts import CountsPlan
+    from .rounds import RoundsConfig
     from .strategy import Metrics
     from .streams.stream_key import OperatorKey
     from .streams.stream_state import StreamState
@@ -62,6 +70,8 @@ class PlannedRun:
         operator: seals the stream's key and sums.
         signing_key: of policy and receipts; None for a simulated fleet.
         owners: of devices, as far as they are known.
+        plan: policy whose constants are the run's; None works them out from the configuration.
+        counts: that are asked of devices; None asks none.
         is_resumed: whether the folder holds the run's first part.
         evaluate: looks at weights on data that is not the devices'.
         on_start: told the metrics of the starting weights and the planned σ (0 without noise).
@@ -78,6 +88,8 @@ class PlannedRun:
     operator: OperatorKey | None = None
     signing_key: SigningKey | None = None
     owners: Mapping[str, str] = field(default_factory=dict)
+    plan: StreamPolicy | None = None
+    counts: CountsPlan | None = None
     is_resumed: bool = False
     evaluate: Callable[[NDArray[np.float32]], Metrics] | None = None
     on_start: Callable[[Metrics | None, float], None] | None = None
@@ -144,14 +156,15 @@ def carry_out(
     clock: Callable[[], datetime],
 ) -> None:
     """Carry out one run and keep its report after every round."""
-    roster = _enrolled(run, roster)
-    schedule = run.config.schedule(len(roster.device_ids))
-    terms = run.folder.terms() if run.is_resumed else run.config.terms(schedule)
+    enrolled = _enrolled(run, roster)
+    roster = _in_training(enrolled) if run.config.holds_out else enrolled
+    terms, schedule = _terms(run, num_devices=len(roster.device_ids))
     stream, state = _stream(run, terms)
     try:
         _carry_out_stream(
             run,
             grid,
+            enrolled=enrolled,
             rounds=FederatedRounds(
                 config=run.config,
                 roster=roster,
@@ -168,9 +181,12 @@ def carry_out(
         stream.close()
 
 
-def _carry_out_stream(run: PlannedRun, grid: Grid, *, rounds: FederatedRounds) -> None:
+def _carry_out_stream(
+    run: PlannedRun, grid: Grid, *, enrolled: Roster, rounds: FederatedRounds
+) -> None:
     started_at, started = rounds.clock(), time.perf_counter()
     records, start_metrics = _looks_before(run, rounds)
+    counts = _counts(run, grid, enrolled=enrolled, rounds=rounds)
     if run.on_start is not None:
         run.on_start(start_metrics, rounds.stream.noise.noise_multiplier)
 
@@ -194,6 +210,9 @@ def _carry_out_stream(run: PlannedRun, grid: Grid, *, rounds: FederatedRounds) -
 
     def on_round(record: RoundRecord) -> None:
         records.append(record)
+        is_last = record.index == run.config.num_rounds - 1
+        if counts is not None and counts.plan.is_turn(record.index) and not is_last:
+            counts.ask()
         report("running")
         if run.on_round is not None:
             run.on_round(record)
@@ -207,6 +226,38 @@ def _carry_out_stream(run: PlannedRun, grid: Grid, *, rounds: FederatedRounds) -
         run.weights = rounds.weights()
         run.folder.save_weights(run.weights)
         report("finished" if finished else "interrupted")
+    if finished and counts is not None:
+        counts.ask()
+        report("finished")
+
+
+def _counts(
+    run: PlannedRun, grid: Grid, *, enrolled: Roster, rounds: FederatedRounds
+) -> RunCounts | None:
+    """Return what asks the run's counts; None where there are none to ask."""
+    policy = rounds.stream.terms.policy
+    if run.counts is None or policy is None:
+        return None
+    office = CountOffice(
+        home=rounds.stream.home,
+        policy=policy,
+        policy_text=rounds.policy_text,
+        source=run.source,
+        clock=rounds.clock,
+        stop=rounds.stop,
+        deadline_s=run.config.deadline_s,
+    )
+
+    def release(channel: str, question: CountQuestion) -> ReleasedCounts:
+        return office.release(grid, enrolled, channel=channel, question=question)
+
+    return RunCounts(
+        plan=run.counts,
+        folder=run.folder.path,
+        policy=policy,
+        release=release,
+        clock=rounds.clock,
+    )
 
 
 def _looks_before(
@@ -228,8 +279,24 @@ def _record(rounds: FederatedRounds) -> tuple[float | None, float | None]:
     )
 
 
+def _terms(run: PlannedRun, *, num_devices: int) -> tuple[StreamTerms, Schedule]:
+    """Return the constants of the run's stream, and its schedule over so many devices."""
+    if run.is_resumed:
+        return run.folder.terms(), run.config.schedule(num_devices)
+    if run.plan is not None:
+        terms = terms_under(run.plan, stream=run.config.stream, population_size=num_devices)
+        return terms, run.config.schedule(num_devices)
+    schedule = run.config.schedule(num_devices)
+    return run.config.terms(schedule), schedule
+
+
+def _in_training(enrolled: Roster) -> Roster:
+    """Return the devices that rounds may invite: not those that never train."""
+    return enrolled.only(np.flatnonzero(~held_out_devices(enrolled.device_ids)))
+
+
 def _enrolled(run: PlannedRun, roster: Roster) -> Roster:
-    """Return the devices that the stream may invite: of each owner, no more than allowed."""
+    """Return the devices that may be asked for anything: of each owner, no more than allowed."""
     order = invitation_order(roster.device_ids, stream=run.config.stream)
     return roster.only(
         within_owner_cap(
@@ -269,59 +336,48 @@ def deployed_run(run_config: Mapping[str, object]) -> PlannedRun:
     leaves it), `policy-key` (required: key file as `fedcell server key` makes it; devices trust its
     public half for policies), `privacy-home` (optional: folder that counts devices over all runs),
     `stream-key-file` (optional: key that seals the stream's), `owners` (optional: CSV file of
-    devices and owners), `least-nodes` (1: nodes to wait for), `rounds` (24), `cohort` (2000),
-    `epsilon` (2.0), `delta` (1e-8), `update-share` (0.85), `max-participations` (0: as many as the
-    schedule asks of a device), `max-devices-per-owner` (5), `clipping-norm` (0.3),
-    `deadline-s` (600.0), `resume` (0; 1 goes on with the run in `out`).
+    devices and owners), `least-nodes` (1: nodes to wait for), `plan` (optional: policy that
+    `fedcell privacy plan --out` wrote; its constants are the run's, and a key that says otherwise
+    is refused), `rounds` (24), `cohort` (2000), `epsilon` (2.0), `delta` (1e-8), `update-share`
+    (0.85), `count-years` (2.0: how long the rest is to last for counts), `max-participations`
+    (0: as many as the schedule asks of a device), `max-devices-per-owner` (5), `clipping-norm`
+    (0.3), `deadline-s` (600.0), `model-version` (optional: bundle version that devices have, to be
+    evaluated by counts), `drift-reference` (optional: JSON file of public shares, as `python -m
+    simulations.drift_reference` makes it), `similar-devices` (0; 1 counts them), `metrics-every`
+    (0: counts after the last round alone; else rounds between two turns), `resume` (0; 1 goes on
+    with the run in `out`).
 
     Raises:
-        RoundsError: a key is missing, or has no value.
+        RoundsError: a key is missing, has no value, or contradicts the plan.
         ValueError: a value is out of bounds.
     """
-    with np.load(_value(run_config, "start-weights"), allow_pickle=False) as arrays:
+    with np.load(value_of(run_config, "start-weights"), allow_pickle=False) as arrays:
         start = arrays["weights"].astype(np.float32)
-    config = RoundsConfig(
-        stream=f"run-{secrets.token_hex(8)}",
-        num_rounds=int(_value(run_config, "rounds")),
-        cohort_size=int(_value(run_config, "cohort")),
-        clipping_norm=float(_value(run_config, "clipping-norm")),
-        recipe=FROM_TRAINED_WEIGHTS.local,
-        server=FROM_TRAINED_WEIGHTS.server,
-        epsilon=float(_value(run_config, "epsilon")),
-        delta=float(_value(run_config, "delta")),
-        deadline_s=float(_value(run_config, "deadline-s")),
-        update_share=float(_value(run_config, "update-share")),
-        max_participations=int(_value(run_config, "max-participations")) or None,
-        max_devices_per_owner=int(_value(run_config, "max-devices-per-owner")),
-    )
-    out, is_resumed = Path(_value(run_config, "out")), bool(int(_value(run_config, "resume")))
+    config, plan = planned_rounds(run_config)
+    counts = planned_counts(run_config)
+    out, is_resumed = Path(value_of(run_config, "out")), bool(int(value_of(run_config, "resume")))
     home, operator, owners = (
-        _path(run_config, key) for key in ("privacy-home", "stream-key-file", "owners")
+        path_of(run_config, key) for key in ("privacy-home", "stream-key-file", "owners")
     )
-    signer = load_signer(Path(_value(run_config, "policy-key")))
+    signer = load_signer(Path(value_of(run_config, "policy-key")))
     folder = RunFolder(out, home=home, is_resumed=is_resumed)
+    if is_resumed:
+        config = folder.config()
+        if plan is not None:
+            require_same_plan(plan, folder.terms().policy)
+    elif plan is not None:
+        config = replace(config, stream=stream_name(plan, folder.home))
     return PlannedRun(
-        config=folder.config() if is_resumed else config,
+        config=config,
         folder=folder,
         start=start,
         operator=None if operator is None else read_operator_key(operator),
         signing_key=signer.key,
         owners={} if owners is None else read_owners(owners),
+        plan=plan,
+        counts=counts,
         is_resumed=is_resumed,
     )
-
-
-def _path(run_config: Mapping[str, object], key: str) -> Path | None:
-    value = run_config.get(key, "")
-    return Path(str(value)) if value else None
-
-
-def _value(run_config: Mapping[str, object], key: str) -> Any:
-    value = run_config.get(key, "")
-    if value == "":
-        what = f"the run's configuration lacks {key!r}"
-        raise RoundsError(f"{what}; add --run-config '{key}=…', a text in double quotes")
-    return value
 
 
 app = ServerApp()
@@ -332,7 +388,7 @@ app = ServerApp()
 def main(grid: Grid, context: Context) -> None:
     """Carry out the run that the Flower run's configuration describes."""
     stop = threading.Event()
-    num_nodes = int(_value(context.run_config, "least-nodes"))
+    num_nodes = int(value_of(context.run_config, "least-nodes"))
     roster = ask_for_devices(grid, num_nodes=num_nodes, deadline_s=120.0, stop=stop)
     run = deployed_run(context.run_config)
     carry_out(run, grid, roster=roster, stop=stop, clock=lambda: datetime.now(UTC))

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Literal
 
 from models.wire.rounds import LocalRecipe
 from privacy import PrivacyPolicy, RecordPolicy, StreamPolicy, policy_for
+from privacy.count_budget import count_channels
 
 from .cohorts import Schedule
 from .server_optimizer import ServerRecipe
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from models.wire.rounds import NodeFailure
+    from privacy import CountChannel
 
 NoiseName = Literal["correlated", "independent"]
 DEVICES_PER_OWNER = 5
@@ -93,9 +95,13 @@ class RoundsConfig:
         epsilon: ε_release of a device's whole life, or None for a comparison without noise.
         delta: its δ.
         noise: correlated between steps, or independent, for comparison only.
-        update_share: part of μ² that updates may use; the rest is for counts.
+        update_share: part of μ² that updates may use; the rest is for counts, which the policy
+            then names.
+        count_years: for how long counts are asked, where updates leave budget for them.
         max_participations: k for life; None takes what the schedule asks of a device.
         max_devices_per_owner: most devices of one owner in the stream, where owners are known.
+        holds_out: whether devices that never train are behind the nodes and stay out of rounds;
+            where a fleet's files are split beforehand, none is.
         recipe: how devices train.
         server: how released updates move the weights.
         record_delta: δ of the record-level statement.
@@ -116,8 +122,10 @@ class RoundsConfig:
     evaluate_every: int = 1
     noise: NoiseName = "correlated"
     update_share: float = 1.0
+    count_years: float = 2.0
     max_participations: int | None = None
     max_devices_per_owner: int = DEVICES_PER_OWNER
+    holds_out: bool = False
 
     def schedule(self, population_size: int) -> Schedule:
         """Return the public schedule over so many enrolled devices."""
@@ -170,9 +178,21 @@ class RoundsConfig:
             cohort_size=self.cohort_size,
             privacy=privacy,
             record=record_policy(self.recipe),
+            channels=self._channels(privacy),
             max_devices_per_owner=self.max_devices_per_owner,
         )
         return StreamTerms.under(policy)
+
+    def _channels(self, privacy: PrivacyPolicy) -> tuple[CountChannel, ...]:
+        """Counts out of what updates leave; none where they leave nothing."""
+        if self.update_share >= 1.0:
+            return ()
+        return count_channels(
+            epsilon=privacy.epsilon,
+            delta=privacy.delta,
+            update_share=self.update_share,
+            years=self.count_years,
+        )
 
     @property
     def _is_correlated(self) -> bool:

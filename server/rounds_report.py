@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import asdict
 from datetime import UTC
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final
 
 from privacy import RecordLevelSteps, release_epsilon
@@ -65,6 +66,7 @@ def accountable(entries: Sequence[LedgerEntry], *, stream: str = "") -> tuple[Ev
     )
 
 
+@lru_cache(maxsize=8)
 def record_epsilon(
     recipe: LocalRecipe, *, participations: int, delta: float
 ) -> tuple[float | None, float | None]:

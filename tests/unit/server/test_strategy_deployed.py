@@ -3,6 +3,7 @@
 import json
 import re
 import tomllib
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,12 +11,14 @@ from flwr.app import ConfigRecord, Context, RecordDict
 from flwr.app.user_config import UserConfig
 
 from models.wire.rounds import DEVICES_RECORD, RECEIPT_MESSAGE
-from privacy import read_ledger
+from privacy import CountChannel, read_ledger
 from server.flower_app import app, deployed_run
 from server.rounds import RoundsError
+from server.run_configuration import UNSAID
 from server.signer import make_key_file
 from server.training_recipes import FROM_TRAINED_WEIGHTS
 from tests.support.flower_grid import GridInMemory
+from tests.support.stream_policies import stream_policy
 from tests.support.system_parts import REPOSITORY
 from tests.unit.server.test_strategy import contribution, task_of
 
@@ -103,7 +106,8 @@ def test_run_over_nodes_that_name_their_devices(run_config, tmp_path):
 
     report = json.loads((tmp_path / "run" / "run.json").read_text(encoding="utf-8"))
     assert report["status"] == "finished"
-    assert report["schedule"]["population_size"] == 4
+    # Of four devices 1-a and 2-a never train, whatever the schedule.
+    assert report["schedule"]["population_size"] == 2
     # 85 % of μ² for updates: √0.85 of the μ that ε = 2 allows, by the closed form.
     assert report["privacy"]["epsilon_release"] == pytest.approx(1.830017, rel=1e-6)
     entries = read_ledger((tmp_path / "run" / "ledger.jsonl").read_text(encoding="ascii"))
@@ -111,6 +115,79 @@ def test_run_over_nodes_that_name_their_devices(run_config, tmp_path):
     # Nobody sent anything: what moved the weights is noise, and it is there.
     weights = np.load(tmp_path / "run" / "weights.npz", allow_pickle=False)["weights"]
     assert np.abs(weights).min() > 0
+
+
+def test_devices_that_never_train_are_not_invited_and_a_run_says_what_it_did_not_ask(
+    run_config, tmp_path
+):
+    grid = GridInMemory({1: node, 2: node})
+    app(grid=grid, context=context_of(run_config))
+
+    tasks = [task_of(m) for m in grid.pushed if m.metadata.message_type == "train"]
+    assert {name for task in tasks for name in task.device_ids} == {"1-b", "2-b"}
+    told = json.loads((tmp_path / "run" / "counts.json").read_text(encoding="utf-8"))
+    assert told["releases"] == []
+    assert set(told["not_asked"]) == {"metrics", "drift", "similar_devices"}
+    assert "model-version" in told["not_asked"]["metrics"]
+
+
+def test_a_policy_names_counts_exactly_where_updates_leave_budget_for_them(run_config):
+    def channels(**changes):
+        config = deployed_run(run_config | changes).config
+        return config.terms(config.schedule(100)).policy.channels
+
+    assert {channel.name for channel in channels()} == {"metrics", "drift", "similar_devices"}
+    assert channels(**{"out": f"{run_config['out']}-2", "update-share": 1.0}) == ()
+
+
+def plan_file(tmp_path, **constants):
+    plan = stream_policy(stream="planned", num_rounds=3, cohort_size=1, separation=2, **constants)
+    named = replace(
+        plan, channels=(CountChannel(name="drift", noise_multiplier=99, max_answers=1),)
+    )
+    (tmp_path / "policy.json").write_bytes(named.to_bytes())
+    return named, {"plan": str(tmp_path / "policy.json")}
+
+
+def test_a_plan_is_carried_out_to_the_last_constant(run_config, tmp_path):
+    plan, key = plan_file(tmp_path, participations=2)
+    home = {"privacy-home": str(tmp_path / "home")}
+    said = {"rounds": DECLARED["rounds"], "cohort": DECLARED["cohort"], "delta": DECLARED["delta"]}
+    run_config |= said | key | home
+    app(grid=GridInMemory({1: node, 2: node}), context=context_of(run_config))
+
+    report = json.loads((tmp_path / "run" / "run.json").read_text(encoding="utf-8"))
+    assert report["privacy"]["policy"] == json.loads(plan.to_bytes())
+    assert (report["status"], len(report["rounds"])) == ("finished", 3)
+    again = deployed_run(run_config | {"out": str(tmp_path / "second")})
+    assert again.config.stream != "planned"
+    assert replace(again.config, stream="planned") == replace(
+        deployed_run(run_config | home | {"out": str(tmp_path / "third")}).config, stream="planned"
+    )
+
+
+def test_what_contradicts_a_plan_is_refused_by_name(run_config, tmp_path):
+    _, key = plan_file(tmp_path)
+    with pytest.raises(RoundsError, match="rounds is 2, and the plan says 3; leave rounds out"):
+        deployed_run(run_config | key)
+
+
+def test_a_fleet_too_small_for_a_plan_is_told_so_before_anyone_is_asked(run_config, tmp_path):
+    _, key = plan_file(tmp_path)
+    said = {"rounds": DECLARED["rounds"], "cohort": DECLARED["cohort"], "delta": DECLARED["delta"]}
+    with pytest.raises(RoundsError, match="takes 2 devices that train, and 1 are enrolled"):
+        app(grid=GridInMemory({1: node}), context=context_of(run_config | said | key))
+
+
+@pytest.mark.parametrize("content", [b"", b"[]", b'{"stream": "s"}', b"\xff"])
+def test_a_file_that_is_no_plan_is_refused(run_config, tmp_path, content):
+    (tmp_path / "policy.json").write_bytes(content)
+    with pytest.raises(RoundsError, match=r"policy\.json: holds no policy of a stream"):
+        deployed_run(run_config | {"plan": str(tmp_path / "policy.json")})
+
+
+def test_what_nobody_said_is_what_flower_fills_in():
+    assert {key: DECLARED[key] for key in UNSAID} == UNSAID
 
 
 @pytest.mark.parametrize("key", ["out", "start-weights", "policy-key"])
