@@ -40,7 +40,7 @@ from privacy import UpdateGrid
 
 from .count_messages import CountsAnswer
 from .errors import InputError, StoreError, TaskRefusedError
-from .local_training import LocalTrainer, train_block
+from .local_training import LocalTrainer, TrainingPath, train_block
 from .own_training import own_device
 
 if TYPE_CHECKING:
@@ -84,6 +84,15 @@ class AccountedBlock(Protocol):
 
     def keep_receipt(self, receipt: ReleaseReceipt) -> None:
         """Hold the server's receipt against the ledger, and keep it."""
+
+
+@runtime_checkable
+class BlockWithTrainingPath(Protocol):
+    """A block that says how row gradients are computed; others take the closed form."""
+
+    @property
+    def training_path(self) -> TrainingPath:
+        """How row gradients are computed."""
 
 
 def client_app(block_of: Callable[[Context], DeviceBlock]) -> ClientApp:
@@ -189,9 +198,15 @@ class _TaskAnswer:
 def _answered(
     block: DeviceBlock, task: RoundTask, weights: NDArray[np.float32]
 ) -> tuple[NDArray[np.int64], tuple[str, ...]]:
+    path = (
+        block.training_path
+        if isinstance(block, BlockWithTrainingPath)
+        else TrainingPath.CLOSED_FORM
+    )
+
     def train() -> NDArray[np.int64]:
         return train_block(
-            _trainer(task.recipe),
+            _trainer(task.recipe, path),
             (
                 (
                     block.rows(device_id),
@@ -223,9 +238,9 @@ def _own_device(context: Context) -> DeviceBlock:
 
 
 @lru_cache(maxsize=2)
-def _trainer(recipe: LocalRecipe) -> LocalTrainer:
+def _trainer(recipe: LocalRecipe, path: TrainingPath) -> LocalTrainer:
     """Keep the network of the last recipes: building one takes as long as training a device."""
-    return LocalTrainer(recipe)
+    return LocalTrainer(recipe, path=path)
 
 
 app = client_app(_own_device)

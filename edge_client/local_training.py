@@ -32,7 +32,7 @@ DEVICES_AT_ONCE: Final = 64
 class TrainingPath(StrEnum):
     """How row gradients are computed."""
 
-    CLOSED_FORM = "closed-form"
+    CLOSED_FORM = "closed_form"
     OPACUS = "opacus"
 
 

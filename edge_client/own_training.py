@@ -29,6 +29,7 @@ from .errors import (
     TaskRefusedError,
 )
 from .link.configuration import allowed
+from .local_training import TrainingPath
 from .own_counts import own_count
 from .privacy.ledger_file import DeviceLedger, read_device_ledger
 from .privacy.participation import REFUSAL_FACT, Terms, admit, debit, receipt_line
@@ -71,6 +72,9 @@ OWN_PARTICIPATIONS_KEY = "own-participations"
 """Key of the most participations that the device allows of itself, where policies allow more."""
 OWN_EPSILON_KEY = "own-epsilon"
 """Key of the greatest epsilon that the device allows of its updates, where policies allow more."""
+TRAINING_PATH_KEY = "training-path"
+"""Key that names how row gradients are computed: `closed_form`, or `opacus`, the reference, which
+needs the extra `train`. Both give the same update."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +87,7 @@ class OwnDevice:
         hardware_id_files: where this hardware says its identifier.
         key: the store is sealed under, None for one in the clear.
         terms: on which the device takes part.
+        training_path: how row gradients are computed.
     """
 
     store: Path
@@ -90,6 +95,7 @@ class OwnDevice:
     hardware_id_files: tuple[Path, ...] = HARDWARE_ID_FILES
     key: KeySource | None = None
     terms: Terms = field(default_factory=Terms)
+    training_path: TrainingPath = TrainingPath.CLOSED_FORM
 
     @property
     def device_ids(self) -> tuple[str, ...]:
@@ -216,6 +222,7 @@ def own_device(node_config: Mapping[str, object], *, now: datetime) -> OwnDevice
 
     Raises:
         InputMissingError: the configuration names no store.
+        InputError: a value of it cannot be used.
     """
     path = node_config.get(STORE_KEY)
     if not isinstance(path, str) or not path:
@@ -227,7 +234,8 @@ def own_device(node_config: Mapping[str, object], *, now: datetime) -> OwnDevice
     terms = Terms(policy_keys=_policy_keys(node_config), own=_own_limits(node_config))
     chosen, sealed_under = _path(node_config, HARDWARE_KEY), _path(node_config, SEALED_UNDER_KEY)
     key = None if sealed_under is None else key_from_file(sealed_under)
-    return OwnDevice(Path(path), now, hardware_id_files(chosen), key, terms)
+    files, training_path = hardware_id_files(chosen), _training_path(node_config)
+    return OwnDevice(Path(path), now, files, key, terms, training_path)
 
 
 def _require_consent(store: TelemetryStore) -> None:
@@ -249,6 +257,16 @@ def _policy_keys(node_config: Mapping[str, object]) -> dict[str, bytes]:
         return read_trusted_keys(file)
     except ModelsError as error:
         raise InputError("node configuration", POLICY_KEYS_KEY, str(error)) from error
+
+
+def _training_path(node_config: Mapping[str, object]) -> TrainingPath:
+    named = node_config.get(TRAINING_PATH_KEY, TrainingPath.CLOSED_FORM.value)
+    try:
+        return TrainingPath(str(named))
+    except ValueError:
+        known = " or ".join(path.value for path in TrainingPath)
+        what = f"{TRAINING_PATH_KEY} must be {known}, got {named!r}"
+        raise InputError("node configuration", what, "correct it") from None
 
 
 def _own_limits(node_config: Mapping[str, object]) -> OwnLimits:

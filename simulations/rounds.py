@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,6 +17,12 @@ from models.training.recipe import soon_labels
 from privacy import OperatingSystemNoise
 from server.cohorts import num_within_owner_cap
 from server.flower_app import PlannedRun
+from server.plans.plan_file import (
+    config_under,
+    require_fleet,
+    require_same_plan,
+    stream_name,
+)
 from server.rounds import DEVICES_PER_OWNER, RoundsConfig
 from server.run_folder import RunFolder
 from server.streams.stream_terms import OperatingSystemKeys
@@ -41,6 +47,7 @@ if TYPE_CHECKING:
     from models.training.recipe import TrainedModel
     from models.training_rows import TrainingRows
     from models.wire.rounds import LocalRecipe
+    from privacy import StreamPolicy
     from server.rounds import NoiseName, RoundRecord
     from server.server_optimizer import ServerRecipe
     from server.strategy import Metrics
@@ -72,6 +79,8 @@ class RoundsPlan:
         noise: correlated between steps, or independent, for comparison only.
         max_participations: k for life; None takes what the schedule asks of a device.
         max_devices_per_owner: most devices of one owner, where owners are known.
+        policy: of a plan that is carried out, whose constants stand above; None works σ, k, b and
+            p out from them.
     """
 
     num_rounds: int
@@ -86,6 +95,7 @@ class RoundsPlan:
     noise: NoiseName = "correlated"
     max_participations: int | None = None
     max_devices_per_owner: int = DEVICES_PER_OWNER
+    policy: StreamPolicy | None = None
 
     @property
     def is_releasable(self) -> bool:
@@ -100,6 +110,7 @@ class RoundsPlan:
 
         Raises:
             ValueError: a number is out of bounds.
+            PlanError: too few devices are enrolled for the plan.
         """
         name = f"run-{secrets.token_hex(8)}" if self.seed is None else f"simulated-{self.seed}"
         config = RoundsConfig(
@@ -116,6 +127,9 @@ class RoundsPlan:
             max_participations=self.max_participations,
             max_devices_per_owner=self.max_devices_per_owner,
         )
+        if self.policy is not None:
+            require_fleet(self.policy, population_size)
+            return config_under(self.policy, config)
         config.policy(config.schedule(population_size))
         return config
 
@@ -219,8 +233,14 @@ def _planned(
     )
     config = plan.config(population_size)
     folder = RunFolder(out, home=kept.privacy_home, is_resumed=kept.is_resumed)
+    if kept.is_resumed:
+        config = folder.config()
+        if plan.policy is not None:
+            require_same_plan(plan.policy, folder.terms().policy)
+    elif plan.policy is not None:
+        config = replace(config, stream=stream_name(plan.policy, folder.home))
     return PlannedRun(
-        config=folder.config() if kept.is_resumed else config,
+        config=config,
         folder=folder,
         start=start,
         source=OperatingSystemNoise()
@@ -229,6 +249,7 @@ def _planned(
         keys=OperatingSystemKeys() if plan.seed is None else SeededKeys(plan.seed),
         operator=kept.operator,
         owners=kept.owners,
+        plan=plan.policy,
         is_resumed=kept.is_resumed,
         evaluate=HeldOutPart(rows.held_out).metrics if len(rows.held_out) else None,
     )

@@ -15,6 +15,7 @@ from server.training_recipes import (
 from .rounds import RoundsPlan
 
 if TYPE_CHECKING:
+    from privacy import StreamPolicy
     from server.rounds import NoiseName
     from server.server_optimizer import ServerRecipe
 
@@ -71,4 +72,19 @@ def plan_for(
         noise=noise,
         max_participations=max_participations,
         max_devices_per_owner=max_devices_per_owner,
+    )
+
+
+def under_policy(plan: RoundsPlan, policy: StreamPolicy) -> RoundsPlan:
+    """Return a plan with the constants of a policy in place of its own."""
+    return replace(
+        plan,
+        num_rounds=policy.num_rounds,
+        cohort_size=policy.cohort_size,
+        epsilon=policy.privacy.epsilon,
+        delta=policy.privacy.delta,
+        clipping_norm=policy.privacy.clipping_norm,
+        max_participations=policy.privacy.max_participations,
+        max_devices_per_owner=policy.max_devices_per_owner,
+        policy=policy,
     )

@@ -10,10 +10,13 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
+    from privacy import StreamPolicy
     from server.server_optimizer import OptimizerName, ServerRecipe
 
 Fleet = Annotated[Path, typer.Option(help="Folder of a fleet dataset with outcomes.")]
-Rounds = Annotated[int, typer.Option(help="Number of rounds.", min=1)]
+Rounds = Annotated[
+    int | None, typer.Option(help="Number of rounds; must be said unless --plan says it.", min=1)
+]
 Out = Annotated[Path, typer.Option(help="New folder for the run.")]
 Start = Annotated[
     str, typer.Option(help="Start from: default, a bundle's path, or none (random weights).")
@@ -71,7 +74,25 @@ StreamKeyFile = Annotated[
 Resume = Annotated[
     bool, typer.Option("--resume", help="Go on with the run that --out holds, as it was planned.")
 ]
+PlanFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--plan", help="Policy that fedcell privacy plan --out wrote: its constants are the run's."
+    ),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
+
+
+_PLANNED = {
+    "rounds": "rounds",
+    "cohort": "cohort",
+    "epsilon": "epsilon",
+    "delta": "delta",
+    "clip": "clipping-norm",
+    "max_participations": "max-participations",
+    "max_devices_per_owner": "max-devices-per-owner",
+}
+"""Options whose values a plan fixes, and its words for them."""
 
 
 def register(app: typer.Typer) -> None:
@@ -87,9 +108,11 @@ def _group() -> None:
 
 
 def start_command(
+    ctx: typer.Context,
     fleet: Fleet,
-    rounds: Rounds,
     out: Out,
+    rounds: Rounds = None,
+    plan_file: PlanFile = None,
     bundle: Start = "default",
     cohort: Cohort = None,
     epsilon: EpsilonOption = 2.0,
@@ -124,14 +147,17 @@ def start_command(
     from server.streams.stream_key import read_operator_key
 
     from ..rounds import BUNDLE_FILE, KeptAt, run_rounds, starting_bundle
-    from ..rounds_recipes import plan_for
+    from ..rounds_recipes import plan_for, under_policy
     from ..rounds_summary import summary_lines
     from .rounds_progress import RoundsProgress
 
+    policy = None if plan_file is None else _policy(plan_file, ctx)
+    if rounds is None and policy is None:
+        raise typer.BadParameter("say --rounds N, or --plan FILE", param_hint="'--rounds'")
     keys = {} if trusted_key is None else read_trusted_keys(trusted_key)
     start = starting_bundle(bundle, trusted_keys=keys, allow_unsigned=allow_unsigned)
     plan = plan_for(
-        num_rounds=rounds,
+        num_rounds=rounds or 1,
         cohort_size=cohort,
         epsilon=epsilon if noise else None,
         delta=delta,
@@ -145,6 +171,8 @@ def start_command(
         max_participations=max_participations,
         max_devices_per_owner=max_devices_per_owner,
     )
+    if policy is not None:
+        plan = under_policy(plan, policy)
     kept = KeptAt(
         privacy_home=privacy_home,
         operator=None if stream_key_file is None else read_operator_key(stream_key_file),
@@ -168,6 +196,33 @@ def start_command(
         print(json.dumps({"out": str(out), "bundle": exported, **outcome.report}))
         return
     print("\n".join(summary_lines(outcome.report, result=exported)))
+
+
+def _policy(path: Path, ctx: typer.Context) -> StreamPolicy:
+    """Read a plan, and refuse options that say otherwise."""
+    from server.plans.plan_file import PlanContradictedError, read_plan, require_agreement
+
+    said = {
+        name
+        for name in ctx.params
+        if (source := ctx.get_parameter_source(name)) is not None and source.name == "COMMANDLINE"
+    }
+    plan = read_plan(path)
+    trains_privately = plan.record.noise_multiplier > 0
+    for name, planned, flag in (
+        ("noise", True, "--no-noise"),
+        ("independent_noise", False, "--independent-noise"),
+        ("record_level", trains_privately, "--record-level or --no-record-level"),
+    ):
+        if name in said and ctx.params[name] is not planned:
+            raise PlanContradictedError(f"{flag} is not what the plan says; leave it out")
+    numbers = {key: name for name, key in _PLANNED.items() if name in said}
+    require_agreement(
+        plan,
+        {key: ctx.params[name] for key, name in numbers.items()},
+        spelt={key: f"--{name.replace('_', '-')}" for key, name in numbers.items()},
+    )
+    return plan
 
 
 def _server_recipe(

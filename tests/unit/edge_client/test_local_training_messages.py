@@ -8,7 +8,7 @@ from flwr.supercore.task_identity import TaskIdentity
 
 from edge_client.errors import InputMissingError, StoreError
 from edge_client.flower_app import client_app
-from edge_client.local_training import LocalTrainer, train_on_device
+from edge_client.local_training import LocalTrainer, TrainingPath, train_on_device
 from models.training.local_epochs import new_flat_weights
 from models.wire.rounds import (
     CONTRIBUTION_RECORD,
@@ -137,3 +137,26 @@ def test_of_a_failure_only_its_code_leaves(app, caplog, error, code, message_typ
 def test_clients_own_error_reply_has_flowers_code(app):
     reply = asked(app, MessageType.TRAIN, task_message(("z",)))
     assert reply.error.code == ErrorCode.CLIENT_APP_RAISED_EXCEPTION
+
+
+@pytest.mark.parametrize("path", list(TrainingPath))
+def test_a_block_trains_on_the_path_that_it_names(path):
+    TaskIdentity.run_id, TaskIdentity.node_id, TaskIdentity.task_id = 1, 1, 1
+    block = Block()
+    block.training_path = path
+    reply = asked(client_app(lambda _: block), MessageType.TRAIN, task_message(("a",)))
+
+    expected = {
+        each: train_on_device(
+            LocalTrainer(RECIPE, path=each),
+            block.rows("a"),
+            weights=WEIGHTS,
+            grid=UpdateGrid(clipping_norm=0.5),
+            source=block.source("a", stream="s", index=4),
+        )
+        for each in TrainingPath
+    }
+    total = reply.content.array_records[SUM_RECORD][FLAT_ARRAY].numpy()
+    # Both paths agree but for rounding in float32, which the grid shows.
+    same = [each for each, update in expected.items() if np.array_equal(update, total)]
+    assert same == [path]

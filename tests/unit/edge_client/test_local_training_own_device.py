@@ -5,8 +5,15 @@ from datetime import UTC, datetime, timedelta
 import numpy as np
 import pytest
 
-from edge_client.errors import CloneError, InputMissingError, TaskRefusedError
-from edge_client.own_training import HARDWARE_KEY, SEALED_UNDER_KEY, STORE_KEY, own_device
+from edge_client.errors import CloneError, InputError, InputMissingError, TaskRefusedError
+from edge_client.local_training import TrainingPath
+from edge_client.own_training import (
+    HARDWARE_KEY,
+    SEALED_UNDER_KEY,
+    STORE_KEY,
+    TRAINING_PATH_KEY,
+    own_device,
+)
 from edge_client.provisioning.first_boot import add_identity
 from edge_client.store.mailbox import Mailbox, Purpose
 from edge_client.store.row_cipher import key_from_file
@@ -116,6 +123,17 @@ def test_randomness_is_the_operating_systems(device):
 def test_node_without_a_store_in_its_configuration_is_told_what_to_do():
     with pytest.raises(InputMissingError, match=r"telemetry-db is missing.*--node-config"):
         own_device({}, now=datetime.now(UTC))
+
+
+def test_node_says_how_row_gradients_are_computed():
+    def path(**said):
+        return own_device({STORE_KEY: "d.db"} | said, now=datetime.now(UTC)).training_path
+
+    assert path() is path(**{TRAINING_PATH_KEY: "closed_form"}) is TrainingPath.CLOSED_FORM
+    assert path(**{TRAINING_PATH_KEY: "opacus"}) is TrainingPath.OPACUS
+    for other in ("torch", "", 1, True):
+        with pytest.raises(InputError, match="training-path must be closed_form or opacus"):
+            path(**{TRAINING_PATH_KEY: other})
 
 
 def moment(day):

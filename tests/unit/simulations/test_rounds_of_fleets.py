@@ -9,6 +9,7 @@ from typer.testing import CliRunner
 from models.training.local_epochs import new_flat_weights
 from privacy import next_entry
 from server.commands.root import build_app
+from server.plans.plan_file import PlanError
 from server.privacy_home.participation_counts import StepCost, StreamRecord
 from server.rounds import RoundRecord
 from server.rounds_report import record_epsilon, report_of
@@ -16,10 +17,11 @@ from server.run_folder import RunFolder, RunFolderError
 from simulations import run_rounds
 from simulations.fleet_rows import FleetRows
 from simulations.rounds import KeptAt, starting_bundle, starting_parameters
-from simulations.rounds_recipes import plan_for
+from simulations.rounds_recipes import plan_for, under_policy
 from simulations.rounds_summary import summary_lines
 from simulations.seeded_noise import SeededNoise
 from tests.support.made_up_rows import made_up_rows
+from tests.support.stream_policies import stream_policy
 
 NOW = datetime(2026, 3, 1, tzinfo=UTC)
 
@@ -199,3 +201,45 @@ def test_help_says_that_epsilon_covers_a_devices_whole_life():
     (line,) = [line for line in shown.output.splitlines() if "--epsilon" in line]
 
     assert "ε of a device's life, over all models." in line
+
+
+def test_a_plan_decides_the_rounds_of_a_simulated_fleet():
+    policy = stream_policy(num_rounds=8, cohort_size=3, separation=2, participations=5)
+    plan = under_policy(plan_of(), policy)
+    config = plan.config(6)
+
+    assert (plan.num_rounds, config.num_rounds, config.cohort_size) == (8, 8, 3)
+    assert (config.stream, config.max_participations, config.update_share) == ("s", 5, 0.85)
+    assert config.recipe.least_rows == policy.record.least_rows
+    with pytest.raises(PlanError, match="takes 6 devices that train, and 5 are enrolled"):
+        plan.config(5)
+
+
+@pytest.mark.parametrize(
+    ("said", "answer"),
+    [
+        (["--rounds", "5"], "--rounds is 5, and the plan says 104"),
+        (["--epsilon", "3"], "--epsilon is 3, and the plan says 2"),
+        (["--clip", "0.5"], "--clip is 0.5, and the plan says 0.3"),
+        (["--max-participations", "3"], "--max-participations is 3, and the plan says 24"),
+        (["--no-noise"], "--no-noise is not what the plan says"),
+        (["--no-record-level"], "--record-level or --no-record-level is not what the plan says"),
+    ],
+)
+def test_options_that_contradict_a_plan_are_refused(tmp_path, said, answer):
+    plan, run = tmp_path / "policy.json", tmp_path / "run"
+    plan.write_bytes(stream_policy().to_bytes())
+    files = ["--fleet", str(tmp_path), "--out", str(run), "--plan", str(plan)]
+    told = CliRunner().invoke(build_app(), ["rounds", "start", *files, *said])
+
+    assert (told.exception.exit_code, run.exists()) == (2, False)
+    assert answer in str(told.exception)
+
+
+def test_rounds_or_a_plan_must_be_said(tmp_path):
+    told = CliRunner().invoke(
+        build_app(), ["rounds", "start", "--fleet", str(tmp_path), "--out", str(tmp_path / "run")]
+    )
+
+    assert told.exit_code == 2
+    assert "say --rounds N, or --plan FILE" in told.output
