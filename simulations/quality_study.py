@@ -37,7 +37,8 @@ from server.cohorts import CohortHistory, Schedule, invitation_order, select_coh
 from server.server_optimizer import OptimizerState, ServerRecipe, optimizer_step
 
 from .held_out import HeldOutPart
-from .seeded_noise import SeededNoise, seeded_stream
+from .seeded_noise import SeededNoise
+from .seeded_streams import seeded_stream
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping

@@ -12,12 +12,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from privacy.streams import CorrelatedNoise
-
 if TYPE_CHECKING:
     from numpy.typing import NDArray
-
-    from privacy import EntryKind, StreamPolicy
 
 
 class SeededNoise:
@@ -50,43 +46,3 @@ class SeededNoise:
     def words(self, size: int) -> NDArray[np.uint64]:
         """Independent uniform bits, 64 to a number: uint64, shape (size,)."""
         return self._generator.integers(2**64, size=size, dtype=np.uint64)
-
-
-class SeededStream(CorrelatedNoise):
-    """Correlated noise under a key that a seed gives: its entries are stamped `simulated`."""
-
-    @property
-    def entry_kind(self) -> EntryKind:
-        """`simulated`: never a basis for a release."""
-        return "simulated"
-
-
-def seeded_key(seed: int, *, stream: str) -> bytes:
-    """The 256-bit key of a simulated stream."""
-    return hashlib.sha256(f"stream\n{seed}\n{stream}".encode()).digest()
-
-
-def seeded_stream(seed: int, policy: StreamPolicy) -> SeededStream:
-    """The noise of a simulated stream from its first step, equal for equal seeds and streams."""
-    return SeededStream(seeded_key(seed, stream=policy.stream), policy)
-
-
-class SeededKeys:
-    """Where a simulated run's streams get their keys: from a seed and the stream's name.
-
-    Args:
-        seed: of the simulation.
-    """
-
-    def __init__(self, seed: int) -> None:
-        self._seed = seed
-
-    def new_key(self, policy: StreamPolicy) -> bytes:
-        """The 256-bit key of a simulated stream."""
-        return seeded_key(self._seed, stream=policy.stream)
-
-    def noise(
-        self, key: bytes, policy: StreamPolicy, *, next_index: int, size: int
-    ) -> SeededStream:
-        """The noise of a simulated stream as it stands before step `next_index`."""
-        return SeededStream.resumed(key, policy, next_index, size)

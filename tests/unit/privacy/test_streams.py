@@ -9,7 +9,7 @@ from privacy import NoiseReuseError, StreamPolicy
 from privacy.banded_factor import factor_matrix
 from privacy.errors import NoiseGapError, StreamEndedError
 from privacy.streams import CorrelatedNoise, new_stream_key
-from simulations.seeded_noise import SeededKeys, SeededStream, seeded_stream
+from simulations.seeded_streams import SeededKeys, SeededStream, seeded_stream
 from tests.support.stream_policies import stream_policy
 
 KEY = bytes(range(32))
