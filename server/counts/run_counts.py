@@ -64,7 +64,8 @@ class DriftReference:
     shares: Mapping[str, tuple[float, ...]]
 
     def __post_init__(self) -> None:
-        """Refuse shares that do not fit the bins."""
+        """Refuse bins that cannot be asked, and shares that do not fit them."""
+        CountQuestion(kind=CountKind.DRIFT, as_of_s=0, bins=self.bins)
         for one in self.bins:
             found = self.shares.get(one.name, ())
             if len(found) != one.size + 1 or min(found) < 0.0 or abs(sum(found) - 1.0) > 1e-6:

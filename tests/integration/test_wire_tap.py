@@ -20,12 +20,14 @@ from edge_client.telemetry_store import TelemetryStore
 from models.telemetry import DeviceId, Reading
 from models.training.local_epochs import new_flat_weights
 from models.wire.codec import encode
+from models.wire.counts import COUNTS_RECORD, Bins
 from models.wire.envelope import SigningKey
 from models.wire.messages import NoticeState, recognise
 from models.wire.rounds import DeviceReceipt, LocalRecipe
-from privacy import Participation
+from privacy import CountAnswer, Participation
 from server.broker import BrokerKind, running_broker
 from server.config import ServerConfig
+from server.counts.run_counts import CountsPlan, DriftReference
 from server.flower_app import PlannedRun, carry_out
 from server.flower_messages import ask_for_devices
 from server.hub_process import connected_hub
@@ -46,6 +48,7 @@ from tests.support.wire_tap import (
 )
 
 NAMED = named_on_the_page()
+REFERENCE = DriftReference((Bins("health_margin", (0.5,)),), {"health_margin": (0.2, 0.7, 0.1)})
 
 
 def require_named(topic, payload):
@@ -136,7 +139,7 @@ def require_round_named(sent):
     """Hold the bytes of one answer against the page, and make them again from what it names."""
     proto = MessageProto.FromString(sent)
     content = recorddict_from_proto(proto.content)
-    named = NAMED["round contribution"]
+    named = NAMED["count answer" if COUNTS_RECORD in content else "round contribution"]
     leaves = {}
     for record in content.values():
         for name, value in record.items():
@@ -176,10 +179,12 @@ def test_every_byte_of_a_device_in_rounds_is_on_the_page(tmp_path):
             delta=1e-5,
             recipe=LocalRecipe(least_rows=1),
             deadline_s=5.0,
+            update_share=0.85,
         ),
         folder=RunFolder(tmp_path / "run"),
         start=new_flat_weights(seed=1),
         signing_key=key,
+        counts=CountsPlan(drift=REFERENCE, asks_similar_devices=True),
     )
     stop = threading.Event()
     roster = ask_for_devices(grid, num_nodes=1, deadline_s=5.0, stop=stop)
@@ -187,7 +192,13 @@ def test_every_byte_of_a_device_in_rounds_is_on_the_page(tmp_path):
 
     answers = [require_round_named(sent) for sent in node.sent]
     assert [set(answer) for answer in answers[:1]] == [{"device_ids"}]
-    updates = [answer for answer in answers if "flat" in answer]
+    counts = [answer for answer in answers if "channel" in answer]
+    assert [answer["channel"] for answer in counts] == ["drift", "similar_devices"]
+    for answer in counts:
+        assert set(answer) == NAMED["count answer"]
+        assert answer["flat"].numpy().tolist().count(1) == 1
+        assert set(answer["flat"].numpy().tolist()) == {0, 1}
+    updates = [answer for answer in answers if "flat" in answer and "channel" not in answer]
     assert len(updates) == 2
     for answer in updates:
         assert answer["flat"].numpy().dtype == np.int64
@@ -200,7 +211,9 @@ def test_every_byte_of_a_device_in_rounds_is_on_the_page(tmp_path):
             "head",
         }
     assert any(np.any(answer["flat"].numpy()) for answer in updates)
-    assert all(set(a) in ({"device_ids"}, set(), set(updates[0])) for a in answers)
+    known = ({"device_ids"}, set(), set(updates[0]), NAMED["count answer"])
+    assert all(set(answer) in known for answer in answers)
     with TelemetryStore(store_path) as store:
         events = read_device_ledger(store.path, store).events
     assert sum(isinstance(event, Participation) for event in events) == 2
+    assert sum(isinstance(event, CountAnswer) for event in events) == 2

@@ -13,6 +13,7 @@ from flwr.app.user_config import UserConfig
 from models.wire.rounds import DEVICES_RECORD, RECEIPT_MESSAGE
 from privacy import CountChannel, read_ledger
 from server.flower_app import app, deployed_run
+from server.plans.plan_file import require_same_plan
 from server.rounds import RoundsError
 from server.run_configuration import UNSAID
 from server.signer import make_key_file
@@ -169,6 +170,14 @@ def test_what_contradicts_a_plan_is_refused_by_name(run_config, tmp_path):
     _, key = plan_file(tmp_path)
     with pytest.raises(RoundsError, match="rounds is 2, and the plan says 3; leave rounds out"):
         deployed_run(run_config | key)
+
+
+def test_a_run_goes_on_under_its_own_plan_alone():
+    plan = stream_policy(stream="planned")
+    require_same_plan(plan, replace(plan, stream="run-1"))
+    for other in (None, stream_policy(stream="planned", cohort_size=99)):
+        with pytest.raises(RoundsError, match="was planned otherwise"):
+            require_same_plan(plan, other)
 
 
 def test_a_fleet_too_small_for_a_plan_is_told_so_before_anyone_is_asked(run_config, tmp_path):
