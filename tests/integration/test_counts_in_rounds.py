@@ -25,7 +25,7 @@ from privacy import CountAnswer, CountRelease, Participation, events_of
 from privacy.accountant import device_epsilon, release_epsilon
 from server.counts.run_counts import DriftReference
 from server.privacy_home.ledger_file import LEDGER_FILE, read_ledger_file
-from server.signer import load_signer, make_key_file
+from server.signer import make_key_file
 from tests.support.edge_devices import PROFILE
 from tests.support.flower_grid import GridInMemory
 from tests.support.system_parts import REPOSITORY
@@ -71,9 +71,7 @@ def fleet(tmp_path):
     """Nodes by device; each has 300 days of a battery that does not fail."""
     now = datetime.now(UTC)
     make_key_file(tmp_path / "policy.pem")
-    key = load_signer(tmp_path / "policy.pem").verify_key
-    keys = tmp_path / "keys.json"
-    keys.write_text(json.dumps({key.key_id: key.to_bytes().hex()}))
+    keys = tmp_path / "policy.pem.public.json"
     readings = [
         Reading(at=now - timedelta(days=300 - day), full_charge_capacity_mah=2900.0 - day)
         for day in range(300)

@@ -10,6 +10,7 @@ import pytest
 from flwr.app import ConfigRecord, Context, RecordDict
 from flwr.app.user_config import UserConfig
 
+from edge_client import own_training
 from models.wire.rounds import DEVICES_RECORD, RECEIPT_MESSAGE
 from privacy import CountChannel, read_ledger
 from server.flower_app import app, deployed_run
@@ -90,6 +91,19 @@ def test_described_keys_and_defaults_are_those_declared():
     texts = {"required", "optional"}
 
     assert {key: "" if text in texts else float(text) for key, text in described} == DECLARED
+
+
+def test_reference_lists_every_key_of_runs_and_nodes():
+    def listed(heading):
+        reference = (REPOSITORY / "docs" / "reference" / "settings.md").read_text()
+        section = reference.partition(heading)[2].partition("\n## ")[0]
+        rows = re.findall(r"^\| (`.+?`) \|", section, re.MULTILINE)
+        return {key for row in rows for key in re.findall(r"`([a-z-]+)`", row)}
+
+    assert listed("## A deployed run: `flwr run --run-config`") == set(DECLARED)
+    of_node = {value for name, value in vars(own_training).items() if name.endswith("_KEY")}
+    of_node.add(own_training.SEALED_UNDER_KEY)
+    assert listed("## A node in rounds: `flower-supernode --node-config`") == of_node
 
 
 def test_a_deployed_run_trains_as_rounds_from_trained_weights_do(run_config):
