@@ -257,6 +257,7 @@ def _counts(
         policy=policy,
         release=release,
         clock=rounds.clock,
+        stop=rounds.stop,
     )
 
 

@@ -28,6 +28,7 @@ from ..rounds import RoundsError
 from .private_metrics import ReleasedCounts, drift, private_evaluation, similar_devices
 
 if TYPE_CHECKING:
+    import threading
     from collections.abc import Callable, Mapping, Sequence
     from datetime import datetime
     from pathlib import Path
@@ -166,6 +167,7 @@ class RunCounts:
         release: asks, charges and noises one question over a channel; raises RoundsError where
             nothing may be asked.
         clock: gives now, aware UTC.
+        stop: set from outside; nothing more is asked then, for it would be charged and not told.
         kept: releases so far, oldest first.
     """
 
@@ -174,6 +176,7 @@ class RunCounts:
     policy: StreamPolicy
     release: Callable[[str, CountQuestion], ReleasedCounts]
     clock: Callable[[], datetime]
+    stop: threading.Event
     kept: list[ReleasedCounts] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -187,6 +190,9 @@ class RunCounts:
             if not is_due(question, self.kept):
                 days = DAYS_APART[question.kind]
                 not_asked[channel] = f"was asked of a moment less than {days} days before"
+                continue
+            if self.stop.is_set():
+                not_asked[channel] = "the run was stopped"
                 continue
             try:
                 self.kept.append(self.release(channel, question))

@@ -1,6 +1,7 @@
 """Which counts a run asks, when, and what it tells of the answers."""
 
 import json
+import threading
 from datetime import UTC, datetime, timedelta
 
 import numpy as np
@@ -56,9 +57,14 @@ class Devices:
         return released(question)
 
 
-def counts_of(folder, devices, *, plan=ALL, now=NOW):
+def counts_of(folder, devices, *, plan=ALL, stop=None):
     return RunCounts(
-        plan=plan, folder=folder, policy=stream_policy(), release=devices, clock=lambda: now
+        plan=plan,
+        folder=folder,
+        policy=stream_policy(),
+        release=devices,
+        clock=lambda: NOW,
+        stop=stop or threading.Event(),
     )
 
 
@@ -121,6 +127,20 @@ def test_each_release_is_kept_before_the_next_and_a_resumed_run_goes_on_from_the
     why = told_in(tmp_path)["not_asked"]
     assert why["metrics"] == "was asked of a moment less than 30 days before"
     assert len(told_in(tmp_path)["releases"]) == 3
+
+
+def test_a_run_that_is_stopped_asks_nothing_more_that_it_would_be_charged_for(tmp_path):
+    devices, stop = Devices(), threading.Event()
+
+    def answer_and_stop(channel, question):
+        stop.set()
+        return devices(channel, question)
+
+    counts_of(tmp_path, answer_and_stop, stop=stop).ask()
+
+    assert devices.asked == ["metrics"]
+    why = told_in(tmp_path)["not_asked"]
+    assert why == dict.fromkeys(("drift", "similar_devices"), "the run was stopped")
 
 
 def test_a_broken_file_of_counts_is_told(tmp_path):
