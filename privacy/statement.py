@@ -87,8 +87,7 @@ OF_PLAN: Final = PrivacyStatement(
         SERVER_UNBOUNDED,
         PUBLIC_INVITATIONS,
         f"{NO_AMPLIFICATION}; any order of rounds that keeps k and b is covered",
-        "a device that never trains answers metrics alone, any other answers the other counts "
-        "alone",
+        "a device that never trains answers metrics alone, any other the other counts alone",
     ),
 )
 """Of what a plan will release."""
@@ -96,10 +95,8 @@ OF_PLAN: Final = PrivacyStatement(
 OF_DEVICE: Final = PrivacyStatement(
     unit=DEVICE_UNIT,
     assumptions=(
-        "the server adds the noise that its signed policy prescribes, and looks at no single "
-        "update",
-        "rounds of one device lie at least the policy's separation apart, which this device "
-        "enforces",
+        "the server adds the noise that its signed policy prescribes, and looks at no one update",
+        "rounds of one device lie at least the policy's separation apart: this device enforces it",
         NO_AMPLIFICATION,
         "every participation is charged in full, also where its round was aborted",
         "real-valued noise; summaries and notices are outside",

@@ -6,9 +6,11 @@ import math
 from dataclasses import asdict
 from datetime import UTC
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 from privacy import RecordLevelSteps, release_epsilon
+from privacy.record_statement import RECORD_IS_NOT, RECORD_UNIT
+from privacy.statement import CORRELATED, INDEPENDENT, OF_RELEASES
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -16,38 +18,16 @@ if TYPE_CHECKING:
 
     from models.wire.rounds import LocalRecipe
     from privacy import Event, LedgerEntry, ReleaseNoise
+    from privacy.statement import PrivacyStatement
 
     from .cohorts import Schedule
     from .rounds import RoundRecord, RoundsConfig
     from .streams.stream_terms import StreamTerms
 
-UNIT_OF_PRIVACY: Final = (
-    "one device, its whole life: all that it sends in the releases that this privacy home's ledger "
-    "holds; what is kept in another home is not covered"
-)
-NEIGHBORING_RELATION: Final = (
-    "one device's contributions replaced by zero; the number of invited devices is public"
-)
-RECORD_UNIT: Final = (
-    "one training row (one device and day), added or removed where the device has enough rows to "
-    "train with and without it: fewer than the least sit out, a hard rule that looks at the data "
-    "and is not covered; not a reading, a day or a failure"
-)
-ASSUMPTIONS: Final = (
-    "the aggregator is trusted to add the noise, and to keep the stream's key and sums to itself",
-    "invitations depend on stable identifiers, the public schedule and history alone",
-    "no amplification by sampling is assumed",
-)
-CORRELATED: Final = (
-    "noise is correlated over the steps of a stream (banded factor), each of which is released",
-    "releases are integers on a grid; the noise is drawn in floating point and rounded to it",
-)
-INDEPENDENT: Final = ("noise is independent between releases and drawn in floating point",)
 
-
-def assumptions(terms: StreamTerms) -> tuple[str, ...]:
-    """Return what the figures of a stream rest on."""
-    return ASSUMPTIONS + (INDEPENDENT if terms.is_comparison else CORRELATED)
+def statement_of(terms: StreamTerms) -> PrivacyStatement:
+    """Return what stands beside the figures of a stream."""
+    return OF_RELEASES.and_assumes(*(INDEPENDENT if terms.is_comparison else CORRELATED))
 
 
 def accountable(entries: Sequence[LedgerEntry], *, stream: str = "") -> tuple[Event, ...]:
@@ -155,9 +135,7 @@ def _privacy(
         "epsilon_release_unbounded": terms.privacy is None,
         "epsilon_server": None,
         "epsilon_server_unbounded": True,
-        "unit_of_privacy": UNIT_OF_PRIVACY,
-        "neighboring_relation": NEIGHBORING_RELATION,
-        "assumptions": list(assumptions(terms)),
+        **statement_of(terms).to_json(),
         "noise_mechanism": noise.mechanism,
         "noise_multiplier": noise.noise_multiplier,
         "entry_kind": terms.entry_kind(noise),
@@ -169,6 +147,7 @@ def _privacy(
         "record_epsilon": record[0],
         "record_delta": record[1],
         "record_unit": RECORD_UNIT,
+        "record_is_not": list(RECORD_IS_NOT),
         "ledger_head": of_stream[-1].reference() if of_stream else None,
         "releases_in_home": len(entries),
     }

@@ -116,9 +116,7 @@ def _print_table(rows: dict[str, str]) -> None:
 
 
 def _print_meaning() -> None:
-    from ..plans.privacy_plan import ASSUMPTIONS, NEIGHBORING_RELATION, UNIT_OF_PRIVACY
+    from privacy.statement import OF_PLAN
 
-    typer.echo(f"unit of privacy: {UNIT_OF_PRIVACY}")
-    typer.echo(f"neighbours: {NEIGHBORING_RELATION}")
-    for assumption in ASSUMPTIONS:
-        typer.echo(f"assumes: {assumption}")
+    for line in OF_PLAN.to_lines():
+        typer.echo(line)

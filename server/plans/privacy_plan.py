@@ -14,6 +14,7 @@ from privacy.count_budget import METRICS
 from privacy.planned_metrics import FIGURES, AssumedScores, expected_estimate, least_devices
 from privacy.planner import PlanRequest
 from privacy.simulated_quality import run_that_speaks_for, simulated_runs
+from privacy.statement import OF_PLAN
 
 from ..training_recipes import FROM_TRAINED_WEIGHTS
 
@@ -24,17 +25,6 @@ if TYPE_CHECKING:
     from privacy.planner import Plan
     from privacy.simulated_quality import SimulatedRun
 
-UNIT_OF_PRIVACY: Final = "one device, its whole life, over every release made from its data"
-NEIGHBORING_RELATION: Final = (
-    "one device's contributions replaced by zero; the number of invited devices is public"
-)
-ASSUMPTIONS: Final = (
-    "the aggregator is trusted to add the noise, and to keep the stream's key and sums to itself",
-    "against the server's operator ε_server is unbounded until secure aggregation exists",
-    "invitations depend on stable identifiers, the public schedule and history alone",
-    "no amplification by sampling is assumed; any order of rounds that keeps k and b is covered",
-    "a device that never trains answers metrics alone, any other answers the other counts alone",
-)
 SCORES: Final = (
     "a score with this AUC, whose log-odds are normal in both groups, at this prevalence"
 )
@@ -98,9 +88,7 @@ class PlanReport:
             "epsilon_release": {
                 "epsilon": plan.epsilon,
                 "delta": plan.request.delta,
-                "unit_of_privacy": UNIT_OF_PRIVACY,
-                "neighboring_relation": NEIGHBORING_RELATION,
-                "assumptions": list(ASSUMPTIONS),
+                **OF_PLAN.to_json(),
             },
             "epsilon_server": None,
             "counts": [asdict(channel) for channel in plan.channels],

@@ -9,15 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 from privacy import release_epsilon
 from privacy.accountant import mu_of_releases
+from privacy.statement import CORRELATED, INDEPENDENT, OF_RELEASES
 
-from ..rounds_report import (
-    ASSUMPTIONS,
-    CORRELATED,
-    INDEPENDENT,
-    NEIGHBORING_RELATION,
-    UNIT_OF_PRIVACY,
-    accountable,
-)
+from ..rounds_report import accountable
 from . import counts_file
 from .ledger_file import LEDGER_FILE
 from .privacy_ledger import COUNTS_FILE, is_behind, read_home
@@ -27,6 +21,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from privacy import LedgerEntry
+    from privacy.statement import PrivacyStatement
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,9 +70,7 @@ def home_report(home: Path, *, delta: float) -> dict[str, Any]:
         "mu_squared": mu**2 if math.isfinite(mu) else None,
         "epsilon_server": None,
         "epsilon_server_unbounded": True,
-        "unit_of_privacy": UNIT_OF_PRIVACY,
-        "neighboring_relation": NEIGHBORING_RELATION,
-        "assumptions": list(_assumptions(entries)),
+        **_statement(entries).to_json(),
         "participants": _participants_json(home, entries) if has_counts else None,
         "streams": _streams(entries),
         "releases": [_release(entry) for entry in entries],
@@ -124,14 +117,11 @@ def _participants_json(home: Path, entries: Sequence[LedgerEntry]) -> dict[str, 
     }
 
 
-def _assumptions(entries: Sequence[LedgerEntry]) -> tuple[str, ...]:
+def _statement(entries: Sequence[LedgerEntry]) -> PrivacyStatement:
     kinds = {str(entry.fields["event"].get("type")) for entry in entries}
-    said: tuple[str, ...] = ASSUMPTIONS
-    if "correlated_release" in kinds:
-        said += CORRELATED
-    if "gaussian_release" in kinds:
-        said += INDEPENDENT
-    return said
+    correlated = CORRELATED if "correlated_release" in kinds else ()
+    independent = INDEPENDENT if "gaussian_release" in kinds else ()
+    return OF_RELEASES.and_assumes(*correlated, *independent)
 
 
 def _streams(entries: Sequence[LedgerEntry]) -> list[dict[str, Any]]:
