@@ -190,9 +190,10 @@ def mu_of_releases(events: Iterable[Event]) -> float:
     Within a stream that device took part `most_participations` times; an aborted step released
     as noise stays charged. Over several streams and channels μ² ≤ Σ_s k_s · cost_s takes, in each,
     the device invited most there. Where the last release states what was charged most to any one
-    device (`most_mu_squared`, from the server's count for life), that figure is taken where it is
-    the smaller; it cannot be below the dearest single stream or channel. Channels that ask only
-    devices that never train are a sum of their own, and the larger of the two counts.
+    device (`most_mu_squared`, from the server's count for life), that figure is taken in its place,
+    also where it is more; it cannot be below the dearest single stream or channel. Else channels
+    that ask only devices that never train are a sum of their own, and the larger of the two counts.
+    A part of a ledger states what the whole of it comes to: `part_of_ledger` takes that off.
 
     A participation is charged in full as soon as it happens: its column of the factor has norm 1
     only after p − 1 further steps, and nobody can know that they will not run.
@@ -229,9 +230,23 @@ def mu_of_releases(events: Iterable[Event]) -> float:
     if stated is not None and math.isfinite(total):
         if stated < max(costs.values(), default=0.0) * (1 - 1e-9):
             raise ValueError(f"most_mu_squared {stated:g} does not fit the ledger's counts")
-        total = min(total, stated * (1 + 1e-12))
+        total = stated * (1 + 1e-12)
     slack = math.fsum(line.slack * line.count for line in charged)
     return mu_with_slack(math.sqrt(total), slack=slack)
+
+
+def part_of_ledger(events: Iterable[Event]) -> tuple[Event, ...]:
+    """Some events of a ledger, without what they state of all its streams and channels.
+
+    Args:
+        events: Of one stream or channel, or of several, oldest first.
+    """
+    return tuple(
+        replace(event, most_mu_squared=None)
+        if isinstance(event, CorrelatedRelease | CountRelease)
+        else event
+        for event in events
+    )
 
 
 def mu_of_device(events: Iterable[Event]) -> float:

@@ -9,6 +9,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from privacy import RecordLevelSteps, release_epsilon
+from privacy.accountant import part_of_ledger
 from privacy.record_statement import RECORD_IS_NOT, RECORD_UNIT
 from privacy.statement import CORRELATED, INDEPENDENT, OF_RELEASES
 
@@ -130,7 +131,7 @@ def _privacy(
     released = _epsilon(accountable(entries, stream=config.stream), delta=config.delta)
     return {
         "epsilon_release": None if terms.privacy is None else released,
-        "epsilon_stream": _epsilon([e.event for e in of_stream], delta=config.delta),
+        "epsilon_stream": _epsilon(part_of_ledger(e.event for e in of_stream), delta=config.delta),
         "delta": config.delta,
         "epsilon_release_unbounded": terms.privacy is None,
         "epsilon_server": None,

@@ -26,6 +26,7 @@ from privacy.accountant import (
     mu_of_releases,
     mu_squared_of_step,
     noise_multiplier_for,
+    part_of_ledger,
     release_epsilon,
 )
 
@@ -258,7 +259,13 @@ def test_a_stated_figure_that_the_counts_contradict_is_refused(stated):
 
 def test_a_figure_over_a_longer_ledger_does_not_raise_that_of_a_part():
     events = [correlated(0, most_mu_squared=0.3)]
-    assert mu_of_releases(events) == pytest.approx(0.1, rel=1e-12)
+    assert mu_of_releases(part_of_ledger(events)) == pytest.approx(0.1, rel=1e-12)
+
+
+def test_a_stated_figure_above_what_the_events_add_up_to_is_taken():
+    """A device that answered as one that never trains, and was then invited, is neither sum's."""
+    events = [counted(0, held_out=True), correlated(0, most_mu_squared=1 / 100 + 1 / 399)]
+    assert mu_of_releases(events) ** 2 == pytest.approx(1 / 100 + 1 / 399, rel=1e-9)
 
 
 @pytest.mark.parametrize(
