@@ -71,7 +71,9 @@ POLICY_KEYS_KEY = "policy-keys"
 OWN_PARTICIPATIONS_KEY = "own-participations"
 """Key of the most participations that the device allows of itself, where policies allow more."""
 OWN_EPSILON_KEY = "own-epsilon"
-"""Key of the greatest epsilon that the device allows of its updates, where policies allow more."""
+"""Key of the greatest epsilon that the device allows of all that it gives, updates and counts."""
+OWN_MIN_COHORT_KEY = "own-min-cohort"
+"""Key of the least number of devices in a step's cohort that the device accepts."""
 TRAINING_PATH_KEY = "training-path"
 """Key that names how row gradients are computed: `closed_form`, or `opacus`, the reference, which
 needs the extra `train`. Both give the same update."""
@@ -274,12 +276,17 @@ def _own_limits(node_config: Mapping[str, object]) -> OwnLimits:
     if most is not None and (type(most) is not int or most < 0):
         what = f"{OWN_PARTICIPATIONS_KEY} must be a whole number, got {most!r}"
         raise InputError("node configuration", what, "correct it")
+    least = node_config.get(OWN_MIN_COHORT_KEY, 1)
+    if type(least) is not int or least < 1:
+        what = f"{OWN_MIN_COHORT_KEY} must be a whole number of at least 1, got {least!r}"
+        raise InputError("node configuration", what, "correct it")
     if epsilon is None:
-        return OwnLimits(max_participations=most)
+        return OwnLimits(max_participations=most, min_cohort_size=least)
     if isinstance(epsilon, bool) or not isinstance(epsilon, int | float) or not epsilon >= 0:
         what = f"{OWN_EPSILON_KEY} must be a number of at least 0, got {epsilon!r}"
         raise InputError("node configuration", what, "correct it")
-    return OwnLimits(max_participations=most, max_epsilon=float(epsilon))
+    limit = float(epsilon)
+    return OwnLimits(max_participations=most, max_epsilon=limit, min_cohort_size=least)
 
 
 def _path(node_config: Mapping[str, object], name: str) -> Path | None:

@@ -18,10 +18,9 @@ from typing import Final
 
 from .accountant import gaussian_epsilon, mu_squared_of_step
 from .discrete_accounting import mu_squared_of_count
-from .errors import BudgetExceededError
-from .policy import PrivacyPolicy, RecordPolicy, StreamPolicy
+from .policy import USUAL_DELTA, PrivacyPolicy, RecordPolicy, StreamPolicy
 
-_ROUNDING: Final = 1e-9
+MU_ROUNDING: Final = 1e-9
 """Relative amount by which a sum of squares may pass its limit: k additions round."""
 
 
@@ -45,6 +44,7 @@ class Refusal(StrEnum):
     POLICY_UNREADABLE = "policy_unreadable"
     POLICY_CHANGED = "policy_changed"
     TOO_MANY_BANDS = "too_many_bands"
+    DELTA_TOO_GREAT = "delta_too_great"
     LEDGER_MISSING = "ledger_missing"
     LEDGER_BROKEN = "ledger_broken"
     LEDGER_BEHIND = "ledger_behind"
@@ -144,11 +144,14 @@ class OwnLimits:
 
     Attributes:
         max_participations: Most participations in its life, or None.
-        max_epsilon: Greatest ε of its updates at the δ of the policy at hand, or None.
+        max_epsilon: Greatest ε of all that it gives, updates and counts, or None; at 1e-8 or the
+            policy's δ, whichever is less, so that no policy widens it by its δ.
+        min_cohort_size: Least number of devices in a step's cohort.
     """
 
     max_participations: int | None = None
     max_epsilon: float | None = None
+    min_cohort_size: int = 1
 
 
 def participation_cost(
@@ -229,15 +232,23 @@ def step_refusal(
     if offer.index >= policy.num_rounds:
         return Refusal.STREAM_ENDED
     refusal = participation_refusal(privacy, history=history, index=offer.index)
-    if refusal is not None:
+    if refusal is not None or own is None:
         return refusal
-    if own is not None and _passes_own_limits(privacy, history=history, own=own):
+    taken = history.participations + history.elsewhere
+    if own.max_participations is not None and taken >= own.max_participations:
         return Refusal.OWN_LIMIT
-    return None
+    cost = participation_cost(privacy.noise_multiplier)
+    in_all = history.mu_squared + history.counts_mu_squared + cost
+    return _own_refusal(policy, own=own, mu_squared=in_all)
 
 
 def count_refusal(
-    policy: StreamPolicy, *, channel: str, index: int, history: CountHistory
+    policy: StreamPolicy,
+    *,
+    channel: str,
+    index: int,
+    history: CountHistory,
+    own: OwnLimits | None = None,
 ) -> Refusal | None:
     """Decide whether a device may answer release `index` of a channel of counts.
 
@@ -246,6 +257,7 @@ def count_refusal(
         channel: Which counts.
         index: The release that is asked for.
         history: From the device's ledger, as `privacy.device_history` reads it.
+        own: The device's own limits, or None; that on participations does not bear on counts.
 
     Returns:
         Why not, or None if it may.
@@ -266,53 +278,10 @@ def count_refusal(
     if _exceeds(history.mu_squared + cost, limit):
         return Refusal.BUDGET_SPENT
     in_all = _least(policy.privacy.mu_squared_in_all, history.mu_squared_in_all)
-    if _exceeds(history.mu_squared + history.updates_mu_squared + cost, in_all):
+    spent = history.mu_squared + history.updates_mu_squared + cost
+    if _exceeds(spent, in_all):
         return Refusal.BUDGET_SPENT
-    return None
-
-
-def require_participation(
-    policy: PrivacyPolicy, *, history: ParticipationHistory, index: int
-) -> None:
-    """Raise unless a device may take part in step `index`.
-
-    Raises:
-        BudgetExceededError: With the rule that refuses and its figures.
-    """
-    refusal = participation_refusal(policy, history=history, index=index)
-    if refusal is None:
-        return
-    last_index = -1 if history.last_index is None else history.last_index
-    spent, requested, limit = {
-        Refusal.INDEX_USED: (last_index, index, last_index + 1),
-        Refusal.RETIRED: (
-            history.participations + history.elsewhere,
-            1,
-            most_participations(policy, history=history),
-        ),
-        Refusal.TOO_SOON: (last_index, index, last_index + policy.min_separation),
-        Refusal.BUDGET_SPENT: (
-            history.mu_squared,
-            participation_cost(policy.noise_multiplier),
-            update_limit(policy, history=history),
-        ),
-    }[refusal]
-    raise BudgetExceededError(reason=refusal, spent=spent, requested=requested, limit=limit)
-
-
-def require_cohort(policy: PrivacyPolicy, *, cohort_size: int) -> None:
-    """Raise unless a round with so many invited devices may run.
-
-    Raises:
-        BudgetExceededError: The cohort is smaller than the policy's least.
-    """
-    if cohort_size < policy.min_cohort_size:
-        raise BudgetExceededError(
-            reason=Refusal.COHORT_TOO_SMALL,
-            spent=0,
-            requested=cohort_size,
-            limit=policy.min_cohort_size,
-        )
+    return None if own is None else _own_refusal(policy, own=own, mu_squared=spent)
 
 
 def most_participations(policy: PrivacyPolicy, *, history: ParticipationHistory) -> int:
@@ -344,16 +313,14 @@ def _least(limit: float, before: float | None) -> float:
 
 
 def _exceeds(mu_squared: float, limit: float) -> bool:
-    return mu_squared > limit * (1 + _ROUNDING)
+    return mu_squared > limit * (1 + MU_ROUNDING)
 
 
-def _passes_own_limits(
-    policy: PrivacyPolicy, *, history: ParticipationHistory, own: OwnLimits
-) -> bool:
-    taken = history.participations + history.elsewhere
-    if own.max_participations is not None and taken >= own.max_participations:
-        return True
+def _own_refusal(policy: StreamPolicy, *, own: OwnLimits, mu_squared: float) -> Refusal | None:
+    if policy.cohort_size < own.min_cohort_size:
+        return Refusal.OWN_LIMIT
     if own.max_epsilon is None:
-        return False
-    mu = math.sqrt(history.mu_squared + participation_cost(policy.noise_multiplier))
-    return gaussian_epsilon(mu=mu, delta=policy.delta) > own.max_epsilon
+        return None
+    delta = min(policy.privacy.delta, USUAL_DELTA)
+    epsilon = gaussian_epsilon(mu=math.sqrt(mu_squared), delta=delta)
+    return Refusal.OWN_LIMIT if epsilon > own.max_epsilon else None

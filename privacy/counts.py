@@ -47,12 +47,6 @@ def noise_variance(channel: CountChannel, *, sensitivity_squared: int) -> Fracti
     return Fraction(-(-exact * _GRID // 1), _GRID)
 
 
-def bounded_answer(vector: NDArray[np.int64], *, sensitivity_squared: int) -> NDArray[np.int64]:
-    """Return a device's answer, or zeros where it breaks the bound that its noise is made for."""
-    norm_squared = sum(int(value) ** 2 for value in vector[vector != 0])
-    return vector if norm_squared <= sensitivity_squared else np.zeros_like(vector)
-
-
 def sum_is_possible(
     total: NDArray[np.int64], *, num_devices: int, sensitivity_squared: int
 ) -> bool:

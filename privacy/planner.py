@@ -25,7 +25,7 @@ import numpy as np
 from .accountant import gaussian_epsilon, noise_multiplier_for
 from .banded_factor import band_coefficients
 from .count_budget import count_channels
-from .policy import CountChannel, PrivacyPolicy, RecordPolicy, StreamPolicy
+from .policy import GREATEST_DELTA, CountChannel, PrivacyPolicy, RecordPolicy, StreamPolicy
 
 WEEKS_A_YEAR: Final = 365.25 / 7
 UPDATE_SHARE: Final = 0.85
@@ -104,8 +104,8 @@ class PlanRequest:
                 raise ValueError(f"{name} must lie in [0, 1), got {number:g}")
         if not 0.0 < self.update_share < 1.0:
             raise ValueError(f"update_share must lie in (0, 1), got {self.update_share:g}")
-        if not 0.0 < self.delta < 1e-3:
-            raise ValueError(f"delta must lie in (0, 0.001), got {self.delta:g}")
+        if not 0.0 < self.delta <= GREATEST_DELTA:
+            raise ValueError(f"delta must lie in (0, {GREATEST_DELTA:g}], got {self.delta:g}")
 
     @property
     def num_rounds(self) -> int:

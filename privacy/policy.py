@@ -9,13 +9,17 @@ import hashlib
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from .accountant import gaussian_epsilon, mu_for, mu_of_participations, noise_multiplier_for
 from .canonical_json import canonical_json
 from .discrete_accounting import mu_squared_of_count
 
 SCHEMA_VERSION: Final = 1
+GREATEST_DELTA: Final = 1e-5
+"""Greatest δ of a policy that is made or obeyed today: with probability δ nothing is promised."""
+USUAL_DELTA: Final = 1e-8
+"""δ of the default policy. A device tells what it spent at this δ or a smaller one."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -149,6 +153,41 @@ class RecordPolicy:
     least_rows: int
 
 
+class RecordRecipe(Protocol):
+    """What a recipe for the training on a device says of the training on rows."""
+
+    @property
+    def record_noise_multiplier(self) -> float:
+        """σ_r."""
+
+    @property
+    def record_max_grad_norm(self) -> float:
+        """Bound on the norm of one row's gradient."""
+
+    @property
+    def sampling_rate(self) -> float:
+        """Probability with which each row enters a step."""
+
+    @property
+    def steps(self) -> int:
+        """Steps of one participation."""
+
+    @property
+    def least_rows(self) -> int:
+        """Rows below which a device sends zeros."""
+
+
+def record_policy(recipe: RecordRecipe) -> RecordPolicy:
+    """Return what a recipe says of the training on rows, as a policy says it."""
+    return RecordPolicy(
+        noise_multiplier=recipe.record_noise_multiplier,
+        max_grad_norm=recipe.record_max_grad_norm,
+        sampling_rate=recipe.sampling_rate,
+        steps=recipe.steps,
+        least_rows=recipe.least_rows,
+    )
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StreamPolicy:
     """All constants of one stream of releases, as they are signed.
@@ -245,7 +284,7 @@ def policy_for(
 
     Args:
         epsilon: ε_release of one device, over all that its history counts.
-        delta: Its δ.
+        delta: Its δ, at most 1e-5.
         max_participations: k.
         clipping_norm: C.
         min_separation: b.
@@ -259,6 +298,8 @@ def policy_for(
     Raises:
         ValueError: An argument is out of bounds.
     """
+    if not 0.0 < delta <= GREATEST_DELTA:
+        raise ValueError(f"delta must lie in (0, {GREATEST_DELTA:g}], got {delta:g}")
     sigma = noise_multiplier_for(
         epsilon=epsilon, delta=delta, participations=max_participations, share=update_share
     )

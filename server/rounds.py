@@ -6,8 +6,9 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
 from models.wire.rounds import LocalRecipe
-from privacy import PrivacyPolicy, RecordPolicy, StreamPolicy, policy_for
+from privacy import PrivacyPolicy, StreamPolicy, policy_for
 from privacy.count_budget import count_channels
+from privacy.policy import record_policy
 
 from .cohorts import Schedule
 from .server_optimizer import ServerRecipe
@@ -197,17 +198,6 @@ class RoundsConfig:
     @property
     def _is_correlated(self) -> bool:
         return self.noise == "correlated"
-
-
-def record_policy(recipe: LocalRecipe) -> RecordPolicy:
-    """Return what a recipe says of the training on rows, as a policy says it."""
-    return RecordPolicy(
-        noise_multiplier=recipe.record_noise_multiplier,
-        max_grad_norm=recipe.record_max_grad_norm,
-        sampling_rate=recipe.sampling_rate,
-        steps=recipe.steps,
-        least_rows=recipe.least_rows,
-    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

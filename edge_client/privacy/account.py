@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final
 from privacy.accountant import device_epsilon, gaussian_epsilon, mu_of_device
 from privacy.device_history import count_history_of, history_of
 from privacy.events import CountAnswer, Participation, RecordLevelSteps
+from privacy.policy import USUAL_DELTA
 
 from ..errors import LedgerError
 from ..store.erasure import tombstone_path
@@ -28,8 +29,6 @@ if TYPE_CHECKING:
 
 RECORD_DELTA: Final = 1e-5
 """δ at which ε_record is shown, the same as on model cards."""
-USUAL_DELTA: Final = 1e-8
-"""δ of the default policy: at which a ledger is shown that names none."""
 SOUND: Final = "sound"
 NEVER_ENROLLED: Final = "never_enrolled"
 UNIT_OF_PRIVACY: Final = "one device, its whole life, over every release made from its data"
@@ -125,7 +124,7 @@ class LedgerAccount:
         participations_left: how many more the policies so far allow.
         epsilon: ε of everything debited, at `delta`; None before the first entry.
         epsilon_limit: the least ε that all policies allow, at `delta`.
-        delta: the least δ of all policies.
+        delta: 1e-8, or the least δ of all policies where that is less.
         record: the statement on rows.
     """
 
@@ -206,13 +205,16 @@ def participations(events: Sequence[DeviceEvent]) -> int:
 
 
 def promised_delta(events: Sequence[DeviceEvent]) -> float:
-    """Return the least δ of all policies in a ledger; the usual one where none is named."""
+    """Return δ at which a ledger is told: the usual one, or a policy's where that is less.
+
+    A policy cannot make what is spent look less by a greater δ of its own.
+    """
     said = [event for event in events if not isinstance(event, RecordLevelSteps)]
-    return min((event.delta for event in said if event.delta is not None), default=USUAL_DELTA)
+    return min([USUAL_DELTA, *(event.delta for event in said if event.delta is not None)])
 
 
 def _promise(events: Sequence[DeviceEvent]) -> tuple[float | None, float | None]:
-    """Return the least δ of all policies, and the ε at it that the least budget allows."""
+    """Return δ at which a ledger is told, and the ε at it that the least budget allows."""
     if not events:
         return None, None
     delta = promised_delta(events)
@@ -292,5 +294,5 @@ def _record(events: Sequence[DeviceEvent]) -> RecordAccount:
         from privacy.record_accountant import RecordAccountant
     except ModuleNotFoundError as error:
         return RecordAccount(steps=num_steps, missing=error.name or "dp_accounting")
-    epsilon = RecordAccountant(steps).epsilon(delta=RECORD_DELTA)
+    epsilon = RecordAccountant.of_ledger(events).epsilon(delta=RECORD_DELTA)
     return RecordAccount(epsilon=epsilon, steps=num_steps)

@@ -26,7 +26,7 @@ from privacy.budget import (
 )
 from privacy.device_history import count_history_of, history_of
 from privacy.events import CountAnswer, Participation, RecordLevelSteps
-from privacy.policy import RecordPolicy
+from privacy.policy import record_policy
 
 from ..store.erasure import tombstone_path
 from .ledger_file import append_entries, enrol, read_device_ledger
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from datetime import datetime
     from pathlib import Path
 
-    from models.wire.rounds import LocalRecipe, RoundTask
+    from models.wire.rounds import RoundTask
     from privacy.events import Event
     from privacy.policy import CountChannel, StreamPolicy
 
@@ -99,7 +99,7 @@ def admit(store: StoreFile, task: RoundTask, *, terms: Terms, now: datetime) -> 
         index=task.index,
         clipping_norm=task.clipping_norm,
         cohort_size=task.cohort_size,
-        record=record_policy_of(task.recipe),
+        record=record_policy(task.recipe),
     )
     admission = Admission(policy, offer)
     _require_step(read_device_ledger(store.path, store), admission, own=terms.own)
@@ -160,7 +160,9 @@ def debit_count(
     def choose(ledger: DeviceLedger) -> list[Event]:
         _require_not_erased(store.path)
         history = count_history_of(ledger.events, channel=channel, policy_digest=verified.digest)
-        refusal = count_refusal(verified, channel=channel, index=index, history=history)
+        refusal = count_refusal(
+            verified, channel=channel, index=index, history=history, own=terms.own
+        )
         if refusal is not None:
             most = count_limit(verified.privacy, history=history, held_out=history.is_held_out)
             what = (
@@ -188,17 +190,6 @@ def receipt_line(ledger: DeviceLedger, *, pseudonym: str) -> str:
         mu_squared=mu_of_device(ledger.events) ** 2,
         head=ledger.head,
     ).to_line()
-
-
-def record_policy_of(recipe: LocalRecipe) -> RecordPolicy:
-    """Return what a recipe says of the training on rows, as a policy says it."""
-    return RecordPolicy(
-        noise_multiplier=recipe.record_noise_multiplier,
-        max_grad_norm=recipe.record_max_grad_norm,
-        sampling_rate=recipe.sampling_rate,
-        steps=recipe.steps,
-        least_rows=recipe.least_rows,
-    )
 
 
 def _require_not_erased(path: Path) -> None:

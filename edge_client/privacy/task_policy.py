@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from models.wire.envelope import VerifyKey, open_signed
 from models.wire.errors import SignatureError, WireError
 from privacy.budget import Refusal
-from privacy.policy import StreamPolicy
+from privacy.policy import GREATEST_DELTA, StreamPolicy
 
 from ..errors import ParticipationRefusedError
 
@@ -24,8 +24,8 @@ def verified_policy(envelope: str, keys: Mapping[str, bytes]) -> StreamPolicy:
         keys: Ed25519 public keys (32 raw bytes) that may sign policies, by key id.
 
     Raises:
-        ParticipationRefusedError: it is missing, not signed by one of the keys, not canonical, or
-            its constants contradict each other; `refusal` says which.
+        ParticipationRefusedError: it is missing, not signed by one of the keys, not canonical,
+            its constants contradict each other, or its δ is above 1e-5; `refusal` says which.
     """
     if not envelope:
         raise refused(Refusal.POLICY_MISSING, "the task brings no signed policy")
@@ -38,6 +38,9 @@ def verified_policy(envelope: str, keys: Mapping[str, bytes]) -> StreamPolicy:
         policy = StreamPolicy.from_json(value)
     except (ValueError, TypeError, AttributeError) as error:
         raise refused(Refusal.POLICY_UNREADABLE, str(error)) from None
+    if policy.privacy.delta > GREATEST_DELTA:
+        what = f"delta is {policy.privacy.delta:g}, above {GREATEST_DELTA:g}"
+        raise refused(Refusal.DELTA_TOO_GREAT, what)
     if policy.to_bytes() != body:
         # Two texts of one policy would have two names.
         raise refused(Refusal.POLICY_UNREADABLE, "the policy is not in its canonical form")

@@ -26,9 +26,9 @@ Cohort = Annotated[
     typer.Option(help="Devices invited to each round; all of them unless given.", min=1),
 ]
 EpsilonOption = Annotated[float, typer.Option(help="ε of a device's life, over all models.")]
-Delta = Annotated[float, typer.Option(help="Its δ.")]
+Delta = Annotated[float, typer.Option(help="Its δ, at most 1e-5.", max=1e-5)]
 Noise = Annotated[bool, typer.Option(help="Noise on releases; without it nothing can be released.")]
-RecordLevel = Annotated[bool, typer.Option(help="Record-level DP-SGD on each device, by Opacus.")]
+RecordLevel = Annotated[bool, typer.Option(help="Record-level DP-SGD on each device.")]
 Clip = Annotated[float | None, typer.Option(help="Clipping norm C of a device's update.", min=0.0)]
 Optimizer = Annotated[
     str | None, typer.Option(help="Server optimiser: fedavg, fedavgm or fedadam.")

@@ -67,7 +67,7 @@ class DemoPlan:
                 raise ValueError(f"{name} must be at least {least}, got {getattr(self, name)}")
         if not (math.isfinite(self.epsilon) and self.epsilon > 0):
             raise ValueError(f"epsilon must be above 0, got {self.epsilon}")
-        if not 0 < self.delta <= 1e-3:
-            raise ValueError(f"delta must lie in 0 to 0.001, above 0, got {self.delta}")
+        if not 0 < self.delta <= 1e-5:
+            raise ValueError(f"delta must lie in 0 to 1e-05, above 0, got {self.delta}")
         if not 0 <= self.seed < MAX_SEED:
             raise ValueError(f"seed must lie in 0 to {MAX_SEED - 1}, got {self.seed}")

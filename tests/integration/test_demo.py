@@ -183,7 +183,7 @@ def test_interrupted_demo_leaves_nothing(tmp_path, monkeypatch, stopped_at):
         (["--broker", "pigeon"], 2, "'pigeon' is none of auto, mosquitto, embedded"),
         (["--devices", "3"], 2, "devices must be at least 20, got 3"),
         (["--epsilon", "0"], 2, "epsilon must be above 0"),
-        (["--delta", "0.9"], 2, "delta must lie in 0 to 0.001"),
+        (["--delta", "0.9"], 2, "delta must lie in 0 to 1e-05"),
     ],
 )
 def test_wrong_usage_is_one_line(tmp_path, options, code, named):

@@ -19,7 +19,7 @@ from models.private_histograms import (
     spread_of,
 )
 from models.wire.counts import PROBABILITY, Bins, CountKind, CountQuestion
-from privacy.counts import bounded_answer, sum_is_possible
+from privacy.counts import sum_is_possible
 
 DAY = 86_400
 AS_OF = 20_000 * DAY
@@ -70,9 +70,6 @@ def test_an_answer_has_the_public_shape_and_a_norm_within_the_bound(question, mo
     assert answer.shape == (question.size,)
     assert set(answer.tolist()) <= {0, 1}
     assert int((answer**2).sum()) <= question.sensitivity_squared
-    assert (
-        bounded_answer(answer, sensitivity_squared=question.sensitivity_squared) == answer
-    ).all()
 
 
 @given(questions(), st.lists(moments, max_size=6))
@@ -104,11 +101,6 @@ def test_one_more_failure_than_devices_is_impossible():
     assert sum_is_possible(np.array([2, 2]), num_devices=2, sensitivity_squared=2)
     huge = np.array([2**62, 2**62, 2**62], np.int64)
     assert not sum_is_possible(huge, num_devices=2**62, sensitivity_squared=1)
-
-
-def test_an_answer_beyond_the_bound_becomes_zeros():
-    assert bounded_answer(np.array([1, 1]), sensitivity_squared=1).tolist() == [0, 0]
-    assert bounded_answer(np.array([-(2**62), 0]), sensitivity_squared=9).tolist() == [0, 0]
 
 
 def test_an_evaluation_counts_the_failed_behind_those_that_lived():

@@ -1,6 +1,7 @@
 """What a device decides of a task, what it debits, and what it tells of it."""
 
 import json
+from collections import deque
 from dataclasses import replace
 from datetime import timedelta
 
@@ -19,7 +20,7 @@ from edge_client.store.erasure import ledger_path, tombstone_path
 from models.wire.envelope import SigningKey
 from models.wire.rounds import DeviceReceipt, LocalRecipe
 from privacy import CountAnswer, CountChannel, Participation, RecordLevelSteps
-from privacy.accountant import mu_of_device
+from privacy.accountant import device_epsilon, mu_of_device
 from privacy.budget import OwnLimits
 from tests.support.edge_devices import NOW
 from tests.support.stream_policies import stream_policy
@@ -160,6 +161,51 @@ def test_own_limit_stops_before_the_policy_does(store, own):
     take_part(store, task_of(index=0), terms=terms)
     assert refusal_of(store, task_of(index=2), terms=terms) == "own_limit"
     take_part(store, task_of(index=2))
+
+
+def test_own_limit_on_epsilon_stops_counts_too(store):
+    terms = Terms(policy_keys=KEYS, own=OwnLimits(max_epsilon=0.3))
+    asking = replace(
+        POLICY, channels=(CountChannel(name="c", noise_multiplier=30.0, max_answers=9),)
+    )
+
+    def answers(index):
+        return debit_count(
+            store, policy=signed(asking), channel="c", index=index, terms=terms, now=NOW
+        )
+
+    with pytest.raises(ParticipationRefusedError) as caught:
+        deque(map(answers, range(9)))
+    assert caught.value.refusal == "own_limit"
+    events = read_device_ledger(store.path, store).events
+    assert 0 < len(events) < 9
+    assert device_epsilon(events, delta=1e-8) <= 0.3
+    assert refusal_of(store, task_of(asking), terms=terms) == "own_limit"
+
+
+def test_own_limit_does_not_widen_with_the_delta_of_a_policy(store):
+    terms = Terms(policy_keys=KEYS, own=OwnLimits(max_epsilon=1.0))
+    lax = stream_policy(stream="lax", epsilon=1.0, delta=1e-5, participations=3, separation=2)
+    take_part(store, task_of(lax, index=0), terms=terms)
+    assert refusal_of(store, task_of(lax, index=2), terms=terms) == "own_limit"
+    assert device_epsilon(read_device_ledger(store.path, store).events, delta=1e-8) <= 1.0
+
+
+def test_own_least_cohort_holds_for_steps_and_counts(store):
+    terms = Terms(policy_keys=KEYS, own=OwnLimits(min_cohort_size=101))
+    asking = replace(
+        POLICY, channels=(CountChannel(name="c", noise_multiplier=30.0, max_answers=1),)
+    )
+    assert refusal_of(store, task_of(asking), terms=terms) == "own_limit"
+    with pytest.raises(ParticipationRefusedError, match="own_limit"):
+        debit_count(store, policy=signed(asking), channel="c", index=0, terms=terms, now=NOW)
+    take_part(store, task_of(replace(asking, cohort_size=101)), terms=terms)
+
+
+def test_policy_that_promises_nothing_too_often_is_refused(store):
+    value = POLICY.to_json()
+    value["privacy"] |= {"delta": 0.49, "epsilon": 0.5, "noise_multiplier": 40.0}
+    assert refusal_of(store, task_of(policy=signed_json(value))) == "delta_too_great"
 
 
 def test_erased_device_never_takes_part_again(store):

@@ -115,7 +115,7 @@ def test_the_rule_of_thumb_is_told_with_the_fleet_that_keeps_it():
         ("years", 0.0),
         ("years", math.nan),
         ("epsilon", -1.0),
-        ("delta", 0.01),
+        ("delta", 1.1e-5),
         ("dropout", 1.0),
         ("rounds_a_week", 8.0),
         ("most_a_year", 0.0),

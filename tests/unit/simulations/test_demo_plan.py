@@ -20,7 +20,7 @@ from simulations.demo.private_rounds import (
         ({"days": 100}, "days must be at least 240, got 100"),
         ({"epsilon": 0.0}, "epsilon must be above 0, got 0.0"),
         ({"epsilon": float("nan")}, "epsilon must be above 0, got nan"),
-        ({"delta": 0.5}, "delta must lie in 0 to 0.001"),
+        ({"delta": 0.5}, "delta must lie in 0 to 1e-05"),
         ({"seed": -1}, "seed must lie in 0 to"),
     ],
 )
