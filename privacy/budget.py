@@ -49,6 +49,7 @@ class Refusal(StrEnum):
     LEDGER_BROKEN = "ledger_broken"
     LEDGER_BEHIND = "ledger_behind"
     LEDGER_FOREIGN = "ledger_foreign"
+    LEDGER_ELSEWHERE = "ledger_elsewhere"
     LEDGER_UNWRITABLE = "ledger_unwritable"
     ERASED = "erased"
 

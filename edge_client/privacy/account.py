@@ -12,8 +12,8 @@ from privacy.events import CountAnswer, Participation, RecordLevelSteps
 from privacy.policy import USUAL_DELTA
 
 from ..errors import LedgerError
-from ..store.erasure import tombstone_path
 from .ledger_file import is_enrolled, read_device_ledger
+from .other_places import erasure_of, ledger_elsewhere
 from .receipts import ReceiptState, checked_again, read_receipts, state_of_step
 
 if TYPE_CHECKING:
@@ -170,9 +170,9 @@ def account_of(
         policy_keys: Ed25519 public keys (32 raw bytes), by key id, under which every receipt is
             checked once more; None takes what was found when it came.
     """
-    is_erased = tombstone_path(path).exists()
+    is_erased = erasure_of(path) is not None
     try:
-        if not is_enrolled(path, store):
+        if not is_enrolled(path, store) and (is_erased or ledger_elsewhere(path) is None):
             return LedgerAccount(state=NEVER_ENROLLED, is_erased=is_erased)
         ledger = read_device_ledger(path, store)
     except LedgerError as error:

@@ -28,6 +28,7 @@ from ..errors import LedgerError, LedgerUnwritableError
 from ..store.erasure import head_path, ledger_path
 from ..store.profile_copy import read_profile_copy
 from ..store.quarantine import folder_lock
+from .other_places import erasure_of, ledger_elsewhere
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -101,7 +102,8 @@ def enrol(store: StoreFile, *, now: datetime) -> bool:
     """Give a device its ledger, once; from then on a missing one means that nothing is spent.
 
     `init` does so for a new device, the first consent to training for a store from before there
-    were ledgers. A ledger that is there, as after an erasure, goes on.
+    were ledgers. A ledger that is there, as after an erasure, goes on. None is made where this
+    device has one beside another store of the folder, or was erased there.
 
     Args:
         store: the open store.
@@ -118,7 +120,8 @@ def enrol(store: StoreFile, *, now: datetime) -> bool:
     with folder_lock(path):
         try:
             known = _known_heads(path, store)
-            if not known and not ledger_path(path).exists():
+            is_first = not known and not ledger_path(path).exists()
+            if is_first and ledger_elsewhere(path) is None and erasure_of(path) is None:
                 _write(ledger_path(path), b"")
                 made = True
             ledger = _read(path, known)
@@ -185,6 +188,9 @@ def _read(path: Path, known: Sequence[KnownHead]) -> DeviceLedger:
     try:
         text = file.read_bytes().decode("ascii")
     except FileNotFoundError:
+        if (other := None if known else ledger_elsewhere(path)) is not None:
+            what = f"is not there: this device has its ledger beside another store ({other})"
+            raise _error(file, what, Refusal.LEDGER_ELSEWHERE) from None
         what = "is missing" if known else "is not there: this device was never enrolled"
         raise _error(file, what, Refusal.LEDGER_MISSING) from None
     except (OSError, UnicodeDecodeError) as error:

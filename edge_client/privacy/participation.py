@@ -28,8 +28,8 @@ from privacy.device_history import count_history_of, history_of
 from privacy.events import CountAnswer, Participation, RecordLevelSteps
 from privacy.policy import record_policy
 
-from ..store.erasure import tombstone_path
 from .ledger_file import append_entries, enrol, read_device_ledger
+from .other_places import erasure_of
 from .task_policy import refused, verified_policy
 
 if TYPE_CHECKING:
@@ -193,8 +193,8 @@ def receipt_line(ledger: DeviceLedger, *, pseudonym: str) -> str:
 
 
 def _require_not_erased(path: Path) -> None:
-    if tombstone_path(path).exists():
-        what = f"the device's data was erased ({tombstone_path(path)}); it never trains again"
+    if (erasure := erasure_of(path)) is not None:
+        what = f"the device's data was erased ({erasure}); it never trains again"
         raise refused(Refusal.ERASED, what)
 
 

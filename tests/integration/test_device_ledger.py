@@ -6,12 +6,14 @@ import shutil
 import stat
 import subprocess
 import sys
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
 import pytest
 
 from edge_client.errors import LedgerError, LedgerUnwritableError, ParticipationRefusedError
+from edge_client.privacy.account import account_of
 from edge_client.privacy.ledger_file import LEDGER_FACT, enrol, is_enrolled, read_device_ledger
 from edge_client.privacy.participation import admit, debit
 from edge_client.privacy.receipts import check_receipt, keep_receipt
@@ -28,9 +30,10 @@ from edge_client.store.mailbox import Purpose
 from edge_client.store.profile_copy import copy_path
 from edge_client.store.recovery import open_or_recover
 from edge_client.telemetry_store import TelemetryStore
+from models.telemetry import DeviceId
 from privacy import PublicData, next_entry
 from tests.integration.test_store_disk_faults import fill_up, mounted
-from tests.support.edge_devices import NOW, new_store
+from tests.support.edge_devices import NOW, PROFILE, new_store
 from tests.support.training_tasks import (
     KEYS,
     TERMS,
@@ -104,6 +107,43 @@ def test_ledger_from_before_there_were_heads_goes_on(path):
         enrol(store, now=NOW)
         assert enrol_is_known(store)
     assert refusal_of(path, index=3) == "too_soon"
+
+
+def second_store(path, name="other.db"):
+    store = TelemetryStore.create(path.with_name(name), profile=PROFILE)
+    store.set_consent(Purpose.TRAINING, granted=True, now=NOW)
+    return store
+
+
+def refusal_in(store):
+    with pytest.raises((LedgerError, ParticipationRefusedError)) as caught:
+        take_part(store, 4)
+    assert not ledger_path(store.path).exists()
+    return caught.value.refusal
+
+
+def test_device_does_not_begin_a_second_ledger_under_another_stores_name(path):
+    with second_store(path) as store:
+        assert refusal_in(store) == "ledger_elsewhere"
+        account = account_of(store.path, store)
+    assert (account.state, account.is_sound) == ("ledger_elsewhere", False)
+    assert str(head_path(path)) in account.problem
+    assert refusal_of(path, index=3) == "too_soon"
+
+
+def test_erased_device_does_not_begin_anew_under_another_stores_name(path):
+    erase_device(path, now=NOW)
+    with second_store(path) as store:
+        assert refusal_in(store) == "erased"
+        assert account_of(store.path, store).is_erased
+
+
+def test_another_device_in_the_same_folder_begins_its_own_ledger(path):
+    erase_device(path, now=NOW)
+    profile = replace(PROFILE, device_id=DeviceId("device-2"))
+    with TelemetryStore.create(path.with_name("two.db"), profile=profile) as store:
+        store.set_consent(Purpose.TRAINING, granted=True, now=NOW)
+        assert take_part(store, 0).entries
 
 
 def test_files_are_the_owners_alone_and_hold_no_identifier(path):
