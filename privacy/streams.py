@@ -1,12 +1,17 @@
 """Streams of correlated noise: banded matrix factorisation under a stored key.
 
 Step t of a stream releases Σ u_i + C·w_t with w_t = (z_t − Σ_{j=1..p−1} c_j w_{t−j}) / c_0 and
-z_t ~ N(0, σ² I) (`privacy.banded_factor`). z_t is made from ChaCha20(key, t) and nothing else, so
-the stream can be made again from its key at any step, bit for bit, on any machine, without a seed.
+z_t ~ N(0, σ² I) (`privacy.banded_factor`). z_t is made from ChaCha20(key_t, t), where key_t is
+HMAC-SHA256(key, digest of the one sum that step t was committed to) once the step is bound to that
+sum, and the stream's key otherwise. So the stream can be made again from its key and its digests at
+any step, bit for bit, on any machine, without a seed; and two sums never meet the same noise, even
+where a server forgets what it released, because it was put back from a backup.
 
 The key comes from the operating system's entropy (`new_stream_key`) and is kept sealed by whoever
-runs the stream. Noise of a step must never meet two different sums: the caller makes the sum
-durable before it asks, and after a crash adds the same noise to that sum again.
+runs the stream. The caller makes the sum durable and binds the step to it before it asks for noise,
+and after a crash adds the same noise to that sum again. Over the choice of the key, noise that is
+bound is distributed as noise that is not: no step is asked for under two digests in one life, and
+under two it is independent (as nonces are derived from messages in RFC 6979).
 
 Assumptions of the accounting that rests on it: a device takes part in steps at least b ≥ p apart
 and at most k times; the constants of the policy do not change; every index is released, an aborted
@@ -14,8 +19,10 @@ round as noise alone (Choquette-Choo et al. 2023, arXiv 2306.08153; Denisov et a
 that depend on what was released before).
 """
 
+import hashlib
+import hmac
 from collections import deque
-from typing import Self
+from typing import Final, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,6 +33,9 @@ from .errors import NoiseGapError, NoiseReuseError, StreamEndedError
 from .events import EntryKind
 from .keystream import KEY_BYTES, keystream, new_key
 from .policy import StreamPolicy
+
+_DIGEST_BYTES: Final = 32
+_BINDING: Final = b"fedcell/v1/step-noise\n"
 
 
 def new_stream_key() -> bytes:
@@ -55,6 +65,7 @@ class CorrelatedNoise:
         self._policy = policy
         self._first, *self._others = band_coefficients(privacy.bands)
         self._next_index = 0
+        self._bound: dict[int, bytes] = {}
         self._size: int | None = None
         self._recent: deque[NDArray[np.float64]] = deque(maxlen=len(self._others))
 
@@ -99,6 +110,23 @@ class CorrelatedNoise:
         """The step whose noise is next."""
         return self._next_index
 
+    def bind(self, index: int, digest: bytes) -> None:
+        """Make the noise of a step a function of the sum that it is to meet.
+
+        Args:
+            index: t; not given out yet.
+            digest: SHA-256 of the committed sum with its stream, step and cohort; 32 bytes.
+
+        Raises:
+            NoiseReuseError: The step was already given out, or is bound to another sum.
+            ValueError: It is no digest.
+        """
+        if len(digest) != _DIGEST_BYTES:
+            raise ValueError(f"digest must have {_DIGEST_BYTES} bytes, got {len(digest)}")
+        if index < self._next_index or self._bound.get(index, digest) != digest:
+            raise NoiseReuseError(index=index, last_index=self._next_index - 1)
+        self._bound[index] = digest
+
     def noise(self, index: int, size: int) -> NDArray[np.float64]:
         """Noise C·w_t of step `index`, in the unit of the clipped sum, to be added once.
 
@@ -125,8 +153,12 @@ class CorrelatedNoise:
         return drawn * self._policy.privacy.clipping_norm
 
     def _fresh(self, index: int, size: int) -> NDArray[np.float64]:
-        """z_t, a function of the key and the index alone."""
-        words = np.frombuffer(keystream(self._key, index, 8 * words_needed(size)), dtype="<u8")
+        """z_t, a function of the key, the index and the sum that the step is bound to alone."""
+        digest = self._bound.pop(index, None)
+        key = self._key
+        if digest is not None:
+            key = hmac.new(key, _BINDING + digest, hashlib.sha256).digest()
+        words = np.frombuffer(keystream(key, index, 8 * words_needed(size)), dtype="<u8")
         return gaussian_from_words(words.astype(np.uint64), size) * self.noise_multiplier
 
     def _require_next(self, index: int, size: int) -> None:

@@ -22,7 +22,9 @@ from .privacy_ledger import (
     COUNTS_FILE,
     HEAD_FACT,
     HOME_FILE,
+    INODE_FACT,
     anchor_of,
+    inode_of,
     make_counts,
 )
 
@@ -101,3 +103,5 @@ def take_over(home: Path) -> None:
             sync_folder(home)
         with counts_file.transaction(home / COUNTS_FILE) as connection:
             counts_file.keep_fact(connection, ANCHOR_FACT, anchor_of(home / HOME_FILE))
+            inode = inode_of(home / COUNTS_FILE)
+            counts_file.keep_fact(connection, INODE_FACT, inode)

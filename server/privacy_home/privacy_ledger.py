@@ -52,6 +52,8 @@ HOME_FILE: Final = "home.json"
 ANCHOR_FACT: Final = "anchor"
 LEGACY_FACT: Final = "legacy_entries"
 HEAD_FACT: Final = "head"
+INODE_FACT: Final = "inode"
+_OPENING_FACT: Final = "opening of "
 _COUNTED: Final = frozenset({"correlated_release", "count_release"})
 _PUT_BACK: Final = "put the newest copy of the whole folder back"
 
@@ -109,6 +111,16 @@ class PrivacyHome:
         """Return what is known of a stream, and its steps, oldest first."""
         with self._turn() as connection:
             return counts.stream_record(connection, stream), counts.steps_of(connection, stream)
+
+    def last_opening(self, stream: str) -> str:
+        """Return what was noted of a stream's last opening for writing; empty if nothing was."""
+        with self._turn() as connection:
+            return counts_file.fact(connection, _OPENING_FACT + stream)
+
+    def note_opening(self, stream: str, opening: str) -> None:
+        """Note durably how a stream is opened for writing."""
+        with self._turn() as connection:
+            counts_file.keep_fact(connection, _OPENING_FACT + stream, opening)
 
     def stream_history(
         self, stream: str, device_ids: Sequence[str]
@@ -352,8 +364,17 @@ def anchor_of(path: Path) -> str:
     return f"{found.st_ino}:{found.st_ctime_ns}"
 
 
+def inode_of(path: Path) -> str:
+    """Return what SQLite keeps of a file that it writes, and a file put in its place differs in."""
+    return str(path.stat().st_ino)
+
+
 def _require_own_folder(path: Path, connection: sqlite3.Connection) -> None:
-    if counts_file.fact(connection, ANCHOR_FACT) != anchor_of(path / HOME_FILE):
+    known, here = counts_file.fact(connection, INODE_FACT), inode_of(path / COUNTS_FILE)
+    is_own = counts_file.fact(connection, ANCHOR_FACT) == anchor_of(path / HOME_FILE)
+    if is_own and not known:
+        counts_file.keep_fact(connection, INODE_FACT, here)
+    elif not is_own or known != here:
         what = "was copied, moved between disks or put back from a backup, and may lack releases"
         remedy = (
             f"{_PUT_BACK}; where this surely is the newest: fedcell privacy ledger --home DIR "

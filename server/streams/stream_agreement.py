@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ..privacy_home.privacy_errors import StreamRefusedError
-from ..privacy_home.privacy_ledger import anchor_of
 from .stream_files import CHECKPOINT_FILE, OPEN_A_NEW_STREAM, STEP_FILE, read_mark
 from .stream_key import KEY_FILE
+from .stream_opening import require_last_opening
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -29,7 +29,12 @@ def require_own_kind(folder: Path, own: StreamSecrets, noise: ReleaseNoise) -> N
 
 
 def require_own_stream(
-    folder: Path, own: StreamSecrets, record: StreamRecord | None, terms: StreamTerms
+    folder: Path,
+    own: StreamSecrets,
+    record: StreamRecord | None,
+    terms: StreamTerms,
+    *,
+    noted: str,
 ) -> None:
     """Refuse a key, a home and a policy that are not of one stream, or not where they were made.
 
@@ -38,6 +43,7 @@ def require_own_stream(
         own: the secrets that it holds.
         record: what the home knows of the stream.
         terms: as the policy says them.
+        noted: what the home knows of the stream's last opening.
 
     Raises:
         StreamRefusedError: a new stream must be opened.
@@ -49,9 +55,7 @@ def require_own_stream(
     if told != (terms.stream, terms.policy_digest, terms.policy_digest):
         what = "key, privacy home and policy are not of one stream"
         raise StreamRefusedError(folder, what, OPEN_A_NEW_STREAM)
-    if record.anchor != anchor_of(folder / KEY_FILE):
-        what = "was copied or put back from a backup: its steps may have been released already"
-        raise StreamRefusedError(folder, what, OPEN_A_NEW_STREAM)
+    require_last_opening(folder, own, record, noted)
 
 
 def require_agreement(

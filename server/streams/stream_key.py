@@ -3,7 +3,8 @@
 Whoever has the noise's key can take the noise off every model of the stream. So the file is for its
 owner's eyes alone (0600), and where the operator gives a key file it is sealed under that key with
 AES-256-GCM, bound to stream and policy; aggregates without noise are sealed alike. Nothing here is
-ever logged, printed or copied into a report.
+ever logged, printed or copied into a report. Each opening of the stream writes the file anew, under
+a fresh generation that the privacy home knows, too: see `stream_opening`.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import hashlib
 import hmac
 import json
 import os
+import secrets
 import stat
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
@@ -30,7 +32,8 @@ if TYPE_CHECKING:
 
 KEY_FILE: Final = "stream.key"
 KEY_BYTES: Final = 32
-SCHEMA_VERSION: Final = 1
+SCHEMA_VERSION: Final = 2
+_GENERATION_BYTES: Final = 16
 _NONCE_BYTES: Final = 12
 _TAG_BYTES: Final = 16
 _PSEUDONYM_DIGITS: Final = 32
@@ -79,6 +82,8 @@ class StreamSecrets:
         noise_key: 256 bits of the noise.
         pseudonym_key: 256 bits of the pseudonyms.
         is_sealed: whether the file is sealed under the operator's key.
+        generation: drawn when the stream was last opened; empty in yesterday's files.
+        bound_from: first step whose noise is bound to its sum; None in yesterday's files.
     """
 
     stream: str
@@ -87,6 +92,12 @@ class StreamSecrets:
     noise_key: bytes = field(repr=False)
     pseudonym_key: bytes = field(repr=False)
     is_sealed: bool = False
+    generation: str = ""
+    bound_from: int | None = None
+
+    def binds(self, index: int) -> bool:
+        """Tell whether the noise of a step is bound to its sum."""
+        return self.bound_from is not None and index >= self.bound_from
 
     def pseudonym(self, device_id: str, *, index: int) -> str:
         """The name of a device in one step, in whatever is stored, logged or reported of it.
@@ -117,34 +128,41 @@ def read_operator_key(path: Path) -> OperatorKey:
     return OperatorKey(key)
 
 
-def write_secrets(path: Path, secrets: StreamSecrets, *, operator: OperatorKey | None) -> None:
+def new_generation() -> str:
+    """Name one opening of a stream: 128 bits of the operating system's entropy."""
+    return secrets.token_hex(_GENERATION_BYTES)
+
+
+def write_secrets(path: Path, own: StreamSecrets, *, operator: OperatorKey | None) -> None:
     """Write a stream's secrets once, durably, readable for nobody else.
 
     Raises:
         StreamKeyError: there is a file already, or the disk refuses; nothing was changed.
     """
-    content = secrets.noise_key + secrets.pseudonym_key
-    if operator is not None:
-        content = operator.seal(content, bound_to=_binding(secrets.stream, secrets.policy_digest))
-    fields = {
-        "schema_version": SCHEMA_VERSION,
-        "stream": secrets.stream,
-        "policy_digest": secrets.policy_digest,
-        "kind": secrets.kind,
-        "is_sealed": operator is not None,
-        "secret": base64.b64encode(content).decode("ascii"),
-    }
     try:
-        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        try:
-            os.write(handle, (canonical_json(fields) + "\n").encode("ascii"))
-            os.fsync(handle)
-        finally:
-            os.close(handle)
+        _write_new(path, _content_of(own, operator))
         sync_folder(path.parent)
     except OSError as error:
         what = f"cannot be written ({error.strerror})"
         raise StreamKeyError(path, what, "give another --out, or free space") from error
+
+
+def rewrite_secrets(path: Path, own: StreamSecrets, *, operator: OperatorKey | None) -> None:
+    """Replace a stream's secrets durably by the same keys under another generation.
+
+    Raises:
+        StreamKeyError: the disk refuses; the file is as it was.
+    """
+    aside = path.with_name(f".{path.name}.part")
+    try:
+        aside.unlink(missing_ok=True)
+        _write_new(aside, _content_of(own, operator))
+        aside.replace(path)
+        sync_folder(path.parent)
+    except OSError as error:
+        aside.unlink(missing_ok=True)
+        what = f"cannot be written ({error.strerror})"
+        raise StreamKeyError(path, what, "free space, then try again") from error
 
 
 def read_secrets(path: Path, *, operator: OperatorKey | None) -> StreamSecrets:
@@ -161,6 +179,7 @@ def read_secrets(path: Path, *, operator: OperatorKey | None) -> StreamSecrets:
         secret = base64.b64decode(fields["secret"], validate=True)
         stream, digest, kind = fields["stream"], fields["policy_digest"], fields["kind"]
         is_sealed = fields["is_sealed"]
+        generation, bound_from = fields.get("generation", ""), fields.get("bound_from")
     except (ValueError, KeyError, TypeError):
         raise StreamKeyError(path, "is damaged", new) from None
     if is_sealed and operator is None:
@@ -176,7 +195,35 @@ def read_secrets(path: Path, *, operator: OperatorKey | None) -> StreamSecrets:
         noise_key=secret[:KEY_BYTES],
         pseudonym_key=secret[KEY_BYTES:],
         is_sealed=is_sealed,
+        generation=generation,
+        bound_from=bound_from,
     )
+
+
+def _content_of(own: StreamSecrets, operator: OperatorKey | None) -> bytes:
+    content = own.noise_key + own.pseudonym_key
+    if operator is not None:
+        content = operator.seal(content, bound_to=_binding(own.stream, own.policy_digest))
+    fields = {
+        "schema_version": SCHEMA_VERSION,
+        "stream": own.stream,
+        "policy_digest": own.policy_digest,
+        "kind": own.kind,
+        "is_sealed": operator is not None,
+        "secret": base64.b64encode(content).decode("ascii"),
+        "generation": own.generation,
+        "bound_from": own.bound_from,
+    }
+    return (canonical_json(fields) + "\n").encode("ascii")
+
+
+def _write_new(path: Path, content: bytes) -> None:
+    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    try:
+        os.write(handle, content)
+        os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 def _private_content(path: Path, remedy: str) -> bytes:

@@ -8,8 +8,10 @@
 
 A process that is killed anywhere goes on from where it was: a step that was invited without a
 committed sum is released as noise alone, so that its index is never offered to a second cohort; a
-committed sum meets the same noise, which the stream's key gives again bit for bit. Where the files
-do not agree, for one of them was put back from a backup, the stream ends: a new one must be opened.
+committed sum meets the same noise, which the stream's key and the sum's digest give again bit for
+bit. Where the files do not agree, for one of them was put back from a backup, the stream ends: a
+new one must be opened. Where nothing shows it, as after a snapshot of the whole disk, another sum
+meets other noise: the two releases together show no sum without noise.
 """
 
 from __future__ import annotations
@@ -44,7 +46,16 @@ from .stream_files import (
     write_checkpoint,
     write_mark,
 )
-from .stream_key import KEY_BYTES, KEY_FILE, StreamSecrets, read_secrets, write_secrets
+from .stream_key import (
+    KEY_BYTES,
+    KEY_FILE,
+    StreamSecrets,
+    new_generation,
+    read_secrets,
+    write_secrets,
+)
+from .stream_opening import note_first_opening, open_again, replay
+from .stream_terms import bind_noise
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -192,8 +203,11 @@ class StreamState:
     def release(self) -> NDArray[np.float64]:
         """Return the released mean update of the step at hand, float64, shape (n_weights,)."""
         self._require(StepPhase.CHARGED)
+        committed = self._committed()
+        if self.secrets is not None and self.secrets.binds(self.next_index):
+            bind_noise(self.noise, self.next_index, committed.digest)
         return mean_update(
-            self._committed().total,
+            committed.total,
             noise=self.noise.noise(self.next_index, self.size),
             num_invited=self.terms.cohort_size,
             grid=UpdateGrid(clipping_norm=self.terms.clipping_norm),
@@ -315,6 +329,8 @@ def begin_stream(
             max_participations=terms.cost.max_participations,
         )
         home.open_stream(terms.stream, record)
+        if own is not None:
+            note_first_opening(folder, home, own)
         write_checkpoint(folder, Checkpoint(state=start, index=-1, entry_hash=""))
     except BaseException:
         os.close(lock)
@@ -360,26 +376,27 @@ def resume_stream(
     try:
         own = read_secrets(folder / KEY_FILE, operator=operator)
         record, steps = home.stream(terms.stream)
-        require_own_stream(folder, own, record, terms)
+        require_own_stream(folder, own, record, terms, noted=home.last_opening(terms.stream))
         checkpoint = read_checkpoint(folder)
         charged = [e for e in home.entries if e.fields["event"].get("stream") == terms.stream]
         require_agreement(folder, checkpoint, steps, charged)
-        size = len(checkpoint.state.weights)
+        size, next_index = len(checkpoint.state.weights), checkpoint.index + 1
+        noise = keys.noise(own.noise_key, terms.policy, next_index=0, size=size)
+        require_own_kind(folder, own, noise)
+        own = open_again(folder, home, own, steps, operator=operator)
+        replay(noise, own, steps[:next_index], size=size)
         state = StreamState(
             folder=folder,
             home=home,
             terms=terms,
-            noise=keys.noise(
-                own.noise_key, terms.policy, next_index=checkpoint.index + 1, size=size
-            ),
+            noise=noise,
             size=size,
             lock=lock,
-            next_index=checkpoint.index + 1,
+            next_index=next_index,
             secrets=own,
             operator=operator if own.is_sealed else None,
             entry=charged[-1] if charged else None,
         )
-        require_own_kind(folder, own, state.noise)
         state.take_up(steps, num_charged=len(charged))
     except BaseException:
         os.close(lock)
@@ -397,4 +414,6 @@ def _new_secrets(
         noise_key=key,
         pseudonym_key=secrets.token_bytes(KEY_BYTES),
         is_sealed=is_sealed,
+        generation=new_generation(),
+        bound_from=0,
     )

@@ -32,6 +32,18 @@ class StreamKeys(Protocol):
         """Return the noise of a stream as it stands before step `next_index`."""
 
 
+def bind_noise(noise: ReleaseNoise, index: int, digest: str) -> None:
+    """Bind the noise of a step to the sum that it is to meet; independent noise needs no binding.
+
+    Args:
+        noise: of the stream.
+        index: of the step.
+        digest: of the committed sum, hexadecimal.
+    """
+    if isinstance(noise, CorrelatedNoise):
+        noise.bind(index, bytes.fromhex(digest))
+
+
 class OperatingSystemKeys:
     """Keys from the operating system's entropy: what every production path uses."""
 

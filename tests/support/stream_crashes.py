@@ -356,12 +356,18 @@ def begin_under_fire(
 
 
 def is_bit_identical(folder: Path, terms: StreamTerms) -> bool:
-    """Compare the stream's end with one that nobody ever interrupted, under the same key."""
+    """Compare the stream's end with one that nobody ever interrupted, under the same key.
+
+    Noise is a function of key, step and committed sum: no step may have met other noise for having
+    been interrupted, in whatever process it was released.
+    """
     secrets = read_secrets(folder / terms.stream / KEY_FILE, operator=None)
     noise, state = CorrelatedNoise(secrets.noise_key, terms.policy), start()
+    _, steps = PrivacyHome(home_of(folder, terms)).stream(terms.stream)
     for entry in read_home(home_of(folder, terms)):
         index = entry.event.index
         total = np.zeros(NUM_WEIGHTS, np.int64) if entry.event.noise_only else total_of(index)
+        noise.bind(index, bytes.fromhex(steps[index].aggregate_digest))
         update = mean_update(
             total,
             noise=noise.noise(index, NUM_WEIGHTS),

@@ -27,6 +27,34 @@ def test_noise_is_the_inverse_factor_times_independent_gaussians(bands):
     assert factor_matrix(40, bands) @ correlated == pytest.approx(independent, rel=1e-9, abs=1e-12)
 
 
+def test_noise_that_is_bound_to_a_sum_is_that_sums_alone_and_repeats_with_it():
+    def bound_to(*digests):
+        noise = CorrelatedNoise(KEY, stream_policy())
+        for index, digest in enumerate(digests):
+            noise.bind(index, digest * 32)
+        return run(noise, len(digests), 2000)
+
+    once, again, other = bound_to(b"a", b"b"), bound_to(b"a", b"b"), bound_to(b"a", b"c")
+    free = run(CorrelatedNoise(KEY, stream_policy()), 2, 2000)
+    assert np.array_equal(once, again)
+    assert np.array_equal(once[0], other[0])
+    assert abs(np.corrcoef(once[1] - other[1], free[1])[0, 1]) < 0.1
+    assert np.std(once[1] - other[1]) == pytest.approx(2**0.5 * np.std(free[0]), rel=0.1)
+
+
+def test_step_is_bound_once_and_before_its_noise():
+    noise = CorrelatedNoise(KEY, stream_policy())
+    noise.bind(0, b"a" * 32)
+    noise.bind(0, b"a" * 32)
+    with pytest.raises(NoiseReuseError):
+        noise.bind(0, b"b" * 32)
+    noise.noise(0, 3)
+    with pytest.raises(NoiseReuseError):
+        noise.bind(0, b"a" * 32)
+    with pytest.raises(ValueError, match="digest must have 32 bytes, got 4"):
+        noise.bind(1, b"abcd")
+
+
 @pytest.mark.parametrize("next_index", [0, 1, 3, 4, 17, 103, 104])
 def test_a_resumed_stream_is_bit_identical(next_index):
     policy = stream_policy()
