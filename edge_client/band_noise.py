@@ -38,6 +38,9 @@ LEAST_EPSILON = Fraction(1, 100)
 MOST_EPSILON = Fraction(16)
 MAX_DRAWS_A_YEAR = 4
 YEAR = timedelta(days=365)
+UNIT_OF_PRIVACY = "what one field of the summary says of this device, for each draw; draws add up"
+NEIGHBORING_RELATION = "the field's true category replaced by any other"
+NOT_COVERED = "that an answer changed, and when, is not hidden"
 FACT = "band_noise"
 _UNIT = 1 << 16
 _SERIES_TERMS = 96

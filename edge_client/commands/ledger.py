@@ -63,7 +63,7 @@ def run_ledger(arguments: argparse.Namespace) -> int:
 
 def ledger_json(account: LedgerAccount) -> dict[str, Any]:
     """Return an account as machines read it; an epsilon that is unbounded is null."""
-    from ..privacy.account import ASSUMPTIONS, NEIGHBORING_RELATION, UNIT_OF_PRIVACY
+    from privacy.statement import OF_DEVICE
 
     data = asdict(account)
     for step in (*data["steps"], *data["counts"]):
@@ -73,15 +73,15 @@ def ledger_json(account: LedgerAccount) -> dict[str, Any]:
         "is_sound": account.is_sound,
         "participations": account.num_participations,
         "receipts_that_differ": account.num_differing,
-        "unit_of_privacy": UNIT_OF_PRIVACY,
-        "neighboring_relation": NEIGHBORING_RELATION,
-        "assumptions": list(ASSUMPTIONS),
+        **OF_DEVICE.to_json(),
         "epsilon_server": None,
     }
 
 
 def training_json(store: StoreFile) -> dict[str, Any]:
     """Return the budget of training in brief, as `status` shows it."""
+    from privacy.statement import OF_DEVICE
+
     from ..privacy.account import account_of
     from ..privacy.owner_words import budget_words
     from ..privacy.participation import REFUSAL_FACT
@@ -97,6 +97,7 @@ def training_json(store: StoreFile) -> dict[str, Any]:
         "epsilon": account.epsilon,
         "epsilon_limit": account.epsilon_limit,
         "delta": account.delta,
+        **OF_DEVICE.to_json(),
         "words": budget_words(account),
         "last_refusal": store.fact(REFUSAL_FACT),
     }

@@ -194,9 +194,12 @@ def run_outbox(arguments: argparse.Namespace) -> int:
     if noise is not None:
         most = noise["epsilon_at_most_a_year"]
         lines += [
-            f"noise: what is said of the battery is drawn, with epsilon {noise['epsilon']} a draw",
+            f"noise: what is said is drawn, with epsilon {noise['epsilon']} a draw, at delta {noise['delta']}",
             f"  {noise['draws']} draws, epsilon {noise['epsilon_spent']} in all",
             f"  {noise['epsilon_spent_this_year']} within a year, the most {most}",
+            f"  unit of privacy: {noise['unit_of_privacy']}",
+            f"  neighbours: {noise['neighboring_relation']}",
+            *(f"  assumes: {line}" for line in noise["assumptions"]),
         ]
     answer(arguments, data, lines)
     return 0
@@ -206,9 +209,20 @@ def _noise(client: EdgeClient, now: datetime) -> dict[str, Any] | None:
     """Say what the noise on reported bands has cost, None where there is none."""
     if client.band_epsilon is None:
         return None
-    from ..band_noise import most_draws_a_year, noise_state
+    from privacy.statement import PrivacyStatement
+
+    from ..band_noise import (
+        NEIGHBORING_RELATION,
+        NOT_COVERED,
+        UNIT_OF_PRIVACY,
+        most_draws_a_year,
+        noise_state,
+    )
 
     state = noise_state(client.store)
+    statement = PrivacyStatement(
+        unit=UNIT_OF_PRIVACY, neighboring_relation=NEIGHBORING_RELATION, assumptions=(NOT_COVERED,)
+    )
     spent, this_year = state.epsilon_spent(), state.epsilon_spent(now=now)
     return {
         "epsilon": f"{float(client.band_epsilon):g}",
@@ -216,4 +230,6 @@ def _noise(client: EdgeClient, now: datetime) -> dict[str, Any] | None:
         "epsilon_spent": f"{float(spent):g}",
         "epsilon_spent_this_year": f"{float(this_year):g}",
         "epsilon_at_most_a_year": f"{float(client.band_epsilon * most_draws_a_year()):g}",
+        "delta": "0",
+        **statement.to_json(),
     }

@@ -31,17 +31,6 @@ RECORD_DELTA: Final = 1e-5
 """δ at which ε_record is shown, the same as on model cards."""
 SOUND: Final = "sound"
 NEVER_ENROLLED: Final = "never_enrolled"
-UNIT_OF_PRIVACY: Final = "one device, its whole life, over every release made from its data"
-NEIGHBORING_RELATION: Final = (
-    "one device's contributions replaced by zero; the cohort's size is public"
-)
-ASSUMPTIONS: Final = (
-    "the server adds the noise that its signed policy prescribes, and looks at no single update",
-    "rounds of one device lie at least the policy's separation apart, which this device enforces",
-    "no amplification by sampling is assumed",
-    "every participation is charged in full, also where its round was aborted",
-    "real-valued noise; summaries and notices are outside",
-)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -55,7 +55,7 @@ def owner_lines(
     if not account.is_sound:
         return [*lines, texts["broken"].format(problem=account.problem)]
     if account.state == NEVER_ENROLLED:
-        return [*lines, texts["never_enrolled"]]
+        return lines if account.is_erased else [*lines, texts["never_enrolled"]]
     if account.num_differing:
         lines.append(texts["differs"].format(differing=account.num_differing))
     lines += _spent(account, texts)
@@ -78,7 +78,8 @@ def budget_words(account: LedgerAccount, *, language: str = DEFAULT_LANGUAGE) ->
         return str(texts["erased" if account.is_erased else NEVER_ENROLLED])
     said = [_taken_part(account, texts)]
     if account.epsilon is not None:
-        said.append(_epsilon_line(account, texts))
+        unit = texts["unit"].format(**texts["units"])
+        said += [_epsilon_line(account, texts), unit, texts["see_ledger"]]
     return " ".join(said)
 
 

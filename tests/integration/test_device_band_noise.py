@@ -5,7 +5,12 @@ from fractions import Fraction
 
 import pytest
 
-from edge_client.band_noise import noise_state
+from edge_client.band_noise import (
+    NEIGHBORING_RELATION,
+    NOT_COVERED,
+    UNIT_OF_PRIVACY,
+    noise_state,
+)
 from edge_client.cli import main
 from edge_client.client import EdgeClient
 from edge_client.store.mailbox import Purpose
@@ -78,9 +83,15 @@ def test_what_the_owner_sees_is_what_leaves_with_what_it_has_cost(device, capsys
         "epsilon_spent": "2",
         "epsilon_spent_this_year": "2",
         "epsilon_at_most_a_year": "7.5",
+        "delta": "0",
+        "unit_of_privacy": UNIT_OF_PRIVACY,
+        "neighboring_relation": NEIGHBORING_RELATION,
+        "assumptions": [NOT_COVERED],
     }
     assert main(["outbox", *AT_NOW, "--store", str(device), "--band-epsilon", "0.5"]) == 0
-    assert "is drawn, with epsilon 0.5 a draw" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "what is said is drawn, with epsilon 0.5 a draw, at delta 0" in said
+    assert all(one in said for one in (UNIT_OF_PRIVACY, NEIGHBORING_RELATION, NOT_COVERED))
 
 
 def test_draws_are_part_of_the_export_and_go_with_the_store(device, capsys):

@@ -6,6 +6,7 @@ from dataclasses import replace
 import pytest
 
 from edge_client.cli import main
+from edge_client.commands.ledger import training_json
 from edge_client.privacy.account import LedgerAccount, RecordAccount, account_of
 from edge_client.privacy.owner_words import budget_words, ledger_texts, owner_lines
 from edge_client.privacy.participation import admit, debit, debit_count
@@ -16,7 +17,9 @@ from edge_client.wording import LANGUAGES, fields_of
 from privacy import CountChannel, StreamPolicy
 from privacy.accountant import gaussian_epsilon
 from privacy.budget import Refusal
+from privacy.statement import OF_DEVICE
 from tests.support.edge_devices import NOW, new_store
+from tests.support.stream_policies import stream_policy
 from tests.support.training_tasks import (
     KEYS,
     POLICY,
@@ -208,8 +211,28 @@ def test_budget_in_one_line_says_what_status_needs(path):
     assert words.startswith("Participations so far: 2.")
     assert "epsilon" in words
     assert "delta 1e-08" in words
+    assert "Counted: this device, its whole life" in words
+    assert "Compared with: a world in which it had sent zeros" in words
+    assert words.endswith("The assumptions: fedcell-device ledger.")
     broken = LedgerAccount(state="ledger_broken", problem="x: is damaged")
     assert budget_words(broken) == "ledger_broken: x: is damaged"
+
+
+def test_status_tells_machines_the_unit_beside_the_epsilon(path):
+    with TelemetryStore(path) as store:
+        said = training_json(store)
+    assert said["epsilon"] > 0
+    assert said.items() >= OF_DEVICE.to_json().items()
+
+
+def test_ledger_is_told_at_the_usual_delta_whatever_a_policy_says(tmp_path):
+    lax = stream_policy(stream="lax", epsilon=0.5, delta=1e-5, participations=3, separation=2)
+    with agreeing_store(tmp_path) as store:
+        take_part(store, 0, policy=lax)
+        account = account_of(store.path, store)
+    assert account.delta == 1e-8
+    assert account.epsilon == gaussian_epsilon(mu=1 / lax.privacy.noise_multiplier, delta=1e-8)
+    assert account.epsilon_limit > 0.5
 
 
 def test_training_without_protection_of_rows_is_said(tmp_path):
