@@ -21,11 +21,13 @@ from models.wire.counts import (
     Counted,
 )
 from models.wire.rounds import FLAT_ARRAY
-from privacy import CountRelease
+from privacy import BudgetExceededError, CountRelease
+from privacy.budget import CountHistory, count_limit
 from privacy.counts import count_release
 from privacy.discrete_accounting import mu_squared_of_count
 
 from ..flower_messages import exchange
+from ..privacy_home.participation_counts import AnswerCost
 from ..privacy_home.privacy_errors import StreamRefusedError
 from ..rounds import RoundsError
 from .count_release import CountCollection, count_tasks, release_counts
@@ -93,7 +95,9 @@ class CountOffice:
         asked_of = self._channel(channel)
         asked = self._asked(roster, asked_of)
         if not asked:
-            raise RoundsError(f"no enrolled device is one that the channel {channel!r} asks")
+            raise RoundsError(
+                f"no enrolled device is one that the channel {channel!r} asks and has budget left"
+            )
         index, most = self._count(
             asked_of, [device_id for device_id, _ in asked], question=question
         )
@@ -151,8 +155,10 @@ class CountOffice:
                     f"{self.policy.digest} {channel.name}",
                     index,
                     device_ids,
-                    mu_squared=mu_squared_of_count(channel.noise_multiplier),
+                    cost=self._cost(channel),
                 )
+            except BudgetExceededError as error:
+                raise RoundsError(f"channel {channel.name!r}: {error}") from error
             except StreamRefusedError:
                 self._charge(
                     count_release(
@@ -184,19 +190,27 @@ class CountOffice:
     def _asked(self, roster: Roster, channel: CountChannel) -> list[tuple[str, int]]:
         """Identifier and node of each device that is asked.
 
-        A device that was ever invited to a round is not one that never trains, whatever its
-        identifier says: its μ² is not the channel's to spend.
+        Only who has budget left for the answer, by all that it was ever invited to and asked for: a
+        device that was once in a round is not one that never trains, whatever its identifier says.
         """
-        asked = [
+        known = [
             (roster.device_ids[position], roster.node_ids[position])
             for position in devices_asked(roster.device_ids, channel)
         ]
-        if not channel.held_out:
-            return asked
-        counts = self.home.life_counts([device_id for device_id, _ in asked])
-        return [
-            one for one, rounds in zip(asked, counts.participations, strict=True) if rounds == 0
-        ]
+        counts = self.home.life_counts([device_id for device_id, _ in known])
+        may_answer = counts.may_answer(self._cost(channel))
+        return [one for one, may in zip(known, may_answer, strict=True) if may]
+
+    def _cost(self, channel: CountChannel) -> AnswerCost:
+        privacy = self.policy.privacy
+        return AnswerCost(
+            mu_squared=mu_squared_of_count(channel.noise_multiplier),
+            mu_squared_limit=count_limit(
+                privacy, history=CountHistory(), held_out=channel.held_out
+            ),
+            mu_squared_in_all=privacy.mu_squared_in_all,
+            held_out=channel.held_out,
+        )
 
     def _channel(self, name: str) -> CountChannel:
         for channel in self.policy.channels:

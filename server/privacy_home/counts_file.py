@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import os
 import sqlite3
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from typing import TYPE_CHECKING, Final
+
+from models.held_out_devices import held_out_devices
 
 from .privacy_errors import HomeBrokenError, HomeUnavailableError
 
@@ -16,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from pathlib import Path
 
-SCHEMA_VERSION: Final = 1
+SCHEMA_VERSION: Final = 2
 LOCK_TIMEOUT_S: Final = 10.0
 
 _SCHEMA = """
@@ -34,7 +36,9 @@ CREATE TABLE devices (
     device TEXT PRIMARY KEY, participations INTEGER NOT NULL, mu_squared REAL NOT NULL,
     counts_mu_squared REAL NOT NULL, max_participations INTEGER NOT NULL,
     mu_squared_limit REAL NOT NULL, said_participations INTEGER NOT NULL,
-    said_mu_squared REAL NOT NULL
+    said_mu_squared REAL NOT NULL, counts_limit REAL NOT NULL DEFAULT 9e999,
+    mu_squared_in_all REAL NOT NULL DEFAULT 9e999, answers_held_out INTEGER NOT NULL DEFAULT 0,
+    answers_in_training INTEGER NOT NULL DEFAULT 0
 ) WITHOUT ROWID;
 CREATE TABLE invitations (
     stream TEXT NOT NULL, step INTEGER NOT NULL, device TEXT NOT NULL,
@@ -49,6 +53,20 @@ CREATE TABLE answers (
     PRIMARY KEY (series, release, device)
 ) WITHOUT ROWID;
 """
+_OWNERS = """
+CREATE TABLE owners (
+    stream TEXT NOT NULL, device TEXT NOT NULL, owner TEXT NOT NULL, PRIMARY KEY (stream, device)
+) WITHOUT ROWID;
+"""
+
+_SINCE_VERSION_1 = (
+    "ALTER TABLE devices ADD COLUMN counts_limit REAL NOT NULL DEFAULT 9e999",
+    "ALTER TABLE devices ADD COLUMN mu_squared_in_all REAL NOT NULL DEFAULT 9e999",
+    "ALTER TABLE devices ADD COLUMN answers_held_out INTEGER NOT NULL DEFAULT 0",
+    "ALTER TABLE devices ADD COLUMN answers_in_training INTEGER NOT NULL DEFAULT 0",
+    _OWNERS,
+)
+"""What a file of version 1 lacks; the limits of what it counted are not known: none, as then."""
 
 
 def create_counts(path: Path, facts: Mapping[str, str]) -> None:
@@ -58,7 +76,7 @@ def create_counts(path: Path, facts: Mapping[str, str]) -> None:
     os.close(os.open(aside, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
     connection = sqlite3.connect(aside, isolation_level=None)
     try:
-        connection.executescript(_SCHEMA)
+        connection.executescript(_SCHEMA + _OWNERS)
         connection.executemany("INSERT INTO facts VALUES (?, ?)", list(facts.items()))
     finally:
         connection.close()
@@ -85,6 +103,7 @@ def transaction(path: Path) -> Iterator[sqlite3.Connection]:
             connection.execute("PRAGMA synchronous=EXTRA")
             connection.execute("BEGIN IMMEDIATE")
             try:
+                _bring_up_to_date(connection)
                 yield connection
             except BaseException:
                 with suppress(sqlite3.Error):
@@ -110,12 +129,38 @@ def reading(path: Path) -> Iterator[sqlite3.Connection]:
     """
     connection = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)
     try:
+        if _version(connection) < SCHEMA_VERSION:
+            # A file of yesterday is read as a copy, which alone is brought up to date.
+            with closing(connection):
+                copy = sqlite3.connect(":memory:", isolation_level=None)
+                connection.backup(copy)
+            connection = copy
+            _bring_up_to_date(connection)
         yield connection
     except sqlite3.DatabaseError as error:
         remedy = "put the newest copy back, or: fedcell privacy ledger --home DIR --rebuild-counts"
         raise HomeBrokenError(path, f"cannot be read ({error})", remedy) from error
     finally:
         connection.close()
+
+
+def _version(connection: sqlite3.Connection) -> int:
+    return int(fact(connection, "schema_version") or 1)
+
+
+def _bring_up_to_date(connection: sqlite3.Connection) -> None:
+    """Give a file of version 1 what it lacks; who answered as what follows from the identifier."""
+    if _version(connection) >= SCHEMA_VERSION:
+        return
+    for statement in _SINCE_VERSION_1:
+        connection.execute(statement)
+    answered = [row[0] for row in connection.execute("SELECT DISTINCT device FROM answers")]
+    roles = [(bool(out), not out) for out in held_out_devices(answered)]
+    connection.executemany(
+        "UPDATE devices SET answers_held_out = ?, answers_in_training = ? WHERE device = ?",
+        [(*role, device) for role, device in zip(roles, answered, strict=True)],
+    )
+    keep_fact(connection, "schema_version", str(SCHEMA_VERSION))
 
 
 def fact(connection: sqlite3.Connection, name: str) -> str:

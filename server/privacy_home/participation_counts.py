@@ -14,21 +14,21 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
+from privacy.budget import MU_ROUNDING
+
 from .privacy_errors import StreamRefusedError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
 
 UNLIMITED: Final = 2**62
-MU_ROUNDING: Final = 1e-9
-"""Relative amount by which a sum of squares may pass its limit: k additions round."""
 _NEVER: Final = -(2**40)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class LifeCounts:
     """What devices have spent in their lives, in the order in which they were asked for.
 
@@ -36,32 +36,66 @@ class LifeCounts:
         participations: int64, shape (n_devices,): steps of all streams; the larger of the server's
             count and of what the device itself said.
         mu_squared: float64, shape (n_devices,): Σ 1/σ² over them, by the server's count.
+        counts_mu_squared: float64, shape (n_devices,): of the counts that they were asked for.
         said_mu_squared: float64, shape (n_devices,): Σ 1/σ² over all that the device has debited by
             its own word, answers to counts included.
         max_participations: int64, shape (n_devices,): least k of all policies so far.
         mu_squared_limit: float64, shape (n_devices,): least part of μ² for updates so far.
+        counts_limit: float64, shape (n_devices,): least part of μ² for counts so far.
+        mu_squared_in_all: float64, shape (n_devices,): least μ² for everything so far.
+        answers_held_out: bool, shape (n_devices,): who was asked as one that never trains.
+        answers_in_training: bool, shape (n_devices,): who was asked as one that may train.
     """
 
     participations: NDArray[np.int64]
     mu_squared: NDArray[np.float64]
+    counts_mu_squared: NDArray[np.float64]
     said_mu_squared: NDArray[np.float64]
     max_participations: NDArray[np.int64]
     mu_squared_limit: NDArray[np.float64]
+    counts_limit: NDArray[np.float64]
+    mu_squared_in_all: NDArray[np.float64]
+    answers_held_out: NDArray[np.bool_]
+    answers_in_training: NDArray[np.bool_]
+
+    @property
+    def spent(self) -> NDArray[np.float64]:
+        """Updates and counts together, by the server or by the device's word: the larger."""
+        return np.maximum(self.mu_squared + self.counts_mu_squared, self.said_mu_squared)
 
     def may_go_on(self, cost: StepCost) -> NDArray[np.bool_]:
         """Tell who has budget for one more step: bool, shape (n_devices,).
+
+        Who answered as a device that never trains may take part in none: what these spend and what
+        the others spend are two sums in the ledger, and never the same device's.
 
         Args:
             cost: of the step.
         """
         most = np.minimum(self.max_participations, cost.max_participations)
-        limit = np.minimum(self.mu_squared_limit, cost.mu_squared_limit) * (1 + MU_ROUNDING)
-        in_all = cost.mu_squared_in_all * (1 + MU_ROUNDING)
         return (
             (self.participations < most)
-            & (self.mu_squared + cost.mu_squared <= limit)
-            & (self.said_mu_squared + cost.mu_squared <= in_all)
+            & _is_within(self.mu_squared, cost, self.mu_squared_limit)
+            & self._is_within_all(cost)
+            & ~self.answers_held_out
         )
+
+    def may_answer(self, cost: AnswerCost) -> NDArray[np.bool_]:
+        """Tell who has budget for one more answer to a count: bool, shape (n_devices,).
+
+        Args:
+            cost: of the answer.
+        """
+        in_training = self.answers_in_training | (self.participations > 0)
+        return (
+            _is_within(self.counts_mu_squared, cost, self.counts_limit)
+            & self._is_within_all(cost)
+            & ~(in_training if cost.held_out else self.answers_held_out)
+        )
+
+    def _is_within_all(self, cost: StepCost | AnswerCost) -> NDArray[np.bool_]:
+        in_all = np.minimum(self.mu_squared_in_all, cost.mu_squared_in_all)
+        return self.spent + cost.mu_squared <= in_all * (1 + MU_ROUNDING)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,6 +115,30 @@ class StepCost:
     mu_squared_limit: float = float("inf")
     mu_squared_in_all: float = float("inf")
     min_separation: int = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AnswerCost:
+    """What one answer to a count costs a device, and how far it may go.
+
+    Attributes:
+        mu_squared: 1/σ² of the answer.
+        mu_squared_limit: part of μ² that counts may use.
+        mu_squared_in_all: μ² that counts and all else may use together.
+        held_out: whether only devices that never train are asked.
+    """
+
+    mu_squared: float
+    mu_squared_limit: float = float("inf")
+    mu_squared_in_all: float = float("inf")
+    held_out: bool = False
+
+
+def _is_within(
+    spent: NDArray[np.float64], cost: StepCost | AnswerCost, so_far: NDArray[np.float64]
+) -> NDArray[np.bool_]:
+    limit = np.minimum(so_far, cost.mu_squared_limit) * (1 + MU_ROUNDING)
+    return spent + cost.mu_squared <= limit
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -173,10 +231,11 @@ def steps_of(connection: sqlite3.Connection, stream: str) -> tuple[StepRecord, .
 def life_counts(connection: sqlite3.Connection, device_ids: Sequence[str]) -> LifeCounts:
     """Return what devices have spent, counted and said; a device never seen has spent nothing."""
     rows = connection.execute(
-        "SELECT device, MAX(participations, said_participations), mu_squared, said_mu_squared, "
-        "max_participations, mu_squared_limit FROM devices"
+        "SELECT device, MAX(participations, said_participations), mu_squared, counts_mu_squared, "
+        "said_mu_squared, max_participations, mu_squared_limit, counts_limit, mu_squared_in_all, "
+        "answers_held_out, answers_in_training FROM devices"
     )
-    columns = list(zip(*rows, strict=True)) or [(), (), (), (), (), ()]
+    columns = list(zip(*rows, strict=True)) or [()] * 11
     place = {device: number for number, device in enumerate(columns[0])}
     found = np.fromiter(
         (place.get(device_id, len(place)) for device_id in device_ids), np.intp, len(device_ids)
@@ -188,9 +247,14 @@ def life_counts(connection: sqlite3.Connection, device_ids: Sequence[str]) -> Li
     return LifeCounts(
         participations=at(1, 0, np.int64),
         mu_squared=at(2, 0.0, np.float64),
-        said_mu_squared=at(3, 0.0, np.float64),
-        max_participations=at(4, UNLIMITED, np.int64),
-        mu_squared_limit=at(5, math.inf, np.float64),
+        counts_mu_squared=at(3, 0.0, np.float64),
+        said_mu_squared=at(4, 0.0, np.float64),
+        max_participations=at(5, UNLIMITED, np.int64),
+        mu_squared_limit=at(6, math.inf, np.float64),
+        counts_limit=at(7, math.inf, np.float64),
+        mu_squared_in_all=at(8, math.inf, np.float64),
+        answers_held_out=at(9, False, np.bool_),
+        answers_in_training=at(10, False, np.bool_),
     )
 
 
@@ -251,13 +315,14 @@ def add_invitations(
     except sqlite3.IntegrityError:
         what = f"a device was invited to step {index} of {stream!r} twice"
         raise StreamRefusedError("participation counts", what, "name each device once") from None
-    limits = (cost.max_participations, cost.mu_squared_limit)
+    _enter(connection, device_ids)
+    limits = (cost.max_participations, cost.mu_squared_limit, cost.mu_squared_in_all)
     connection.executemany(
-        "INSERT INTO devices VALUES (?, 1, ?, 0.0, ?, ?, 0, 0.0) ON CONFLICT(device) DO UPDATE SET "
-        "participations = participations + 1, mu_squared = mu_squared + excluded.mu_squared, "
-        "max_participations = MIN(max_participations, excluded.max_participations), "
-        "mu_squared_limit = MIN(mu_squared_limit, excluded.mu_squared_limit)",
-        [(device_id, cost.mu_squared, *limits) for device_id in device_ids],
+        "UPDATE devices SET participations = participations + 1, mu_squared = mu_squared + ?, "
+        "max_participations = MIN(max_participations, ?), "
+        "mu_squared_limit = MIN(mu_squared_limit, ?), "
+        "mu_squared_in_all = MIN(mu_squared_in_all, ?) WHERE device = ?",
+        [(cost.mu_squared, *limits, device_id) for device_id in device_ids],
     )
     connection.executemany(
         "INSERT INTO stream_devices VALUES (?, ?, 1, ?) ON CONFLICT(stream, device) DO UPDATE SET "
@@ -291,7 +356,7 @@ def add_answers(
     series: str,
     release: int,
     device_ids: Sequence[str],
-    mu_squared: float,
+    cost: AnswerCost,
 ) -> int:
     """Count each device that is asked for a count.
 
@@ -309,10 +374,20 @@ def add_answers(
     except sqlite3.IntegrityError:
         what = f"a device was asked for release {release} of {series!r} before"
         raise StreamRefusedError("participation counts", what, "ask for the next one") from None
+    _enter(connection, device_ids)
+    changes = (
+        cost.mu_squared,
+        cost.mu_squared_limit,
+        cost.mu_squared_in_all,
+        cost.held_out,
+        not cost.held_out,
+    )
     connection.executemany(
-        "INSERT INTO devices VALUES (?, 0, 0.0, ?, ?, ?, 0, 0.0) ON CONFLICT(device) DO UPDATE "
-        "SET counts_mu_squared = counts_mu_squared + excluded.counts_mu_squared",
-        [(device_id, mu_squared, UNLIMITED, float("inf")) for device_id in device_ids],
+        "UPDATE devices SET counts_mu_squared = counts_mu_squared + ?, "
+        "counts_limit = MIN(counts_limit, ?), mu_squared_in_all = MIN(mu_squared_in_all, ?), "
+        "answers_held_out = MAX(answers_held_out, ?), "
+        "answers_in_training = MAX(answers_in_training, ?) WHERE device = ?",
+        [(*changes, device_id) for device_id in device_ids],
     )
     most = connection.execute(
         "SELECT COALESCE(MAX(asked), 0) FROM "
@@ -332,12 +407,19 @@ def most_mu_squared(connection: sqlite3.Connection) -> float:
 
 def keep_said(connection: sqlite3.Connection, said: Mapping[str, tuple[int, float]]) -> None:
     """Keep what devices said of their own ledgers: participations and μ², where it is more."""
+    _enter(connection, said)
     connection.executemany(
-        "INSERT INTO devices VALUES (?, 0, 0.0, 0.0, ?, ?, ?, ?) ON CONFLICT(device) DO UPDATE SET "
-        "said_participations = MAX(said_participations, excluded.said_participations), "
-        "said_mu_squared = MAX(said_mu_squared, excluded.said_mu_squared)",
-        [
-            (device_id, UNLIMITED, float("inf"), count, mu_squared)
-            for device_id, (count, mu_squared) in said.items()
-        ],
+        "UPDATE devices SET said_participations = MAX(said_participations, ?), "
+        "said_mu_squared = MAX(said_mu_squared, ?) WHERE device = ?",
+        [(count, mu_squared, device_id) for device_id, (count, mu_squared) in said.items()],
+    )
+
+
+def _enter(connection: sqlite3.Connection, device_ids: Iterable[str]) -> None:
+    """Begin to count devices that were never seen before."""
+    connection.executemany(
+        "INSERT OR IGNORE INTO devices (device, participations, mu_squared, counts_mu_squared, "
+        "max_participations, mu_squared_limit, said_participations, said_mu_squared) "
+        "VALUES (?, 0, 0.0, 0.0, ?, ?, 0, 0.0)",
+        [(device_id, UNLIMITED, math.inf) for device_id in device_ids],
     )

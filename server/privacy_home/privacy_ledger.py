@@ -24,9 +24,10 @@ from privacy.accountant import mu_of_releases
 
 from . import counts_file
 from . import participation_counts as counts
-from .home_budget import require_budget, require_separation
+from .home_budget import require_budget, require_budget_for_answer, require_separation
 from .home_lock import locked_home
 from .ledger_file import LEDGER_FILE, LedgerFile, read_ledger_file
+from .owner_cap import invited_devices, keep_owners, require_owner_cap
 from .privacy_errors import (
     HomeBrokenError,
     HomeMissingError,
@@ -45,7 +46,7 @@ if TYPE_CHECKING:
 
     from privacy import EntryKind, Event, LedgerEntry
 
-    from .participation_counts import LifeCounts, StepCost, StepRecord, StreamRecord
+    from .participation_counts import AnswerCost, LifeCounts, StepCost, StepRecord, StreamRecord
 
 COUNTS_FILE: Final = "participations.db"
 HOME_FILE: Final = "home.json"
@@ -129,6 +130,18 @@ class PrivacyHome:
         with self._turn() as connection:
             return counts.stream_history(connection, stream, device_ids)
 
+    def keep_owners(
+        self, stream: str, owners: Mapping[str, str], *, most_devices: int
+    ) -> tuple[str, ...]:
+        """Keep who owns which device, and return the devices that the stream has invited so far.
+
+        Raises:
+            StreamRefusedError: the stream began with other owners, or another bound.
+        """
+        with self._turn() as connection:
+            keep_owners(connection, stream, owners, most_devices=most_devices, where=self.path)
+            return invited_devices(connection, stream)
+
     def cohort(self, stream: str, index: int) -> tuple[str, ...]:
         """Return the devices that were invited to a step, sorted."""
         with self._turn() as connection:
@@ -165,9 +178,10 @@ class PrivacyHome:
             included, to which any one device was invited.
 
         Raises:
-            StreamRefusedError: the index was offered before, or is not the next.
-            BudgetExceededError: a device that was chosen has no budget left, or had its turn fewer
-                than b steps ago.
+            StreamRefusedError: the index was offered before, is not the next, or one owner would
+                have too many devices in the stream.
+            BudgetExceededError: a device that was chosen has no budget left, has answered as one
+                that never trains, or had its turn fewer than b steps ago.
         """
         with self._turn() as connection:
             steps = counts.steps_of(connection, stream)
@@ -180,6 +194,7 @@ class PrivacyHome:
             cohort = tuple(device_ids[position] for position in positions)
             require_separation(connection, stream, index, cohort, cost)
             most = counts.add_invitations(connection, stream, index, cohort, cost)
+            require_owner_cap(connection, stream)
             return cohort, most
 
     def commit(self, stream: str, index: int, *, digest: str, noise_only: bool) -> None:
@@ -212,21 +227,22 @@ class PrivacyHome:
         return entry
 
     def count_answers(
-        self, series: str, release: int, device_ids: Sequence[str], *, mu_squared: float
+        self, series: str, release: int, device_ids: Sequence[str], *, cost: AnswerCost
     ) -> int:
         """Count each device that is asked for a count, durably, before any question leaves.
 
-        Args:
-            series: name of the counts under one policy.
-            release: number of the release, never asked for before.
-            device_ids: who is asked.
-            mu_squared: 1/σ² of one answer.
-
         Returns:
             Greatest number of releases of this series that any one device was asked for.
+
+        Raises:
+            StreamRefusedError: a device was asked for this release before.
+            BudgetExceededError: a device has no budget left, or is not one that the count asks.
         """
         with self._turn() as connection:
-            return counts.add_answers(connection, series, release, device_ids, mu_squared)
+            found = self._life_counts(connection, device_ids)
+            most = counts.add_answers(connection, series, release, device_ids, cost)
+            require_budget_for_answer(found, cost)
+            return most
 
     def note_said(self, said: Mapping[str, tuple[int, float]]) -> None:
         """Keep what devices say they have spent: participations and μ²; the larger counts."""

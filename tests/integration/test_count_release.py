@@ -39,7 +39,7 @@ from server.counts.count_queries import CountOffice
 from server.counts.private_metrics import ReleasedCounts
 from server.flower_messages import Roster
 from server.privacy_home.ledger_file import LEDGER_FILE, read_ledger_file
-from server.privacy_home.participation_counts import StepCost, StreamRecord
+from server.privacy_home.participation_counts import AnswerCost, StepCost, StreamRecord
 from server.privacy_home.privacy_ledger import open_home
 from server.rounds import RoundsError
 from simulations.seeded_noise import SeededNoise
@@ -238,7 +238,10 @@ def test_a_release_that_was_cut_off_after_asking_stays_charged_and_its_number_us
     office, roster = office_of(tmp_path), roster_of(fleet)
     channel = POLICY_WITH_COUNTS.channels[0]
     office.home.count_answers(
-        f"{POLICY_WITH_COUNTS.digest} drift", 0, IN_TRAINING, mu_squared=channel.mu_squared / 2
+        f"{POLICY_WITH_COUNTS.digest} drift",
+        0,
+        IN_TRAINING,
+        cost=AnswerCost(mu_squared=channel.mu_squared / 2),
     )
 
     office.release(grid_of(fleet), roster, channel="drift", question=DRIFT)

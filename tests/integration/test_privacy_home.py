@@ -428,4 +428,8 @@ def test_counts_say_nothing_of_a_device_beyond_its_id_and_sums(tmp_path):
         "mu_squared_limit",
         "said_participations",
         "said_mu_squared",
+        "counts_limit",
+        "mu_squared_in_all",
+        "answers_held_out",
+        "answers_in_training",
     ]
