@@ -192,9 +192,9 @@ def run_outbox(arguments: argparse.Namespace) -> int:
     else:
         lines += ["no summary would leave: no consent to summaries, or no prediction"]
     if noise is not None:
-        most = noise["epsilon_at_most_a_year"]
+        most, each = noise["epsilon_at_most_a_year"], noise["epsilon"]
         lines += [
-            f"noise: what is said is drawn, with epsilon {noise['epsilon']} a draw, at delta {noise['delta']}",
+            f"noise: what is said is drawn, with epsilon {each} a draw, at delta {noise['delta']}",
             f"  {noise['draws']} draws, epsilon {noise['epsilon_spent']} in all",
             f"  {noise['epsilon_spent_this_year']} within a year, the most {most}",
             f"  unit of privacy: {noise['unit_of_privacy']}",

@@ -45,6 +45,8 @@ if TYPE_CHECKING:
     from .ledger_file import DeviceLedger
 
 
+RECEIPT_CHARACTERS = 192
+"""Length of every line that a device tells of its ledger; the longest figures fit."""
 REFUSAL_FACT = "training_refusal"
 """Named value of the store: the last step that policy or ledger refused, and why."""
 
@@ -177,19 +179,22 @@ def debit_count(
 
 
 def receipt_line(ledger: DeviceLedger, *, pseudonym: str) -> str:
-    """Return what a device tells the server of its ledger; it looks the same whatever was decided.
+    """Return what a device tells the server of its ledger, of one length whatever was decided.
+
+    Spaces at its end, which JSON ignores, fill it up.
 
     Args:
         ledger: as it stands; an empty one where the device's cannot be read.
         pseudonym: of the device in the step.
     """
     taken = sum(isinstance(event, Participation) for event in ledger.events)
-    return DeviceReceipt(
+    said = DeviceReceipt(
         pseudonym=pseudonym,
         participations=taken,
         mu_squared=mu_of_device(ledger.events) ** 2,
         head=ledger.head,
-    ).to_line()
+    )
+    return said.to_line().ljust(RECEIPT_CHARACTERS)
 
 
 def _require_not_erased(path: Path) -> None:

@@ -8,8 +8,9 @@ from datetime import timedelta
 import pytest
 
 from edge_client.errors import LedgerError, ParticipationRefusedError
-from edge_client.privacy.ledger_file import read_device_ledger
+from edge_client.privacy.ledger_file import DeviceLedger, read_device_ledger
 from edge_client.privacy.participation import (
+    RECEIPT_CHARACTERS,
     Terms,
     admit,
     debit,
@@ -228,6 +229,19 @@ def test_receipt_says_what_the_ledger_holds(store):
     assert (receipt.pseudonym, receipt.participations) == (PSEUDONYM, 1)
     assert receipt.head == ledger.entries[-1].hash
     assert receipt.mu_squared == pytest.approx(POLICY.privacy.noise_multiplier**-2)
+
+
+def test_receipts_have_one_length_whatever_the_ledger_holds(store):
+    ledgers = [DeviceLedger(), take_part(store, task_of())]
+    ledgers += [take_part(store, task_of(index=2)), read_device_ledger(store.path, store)]
+    # The longest figures: a life of participations, and seventeen digits with an exponent.
+    longest = DeviceReceipt(
+        pseudonym=PSEUDONYM, participations=10**9, mu_squared=1.2345678901234567e-100, head="f" * 64
+    )
+    assert len(longest.to_line()) <= RECEIPT_CHARACTERS
+    lines = [receipt_line(ledger, pseudonym=PSEUDONYM) for ledger in ledgers]
+    assert {len(line.encode()) for line in lines} == {RECEIPT_CHARACTERS}
+    assert [DeviceReceipt.from_line(line).participations for line in lines] == [0, 1, 2, 2]
 
 
 CHANNELS = (
