@@ -25,6 +25,13 @@ Rebuild = Annotated[
         "--rebuild-counts", help="Make lost counts anew, with every device charged the worst case."
     ),
 ]
+Head = Annotated[
+    str,
+    typer.Option(
+        help="For --rebuild-counts: hash of the ledger's newest entry, as the newest run.json, a "
+        "model card or a device's receipt has it."
+    ),
+]
 AcceptMoved = Annotated[
     bool, typer.Option("--accept-moved", help="Take over a moved home: no newer copy of it exists.")
 ]
@@ -36,6 +43,7 @@ def ledger(
     delta: Delta = 1e-8,
     repair: Repair = False,
     rebuild_counts: Rebuild = False,
+    head: Head = "",
     accept_moved: AcceptMoved = False,
     as_json: AsJson = False,
 ) -> None:
@@ -50,7 +58,9 @@ def ledger(
     if repair:
         _say(f"cut {cut_torn_line(home, now=datetime.now(UTC))} bytes of a torn line")
     if rebuild_counts:
-        _say(f"charged every device for {charge_everyone(home)} releases")
+        if not head:
+            raise typer.BadParameter("give --head HASH with it", param_hint="--rebuild-counts")
+        _say(f"charged every device for {charge_everyone(home, head=head)} releases")
     if accept_moved:
         take_over(home)
         _say("taken over; streams that were open here have ended")

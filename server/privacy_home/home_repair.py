@@ -1,19 +1,20 @@
 """What an operator may do about a privacy home that refuses: three ways, none of which forgets.
 
 A torn last line is cut off only where the counts show that its entry was never finished; counts
-that are gone are made anew with everybody charged the worst case; a folder that was moved is taken
-over on the operator's word that it is the newest.
+that are gone are made anew with everybody charged the worst case, from a ledger that is shown to be
+the newest; a folder that was moved is taken over on the operator's word that it is the newest.
 """
 
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from models.durable_file import sync_folder, write_durably
 from privacy import read_ledger
 
 from . import counts_file
+from .folder_origin import anchor_of, inode_of
 from .home_lock import locked_home
 from .ledger_file import LEDGER_FILE, read_ledger_file, torn_tail
 from .privacy_errors import HomeBrokenError
@@ -23,14 +24,14 @@ from .privacy_ledger import (
     HEAD_FACT,
     HOME_FILE,
     INODE_FACT,
-    anchor_of,
-    inode_of,
     make_counts,
 )
 
 if TYPE_CHECKING:
     from datetime import datetime
     from pathlib import Path
+
+LEAST_HEAD_DIGITS: Final = 16
 
 
 def cut_torn_line(home: Path, *, now: datetime) -> int:
@@ -71,19 +72,32 @@ def cut_torn_line(home: Path, *, now: datetime) -> int:
         return len(tail)
 
 
-def charge_everyone(home: Path) -> int:
+def charge_everyone(home: Path, *, head: str) -> int:
     """Make counts anew that are gone or damaged: every device is charged the worst case.
 
-    Streams that were open end: nobody knows any more who was invited.
+    Streams that were open end: nobody knows any more who was invited. The counts alone knew how far
+    the ledger had come, so whoever has lost them must say it from elsewhere: an older ledger lacks
+    releases, and every figure made from it would be too low.
+
+    Args:
+        home: the folder.
+        head: hash of the newest entry, or its first 16 digits or more, from what was kept
+            elsewhere: the newest run's `run.json`, a model card, a device's receipt.
 
     Returns:
         Number of ledger entries that every device is charged for.
 
     Raises:
-        HomeBrokenError: the ledger does not verify.
+        HomeBrokenError: the ledger does not verify, or does not end with that entry; nothing was
+            changed.
     """
+    path = home / LEDGER_FILE
     with locked_home(home):
-        entries = read_ledger_file(home / LEDGER_FILE)
+        entries = read_ledger_file(path)
+        if not entries or len(head) < LEAST_HEAD_DIGITS or not entries[-1].hash.startswith(head):
+            what = f"does not end with an entry {head!r}"
+            remedy = "put the newest copy of the ledger back, and name the hash of its last entry"
+            raise HomeBrokenError(path, what, remedy)
         (home / COUNTS_FILE).unlink(missing_ok=True)
         make_counts(home, entries)
         return len(entries)

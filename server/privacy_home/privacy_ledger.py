@@ -5,8 +5,8 @@ and runs (`participations.db`), and `home.json`, which is written once. Writers 
 on `home.lock`. The two files watch each other: the counts hold the ledger's head, and every release
 that the ledger holds has its step in the counts; so neither can be put back alone from a backup.
 `home.json` is never touched again, and a file's time of change cannot be set, so the counts tell a
-folder that was put back as a whole. A snapshot of the whole disk shows nothing: devices keep their
-own ledgers, and say more than the server knows.
+folder that was put back as a whole; and they know the file that they are kept in. A snapshot of the
+whole disk shows nothing here: then devices say more than the server knows, and no noise repeats.
 """
 
 from __future__ import annotations
@@ -19,15 +19,17 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Final
 
 from models.durable_file import sync_folder, write_durably
-from privacy import CorrelatedRelease, CountRelease, GaussianRelease
+from privacy import CorrelatedRelease, CountRelease
 from privacy.accountant import mu_of_releases
 
 from . import counts_file
 from . import participation_counts as counts
+from .folder_origin import PUT_BACK, anchor_of, inode_of
 from .home_budget import require_budget, require_budget_for_answer, require_separation
 from .home_lock import locked_home
 from .ledger_file import LEDGER_FILE, LedgerFile, read_ledger_file
-from .owner_cap import invited_devices, keep_owners, require_owner_cap
+from .legacy_spending import LegacySpending, legacy_spending
+from .owner_cap import keep_owners, require_owner_cap
 from .privacy_errors import (
     HomeBrokenError,
     HomeMissingError,
@@ -46,6 +48,7 @@ if TYPE_CHECKING:
 
     from privacy import EntryKind, Event, LedgerEntry
 
+    from .owner_cap import KeptOwners
     from .participation_counts import AnswerCost, LifeCounts, StepCost, StepRecord, StreamRecord
 
 COUNTS_FILE: Final = "participations.db"
@@ -56,20 +59,6 @@ HEAD_FACT: Final = "head"
 INODE_FACT: Final = "inode"
 _OPENING_FACT: Final = "opening of "
 _COUNTED: Final = frozenset({"correlated_release", "count_release"})
-_PUT_BACK: Final = "put the newest copy of the whole folder back"
-
-
-@dataclass(frozen=True, slots=True)
-class LegacySpending:
-    """What every device is charged for releases from before there were counts: the worst case.
-
-    Attributes:
-        participations: Σ over their streams of the most participations in each.
-        mu_squared: Σ of what these cost.
-    """
-
-    participations: int = 0
-    mu_squared: float = 0.0
 
 
 @dataclass(slots=True)
@@ -132,15 +121,16 @@ class PrivacyHome:
 
     def keep_owners(
         self, stream: str, owners: Mapping[str, str], *, most_devices: int
-    ) -> tuple[str, ...]:
-        """Keep who owns which device, and return the devices that the stream has invited so far.
+    ) -> KeptOwners:
+        """Keep who owns which device; none takes what was kept, with the devices invited so far.
 
         Raises:
             StreamRefusedError: the stream began with other owners, or another bound.
         """
         with self._turn() as connection:
-            keep_owners(connection, stream, owners, most_devices=most_devices, where=self.path)
-            return invited_devices(connection, stream)
+            return keep_owners(
+                connection, stream, owners, most_devices=most_devices, where=self.path
+            )
 
     def cohort(self, stream: str, index: int) -> tuple[str, ...]:
         """Return the devices that were invited to a step, sorted."""
@@ -260,13 +250,14 @@ class PrivacyHome:
                 counts_file.keep_fact(connection, HEAD_FACT, _head_fact(self.entries))
             num_legacy = int(counts_file.fact(connection, LEGACY_FACT))
             if num_legacy and self.legacy == LegacySpending():
-                self.legacy = _legacy(self.entries[:num_legacy])
+                self.legacy = legacy_spending(self.entries[:num_legacy])
             yield connection
 
     def _life_counts(self, connection: sqlite3.Connection, device_ids: Sequence[str]) -> LifeCounts:
         found = counts.life_counts(connection, device_ids)
         found.participations[:] += self.legacy.participations
         found.mu_squared[:] += self.legacy.mu_squared
+        found.counts_mu_squared[:] += self.legacy.counts_mu_squared
         return found
 
     def _with_most_spent(
@@ -281,7 +272,7 @@ class PrivacyHome:
         others = [e for e in alike if getattr(e, "stream", None) != getattr(event, "stream", "")]
         if not others or not isinstance(event, CorrelatedRelease | CountRelease):
             return event
-        most = counts.most_mu_squared(connection) + self.legacy.mu_squared
+        most = counts.most_mu_squared(connection) + self.legacy.mu_squared_in_all
         if not math.isfinite(most):
             return event
         stated = replace(event, most_mu_squared=most)
@@ -321,7 +312,7 @@ def open_home(path: Path) -> PrivacyHome:
         if not (path / COUNTS_FILE).exists():
             entries = read_ledger_file(path / LEDGER_FILE)
             if any(_type_of(entry) in _COUNTED for entry in entries):
-                remedy = f"{_PUT_BACK}, or: fedcell privacy ledger --home DIR --rebuild-counts"
+                remedy = f"{PUT_BACK}, or: fedcell privacy ledger --home DIR --rebuild-counts"
                 raise HomeBrokenError(path / COUNTS_FILE, "is gone", remedy)
             make_counts(path, entries)
     home = PrivacyHome(path)
@@ -365,26 +356,6 @@ def make_counts(path: Path, entries: Sequence[LedgerEntry]) -> None:
     sync_folder(path)
 
 
-def anchor_of(path: Path) -> str:
-    """Return what tells a file that is never touched again from every copy of it.
-
-    Neither number can be set: a copy, a restored backup or an unpacked archive has others.
-
-    Raises:
-        HomeBrokenError: it is gone.
-    """
-    try:
-        found = path.stat()
-    except FileNotFoundError:
-        raise HomeBrokenError(path, "is gone", _PUT_BACK) from None
-    return f"{found.st_ino}:{found.st_ctime_ns}"
-
-
-def inode_of(path: Path) -> str:
-    """Return what SQLite keeps of a file that it writes, and a file put in its place differs in."""
-    return str(path.stat().st_ino)
-
-
 def _require_own_folder(path: Path, connection: sqlite3.Connection) -> None:
     known, here = counts_file.fact(connection, INODE_FACT), inode_of(path / COUNTS_FILE)
     is_own = counts_file.fact(connection, ANCHOR_FACT) == anchor_of(path / HOME_FILE)
@@ -393,7 +364,7 @@ def _require_own_folder(path: Path, connection: sqlite3.Connection) -> None:
     elif not is_own or known != here:
         what = "was copied, moved between disks or put back from a backup, and may lack releases"
         remedy = (
-            f"{_PUT_BACK}; where this surely is the newest: fedcell privacy ledger --home DIR "
+            f"{PUT_BACK}; where this surely is the newest: fedcell privacy ledger --home DIR "
             "--accept-moved"
         )
         raise HomeBrokenError(path, what, remedy)
@@ -414,11 +385,11 @@ def is_behind(path: Path, entries: Sequence[LedgerEntry], connection: sqlite3.Co
     expected = int(number)
     if len(entries) < expected or (expected and entries[expected - 1].hash != known):
         what = f"lacks the entry {expected - 1} that the counts beside it have seen"
-        raise HomeBrokenError(path, what, f"{_PUT_BACK}; it is older than what was released")
+        raise HomeBrokenError(path, what, f"{PUT_BACK}; it is older than what was released")
     later = entries[expected:]
     if len(later) > 1 or not all(_is_counted(entry, connection) for entry in later):
         what = f"holds entries from {expected} on that the counts beside it do not know"
-        remedy = f"{_PUT_BACK}, or: fedcell privacy ledger --home DIR --rebuild-counts"
+        remedy = f"{PUT_BACK}, or: fedcell privacy ledger --home DIR --rebuild-counts"
         raise HomeBrokenError(path, what, remedy)
     return bool(later)
 
@@ -434,20 +405,3 @@ def _is_counted(entry: LedgerEntry, connection: sqlite3.Connection) -> bool:
 
 def _head_fact(entries: Sequence[LedgerEntry]) -> str:
     return f"{len(entries)}:{entries[-1].hash if entries else ''}"
-
-
-def _legacy(entries: Sequence[LedgerEntry]) -> LegacySpending:
-    """The worst case of releases of which nobody counted who took part."""
-    most: dict[str, tuple[int, float]] = {}
-    for entry in entries:
-        if entry.kind != "stream":
-            continue
-        event = entry.event
-        if isinstance(event, GaussianRelease | CorrelatedRelease):
-            taken = event.most_participations
-            cost = taken / event.noise_multiplier**2 if event.noise_multiplier else math.inf
-            most[event.stream] = max(most.get(event.stream, (0, 0.0)), (taken, cost))
-    return LegacySpending(
-        participations=sum(taken for taken, _ in most.values()),
-        mu_squared=sum(cost for _, cost in most.values()),
-    )

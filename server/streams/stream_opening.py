@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING
 
 from privacy.canonical_json import canonical_json
 
+from ..privacy_home.folder_origin import anchor_of
 from ..privacy_home.privacy_errors import StreamRefusedError
-from ..privacy_home.privacy_ledger import anchor_of
 from .stream_files import OPEN_A_NEW_STREAM
 from .stream_key import KEY_FILE, new_generation, rewrite_secrets
 from .stream_terms import bind_noise

@@ -29,9 +29,9 @@ from privacy import BudgetExceededError, UpdateGrid
 from privacy.budget import Refusal
 
 from ..aggregation import mean_update
+from ..privacy_home.folder_origin import anchor_of
 from ..privacy_home.participation_counts import StreamRecord, cohort_digest
 from ..privacy_home.privacy_errors import StreamRefusedError
-from ..privacy_home.privacy_ledger import anchor_of
 from .stream_agreement import require_agreement, require_own_kind, require_own_stream
 from .stream_files import (
     OPEN_A_NEW_STREAM,
