@@ -69,7 +69,7 @@ class PlannedRun:
         keys: of the stream's correlated noise.
         operator: seals the stream's key and sums.
         signing_key: of policy and receipts; None for a simulated fleet.
-        owners: of devices, as far as they are known.
+        owners: of devices, as far as they are known; none at a resume takes those it began with.
         plan: policy whose constants are the run's; None works them out from the configuration.
         counts: that are asked of devices; None asks none.
         is_resumed: whether the folder holds the run's first part.
@@ -297,16 +297,26 @@ def _in_training(enrolled: Roster) -> Roster:
 
 
 def _enrolled(run: PlannedRun, roster: Roster) -> Roster:
-    """Return the devices that may be asked for anything: of each owner, no more than allowed."""
-    order = invitation_order(roster.device_ids, stream=run.config.stream)
-    return roster.only(
-        within_owner_cap(
-            roster.device_ids,
-            order,
-            owners=run.owners,
-            max_devices_per_owner=run.config.max_devices_per_owner,
-        )
+    """Return the devices that may be asked for anything: of each owner, no more than allowed.
+
+    A stream that goes on keeps its owners, and of each those devices first that it has invited,
+    whether they are here now or not.
+    """
+    stream, most_devices = run.config.stream, run.config.max_devices_per_owner
+    kept = run.folder.home.keep_owners(stream, run.owners, most_devices=most_devices)
+    away = sorted(set(kept.invited) - set(roster.device_ids))
+    device_ids, invited = [*roster.device_ids, *away], set(kept.invited)
+    order = sorted(
+        invitation_order(device_ids, stream=stream).tolist(),
+        key=lambda position: device_ids[position] not in invited,
     )
+    found = within_owner_cap(
+        device_ids,
+        np.array(order, np.intp),
+        owners=kept.owners,
+        max_devices_per_owner=most_devices,
+    )
+    return roster.only(found[found < len(roster.device_ids)])
 
 
 def _stream(run: PlannedRun, terms: StreamTerms) -> tuple[StreamState, OptimizerState]:

@@ -1,12 +1,14 @@
 """Of each owner no more devices in one stream than its policy says, however often it is resumed.
 
-The map of owners is kept when a stream begins and is the same for all of its steps. What is kept of
-an owner is a digest under the stream's name: enough to count by, and no name.
+The map of owners is kept when a stream begins and is the same for all of its steps; who resumes it
+need not name it again. What is kept of an owner is a digest under the stream's name: enough to
+count by, and no name.
 """
 
 from __future__ import annotations
 
 import hashlib
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from .counts_file import fact, keep_fact
@@ -20,6 +22,19 @@ if TYPE_CHECKING:
 _OWNERS_FACT: Final = "owners of "
 
 
+@dataclass(frozen=True, slots=True)
+class KeptOwners:
+    """Who owns which device of a stream, and which of them were invited already.
+
+    Attributes:
+        owners: digest of the owner of each device whose owner is known.
+        invited: devices that were ever invited to the stream, sorted.
+    """
+
+    owners: Mapping[str, str]
+    invited: tuple[str, ...]
+
+
 def keep_owners(
     connection: sqlite3.Connection,
     stream: str,
@@ -27,7 +42,7 @@ def keep_owners(
     *,
     most_devices: int,
     where: Path,
-) -> None:
+) -> KeptOwners:
     """Keep who owns which device, before a stream's first step; afterwards it must be the same.
 
     A stream from before owners were kept takes the map that it is resumed with.
@@ -35,7 +50,7 @@ def keep_owners(
     Args:
         connection: to the counts.
         stream: its name.
-        owners: of devices, as far as they are known.
+        owners: of devices, as far as they are known; none takes those that were kept.
         most_devices: of one owner in the stream.
         where: the home, for the error.
 
@@ -46,21 +61,23 @@ def keep_owners(
     lines = "\n".join(f"{device}\t{owner}" for device, owner in digests.items())
     stated = f"{most_devices}:{hashlib.sha256(lines.encode()).hexdigest()}"
     known = fact(connection, _OWNERS_FACT + stream)
-    if known == stated:
-        return
-    if known and invited_devices(connection, stream):
+    invited = _invited_devices(connection, stream)
+    is_known = known == stated or (not owners and known.startswith(f"{most_devices}:"))
+    if known and invited and not is_known:
         what = f"began stream {stream!r} with other owners or another bound on their devices"
         raise StreamRefusedError(where, what, "name the file of owners that the run began with")
-    connection.execute("DELETE FROM owners WHERE stream = ?", (stream,))
-    connection.executemany(
-        "INSERT INTO owners VALUES (?, ?, ?)",
-        [(stream, device, owner) for device, owner in digests.items()],
-    )
-    keep_fact(connection, _OWNERS_FACT + stream, stated)
+    if not (known and invited):
+        connection.execute("DELETE FROM owners WHERE stream = ?", (stream,))
+        connection.executemany(
+            "INSERT INTO owners VALUES (?, ?, ?)",
+            [(stream, device, owner) for device, owner in digests.items()],
+        )
+        keep_fact(connection, _OWNERS_FACT + stream, stated)
+    rows = connection.execute("SELECT device, owner FROM owners WHERE stream = ?", (stream,))
+    return KeptOwners(dict(rows.fetchall()), invited)
 
 
-def invited_devices(connection: sqlite3.Connection, stream: str) -> tuple[str, ...]:
-    """Return the devices that were ever invited to a stream, sorted."""
+def _invited_devices(connection: sqlite3.Connection, stream: str) -> tuple[str, ...]:
     rows = connection.execute(
         "SELECT device FROM stream_devices WHERE stream = ? ORDER BY device", (stream,)
     )

@@ -66,7 +66,12 @@ MaxParticipations = Annotated[
     int | None,
     typer.Option(help="Rounds in a device's life (k); what this run asks unless given.", min=1),
 ]
-Owners = Annotated[Path | None, typer.Option(help="CSV file with the columns device_id and owner.")]
+Owners = Annotated[
+    Path | None,
+    typer.Option(
+        help="CSV file with the columns device_id and owner; a resumed run keeps its own."
+    ),
+]
 MaxPerOwner = Annotated[int, typer.Option(help="Most devices of one owner in the run.", min=1)]
 StreamKeyFile = Annotated[
     Path | None, typer.Option(help="Key file that seals the stream's key and sums; 32 bytes.")

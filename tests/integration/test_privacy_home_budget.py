@@ -93,17 +93,18 @@ def test_a_release_that_was_asked_before_is_told_from_a_spent_budget(home):
 
 def test_an_owner_has_no_more_devices_than_the_bound_over_all_steps(home):
     owners = dict.fromkeys("abc", "one") | {"d": "two"}
-    assert home.keep_owners("s", owners, most_devices=2) == ()
+    assert home.keep_owners("s", owners, most_devices=2).invited == ()
     invite(home, "a", "b", "d")
     with pytest.raises(StreamRefusedError, match="3 devices of one owner"):
         invite(home, "c")
     invite(home, "a", "b", "unknown")
-    assert home.keep_owners("s", owners, most_devices=2) == ("a", "b", "d", "unknown")
+    kept = home.keep_owners("s", owners, most_devices=2)
+    assert kept.invited == ("a", "b", "d", "unknown")
 
 
 @pytest.mark.parametrize(
     ("owners", "most_devices"),
-    [({}, 2), ({"a": "one"}, 3), ({"a": "two"}, 2), ({"a": "one", "b": "one"}, 2)],
+    [({}, 3), ({"a": "one"}, 3), ({"a": "two"}, 2), ({"a": "one", "b": "one"}, 2)],
 )
 def test_a_stream_goes_on_with_the_owners_it_began_with(home, owners, most_devices):
     home.keep_owners("s", {"a": "none yet"}, most_devices=9)
@@ -113,9 +114,20 @@ def test_a_stream_goes_on_with_the_owners_it_began_with(home, owners, most_devic
         home.keep_owners("s", owners, most_devices=most_devices)
 
 
+def test_who_resumes_a_stream_need_not_name_its_owners_again(home):
+    began = home.keep_owners("s", dict.fromkeys("abc", "one") | {"d": "two"}, most_devices=2)
+    invite(home, "a", "b")
+    kept = home.keep_owners("s", {}, most_devices=2)
+    assert kept.owners == began.owners
+    assert kept.owners["a"] == kept.owners["c"] != kept.owners["d"]
+    with pytest.raises(StreamRefusedError):
+        invite(home, "c")
+
+
 def test_a_stream_of_which_no_owners_were_kept_takes_those_it_is_resumed_with(home):
     invite(home, "a", "b")
-    assert home.keep_owners("s", dict.fromkeys("abc", "one"), most_devices=2) == ("a", "b")
+    kept = home.keep_owners("s", dict.fromkeys("abc", "one"), most_devices=2)
+    assert kept.invited == ("a", "b")
     with pytest.raises(StreamRefusedError):
         invite(home, "c")
 
