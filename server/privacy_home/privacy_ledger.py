@@ -49,7 +49,6 @@ if TYPE_CHECKING:
     from privacy import EntryKind, Event, LedgerEntry
 
     from .owner_cap import KeptOwners
-    from .owner_cap import KeptOwners
     from .participation_counts import AnswerCost, LifeCounts, StepCost, StepRecord, StreamRecord
 
 COUNTS_FILE: Final = "participations.db"
