@@ -15,6 +15,7 @@ from edge_client.errors import InputError
 from edge_client.flower_app import client_app
 from edge_client.own_training import (
     OWN_EPSILON_KEY,
+    OWN_MIN_COHORT_KEY,
     OWN_PARTICIPATIONS_KEY,
     POLICY_KEYS_KEY,
     STORE_KEY,
@@ -177,6 +178,8 @@ def test_node_without_keys_believes_no_policy(device):
         (OWN_PARTICIPATIONS_KEY, -1),
         (OWN_PARTICIPATIONS_KEY, "many"),
         (OWN_EPSILON_KEY, "little"),
+        (OWN_MIN_COHORT_KEY, 0),
+        (OWN_MIN_COHORT_KEY, 2.5),
         (OWN_EPSILON_KEY, float("nan")),
         (POLICY_KEYS_KEY, "/nowhere/keys.json"),
     ],
@@ -188,7 +191,10 @@ def test_configuration_that_cannot_be_is_refused_by_name(device, key, value):
     assert asked(device, task_of()).error.reason == NodeFailure.MISCONFIGURED
 
 
-@pytest.mark.parametrize(("key", "value"), [(OWN_PARTICIPATIONS_KEY, 0), (OWN_EPSILON_KEY, 0.5)])
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [(OWN_PARTICIPATIONS_KEY, 0), (OWN_EPSILON_KEY, 0.5), (OWN_MIN_COHORT_KEY, 10_000)],
+)
 def test_own_limits_of_the_node_stop_a_participation(device, key, value):
     device.node[key] = value
     total, _, _ = parts_of(asked(device, task_of()))
