@@ -2,13 +2,12 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..budget import ParticipationHistory
-from ..clipping import UpdateGrid
 from ..noise import ReleaseNoise
 from ..policy import StreamPolicy
 
@@ -20,24 +19,24 @@ class Clip(Protocol):
         """Return the bounded update, float64 of the same shape."""
 
 
-class Admit(Protocol):
-    """Decides whether a device may take part in a step."""
+class ReleasingStream(Protocol):
+    """What a release is made of: the stream at work, its sum committed and charged.
 
-    def __call__(self, policy: StreamPolicy, history: ParticipationHistory, index: int) -> bool:
-        """Return True if it may."""
+    Attributes:
+        noise: Of the next step.
+    """
+
+    noise: ReleaseNoise
+
+    def release(self) -> NDArray[np.float64]:
+        """Return the released mean, float64, shape (n_weights,)."""
 
 
 class Release(Protocol):
-    """Turns a sum into what a step releases."""
+    """Turns the committed sum of a step into what the step releases."""
 
     def __call__(
-        self,
-        total: NDArray[np.int64],
-        *,
-        noise: NDArray[np.float64],
-        num_invited: int,
-        num_replied: int,
-        grid: UpdateGrid,
+        self, stream: ReleasingStream, *, num_invited: int, num_replied: int
     ) -> NDArray[np.float64]:
         """Return the released mean, float64, shape (n_weights,)."""
 
@@ -49,15 +48,15 @@ class AggregationParts:
     Attributes:
         clip: bounds one device's update.
         weigh: how often an update counts, by the number of the device's training rows.
-        admit: whether a device may take part in a step; server's and device's rule together.
         open_noise: opens the noise of a new stream.
         release: noise and division.
+        counted: what happens to a privacy home, named by its folder, once it has counted a cohort.
         claim: μ that is claimed for a stream.
     """
 
     clip: Clip
     weigh: Callable[[int], int]
-    admit: Admit
     open_noise: Callable[[StreamPolicy], ReleaseNoise]
     release: Release
+    counted: Callable[[Path], None]
     claim: Callable[[StreamPolicy], float]

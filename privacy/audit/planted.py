@@ -1,8 +1,8 @@
-"""Eight defects, each a small substitution in the real parts, that an audit must catch.
+"""Defects of noise, sum and claim, each a small substitution, that an audit must catch.
 
 Each is a mistake that was made somewhere: a standard deviation read as a variance, a clipping that
-a refactoring lost, a weighted mean, Flower's division by who answered, a backup played back, a
-scheduler in a hurry, a counter that is reset, an accountant that assumes what does not happen.
+a refactoring lost, a weighted mean, Flower's division by who answered, a backup played back, an
+accountant that assumes what does not happen. Defects of who is invited lie in the privacy home.
 """
 
 import math
@@ -14,12 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..accountant import mu_of_participations
-from ..budget import ParticipationHistory, Refusal
-from ..clipping import UpdateGrid
 from ..events import EntryKind
 from ..noise import ReleaseNoise
 from ..policy import StreamPolicy
-from .parts import AggregationParts
+from .parts import AggregationParts, ReleasingStream
 
 ROWS_OF_AN_UPDATE: Final = 100
 """Rows that a weighted mean counts as one."""
@@ -112,20 +110,15 @@ def dropout_without_compensation(parts: AggregationParts) -> AggregationParts:
     """The sum is divided by who answered, the noise by who was invited."""
 
     def release(
-        total: NDArray[np.int64],
-        *,
-        noise: NDArray[np.float64],
-        num_invited: int,
-        num_replied: int,
-        grid: UpdateGrid,
+        stream: ReleasingStream, *, num_invited: int, num_replied: int
     ) -> NDArray[np.float64]:
-        return parts.release(
-            total,
-            noise=noise * (num_replied / num_invited),
-            num_invited=num_replied,
-            num_replied=num_replied,
-            grid=grid,
-        )
+        share, real = num_replied / num_invited, stream.noise
+        stream.noise = ScaledNoise(real, factor=share)
+        try:
+            mean = parts.release(stream, num_invited=num_invited, num_replied=num_replied)
+        finally:
+            stream.noise = real
+        return mean / share
 
     return replace(parts, release=release)
 
@@ -138,16 +131,6 @@ def reused_noise(parts: AggregationParts) -> AggregationParts:
             parts.open_noise(policy), every=policy.num_rounds // 2
         ),
     )
-
-
-def separation_ignored(parts: AggregationParts) -> AggregationParts:
-    """Devices are admitted to steps that lie closer than the bands of the noise."""
-    return _admits_despite(parts, {Refusal.TOO_SOON})
-
-
-def cap_ignored(parts: AggregationParts) -> AggregationParts:
-    """Devices are admitted after their last participation, as by a counter that was reset."""
-    return _admits_despite(parts, {Refusal.RETIRED})
 
 
 def fixed_schedule_claimed_as_poisson(parts: AggregationParts) -> AggregationParts:
@@ -167,28 +150,12 @@ def fixed_schedule_claimed_as_poisson(parts: AggregationParts) -> AggregationPar
     return replace(parts, claim=claim)
 
 
-def _admits_despite(parts: AggregationParts, ignored: set[Refusal]) -> AggregationParts:
-    """The rule of server and device, told a past in which some of its reasons do not arise."""
-
-    def admit(policy: StreamPolicy, history: ParticipationHistory, index: int) -> bool:
-        told = history
-        if Refusal.RETIRED in ignored:
-            told = ParticipationHistory(last_index=history.last_index)
-        if Refusal.TOO_SOON in ignored:
-            told = replace(told, last_index=None)
-        return parts.admit(policy, told, index)
-
-    return replace(parts, admit=admit)
-
-
 DEFECTS: Final[dict[str, Callable[[AggregationParts], AggregationParts]]] = {
     "half the noise": half_the_noise,
     "no clipping": no_clipping,
     "data-dependent weights": data_dependent_weights,
     "dropout without compensation": dropout_without_compensation,
     "reused noise": reused_noise,
-    "separation ignored": separation_ignored,
-    "cap ignored": cap_ignored,
     "fixed schedule claimed as Poisson": fixed_schedule_claimed_as_poisson,
 }
-"""Every planted defect by name, in the order of a report."""
+"""Every planted defect of noise, sum and claim by name, in the order of a report."""

@@ -16,7 +16,6 @@ from models.wire.rounds import LocalRecipe
 from privacy import OperatingSystemNoise, StreamPolicy, UpdateGrid, clip_update
 from privacy.audit.bounds import least_detectable_mu
 from privacy.audit.findings import AuditCheck, Held
-from privacy.audit.planted import DEFECTS
 from privacy.policy import policy_for
 
 from ..aggregation import CohortSum, mean_update
@@ -26,10 +25,11 @@ from .canary_audit import (
     CanaryFinding,
     audit_stream,
     audited_policy,
-    honest_parts,
 )
+from .canary_streams import honest_parts, num_beyond_rules, steps_by_device, steps_by_schedule
 from .count_audit import ANSWERS, audit_counts, audited_channel
 from .inversion_audit import Protection, Victims, recovered_records
+from .planted_homes import PLANTED
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -130,10 +130,11 @@ def sensitivity_check(*, clipping_norm: float = 0.3, num_weights: int = 2_000) -
 
 def _all_checks(scale: AuditScale) -> Iterator[AuditCheck]:
     yield sensitivity_check()
+    yield from _rules_checks()
     for claim in scale.claims:
         policy = audited_policy(claim, cohort_size=scale.canaries)
         finding = audit_stream(policy, honest_parts(), canaries=scale.canaries)
-        yield from _honest_checks(f"μ = {claim:g}", finding)
+        yield from honest_checks(f"μ = {claim:g}", finding)
         yield AuditCheck(
             name=f"power at μ = {claim:g}",
             value=finding.excess,
@@ -147,7 +148,13 @@ def _all_checks(scale: AuditScale) -> Iterator[AuditCheck]:
     yield from _inversion_checks()
 
 
-def _honest_checks(name: str, finding: CanaryFinding) -> Iterator[AuditCheck]:
+def honest_checks(name: str, finding: CanaryFinding) -> Iterator[AuditCheck]:
+    """Hold what canaries show of a mechanism that is meant to be sound against its claim.
+
+    Args:
+        name: of the mechanism.
+        finding: of its audit.
+    """
     yield AuditCheck(
         name=f"canaries, {name}",
         value=finding.bound.mu,
@@ -160,7 +167,7 @@ def _honest_checks(name: str, finding: CanaryFinding) -> Iterator[AuditCheck]:
         value=finding.one_run.epsilon,
         bound=finding.claimed_epsilon,
         held=Held.AT_MOST,
-        note=f"lower bound on ε at δ = {finding.one_run.delta:g}, "
+        note=f"lower bound on ε of one device, present or zeros, at δ = {finding.one_run.delta:g}; "
         f"{finding.one_run.right} of {finding.one_run.guesses} coins guessed",
     )
     yield AuditCheck(
@@ -177,13 +184,41 @@ def _honest_checks(name: str, finding: CanaryFinding) -> Iterator[AuditCheck]:
         held=Held.AT_LEAST,
         note="standard deviation over the claimed one",
     )
+    yield AuditCheck(
+        name=f"invitations, {name}",
+        value=finding.beyond_rules,
+        bound=0,
+        held=Held.AT_MOST,
+        note="too close or too many, which the privacy home let a hostile scheduler make",
+    )
+    yield AuditCheck(
+        name=f"streams broken off, {name}",
+        value=bool(finding.broken_off),
+        bound=0,
+        held=Held.AT_MOST,
+        note=finding.broken_off or "every step was invited, committed, charged and released",
+    )
+
+
+def _rules_checks() -> Iterator[AuditCheck]:
+    """What schedule and device each let through alone; the home is asked with the canaries."""
+    policy = audited_policy(2.0, cohort_size=2)
+    by_rule = {"the schedule": steps_by_schedule(policy), "the device": steps_by_device(policy)}
+    for rule, taken in by_rule.items():
+        yield AuditCheck(
+            name=f"invitations that {rule} admits",
+            value=num_beyond_rules(policy, taken),
+            bound=0,
+            held=Held.AT_MOST,
+            note=f"too close or too many, of {len(taken)} in {policy.num_rounds} offered",
+        )
 
 
 def _production_checks(scale: AuditScale) -> Iterator[AuditCheck]:
     policy = production_policy()
     sigma = policy.privacy.noise_multiplier
     finding = audit_stream(policy, honest_parts(), canaries=scale.canaries)
-    yield from _honest_checks(f"production, σ = {sigma:.1f}", finding)
+    yield from honest_checks(f"production, σ = {sigma:.1f}", finding)
     least = least_detectable_mu(finding.claim, canaries=scale.canaries, alpha=ALPHA) / finding.claim
     yield AuditCheck(
         name="smallest violation seen in production",
@@ -207,7 +242,7 @@ def _counts_check() -> AuditCheck:
 
 def _planted_checks(scale: AuditScale) -> Iterator[AuditCheck]:
     caught = 0
-    for name, plant in DEFECTS.items():
+    for name, plant in PLANTED.items():
         finding = audit_stream(
             audited_policy(2.0, cohort_size=scale.canaries),
             plant(honest_parts()),
@@ -227,9 +262,9 @@ def _planted_checks(scale: AuditScale) -> Iterator[AuditCheck]:
     yield AuditCheck(
         name="planted defects caught",
         value=caught,
-        bound=len(DEFECTS),
+        bound=len(PLANTED),
         held=Held.AT_LEAST,
-        note=f"of {len(DEFECTS)}",
+        note=f"of {len(PLANTED)}",
     )
 
 

@@ -17,7 +17,8 @@ from privacy.audit.release_gate import MechanismAudit, require_audited
 
 from ..privacy_home.privacy_ledger import read_home
 from ..run_folder import REPORT_FILE, RunFolderError
-from .canary_audit import ALPHA, audit_stream, honest_parts
+from .canary_audit import ALPHA, audit_stream
+from .canary_streams import honest_parts
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -16,9 +16,9 @@ import pytest
 
 import server.audits.privacy_audit
 import server.audits.release_audit
-from privacy import CorrelatedRelease, CountChannel, OperatingSystemNoise, next_entry
+from privacy import CorrelatedRelease, CountChannel, OperatingSystemNoise, UpdateGrid, next_entry
 from privacy.audit.findings import AuditCheck, Held
-from privacy.audit.planted import DEFECTS
+from privacy.audit.planted import ScaledNoise
 from privacy.audit.release_gate import (
     AuditRefusal,
     AuditRefusedError,
@@ -28,14 +28,25 @@ from privacy.audit.release_gate import (
 from privacy.banded_factor import band_coefficients, factor_matrix, sensitivity
 from privacy.counts import noised
 from privacy.streams import CorrelatedNoise, new_stream_key
-from server.audits.canary_audit import audit_stream, audited_policy, honest_parts, run_stream
+from server.audits.canary_audit import audit_stream, audited_policy
+from server.audits.canary_streams import (
+    honest_parts,
+    num_beyond_rules,
+    run_stream,
+    steps_by_device,
+    steps_by_schedule,
+)
 from server.audits.count_audit import audit_counts, audited_channel
 from server.audits.inversion_audit import Protection, Victims, recovered_records
+from server.audits.planted_homes import PLANTED
 from server.audits.privacy_audit import (
     production_policy,
     sensitivity_check,
 )
 from server.audits.release_audit import audit_policy, audit_release
+from server.privacy_home import participation_counts as counts
+from server.privacy_home import privacy_ledger
+from server.streams import stream_state
 from tests.support.command_line import fedcell
 
 CANARIES = 10_000
@@ -56,7 +67,7 @@ def assert_honest(findings):
         assert finding.one_run.epsilon <= finding.claimed_epsilon
 
 
-@pytest.mark.parametrize(("mu", "runs"), [(1.0, 5), (2.0, 3), (4.0, 3)])
+@pytest.mark.parametrize(("mu", "runs"), [(1.0, 5), (2.0, 1), (4.0, 1)])
 def test_bounds_of_the_honest_mechanism_stay_below_the_claim_and_near_it(mu, runs):
     findings = [finding_of(mu) for _ in range(runs)]
 
@@ -79,27 +90,35 @@ def test_noise_of_a_stream_is_white_once_it_is_whitened(bands):
     assert finding.noise_ratio == pytest.approx(1.0, abs=0.02)
 
 
-@pytest.mark.parametrize("name", DEFECTS)
+@pytest.mark.parametrize("name", PLANTED)
 def test_planted_defect_is_caught(name):
-    finding = finding_of(2.0, DEFECTS[name](honest_parts()))
+    finding = finding_of(2.0, PLANTED[name](honest_parts()))
 
     assert max(finding.excess, finding.reuse) > 1.0
     expected = "reuse" if name == "reused noise" else "excess"
     assert getattr(finding, expected) > 1.0
 
 
-def test_one_key_for_two_streams_is_caught():
+def test_one_key_for_two_streams_is_caught_where_their_sums_do_not_bind_the_noise():
     key = new_stream_key()
-    careless = replace(honest_parts(), open_noise=lambda policy: CorrelatedNoise(key, policy))
 
-    assert finding_of(2.0, careless, canaries=4_000).reuse > 1.0
+    def unbound(policy):
+        return ScaledNoise(CorrelatedNoise(key, policy), factor=1.0)
+
+    careless = replace(honest_parts(), open_noise=unbound)
+
+    assert finding_of(2.0, careless, canaries=2_000).reuse > 1.0
 
 
 class ForgetfulNoise:
     """Noise of a stream whose recursion keeps the last step alone, whatever its bands."""
 
+    mechanism = "banded_matrix_factorisation"
+    entry_kind = "stream"
+
     def __init__(self, policy):
         self.policy = policy
+        self.noise_multiplier = policy.privacy.noise_multiplier
         self.source = OperatingSystemNoise()
         self.last = 0.0
 
@@ -120,8 +139,10 @@ def test_noise_that_forgets_all_but_the_last_step_is_caught():
 def test_schedule_that_the_rules_admit_has_the_sensitivity_that_is_claimed():
     policy = audited_policy(2.0, cohort_size=40)
 
-    run = run_stream(policy, honest_parts(), canaries=20, coins=OperatingSystemNoise())
+    stream = run_stream(policy, honest_parts(), canaries=20, coins=OperatingSystemNoise())
 
+    run = stream.run
+    assert (stream.broken_off, stream.claim) == ("", pytest.approx(2.0))
     taken = set(np.flatnonzero(run.admitted).tolist())
     matrix = factor_matrix(policy.num_rounds, policy.privacy.bands)
     assert taken == {0, 3, 6, 9}
@@ -129,10 +150,52 @@ def test_schedule_that_the_rules_admit_has_the_sensitivity_that_is_claimed():
     assert len(band_coefficients(policy.privacy.bands)) == 3
 
 
+def test_schedule_and_device_admit_by_themselves_what_the_home_admits():
+    policy = audited_policy(2.0, cohort_size=40)
+
+    assert steps_by_schedule(policy) == steps_by_device(policy) == (0, 3, 6, 9)
+    assert num_beyond_rules(policy, (0, 3, 6, 9)) == 0
+    assert num_beyond_rules(policy, (0, 1, 6, 9, 12)) == 2
+
+
+def unnoised(self):
+    grid = UpdateGrid(clipping_norm=self.terms.clipping_norm)
+    return grid.restore(self._committed().total) / self.terms.cohort_size
+
+
+def invite_uncounted(self, stream, index, *, device_ids, choose, cost):
+    with self._turn() as connection:
+        found = self._life_counts(connection, device_ids)
+        cohort = tuple(device_ids[int(position)] for position in choose(found))
+        others = tuple(device for device in cohort if device != "canary")
+        return cohort, counts.add_invitations(connection, stream, index, others, cost)
+
+
+@pytest.mark.parametrize(
+    ("where", "name", "broken"),
+    [
+        (stream_state.StreamState, "release", unnoised),
+        (privacy_ledger.PrivacyHome, "invite", invite_uncounted),
+        (privacy_ledger, "require_budget", lambda *_args: None),
+        (privacy_ledger, "require_separation", lambda *_args: None),
+    ],
+    ids=["release", "invite", "budget", "separation"],
+)
+def test_defect_in_the_code_that_production_releases_with_is_caught(
+    monkeypatch, where, name, broken
+):
+    monkeypatch.setattr(where, name, broken)
+
+    finding = finding_of(2.0, canaries=2_000)
+
+    checks = server.audits.privacy_audit.honest_checks("patched", finding)
+    assert [check.name for check in checks if not check.ok]
+
+
 def test_canary_moves_its_own_coordinate_alone():
     policy = audited_policy(1e6, cohort_size=40)
 
-    run = run_stream(policy, honest_parts(), canaries=20, coins=OperatingSystemNoise())
+    run = run_stream(policy, honest_parts(), canaries=20, coins=OperatingSystemNoise()).run
 
     first = run.releases[0]
     assert first == pytest.approx(run.included.astype(float), abs=1e-3)
@@ -279,7 +342,7 @@ def test_release_whose_ledger_does_not_name_the_policy_is_refused(steps):
 
 
 def test_broken_aggregation_releases_nothing(monkeypatch):
-    broken = DEFECTS["reused noise"](honest_parts())
+    broken = PLANTED["reused noise"](honest_parts())
     monkeypatch.setattr(server.audits.release_audit, "honest_parts", lambda: broken)
     policy = audited_policy(2.0, cohort_size=10)
 
