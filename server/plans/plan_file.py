@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from models.held_out_devices import HELD_OUT_SHARE
 from privacy import StreamPolicy
+from privacy.policy import GREATEST_DELTA
 
 from ..rounds import RoundsError
 from ..streams.stream_terms import StreamTerms
@@ -42,18 +43,24 @@ def read_plan(path: Path) -> StreamPolicy:
     """Read the unsigned policy that a plan wrote.
 
     Raises:
-        PlanError: the file cannot be read, or holds none.
+        PlanError: the file cannot be read, holds none, or one that devices refuse.
     """
     remedy = "name the file that fedcell privacy plan --out wrote"
     try:
         value = json.loads(path.read_bytes())
         if not isinstance(value, dict):
             raise PlanError(f"{path}: holds no policy of a stream; {remedy}")
-        return StreamPolicy.from_json(value)
+        plan = StreamPolicy.from_json(value)
     except OSError as error:
         raise PlanError(f"{path}: cannot be read ({error.strerror}); {remedy}") from error
     except ValueError as error:
         raise PlanError(f"{path}: holds no policy of a stream ({error}); {remedy}") from error
+    if plan.privacy.delta > GREATEST_DELTA:
+        raise PlanError(
+            f"{path}: delta is {plan.privacy.delta:g}, and devices refuse more than "
+            f"{GREATEST_DELTA:g}; make another plan"
+        )
+    return plan
 
 
 def constants_of(plan: StreamPolicy) -> dict[str, float]:

@@ -1,5 +1,6 @@
 """`fedcell rounds start` up to the engine and after it: plans, refusals, summary, bundle."""
 
+import json
 from datetime import UTC, datetime
 
 import numpy as np
@@ -9,7 +10,7 @@ from typer.testing import CliRunner
 from models.training.local_epochs import new_flat_weights
 from privacy import next_entry
 from server.commands.root import build_app
-from server.plans.plan_file import PlanError
+from server.plans.plan_file import PlanError, read_plan
 from server.privacy_home.participation_counts import StepCost, StreamRecord
 from server.rounds import RoundRecord
 from server.rounds_report import record_epsilon, report_of
@@ -234,6 +235,24 @@ def test_options_that_contradict_a_plan_are_refused(tmp_path, said, answer):
 
     assert (told.exception.exit_code, run.exists()) == (2, False)
     assert answer in str(told.exception)
+
+
+def test_a_plan_of_a_greater_delta_than_devices_obey_is_refused(tmp_path):
+    value = stream_policy().to_json()
+    value["privacy"]["delta"] = 1e-4
+    plan = tmp_path / "policy.json"
+    plan.write_text(json.dumps(value))
+    with pytest.raises(PlanError, match="delta is 0.0001, and devices refuse more than 1e-05"):
+        read_plan(plan)
+
+
+def test_a_delta_that_promises_too_little_is_refused_before_anything_is_read(tmp_path):
+    run = tmp_path / "run"
+    files = ["--fleet", str(tmp_path), "--out", str(run), "--rounds", "1"]
+    told = CliRunner().invoke(build_app(), ["rounds", "start", *files, "--delta", "0.3"])
+
+    assert (told.exit_code, run.exists()) == (2, False)
+    assert "0.3 is not in the range" in told.output
 
 
 def test_rounds_or_a_plan_must_be_said(tmp_path):
