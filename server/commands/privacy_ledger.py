@@ -116,10 +116,20 @@ def _participant_lines(found: Mapping[str, Any] | None) -> list[str]:
         f"{number:,} × {times}" for times, number in found["by_participations"].items()
     )
     lines = [f"devices      {found['devices']:,}; devices × participations: {invited or 'none'}"]
-    if found["mu_squared_limit"] is not None and found["most_mu_squared"] is not None:
+    if found["most_mu_squared"] is not None:
+        of = "" if found["mu_squared_limit"] is None else f" of {found['mu_squared_limit']:.4g}"
         lines.append(
-            f"spent        μ² {found['most_mu_squared']:.4g} of {found['mu_squared_limit']:.4g} by "
-            f"updates of the device invited most; {found['mu_squared_left']:.4g} left"
+            f"spent        μ² {found['most_mu_squared']:.4g}{of} by the device charged most: "
+            f"updates {found['updates_mu_squared']:.4g}, counts {found['counts_mu_squared']:.4g}"
+        )
+    if found["mu_squared_left"] is not None:
+        lines.append(
+            f"left         μ² {found['mu_squared_left']:.4g} to the device that has least left"
+        )
+    if found["epsilon_said"] is not None:
+        lines.append(
+            f"devices say  ε {found['epsilon_said']:.3f} at the same δ, more than this home "
+            f"counts: one says that it has spent μ² {found['said_mu_squared']:.4g}"
         )
     return lines
 
@@ -130,7 +140,8 @@ def _release_line(release: Mapping[str, Any]) -> str:
     step = f" step {event['index']}" if "index" in event else ""
     alone = ", noise alone" if event.get("noise_only") else ""
     at = release["at"][:19]
-    what = f"{event['type']} {named}{step}{alone}"
+    cost = "unbounded" if release["mu_squared"] is None else f"{release['mu_squared']:.4g}"
+    what = f"{event['type']} {named}{step}{alone}, μ² {cost} to each device asked"
     return f"  {release['index']:>5}  {at}  {release['kind']:<10} {what}  {release['hash'][:12]}"
 
 

@@ -4,23 +4,29 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from privacy import release_epsilon
-from privacy.accountant import mu_of_releases
+import numpy as np
+
+from privacy import CorrelatedRelease, CountRelease, GaussianRelease, release_epsilon
+from privacy.accountant import gaussian_epsilon, mu_of_releases, mu_squared_of_step
+from privacy.budget import MU_ROUNDING
+from privacy.discrete_accounting import mu_squared_of_count
 from privacy.statement import CORRELATED, INDEPENDENT, OF_RELEASES
 
 from ..rounds_report import accountable
 from . import counts_file
 from .ledger_file import LEDGER_FILE
-from .privacy_ledger import COUNTS_FILE, is_behind, read_home
+from .legacy_spending import legacy_spending
+from .participation_counts import all_devices, life_counts
+from .privacy_ledger import COUNTS_FILE, LEGACY_FACT, is_behind, read_home
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from privacy import LedgerEntry
+    from privacy import Event, LedgerEntry
     from privacy.statement import PrivacyStatement
 
 
@@ -31,14 +37,24 @@ class Participants:
     Attributes:
         devices: how many devices are counted.
         by_participations: number of devices by how often each was invited in its life.
-        most_mu_squared: greatest Σ 1/σ² of one device's invitations; None where it is unbounded.
-        mu_squared_limit: least part of μ² that any device may spend; None where there is none.
+        most_mu_squared: greatest Σ 1/σ² of one device's updates and answers to counts, with what
+            everybody is charged for releases that nobody counted; None where it is unbounded.
+        updates_mu_squared: of it, updates; None where it is unbounded.
+        counts_mu_squared: of it, answers to counts.
+        said_mu_squared: greatest Σ 1/σ² that any one device says it has debited.
+        mu_squared_limit: least μ² that any device may spend on updates and counts together; None
+            where no policy said it.
+        mu_squared_left: least that any device has left of that; None where no policy said it.
     """
 
     devices: int
     by_participations: dict[int, int]
     most_mu_squared: float | None
+    updates_mu_squared: float | None
+    counts_mu_squared: float
+    said_mu_squared: float
     mu_squared_limit: float | None
+    mu_squared_left: float | None
 
 
 def home_report(home: Path, *, delta: float) -> dict[str, Any]:
@@ -71,7 +87,9 @@ def home_report(home: Path, *, delta: float) -> dict[str, Any]:
         "epsilon_server": None,
         "epsilon_server_unbounded": True,
         **_statement(entries).to_json(),
-        "participants": _participants_json(home, entries) if has_counts else None,
+        "participants": _participants_json(home, entries, mu=mu, delta=delta)
+        if has_counts
+        else None,
         "streams": _streams(entries),
         "releases": [_release(entry) for entry in entries],
     }
@@ -89,32 +107,44 @@ def participants_of(home: Path, entries: Sequence[LedgerEntry]) -> Participants:
     """
     with counts_file.reading(home / COUNTS_FILE) as connection:
         is_behind(home / LEDGER_FILE, entries, connection)
-        rows = connection.execute(
-            "SELECT MAX(participations, said_participations), mu_squared, mu_squared_limit "
-            "FROM devices"
-        ).fetchall()
-    most = max((row[1] for row in rows), default=0.0)
-    limit = min((row[2] for row in rows), default=math.inf)
+        found = life_counts(connection, all_devices(connection))
+        legacy = legacy_spending(entries[: int(counts_file.fact(connection, LEGACY_FACT))])
+    updates = found.mu_squared + legacy.mu_squared
+    counts = found.counts_mu_squared + legacy.counts_mu_squared
+    together = updates + counts
+    spent = np.maximum(together, found.said_mu_squared)
+    dearest = int(together.argmax()) if len(together) else None
+    left = np.maximum(found.mu_squared_in_all - spent, 0.0)[np.isfinite(found.mu_squared_in_all)]
+    times = Counter((found.participations + legacy.participations).tolist())
     return Participants(
-        devices=len(rows),
-        by_participations=dict(sorted(Counter(int(row[0]) for row in rows).items())),
-        most_mu_squared=most if math.isfinite(most) else None,
-        mu_squared_limit=limit if math.isfinite(limit) else None,
+        devices=len(together),
+        by_participations=dict(sorted(times.items())),
+        most_mu_squared=_finite(
+            legacy.mu_squared_in_all if dearest is None else float(together[dearest])
+        ),
+        updates_mu_squared=_finite(
+            legacy.mu_squared if dearest is None else float(updates[dearest])
+        ),
+        counts_mu_squared=legacy.counts_mu_squared if dearest is None else float(counts[dearest]),
+        said_mu_squared=float(found.said_mu_squared.max(initial=0.0)),
+        mu_squared_limit=_finite(float(found.mu_squared_in_all.min(initial=math.inf))),
+        mu_squared_left=_finite(float(left.min(initial=math.inf))),
     )
 
 
-def _participants_json(home: Path, entries: Sequence[LedgerEntry]) -> dict[str, Any]:
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None
+
+
+def _participants_json(
+    home: Path, entries: Sequence[LedgerEntry], *, mu: float, delta: float
+) -> dict[str, Any]:
+    """Lay out who took part; what devices say has an ε of its own where it is more."""
     found = participants_of(home, entries)
-    left = None
-    if found.mu_squared_limit is not None and found.most_mu_squared is not None:
-        left = max(0.0, found.mu_squared_limit - found.most_mu_squared)
-    return {
-        "devices": found.devices,
-        "by_participations": {str(k): v for k, v in found.by_participations.items()},
-        "most_mu_squared": found.most_mu_squared,
-        "mu_squared_limit": found.mu_squared_limit,
-        "mu_squared_left": left,
-    }
+    is_more = found.said_mu_squared > mu**2 * (1 + MU_ROUNDING)
+    said = gaussian_epsilon(mu=math.sqrt(found.said_mu_squared), delta=delta) if is_more else None
+    by_participations = {str(k): v for k, v in found.by_participations.items()}
+    return asdict(found) | {"by_participations": by_participations, "epsilon_said": said}
 
 
 def _statement(entries: Sequence[LedgerEntry]) -> PrivacyStatement:
@@ -158,5 +188,20 @@ def _release(entry: LedgerEntry) -> dict[str, Any]:
         "at": entry.at.isoformat(),
         "kind": entry.kind,
         "event": dict(entry.fields["event"]),
+        "mu_squared": _finite(_cost_of(entry.event)),
         "hash": entry.hash,
     }
+
+
+def _cost_of(event: Event) -> float:
+    """What a release costs a device that was invited or asked: its 1/σ²; infinite without noise."""
+    if isinstance(event, CountRelease):
+        return mu_squared_of_count(event.noise_multiplier)
+    if isinstance(event, CorrelatedRelease):
+        return mu_squared_of_step(
+            noise_multiplier=event.noise_multiplier,
+            clip_noise_multiplier=event.clip_noise_multiplier,
+        )
+    if isinstance(event, GaussianRelease):
+        return mu_squared_of_step(noise_multiplier=event.noise_multiplier)
+    return 0.0

@@ -228,6 +228,12 @@ def steps_of(connection: sqlite3.Connection, stream: str) -> tuple[StepRecord, .
     )
 
 
+def all_devices(connection: sqlite3.Connection) -> tuple[str, ...]:
+    """Return every device that is counted, sorted."""
+    rows = connection.execute("SELECT device FROM devices ORDER BY device")
+    return tuple(row[0] for row in rows)
+
+
 def life_counts(connection: sqlite3.Connection, device_ids: Sequence[str]) -> LifeCounts:
     """Return what devices have spent, counted and said; a device never seen has spent nothing."""
     rows = connection.execute(

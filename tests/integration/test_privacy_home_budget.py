@@ -1,13 +1,21 @@
 """A privacy home holds counts and updates of a device to one budget, and an owner to a few."""
 
+import shutil
+from datetime import UTC, datetime
+from pathlib import Path
+
 import pytest
 
-from privacy import BudgetExceededError
+from privacy import BudgetExceededError, CorrelatedRelease, CountRelease
+from privacy.accountant import gaussian_epsilon
 from privacy.budget import Refusal
+from server.commands.privacy_ledger import ledger_lines
+from server.privacy_home.ledger_report import home_report
 from server.privacy_home.participation_counts import AnswerCost, StepCost, StreamRecord
 from server.privacy_home.privacy_errors import StreamRefusedError
 from server.privacy_home.privacy_ledger import open_home
 
+RUN_OF_YESTERDAY = Path(__file__).parents[1] / "golden" / "run_folder_v1"
 STEP = StepCost(mu_squared=0.1, mu_squared_limit=0.8, mu_squared_in_all=1.0)
 ANSWER = AnswerCost(mu_squared=0.1, mu_squared_limit=0.2, mu_squared_in_all=1.0)
 HELD_OUT = AnswerCost(mu_squared=0.1, mu_squared_limit=1.0, mu_squared_in_all=1.0, held_out=True)
@@ -137,3 +145,71 @@ def test_names_of_owners_are_not_kept(home, tmp_path):
     assert not any(
         b"Lovelace" in path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()
     )
+
+
+def charged(home, event):
+    return home.charge(event, kind="stream", at=datetime(2026, 5, 1, tzinfo=UTC)).event
+
+
+def count_of(channel, *, held_out=False):
+    return CountRelease(
+        channel=channel,
+        index=0,
+        noise_multiplier=4.0,
+        sensitivity=1.0,
+        cohort_size=1,
+        most_answers=1,
+        policy_digest="p",
+        held_out=held_out,
+    )
+
+
+def test_the_report_tells_updates_counts_and_what_devices_say(home):
+    once, answer = 1 / 16, AnswerCost(mu_squared=1 / 15, mu_squared_in_all=0.5)
+    home.count_answers("p drift", 0, ["a"], cost=answer)
+    charged(home, count_of("drift"))
+    invite(home, "a", cost=StepCost(mu_squared=once, mu_squared_in_all=0.4))
+    home.commit("s", 0, digest="x", noise_only=False)
+    event = CorrelatedRelease(
+        stream="s",
+        index=0,
+        noise_multiplier=4.0,
+        clipping_norm=0.3,
+        cohort_size=1,
+        bands=1,
+        min_separation=1,
+        most_participations=1,
+        policy_digest="d",
+    )
+    assert charged(home, event).most_mu_squared == pytest.approx(once + 1 / 15)
+
+    report = home_report(home.path, delta=1e-8)
+    found = report["participants"]
+    assert found["most_mu_squared"] == pytest.approx(once + 1 / 15)
+    assert found["updates_mu_squared"] == pytest.approx(once)
+    assert found["counts_mu_squared"] == pytest.approx(1 / 15)
+    assert (found["mu_squared_limit"], found["epsilon_said"]) == (0.4, None)
+    assert found["mu_squared_left"] == pytest.approx(0.4 - once - 1 / 15)
+    assert [one["mu_squared"] for one in report["releases"]] == pytest.approx([1 / 15, once])
+
+    home.note_said({"b": (9, 9.0)})
+    report = home_report(home.path, delta=1e-8)
+    said = gaussian_epsilon(mu=3.0, delta=1e-8)
+    assert report["participants"]["epsilon_said"] == pytest.approx(said)
+    assert report["epsilon_release"] < said
+    shown = "\n".join(ledger_lines(report))
+    assert "devices say" in shown
+    assert "μ² 0.0625 to each device asked" in shown
+
+
+def test_the_report_counts_what_nobody_counted(tmp_path):
+    shutil.copytree(RUN_OF_YESTERDAY, tmp_path / "home")
+    home = open_home(tmp_path / "home")
+    record = StreamRecord(policy_digest="d", anchor="", max_participations=9)
+    home.open_stream("s", record)
+    invite(home, "a", cost=StepCost(mu_squared=0.1, mu_squared_in_all=0.5))
+
+    found = home_report(home.path, delta=1e-8)["participants"]
+    assert found["by_participations"] == {"4": 1}
+    assert found["most_mu_squared"] == pytest.approx(0.1 + 3 / 4.595**2)
+    assert found["mu_squared_left"] == pytest.approx(0.4 - 3 / 4.595**2)
