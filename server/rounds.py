@@ -50,8 +50,8 @@ class FleetSpentError(RoundsError):
         self.index, self.found, self.wanted = index, found, wanted
         super().__init__(
             f"round {index}: {found} of {wanted} devices may be invited, the others have spent "
-            "their participations or were invited too recently; enrol more devices, or invite "
-            "fewer to a round of a new stream"
+            "their participations or were invited too recently; the stream is at its "
+            "end: open a new one with more devices, or fewer to a round"
         )
 
 

@@ -39,6 +39,7 @@ def planned_rounds(
         RoundsError: a key has no value, or contradicts the plan, or the plan cannot be read.
         ValueError: a value is none.
     """
+    value_of(run_config, "stream-key-file")
     config = RoundsConfig(
         stream=f"run-{secrets.token_hex(8)}",
         num_rounds=int(value_of(run_config, "rounds")),

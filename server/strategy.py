@@ -29,11 +29,12 @@ from .flower_messages import (
     receipt_messages,
     task_messages,
 )
+from .privacy_home.privacy_errors import StreamRefusedError
 from .rounds import SILENT_ROUNDS, FleetSpentError, NoAnswerError, RoundRecord
 from .rounds_report import accountable
 from .server_optimizer import OptimizerState, optimizer_step
 from .streams.policy_signing import signed_policy
-from .streams.receipts import release_receipt, said_by_devices
+from .streams.receipts import release_receipt, said_by_devices, shows_forgotten_releases
 from .streams.stream_state import StepPhase
 
 if TYPE_CHECKING:
@@ -138,18 +139,22 @@ class FederatedRounds:
 
         Raises:
             NoAnswerError: not one good reply came to several rounds in a row, or to any.
-            FleetSpentError: too few devices may still be invited.
+            FleetSpentError: too few devices may still be invited; the stream is at its end.
+            StreamRefusedError: devices' ledgers show steps that the home has forgotten.
         """
         self._finish_interrupted(grid)
         while self.stream.next_index < self.config.num_rounds:
             started, index = time.perf_counter(), self.stream.next_index
-            collected = self._collect(grid, index)
+            try:
+                collected = self._collect(grid, index)
+            except FleetSpentError:
+                self.stream.abandon()
+                raise
             if collected is None:
                 return False
+            self._require_known(collected)
             is_silent = collected.sum.num_replied == 0
             self.stream.commit(collected.sum.total, noise_only=is_silent)
-            if collected.said:
-                self.stream.home.note_said(collected.said)
             self._release()
             self._tell(collected, index=index, seconds=time.perf_counter() - started)
             self._hand_out_receipts(grid, collected.cohort, index=index)
@@ -260,6 +265,22 @@ class FederatedRounds:
             named = zip(tasks[node_id].pseudonyms, tasks[node_id].device_ids, strict=False)
             collected.said |= said_by_devices(contribution.receipts, device_of=dict(named))
 
+    def _require_known(self, collected: Collected) -> None:
+        """Keep what devices say, and end the stream where the home knows less than they do."""
+        home, said = self.stream.home, collected.said
+        if not said:
+            return
+        is_forgetful = shows_forgotten_releases(said, home.life_counts([*said]).participations)
+        home.note_said(said)
+        if is_forgetful:
+            self.stream.abandon()
+            what = "most devices have taken part in more steps than this home knows of"
+            remedy = (
+                "it was put back from a backup, or they train for another home, too: use one home "
+                "for all runs, put its newest copy back, and open a new stream"
+            )
+            raise StreamRefusedError(home.path, what, remedy)
+
     def _release(self) -> None:
         """Charge, noise, step and keep: after this the new weights may leave."""
         if self.stream.phase is StepPhase.COMMITTED:
@@ -316,6 +337,7 @@ class FederatedRounds:
         self._silent += 1
         is_last = self.stream.next_index >= self.config.num_rounds
         if self._silent >= SILENT_ROUNDS or (is_last and not self._has_heard):
+            self.stream.end()
             refused = {str(reason): count for reason, count in collected.sum.refused.items()}
             raise NoAnswerError(
                 index=index,

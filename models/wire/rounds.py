@@ -32,6 +32,7 @@ RECEIPT_MESSAGE: Final = "query.receipt"
 RECEIPT_RECORD: Final = "receipt"
 """Record of that message with the plain values of `ReleaseReceipt`; its answer is empty."""
 
+_INTEGERS_END: Final = 2**63
 _PSEUDONYM = re.compile(r"[0-9a-f]{32}")
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 
@@ -295,6 +296,9 @@ class ReleaseReceipt:
 
 def _read(values: Mapping[str, Any], name: str, kind: type) -> Any:
     value = values.get(name)
+    # A number of hundreds of digits is no float, and prints as a text that Python refuses to make.
+    if type(value) is int and abs(value) >= _INTEGERS_END:
+        raise ValueError(f"{name} must lie within 64 bits")
     if kind is float and type(value) is int:
         return float(value)
     if type(value) is not kind:

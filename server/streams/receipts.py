@@ -10,6 +10,9 @@ from models.wire.rounds import DeviceReceipt, ReleaseReceipt
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
+    import numpy as np
+    from numpy.typing import NDArray
+
     from models.wire.envelope import SigningKey
     from privacy import LedgerEntry
 
@@ -45,9 +48,31 @@ def said_by_devices(
     for line in lines:
         try:
             receipt = DeviceReceipt.from_line(line)
-        except (ValueError, TypeError, RecursionError):
+        except (ValueError, TypeError, ArithmeticError, RecursionError):
             continue
         device_id = device_of.get(receipt.pseudonym)
         if device_id is not None:
             said[device_id] = (min(receipt.participations, 2**62), receipt.mu_squared)
     return said
+
+
+def shows_forgotten_releases(
+    said: Mapping[str, tuple[int, float]], counted: NDArray[np.int64]
+) -> bool:
+    """Tell whether devices' ledgers show steps that this home does not know: it was put back.
+
+    A device's first word to a home says nothing: it may have spent before in other homes. Nor does
+    the word of a minority, for one node must never end a run. So more than half of those that the
+    home knew already must say more than it counted for them and was told by them.
+
+    Args:
+        said: participations and μ² by device, after the step at hand.
+        counted: int64, shape (n_devices,): participations in the order of `said`, by the home's
+            count or their own earlier word, whichever is more; the step at hand included.
+    """
+    known: list[bool] = [
+        participations > before
+        for (participations, _), before in zip(said.values(), counted.tolist(), strict=True)
+        if before > 1
+    ]
+    return 2 * known.count(True) > len(known)

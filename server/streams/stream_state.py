@@ -257,6 +257,13 @@ class StreamState:
             (self.folder / KEY_FILE).unlink(missing_ok=True)
             sync_folder(self.folder)
 
+    def abandon(self) -> None:
+        """Destroy the key and the sum at hand of a stream that will have no further step."""
+        if self.secrets is not None:
+            (self.folder / KEY_FILE).unlink(missing_ok=True)
+        discard_aggregate(self.folder)
+        sync_folder(self.folder)
+
     def close(self) -> None:
         """Let go of the stream."""
         if self.lock >= 0:

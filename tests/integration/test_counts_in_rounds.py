@@ -28,6 +28,7 @@ from server.privacy_home.ledger_file import LEDGER_FILE, read_ledger_file
 from server.signer import make_key_file
 from tests.support.edge_devices import PROFILE
 from tests.support.flower_grid import GridInMemory
+from tests.support.operator_keys import make_stream_key_file
 from tests.support.system_parts import REPOSITORY
 
 IDS = [f"device-{number}" for number in range(40)]
@@ -93,7 +94,9 @@ def run_deployed(fleet, tmp_path, **changes):
     np.savez(tmp_path / "start.npz", weights=new_flat_weights(seed=1))
     (tmp_path / "reference.json").write_text(json.dumps(REFERENCE.to_json()))
     model = ModelStore.beside(fleet[HELD_OUT[0]].store).open(INSTALLED)
+    make_stream_key_file(tmp_path / "stream.operator")
     said = {
+        "stream-key-file": str(tmp_path / "stream.operator"),
         "policy-key": str(tmp_path / "policy.pem"),
         "start-weights": str(tmp_path / "start.npz"),
         "out": str(tmp_path / "run"),

@@ -79,7 +79,10 @@ node = context_of(
     node_config={"telemetry-db": str(filled_store(work / "device.db"))}, run_config={}
 )
 make_key_file(work / "policy.pem")
+(work / "stream.operator").write_bytes(bytes(32))
+(work / "stream.operator").chmod(0o600)
 run = declared | {
+    "stream-key-file": str(work / "stream.operator"),
     "policy-key": str(work / "policy.pem"),
     "start-weights": str(work / "start.npz"),
     "out": str(work / "run"),

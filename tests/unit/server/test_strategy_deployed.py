@@ -20,6 +20,7 @@ from server.run_configuration import UNSAID
 from server.signer import make_key_file
 from server.training_recipes import FROM_TRAINED_WEIGHTS
 from tests.support.flower_grid import GridInMemory
+from tests.support.operator_keys import make_stream_key_file
 from tests.support.stream_policies import stream_policy
 from tests.support.system_parts import REPOSITORY
 from tests.unit.server.test_strategy import contribution, task_of
@@ -33,7 +34,9 @@ DECLARED = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["tool"]["f
 def run_config(tmp_path):
     np.savez(tmp_path / "start.npz", weights=np.zeros(3, np.float32))
     make_key_file(tmp_path / "policy.pem")
+    make_stream_key_file(tmp_path / "stream.operator")
     return DECLARED | {
+        "stream-key-file": str(tmp_path / "stream.operator"),
         "policy-key": str(tmp_path / "policy.pem"),
         "start-weights": str(tmp_path / "start.npz"),
         "out": str(tmp_path / "run"),
@@ -212,7 +215,7 @@ def test_what_nobody_said_is_what_flower_fills_in():
     assert {key: DECLARED[key] for key in UNSAID} == UNSAID
 
 
-@pytest.mark.parametrize("key", ["out", "start-weights", "policy-key"])
+@pytest.mark.parametrize("key", ["out", "start-weights", "policy-key", "stream-key-file"])
 def test_missing_key_is_named_with_what_to_add(run_config, key):
     run_config[key] = DECLARED[key]
     with pytest.raises(RoundsError, match=f"lacks '{key}'; add --run-config"):
