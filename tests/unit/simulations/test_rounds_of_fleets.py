@@ -242,7 +242,7 @@ def test_a_plan_of_a_greater_delta_than_devices_obey_is_refused(tmp_path):
     value["privacy"]["delta"] = 1e-4
     plan = tmp_path / "policy.json"
     plan.write_text(json.dumps(value))
-    with pytest.raises(PlanError, match="delta is 0.0001, and devices refuse more than 1e-05"):
+    with pytest.raises(PlanError, match=r"delta is 0\.0001, and devices refuse more than 1e-05"):
         read_plan(plan)
 
 
