@@ -286,13 +286,14 @@ class FederatedRounds:
         if self.stream.phase is StepPhase.COMMITTED:
             self.stream.charge(self.clock())
         index = self.stream.next_index
+        released = self.stream.release()
         self.state = optimizer_step(
             self.state,
-            self.stream.release(),
+            released,
             recipe=self.config.server,
             rate=self.config.server.rate_at(index, num_rounds=self.config.num_rounds),
         )
-        self.stream.checkpoint(self.state)
+        self.stream.checkpoint(self.state, released=released)
 
     def _tell(self, collected: Collected, *, index: int, seconds: float) -> None:
         if self.on_round is None:

@@ -16,6 +16,7 @@ class AuditRefusal(StrEnum):
     EXCEEDS_CLAIM = "exceeds_claim"
     NOISE_REPEATS = "noise_repeats"
     NOISE_TOO_SMALL = "noise_too_small"
+    NOT_WITNESSED = "not_witnessed"
 
 
 class AuditRefusedError(PrivacyError):

@@ -13,10 +13,16 @@ from typing import TYPE_CHECKING, Any, Final
 from models.durable_file import write_durably
 from privacy import CorrelatedRelease, StreamPolicy, events_of
 from privacy.accountant import mu_of_releases
-from privacy.audit.release_gate import MechanismAudit, require_audited
+from privacy.audit.release_gate import (
+    AuditRefusal,
+    AuditRefusedError,
+    MechanismAudit,
+    require_audited,
+)
 
 from ..privacy_home.privacy_ledger import read_home
 from ..run_folder import REPORT_FILE, RunFolderError
+from ..streams.release_witness import read_witness
 from .canary_audit import ALPHA, audit_stream
 from .canary_streams import honest_parts
 
@@ -107,7 +113,8 @@ def audit_run(run: Path, *, home: Path | None = None, canaries: int = CANARIES) 
         The audit.
 
     Raises:
-        AuditRefusedError: the model may not leave; what was kept before stays.
+        AuditRefusedError: the model may not leave: no step of it, or not each, was seen to carry
+            its noise, or the audit shows more than is claimed. What was kept before stays.
         RunFolderError: the folder holds no run that could be released.
         PrivacyHomeError: the ledger cannot be read, or does not verify.
     """
@@ -118,10 +125,27 @@ def audit_run(run: Path, *, home: Path | None = None, canaries: int = CANARIES) 
     if not paid or paid[-1].hash != reference.get("hash"):
         what = f"quotes ledger entry {index!r}, which the privacy home does not hold"
         raise RunFolderError(run, what, "name the home that it was charged to: --home DIR")
+    _require_witnessed(run, policy, paid)
     audit = audit_release(policy, paid, canaries=canaries)
     kept = {**audit.to_json(), "ledger_entry": paid[-1].reference()}
     write_durably(run / AUDIT_FILE, f"{json.dumps(kept, indent=2)}\n".encode())
     return audit
+
+
+def _require_witnessed(run: Path, policy: StreamPolicy, paid: Sequence[LedgerEntry]) -> None:
+    """Refuse a run of which a step was charged and not seen to carry its noise.
+
+    Raises:
+        AuditRefusedError: of that reason.
+    """
+    seen = read_witness(run)
+    steps = [entry for entry in paid if entry.fields["event"].get("stream") == policy.stream]
+    if not all(step.hash in seen for step in steps):
+        raise AuditRefusedError(
+            reason=AuditRefusal.NOT_WITNESSED,
+            lower_bound=None,
+            claimed_mu=mu_of_releases(step.event for step in steps),
+        )
 
 
 def _policy_and_entry(run: Path) -> tuple[StreamPolicy, dict[str, Any]]:

@@ -32,6 +32,7 @@ from ..aggregation import mean_update
 from ..privacy_home.folder_origin import anchor_of
 from ..privacy_home.participation_counts import StreamRecord, cohort_digest
 from ..privacy_home.privacy_errors import StreamRefusedError
+from .release_witness import bear_witness
 from .stream_agreement import require_agreement, require_own_kind, require_own_stream
 from .stream_files import (
     OPEN_A_NEW_STREAM,
@@ -213,10 +214,31 @@ class StreamState:
             grid=UpdateGrid(clipping_norm=self.terms.clipping_norm),
         )
 
-    def checkpoint(self, state: OptimizerState) -> None:
-        """Keep what the step at hand led to, durably; then the next task may leave."""
+    def checkpoint(
+        self, state: OptimizerState, *, released: NDArray[np.float64] | None = None
+    ) -> None:
+        """Keep what the step at hand led to, durably; then the next task may leave.
+
+        Args:
+            state: after the step.
+            released: what it was stepped with; without it nothing bears witness that the release
+                carried noise, and no model of the stream can be released.
+
+        Raises:
+            StreamRefusedError: what was released carries less noise than is claimed.
+        """
         self._require(StepPhase.CHARGED)
         entry_hash = "" if self.entry is None else self.entry.hash
+        if released is not None and self.terms.policy is not None:
+            bear_witness(
+                self.folder,
+                released,
+                self._committed().total,
+                policy=self.terms.policy,
+                index=self.next_index,
+                entry_hash=entry_hash,
+                weights=state.weights,
+            )
         checkpoint = Checkpoint(state=state, index=self.next_index, entry_hash=entry_hash)
         write_checkpoint(self.folder, checkpoint)
         discard_aggregate(self.folder)

@@ -46,7 +46,13 @@ from server.audits.privacy_audit import (
 from server.audits.release_audit import audit_policy, audit_release
 from server.privacy_home import participation_counts as counts
 from server.privacy_home import privacy_ledger
+from server.privacy_home.privacy_errors import StreamRefusedError
+from server.server_optimizer import OptimizerState
 from server.streams import stream_state
+from server.streams.release_witness import WITNESS_FILE
+from server.streams.stream_files import read_checkpoint
+from server.streams.stream_state import begin_stream
+from server.streams.stream_terms import OperatingSystemKeys, StreamTerms
 from tests.support.command_line import fedcell
 
 CANARIES = 10_000
@@ -360,7 +366,45 @@ def run_folder(folder, policy, entries, *, told=None):
     head = entries[-1].reference() if entries else None
     privacy = {"policy": policy.to_json(), "ledger_head": head} | (told or {})
     (folder / "run.json").write_text(json.dumps({"privacy": privacy}))
+    seen = {entry.hash: "ab" * 32 for entry in entries}
+    (folder / WITNESS_FILE).write_text(json.dumps(seen))
     return folder
+
+
+def test_command_refuses_a_run_of_which_a_step_was_not_seen_to_carry_noise(tmp_path):
+    policy = audited_policy(2.0, cohort_size=10)
+    entries = ledger_of(policy, steps=5)
+    run = run_folder(tmp_path / "run", policy, entries)
+    seen = {entry.hash: "ab" * 32 for entry in entries[:-1]}
+    (run / WITNESS_FILE).write_text(json.dumps(seen))
+
+    ran = fedcell("privacy", "audit", "--run", run)
+
+    assert ran.is_refused(5, "not_witnessed")
+    assert not (run / "audit.json").exists()
+
+
+def test_stream_whose_release_adds_no_noise_keeps_no_weights(tmp_path, monkeypatch):
+    monkeypatch.setattr(stream_state.StreamState, "release", unnoised)
+    policy = audited_policy(2.0, cohort_size=2)
+    start = OptimizerState.start(np.zeros(100))
+    stream = begin_stream(
+        tmp_path,
+        privacy_ledger.open_home(tmp_path / "home"),
+        StreamTerms.under(policy),
+        start=start,
+        keys=OperatingSystemKeys(),
+        source=OperatingSystemNoise(),
+    )
+    stream.invite(device_ids=["a", "b"], choose=lambda _counts: [0, 1])
+    stream.commit(np.full(100, 10**8, np.int64))
+    stream.charge(NOW)
+
+    with pytest.raises(StreamRefusedError, match="less noise"):
+        stream.checkpoint(start, released=stream.release())
+
+    assert read_checkpoint(tmp_path).index == -1
+    stream.close()
 
 
 def test_command_audits_a_run_for_release_and_keeps_what_it_found(tmp_path):
