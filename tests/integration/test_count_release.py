@@ -34,6 +34,7 @@ from privacy import (
     events_of,
 )
 from privacy.accountant import device_epsilon, release_epsilon
+from privacy.discrete_accounting import count_noise_multiplier_for
 from privacy.discrete_gaussian import discrete_gaussian
 from server.counts.count_queries import CountOffice
 from server.counts.private_metrics import ReleasedCounts
@@ -262,6 +263,22 @@ def test_a_release_that_was_stopped_is_charged(fleet, tmp_path):
 
     (entry,) = read_ledger_file(tmp_path / "home" / LEDGER_FILE)
     assert (entry.event.index, entry.event.most_answers) == (0, 1)
+
+
+def test_a_second_policy_finds_nothing_left_of_what_the_first_spent_on_counts(fleet, tmp_path):
+    share = POLICY.privacy.mu_squared_for_counts
+    sigma = count_noise_multiplier_for(mu_squared=share, answers=2)
+    channel = CountChannel(name="drift", noise_multiplier=sigma, max_answers=2)
+    policy, roster = replace(POLICY, channels=(channel,)), roster_of(fleet)
+    first = office_of(tmp_path, policy=policy)
+    for _ in range(2):
+        first.release(grid_of(fleet), roster, channel="drift", question=DRIFT)
+    again = office_of(tmp_path, policy=replace(policy, stream="another"))
+    grid = grid_of(fleet)
+    with pytest.raises(RoundsError, match="has budget left"):
+        again.release(grid, roster, channel="drift", question=DRIFT)
+
+    assert grid.pushed == []
 
 
 def test_a_channel_keeps_one_sensitivity(fleet, tmp_path):
