@@ -9,6 +9,7 @@ refused, and so is a card that claims a smaller ε than the ledger gives.
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import dataclass, replace
 from enum import StrEnum
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from datetime import datetime
 
-    from privacy import LedgerEntry
+    from privacy import LedgerEntry, StreamPolicy
 
 CLAIM_ROUNDING = 1e-6
 """Relative amount by which a stated ε may lie below the ledger's: cards round."""
@@ -72,6 +73,22 @@ class RegisteredModel:
     state_at: datetime
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PaidBy:
+    """The run that made a stream's model, and the weights that the bundle holds.
+
+    Attributes:
+        policy: of the run's stream.
+        witness: digest of the weights after each step, by the hash of its ledger entry, as the run
+            kept it.
+        weights_digest: of the bundle's weights (`server.streams.release_witness.weights_digest`).
+    """
+
+    policy: StreamPolicy
+    witness: Mapping[str, str]
+    weights_digest: str
+
+
 def admit(
     *,
     version: str,
@@ -80,6 +97,7 @@ def admit(
     now: datetime,
     ledger: Sequence[LedgerEntry] | None = None,
     claim: Mapping[str, Any] | None = None,
+    paid_by: PaidBy | None = None,
 ) -> RegisteredModel:
     """Return a new candidate.
 
@@ -89,12 +107,14 @@ def admit(
         ledger_entry: what its card quotes: `kind`, and for a stream the entry's `index` and `hash`.
         now: aware time.
         ledger: of the privacy home that paid for it, read and verified; None where none is at hand,
-            which is enough for public data alone.
-        claim: `value` and `delta` of ε_release, as the card states them; None leaves it unchecked.
+            which is enough for the pinned default bundle alone.
+        claim: `value` and `delta` of ε_release, as the card states them; a stream's model needs it.
+        paid_by: of the run that made a stream's model.
 
     Raises:
-        RegistryError: no ledger entry, one of another kind, one that the ledger does not hold, or a
-            claim below what the ledger gives.
+        RegistryError: no ledger entry, one of another kind, one that the ledger does not hold, a
+            claim below what the ledger gives or at another δ than the policy's, or weights that are
+            not those of the quoted step.
     """
     if _DIGEST.fullmatch(digest) is None:
         raise RegistryError(version, "has no SHA-256 digest", "build the bundle again")
@@ -108,7 +128,9 @@ def admit(
         raise RegistryError(version, f"quotes a ledger entry of kind {shown}", remedy)
     entry_hash = ledger_entry.get("hash")
     if kind == LedgerKind.STREAM:
-        _require_paid(version, ledger_entry, ledger=ledger, claim=claim)
+        _require_paid(version, ledger_entry, ledger=ledger, claim=claim, paid_by=paid_by)
+    elif not _is_pinned(digest):
+        _require_public(version, ledger_entry, ledger=ledger)
     return RegisteredModel(
         version=version,
         digest=digest,
@@ -126,25 +148,15 @@ def _require_paid(
     *,
     ledger: Sequence[LedgerEntry] | None,
     claim: Mapping[str, Any] | None,
+    paid_by: PaidBy | None,
 ) -> None:
     """Refuse what a stream's ledger does not hold as it is quoted."""
     # Imported where a stream's model enters: the hub, which only reads the registry, needs neither.
     from privacy import CorrelatedRelease
 
-    entry_hash, index = quoted.get("hash"), quoted.get("index")
-    if not (isinstance(entry_hash, str) and _DIGEST.fullmatch(entry_hash)):
-        remedy = "quote the entry's hash in the model card"
-        raise RegistryError(version, "quotes a stream's ledger entry without its hash", remedy)
-    if ledger is None:
-        remedy = "name the privacy home that paid for it"
-        raise RegistryError(version, "quotes a ledger entry, and no ledger is at hand", remedy)
-    is_place = type(index) is int and 0 <= index < len(ledger)
-    entry = ledger[index] if is_place and index is not None else None
-    if entry is None or entry.hash != entry_hash:
-        what = f"quotes entry {index!r}, which this ledger does not hold"
-        raise RegistryError(version, what, "name the privacy home that paid for it")
+    entry = _quoted_entry(version, quoted, ledger=ledger)
     event = entry.event
-    if entry.kind != LedgerKind.STREAM or not isinstance(event, CorrelatedRelease):
+    if entry.kind != LedgerKind.STREAM.value or not isinstance(event, CorrelatedRelease):
         what = (
             f"quotes entry {entry.index}, whose kind is {entry.kind!r} and not a stream's release"
         )
@@ -152,22 +164,66 @@ def _require_paid(
     if quoted.get("stream", event.stream) != event.stream:
         what = f"quotes entry {entry.index} of another stream"
         raise RegistryError(version, what, "build the bundle again from its run")
-    if claim is not None:
-        _require_honest_claim(version, claim, ledger[: entry.index + 1])
+    if paid_by is None or paid_by.policy.digest != event.policy_digest:
+        what = f"names no run under the policy of entry {entry.index}"
+        raise RegistryError(version, what, "name the run that made it")
+    if paid_by.witness.get(entry.hash) != paid_by.weights_digest:
+        what = f"has other weights than the step that entry {entry.index} paid for"
+        raise RegistryError(version, what, "build the bundle again from its run")
+    paid = [*(ledger or ())][: entry.index + 1]
+    _require_honest_claim(version, claim or {}, paid, delta=paid_by.policy.privacy.delta)
+
+
+def _quoted_entry(
+    version: str, quoted: Mapping[str, Any], *, ledger: Sequence[LedgerEntry] | None
+) -> LedgerEntry:
+    """Return the entry that a card quotes, as the ledger itself holds it."""
+    entry_hash, index = quoted.get("hash"), quoted.get("index")
+    if not (isinstance(entry_hash, str) and _DIGEST.fullmatch(entry_hash)):
+        remedy = "quote the entry's hash in the model card"
+        raise RegistryError(version, "quotes a ledger entry without its hash", remedy)
+    if ledger is None:
+        remedy = "name the privacy home that paid for it"
+        raise RegistryError(version, "quotes a ledger entry, and no ledger is at hand", remedy)
+    is_place = type(index) is int and 0 <= index < len(ledger)
+    entry: LedgerEntry | None = ledger[index] if is_place and index is not None else None
+    if entry is None or entry.hash != entry_hash:
+        what = f"quotes entry {index!r}, which this ledger does not hold"
+        raise RegistryError(version, what, "name the privacy home that paid for it")
+    return entry
+
+
+def _is_pinned(digest: str) -> bool:
+    """Whether a bundle is the default one, whose digest is pinned in this package."""
+    from models.bundle import DEFAULT_FOLDER, DIGEST
+
+    return (DEFAULT_FOLDER / DIGEST).read_text("ascii").strip() == digest
+
+
+def _require_public(
+    version: str, quoted: Mapping[str, Any], *, ledger: Sequence[LedgerEntry] | None
+) -> None:
+    """Refuse a model that calls itself public, and has no entry that says of what it was made."""
+    from privacy import PublicData
+
+    entry = _quoted_entry(version, quoted, ledger=ledger)
+    if entry.kind != LedgerKind.PUBLIC.value or not isinstance(entry.event, PublicData):
+        what = f"quotes entry {entry.index}, which names no public data"
+        raise RegistryError(version, what, "enter the data that it was made of into a ledger")
 
 
 def _require_honest_claim(
-    version: str, claim: Mapping[str, Any], paid: Sequence[LedgerEntry]
+    version: str, claim: Mapping[str, Any], paid: Sequence[LedgerEntry], *, delta: float
 ) -> None:
-    """Refuse a card whose ε is smaller than what the ledger gives up to its entry."""
+    """Refuse a card whose ε is no number at the policy's δ, or smaller than the ledger gives."""
     from privacy import release_epsilon
 
     from .rounds_report import accountable
 
-    value, delta = claim.get("value"), claim.get("delta")
-    if not isinstance(value, float | int) or not isinstance(delta, float):
-        remedy = "build the bundle again from its run"
-        raise RegistryError(version, "states no ε_release beside its δ", remedy)
+    value, stated = claim.get("value"), claim.get("delta")
+    if not isinstance(value, float | int) or not math.isfinite(value) or stated != delta:
+        what = f"states no ε_release at its policy's δ = {delta:g}"
+        raise RegistryError(version, what, "build the bundle again from its run")
     spent = release_epsilon(accountable(paid), delta=delta)
     if value < spent * (1 - CLAIM_ROUNDING):
         what = f"claims ε_release {value:.6g}, and the ledger gives {spent:.6g} at δ = {delta:g}"

@@ -132,6 +132,15 @@ def audit_run(run: Path, *, home: Path | None = None, canaries: int = CANARIES) 
     return audit
 
 
+def audited_policy_of(run: Path) -> StreamPolicy:
+    """Return the policy under which a run's gate judges it.
+
+    Raises:
+        RunFolderError: the folder holds no run that could be released.
+    """
+    return _policy_and_entry(run)[0]
+
+
 def _require_witnessed(run: Path, policy: StreamPolicy, paid: Sequence[LedgerEntry]) -> None:
     """Refuse a run of which a step was charged and not seen to carry its noise.
 

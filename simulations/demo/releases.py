@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from server.audits.release_audit import audit_run
+from models.training.export_onnx import read_parameters
+from server.audits.release_audit import audit_run, audited_policy_of
 from server.privacy_home.privacy_ledger import read_home
-from server.registry import LedgerKind, ModelState, admit, move
+from server.registry import LedgerKind, ModelState, PaidBy, admit, move
 from server.storage.database import open_database
 from server.storage.model_versions import ModelVersions
+from server.streams.release_witness import read_witness, weights_digest
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -55,7 +57,19 @@ def register(
                 now=now,
                 ledger=ledger,
                 claim=bundle.card["privacy"]["epsilon_release"],
+                paid_by=_paid_by(bundle, run),
             )
             registry.add(model)
             if bundle.version == released.version:
                 registry.keep_state(move(model, ModelState.RELEASED, now=now))
+
+
+def _paid_by(bundle: Bundle, run: Path) -> PaidBy | None:
+    """What ties a stream's bundle to its run; None for a bundle of public data."""
+    if bundle.manifest["ledger_entry"]["kind"] != LedgerKind.STREAM:
+        return None
+    return PaidBy(
+        policy=audited_policy_of(run),
+        witness=read_witness(run),
+        weights_digest=weights_digest(read_parameters(bundle.model_bytes).flat()),
+    )

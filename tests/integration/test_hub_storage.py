@@ -16,6 +16,7 @@ from sqlalchemy.dialects import postgresql
 from sqlalchemy.exc import IntegrityError, StatementError
 from sqlalchemy.schema import CreateIndex, CreateTable
 
+from privacy import PublicData, next_entry
 from server.errors import (
     RegistryError,
     StorageDriverError,
@@ -248,7 +249,9 @@ def test_a_dead_letter_keeps_no_content(database):
 
 
 def test_the_registry_keeps_a_model_through_its_life(database):
-    model = admit(version="2", digest="ab" * 32, ledger_entry={"kind": "public"}, now=NOW)
+    public = next_entry(None, PublicData(sources=("cells",)), kind="public", at=NOW)
+    facts = {"ledger_entry": public.reference(), "ledger": [public], "now": NOW}
+    model = admit(version="2", digest="ab" * 32, **facts)
     released = move(model, ModelState.RELEASED, now=NOW + timedelta(days=1))
     with database.transaction() as connection:
         registry = ModelVersions(connection)
@@ -258,7 +261,7 @@ def test_the_registry_keeps_a_model_through_its_life(database):
 
         assert registry.all() == (released,)
         assert registry.get("3") is None
-        other = admit(version="2", digest="cd" * 32, ledger_entry={"kind": "public"}, now=NOW)
+        other = admit(version="2", digest="cd" * 32, **facts)
         with pytest.raises(RegistryError, match="another digest"):
             registry.add(other)
 

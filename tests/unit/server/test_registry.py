@@ -1,13 +1,21 @@
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from privacy import CorrelatedRelease, next_entry, release_epsilon
+from models import bundle
+from models.bundle import DEFAULT_FOLDER
+from privacy import CorrelatedRelease, PublicData, next_entry, release_epsilon
+from server.audits.canary_audit import audited_policy
+from server.audits.privacy_audit import production_policy
 from server.errors import RegistryError
-from server.registry import LedgerKind, ModelState, admit, move
+from server.registry import LedgerKind, ModelState, PaidBy, admit, move
 from tests.unit.privacy.test_accountant import release
 
 NOW = datetime(2026, 6, 1, tzinfo=UTC)
+POLICY = production_policy()
+DELTA = POLICY.privacy.delta
+WEIGHTS = "12" * 32
 DIGEST = "ab" * 32
 
 
@@ -24,7 +32,7 @@ def ledger_of(*kinds, event=None):
             bands=1,
             min_separation=1,
             most_participations=index + 1,
-            policy_digest="ef" * 32,
+            policy_digest=POLICY.digest,
         )
         entry = next_entry(entry, released, kind=kind, at=NOW)
         entries.append(entry)
@@ -33,23 +41,47 @@ def ledger_of(*kinds, event=None):
 
 LEDGER = ledger_of("stream", "stream", "stream")
 STREAM = LEDGER[2].reference() | {"stream": "2026-a"}
+SPENT = release_epsilon((entry.event for entry in LEDGER), delta=DELTA)
+CLAIM = {"value": SPENT, "delta": DELTA}
+PAID_BY = PaidBy(policy=POLICY, witness={LEDGER[2].hash: WEIGHTS}, weights_digest=WEIGHTS)
 SIMULATED = {"kind": "stream", "hash": "cd" * 32, "simulated": True}
 
 
-def candidate(entry, *, ledger=LEDGER, claim=None):
+def candidate(entry, *, ledger=LEDGER, claim=CLAIM, paid_by=PAID_BY, digest=DIGEST):
     return admit(
-        version="2.0.0", digest=DIGEST, ledger_entry=entry, now=NOW, ledger=ledger, claim=claim
+        version="2.0.0",
+        digest=digest,
+        ledger_entry=entry,
+        now=NOW,
+        ledger=ledger,
+        claim=claim,
+        paid_by=paid_by,
     )
 
 
-def test_a_model_from_public_data_enters_without_a_hash():
-    model = candidate({"kind": "public", "sources": {}})
+def test_the_pinned_default_enters_without_a_hash():
+    pinned = (DEFAULT_FOLDER / bundle.DIGEST).read_text().strip()
+
+    model = candidate({"kind": "public", "sources": {}}, ledger=None, digest=pinned)
 
     assert (model.state, model.ledger_kind, model.ledger_hash) == (
         ModelState.CANDIDATE,
         LedgerKind.PUBLIC,
         None,
     )
+
+
+def test_another_model_of_public_data_enters_with_the_entry_that_names_them():
+    public = next_entry(None, PublicData(sources=("cells",)), kind="public", at=NOW)
+
+    assert candidate(public.reference(), ledger=[public]).ledger_hash == public.hash
+    for quoted, ledger, what in [
+        ({"kind": "public"}, [public], "without its hash"),
+        (public.reference(), None, "no ledger is at hand"),
+        (LEDGER[0].reference() | {"kind": "public"}, LEDGER, "names no public data"),
+    ]:
+        with pytest.raises(RegistryError, match=what):
+            candidate(quoted, ledger=ledger)
 
 
 def test_a_model_from_a_stream_enters_with_its_hash():
@@ -83,13 +115,41 @@ def test_independent_noise_is_for_comparison_whatever_its_entry_says():
         candidate(ledger[0].reference(), ledger=ledger)
 
 
-def test_a_claim_below_what_the_ledger_gives_is_refused():
-    spent = release_epsilon((entry.event for entry in LEDGER), delta=1e-6)
-    for value in (spent, spent * 1.1):
-        assert candidate(STREAM, claim={"value": value, "delta": 1e-6}).version == "2.0.0"
-    for claim in ({"value": spent * 0.99, "delta": 1e-6}, {"value": None, "delta": 1e-6}, {}):
-        with pytest.raises(RegistryError, match="ε_release"):
-            candidate(STREAM, claim=claim)
+@pytest.mark.parametrize("value", [SPENT, SPENT * 1.1])
+def test_a_claim_that_covers_the_ledger_is_let_in(value):
+    assert candidate(STREAM, claim={"value": value, "delta": DELTA}).version == "2.0.0"
+
+
+@pytest.mark.parametrize(
+    "claim",
+    [
+        None,
+        {},
+        {"value": None, "delta": DELTA},
+        {"value": SPENT * 0.99, "delta": DELTA},
+        {"value": float("nan"), "delta": DELTA},
+        {"value": float("inf"), "delta": DELTA},
+        {"value": 0.05, "delta": 0.5},
+        {"value": SPENT, "delta": None},
+    ],
+)
+def test_a_claim_that_is_no_number_or_lower_or_at_another_delta_is_refused(claim):
+    with pytest.raises(RegistryError, match="ε_release"):
+        candidate(STREAM, claim=claim)
+
+
+def test_weights_of_another_step_than_the_quoted_one_are_refused():
+    first = LEDGER[0].reference() | {"stream": "2026-a"}
+    both = replace(PAID_BY, witness={LEDGER[0].hash: "34" * 32, LEDGER[2].hash: WEIGHTS})
+    for quoted, paid_by, what in [
+        (first, both, "other weights"),
+        (first, PAID_BY, "other weights"),
+        (STREAM, replace(PAID_BY, weights_digest="56" * 32), "other weights"),
+        (STREAM, None, "no run under the policy"),
+        (STREAM, replace(PAID_BY, policy=audited_policy(1.0, cohort_size=9)), "no run under"),
+    ]:
+        with pytest.raises(RegistryError, match=what):
+            candidate(quoted, paid_by=paid_by)
 
 
 @pytest.mark.parametrize(
