@@ -11,11 +11,11 @@ from models.wire.rounds import LocalRecipe
 from privacy import RecordLevelSteps
 from privacy.accountant import gaussian_epsilon, mu_for, noise_multiplier_for
 from privacy.audit.bounds import least_detectable_mu
-from privacy.audit.planted import DEFECTS
 from privacy.banded_factor import prefix_sum_error
 from privacy.policy import StreamPolicy
 from privacy.record_accountant import RecordAccountant
 from server.audits.canary_audit import ALPHA
+from server.audits.planted_homes import PLANTED
 from server.audits.privacy_audit import FULL, QUICK, production_policy
 from tests.support.system_parts import REPOSITORY
 
@@ -153,8 +153,8 @@ def test_figures_of_the_audit_are_its_own():
 
 
 def test_every_planted_defect_is_explained():
-    assert [name for name in DEFECTS if len(row(AUDIT, name)) != 2] == []
-    assert len(DEFECTS) == 8
+    assert [name for name in PLANTED if len(row(AUDIT, name)) != 2] == []
+    assert len(PLANTED) == 8
     assert "catch all eight" in text_of(AUDIT)
 
 
