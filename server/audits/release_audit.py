@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from models.durable_file import write_durably
 from privacy import CorrelatedRelease, StreamPolicy, events_of
-from privacy.accountant import mu_of_releases
+from privacy.accountant import mu_of_releases, part_of_ledger
 from privacy.audit.release_gate import (
     AuditRefusal,
     AuditRefusedError,
@@ -93,7 +93,7 @@ def audit_release(
         for event in events_of(entries)
         if isinstance(event, CorrelatedRelease) and event.stream == policy.stream
     ]
-    claimed_mu = mu_of_releases(steps)
+    claimed_mu = mu_of_releases(part_of_ledger(steps))
     audit = None
     taken = max((step.most_participations for step in steps), default=0)
     if taken and {step.policy_digest for step in steps} == {policy.digest}:

@@ -96,6 +96,7 @@ def test_noise_of_a_stream_is_white_once_it_is_whitened(bands):
     assert finding.noise_ratio == pytest.approx(1.0, abs=0.02)
 
 
+@pytest.mark.soak
 @pytest.mark.parametrize("name", PLANTED)
 def test_planted_defect_is_caught(name):
     finding = finding_of(2.0, PLANTED[name](honest_parts()))
