@@ -82,8 +82,11 @@ def run_of_canaries(folder, policy, *, stops=()):
     stream = Interrupted(folder, terms)
     for index in range(policy.num_rounds):
         admitted[index] = stream.may_invite(index)
-        chosen = [0] if admitted[index] else []
-        stream.state.invite(device_ids=[DEVICE], choose=lambda _, chosen=chosen: chosen)
+        first = 0 if admitted[index] else 1
+        stream.state.invite(
+            device_ids=[DEVICE, *(f"{index}-{other}" for other in range(policy.cohort_size))],
+            choose=lambda _, first=first: range(first, first + policy.cohort_size),
+        )
         total = CohortSum.empty(WIDTH)
         for coordinate in np.flatnonzero(included) if admitted[index] else ():
             raw = np.zeros(WIDTH)
