@@ -208,7 +208,7 @@ def test_a_half_open_link_is_found_out_and_renewed(path, bundle, broker, monkeyp
                     mailbox.put_out(Purpose.NOTICES, up("device-1", Up.ACK), an_ack(number))
             assert wait_until(lambda: not device.is_connected)
             relay.is_stuck = False
-            assert wait_until(lambda: len(server.messages(Ack)) >= 30)
+            assert wait_until(lambda: len(server.messages(Ack)) >= 30, timeout_s=30.0)
             assert wait_until(lambda: device.counters.confirmed >= 31)
         assert relay.connections >= 2
     with Mailbox(path) as mailbox:
