@@ -15,7 +15,7 @@ from typing import Any, Final
 
 from ..feature_spec import FEATURE_NAMES
 from ..telemetry import SECONDS_PER_DAY
-from .rounds import PlainValue
+from .plain_values import PlainValue, read_value
 
 SCHEMA_VERSION: Final = 1
 
@@ -211,16 +211,16 @@ class CountTask:
         Raises:
             ValueError: a value is missing, of the wrong type or out of bounds.
         """
-        device_ids = _read(values, "device_ids", list)
+        device_ids = read_value(values, "device_ids", list)
         if not all(isinstance(one, str) for one in device_ids):
             raise ValueError("device_ids must be texts")
         return CountTask(
-            channel=_read(values, "channel", str),
-            index=_read(values, "index", int),
-            cohort_size=_read(values, "cohort_size", int),
+            channel=read_value(values, "channel", str),
+            index=read_value(values, "index", int),
+            cohort_size=read_value(values, "cohort_size", int),
             device_ids=tuple(device_ids),
-            question=CountQuestion.from_text(_read(values, "question", str)),
-            policy=_read(values, "policy", str),
+            question=CountQuestion.from_text(read_value(values, "question", str)),
+            policy=read_value(values, "policy", str),
         )
 
 
@@ -250,14 +250,7 @@ class Counted:
             ValueError: a value is missing or of the wrong type.
         """
         return Counted(
-            channel=_read(values, "channel", str),
-            index=_read(values, "index", int),
-            num_devices=_read(values, "num_devices", int),
+            channel=read_value(values, "channel", str),
+            index=read_value(values, "index", int),
+            num_devices=read_value(values, "num_devices", int),
         )
-
-
-def _read(values: Mapping[str, Any], name: str, kind: type) -> Any:
-    value = values.get(name)
-    if type(value) is not kind:
-        raise ValueError(f"{name} must be {kind.__name__}, got {value!r}"[:200])
-    return value

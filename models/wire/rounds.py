@@ -14,6 +14,8 @@ from dataclasses import asdict, dataclass, fields
 from enum import StrEnum
 from typing import Any, Final
 
+from .plain_values import PlainValue, read_value
+
 SCHEMA_VERSION: Final = 1
 
 WEIGHTS_RECORD: Final = "weights"
@@ -32,7 +34,6 @@ RECEIPT_MESSAGE: Final = "query.receipt"
 RECEIPT_RECORD: Final = "receipt"
 """Record of that message with the plain values of `ReleaseReceipt`; its answer is empty."""
 
-_INTEGERS_END: Final = 2**63
 _PSEUDONYM = re.compile(r"[0-9a-f]{32}")
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 
@@ -46,9 +47,6 @@ class NodeFailure(StrEnum):
     PART_MISSING = "part_missing"
     OUT_OF_MEMORY = "out_of_memory"
     OTHER = "other"
-
-
-PlainValue = str | int | float | list[str]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -161,19 +159,19 @@ class RoundTask:
             ValueError: A value is missing, of the wrong type or out of bounds.
         """
         return RoundTask(
-            stream=_read(values, "stream", str),
-            index=_read(values, "index", int),
-            clipping_norm=_read(values, "clipping_norm", float),
-            cohort_size=_read(values, "cohort_size", int),
-            device_ids=tuple(_read(values, "device_ids", list)),
+            stream=read_value(values, "stream", str),
+            index=read_value(values, "index", int),
+            clipping_norm=read_value(values, "clipping_norm", float),
+            cohort_size=read_value(values, "cohort_size", int),
+            device_ids=tuple(read_value(values, "device_ids", list)),
             recipe=LocalRecipe(
                 **{
-                    field.name: _read(values, field.name, type(field.default))
+                    field.name: read_value(values, field.name, type(field.default))
                     for field in fields(LocalRecipe)
                 }
             ),
-            policy=_read({"policy": "", **values}, "policy", str),
-            pseudonyms=tuple(_read({"pseudonyms": [], **values}, "pseudonyms", list)),
+            policy=read_value({"policy": "", **values}, "policy", str),
+            pseudonyms=tuple(read_value({"pseudonyms": [], **values}, "pseudonyms", list)),
         )
 
 
@@ -206,10 +204,10 @@ class Contribution:
             ValueError: A value is missing or of the wrong type.
         """
         return Contribution(
-            stream=_read(values, "stream", str),
-            index=_read(values, "index", int),
-            num_devices=_read(values, "num_devices", int),
-            receipts=tuple(_read({"receipts": [], **values}, "receipts", list)),
+            stream=read_value(values, "stream", str),
+            index=read_value(values, "index", int),
+            num_devices=read_value(values, "num_devices", int),
+            receipts=tuple(read_value({"receipts": [], **values}, "receipts", list)),
         )
 
 
@@ -255,10 +253,10 @@ class DeviceReceipt:
         if not isinstance(values, dict):
             raise ValueError("a receipt must be a JSON object")  # noqa: TRY004 - one kind of error
         return DeviceReceipt(
-            pseudonym=_read(values, "pseudonym", str),
-            participations=_read(values, "participations", int),
-            mu_squared=_read(values, "mu_squared", float),
-            head=_read(values, "head", str),
+            pseudonym=read_value(values, "pseudonym", str),
+            participations=read_value(values, "participations", int),
+            mu_squared=read_value(values, "mu_squared", float),
+            head=read_value(values, "head", str),
         )
 
 
@@ -288,22 +286,10 @@ class ReleaseReceipt:
             ValueError: A value is missing or of the wrong type.
         """
         return ReleaseReceipt(
-            stream=_read(values, "stream", str),
-            index=_read(values, "index", int),
-            entry=_read(values, "entry", str),
+            stream=read_value(values, "stream", str),
+            index=read_value(values, "index", int),
+            entry=read_value(values, "entry", str),
         )
-
-
-def _read(values: Mapping[str, Any], name: str, kind: type) -> Any:
-    value = values.get(name)
-    # A number of hundreds of digits is no float, and prints as a text that Python refuses to make.
-    if type(value) is int and abs(value) >= _INTEGERS_END:
-        raise ValueError(f"{name} must lie within 64 bits")
-    if kind is float and type(value) is int:
-        return float(value)
-    if type(value) is not kind:
-        raise ValueError(f"{name} must be {kind.__name__}, got {value!r}"[:200])
-    return value
 
 
 def _require_at_least(bound: float, **values: float) -> None:

@@ -143,3 +143,10 @@ def test_every_field_of_an_answer_is_in_the_table_of_what_leaves():
 
     assert set(COUNT_FIELDS) == {FLAT_ARRAY, *facts.to_plain()}
     assert "## count answer" in what_leaves()
+
+
+@pytest.mark.parametrize("absurd", [2**63, -(2**63), int("9" * 401)])
+def test_a_number_beyond_64_bits_is_no_fact_of_an_answer(absurd):
+    facts = Counted(channel="metrics", index=3, num_devices=2).to_plain()
+    with pytest.raises(ValueError, match="num_devices must lie within 64 bits"):
+        Counted.from_plain(facts | {"num_devices": absurd})
