@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from ..errors import SlotError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
     from pathlib import Path
 
     from .slots import SlotState
@@ -74,7 +74,7 @@ class SlotFile:
         """
         from . import slots
 
-        newest = self._newest()
+        newest = _newest(self._found())
         return slots.SlotState() if newest is None else newest.state
 
     def damage(self) -> str | None:
@@ -83,7 +83,7 @@ class SlotFile:
         Raises:
             SlotError: the disk refuses, or a newer fedcell wrote the record.
         """
-        found = ((name, self._record_of(name)) for name in RECORDS)
+        found = self._found().items()
         return next((f"{name} {what}" for name, what in found if isinstance(what, str)), None)
 
     def is_half_written(self) -> bool:
@@ -92,16 +92,16 @@ class SlotFile:
         Raises:
             SlotError: the disk refuses, or a newer fedcell wrote the record.
         """
-        kept, copy = (self._record_of(name) for name in (STATE_FILE, STATE_COPY))
-        return isinstance(kept, Record) and isinstance(copy, Record) and kept != copy
+        return _is_half_written(self._found())
 
     def write(self, before: SlotState, after: SlotState) -> None:
         """Switch to a state, then remove what it does not name any more."""
         from models.durable_file import write_durably
 
-        damaged = [name for name in RECORDS if isinstance(self._record_of(name), str)]
-        if after != before or damaged or self.is_half_written():
-            newest = self._newest()
+        found = self._found()
+        damaged = [name for name, what in found.items() if isinstance(what, str)]
+        if after != before or damaged or _is_half_written(found):
+            newest = _newest(found)
             content = _content(Record(1 if newest is None else newest.number + 1, after))
             if len(content) > MAX_STATE_BYTES:
                 remedy = "remove the folder; the device then runs the default bundle"
@@ -114,10 +114,9 @@ class SlotFile:
             (self.folder / EARLIER_RECORD).unlink(missing_ok=True)
         self.tidy(after)
 
-    def _newest(self) -> Record | None:
-        found = [self._record_of(name) for name in RECORDS]
-        whole = [record for record in found if isinstance(record, Record)]
-        return max(whole, key=lambda record: record.number, default=None)
+    def _found(self) -> dict[str, Record | str | None]:
+        """Read every file; each is what `_record_of` says of it."""
+        return {name: self._record_of(name) for name in RECORDS}
 
     def _record_of(self, name: str) -> Record | str | None:
         """Return what a file holds, what is wrong with it, or None without one."""
@@ -169,6 +168,16 @@ class SlotFile:
         with (self.folder / _LOCK).open("wb") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
             yield
+
+
+def _newest(found: Mapping[str, Record | str | None]) -> Record | None:
+    whole = [record for record in found.values() if isinstance(record, Record)]
+    return max(whole, key=lambda record: record.number, default=None)
+
+
+def _is_half_written(found: Mapping[str, Record | str | None]) -> bool:
+    kept, copy = found[STATE_FILE], found[STATE_COPY]
+    return isinstance(kept, Record) and isinstance(copy, Record) and kept != copy
 
 
 def _content(record: Record) -> bytes:
