@@ -40,7 +40,7 @@ from privacy import UpdateGrid
 
 from .count_messages import CountsAnswer
 from .errors import InputError, StoreError, TaskRefusedError
-from .local_training import LocalTrainer, TrainingPath, train_block
+from .local_training import TrainingPath, local_trainer, train_block
 from .own_training import own_device
 
 if TYPE_CHECKING:
@@ -51,6 +51,8 @@ if TYPE_CHECKING:
 
     from models.training_rows import TrainingRows
     from privacy import NoiseSource
+
+    from .local_training import LocalTrainer
 
 
 logger = logging.getLogger(__name__)
@@ -240,7 +242,7 @@ def _own_device(context: Context) -> DeviceBlock:
 @lru_cache(maxsize=2)
 def _trainer(recipe: LocalRecipe, path: TrainingPath) -> LocalTrainer:
     """Keep the network of the last recipes: building one takes as long as training a device."""
-    return LocalTrainer(recipe, path=path)
+    return local_trainer(recipe, path=path)
 
 
 app = client_app(_own_device)

@@ -36,25 +36,12 @@ class TrainingPath(StrEnum):
     OPACUS = "opacus"
 
 
-class LocalTrainer:
-    """Trains devices by one recipe, kept for device after device.
-
-    Args:
-        recipe: how each device trains.
-        path: closed form unless the reference is asked for, which needs torch and Opacus.
-    """
-
-    def __init__(
-        self, recipe: LocalRecipe, *, path: TrainingPath = TrainingPath.CLOSED_FORM
-    ) -> None:
-        self.recipe = recipe
-        self.path = path
-        self._training = _training(recipe, path)
+class LocalTrainer(Protocol):
+    """Trains devices by one recipe, kept for device after device."""
 
     @property
     def num_weights(self) -> int:
         """Number of weights of the network."""
-        return self._training.num_weights
 
     def change(
         self, rows: TrainingRows, *, weights: NDArray[np.float32], source: NoiseSource
@@ -72,7 +59,6 @@ class LocalTrainer:
         Raises:
             ValueError: the weights are those of another network.
         """
-        return self._training.change(rows, weights=weights, source=source)
 
     def changes(
         self,
@@ -81,26 +67,17 @@ class LocalTrainer:
         weights: NDArray[np.float32],
     ) -> NDArray[np.float64]:
         """Train several devices as `change` does each; float64, shape (n_devices, n_weights)."""
-        return self._training.changes(devices, weights=weights)
 
 
-class _Training(Protocol):
-    @property
-    def num_weights(self) -> int: ...
+def local_trainer(
+    recipe: LocalRecipe, *, path: TrainingPath = TrainingPath.CLOSED_FORM
+) -> LocalTrainer:
+    """Return what trains devices by a recipe.
 
-    def change(
-        self, rows: TrainingRows, *, weights: NDArray[np.float32], source: NoiseSource
-    ) -> NDArray[np.float64]: ...
-
-    def changes(
-        self,
-        devices: Sequence[tuple[TrainingRows, NoiseSource]],
-        *,
-        weights: NDArray[np.float32],
-    ) -> NDArray[np.float64]: ...
-
-
-def _training(recipe: LocalRecipe, path: TrainingPath) -> _Training:
+    Args:
+        recipe: how each device trains.
+        path: closed form unless the reference is asked for, which needs torch and Opacus.
+    """
     if path is TrainingPath.CLOSED_FORM:
         return ClosedFormTraining(recipe)
     from .hooked_training import HookedTraining

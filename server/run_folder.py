@@ -25,7 +25,6 @@ from .streams.stream_files import (
     STEP_FILE,
     STREAM_LOCK_FILE,
     npz_bytes,
-    read_checkpoint,
 )
 from .streams.stream_key import KEY_FILE
 from .streams.stream_terms import StreamTerms
@@ -37,7 +36,6 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from .server_optimizer import OptimizerState
 
 WEIGHTS_FILE: Final = "weights.npz"
 REPORT_FILE: Final = "run.json"
@@ -143,11 +141,6 @@ class RunFolder:
         """Return what `run.json` holds."""
         found: dict[str, Any] = json.loads((self.path / REPORT_FILE).read_bytes())
         return found
-
-    def load_checkpoint(self) -> tuple[OptimizerState, int]:
-        """Return weights and optimiser after the last round kept, and its index."""
-        checkpoint = read_checkpoint(self.path)
-        return checkpoint.state, checkpoint.index
 
     def save_weights(self, weights: NDArray[np.float32]) -> None:
         """Write the run's result as a plain array, float32, shape (n_weights,)."""

@@ -25,13 +25,14 @@ from models.training.local_epochs import new_flat_weights
 from models.wire.rounds import LocalRecipe
 from privacy import (
     RecordLevelSteps,
-    RecordPolicy,
     StreamPolicy,
     UpdateGrid,
     WithoutNoise,
     policy_for,
 )
+from privacy.policy import record_policy
 from privacy.record_accountant import RecordAccountant
+from privacy.statement import NEIGHBORING_RELATION, PUBLIC_INVITATIONS
 from server.aggregation import CohortSum, mean_update
 from server.cohorts import CohortHistory, Schedule, invitation_order, select_cohort
 from server.server_optimizer import OptimizerState, ServerRecipe, optimizer_step
@@ -54,9 +55,9 @@ ARMS: Final = ("without noise", "private")
 RECORD_DELTA: Final = 1e-5
 UNIT: Final = "one device: all that it sends in the stream"
 ASSUMPTIONS: Final = (
-    "one device's contributions replaced by zero; the number of invited devices is public",
+    NEIGHBORING_RELATION,
     "the aggregator is trusted to add the noise",
-    "invitations depend on stable identifiers, the public schedule and history alone",
+    PUBLIC_INVITATIONS,
     "no amplification by sampling",
     "every step is released; participations lie at least b steps apart, at most k",
     "simulated: the noise comes from a seed, so these very releases protect nobody",
@@ -124,13 +125,7 @@ class QualityPlan:
                 min_cohort_size=self.cohort_size,
                 bands=schedule.min_separation,
             ),
-            record=RecordPolicy(
-                noise_multiplier=self.local.record_noise_multiplier,
-                max_grad_norm=self.local.record_max_grad_norm,
-                sampling_rate=self.local.sampling_rate,
-                steps=self.local.steps,
-                least_rows=self.local.least_rows,
-            ),
+            record=record_policy(self.local),
         )
 
 

@@ -18,6 +18,7 @@ from server.flower_app import PlannedRun
 from server.privacy_home.ledger_file import LEDGER_FILE
 from server.rounds import RoundsConfig
 from server.run_folder import RunFolder
+from server.streams.stream_files import read_checkpoint
 from simulations.federation import run_planned
 from simulations.fleet_rows import FleetRows
 from simulations.held_out import HeldOutPart
@@ -92,9 +93,9 @@ def test_weights_move_and_are_kept(runs):
         kept = np.load(run.folder.path / "weights.npz", allow_pickle=False)["weights"]
         assert np.array_equal(kept, run.result())
         assert np.abs(kept - run.start).max() > 0.01
-        state, index = run.folder.load_checkpoint()
-        assert index == 1
-        assert np.array_equal(state.weights.astype(np.float32), kept)
+        checkpoint = read_checkpoint(run.folder.path)
+        assert checkpoint.index == 1
+        assert np.array_equal(checkpoint.state.weights.astype(np.float32), kept)
 
 
 def test_a_seeded_run_repeats_bit_for_bit_on_workers_of_any_order(runs):

@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 import numpy as np
 import pytest
 
-from edge_client.local_training import LocalTrainer, TrainingPath, train_on_device
+from edge_client.local_training import TrainingPath, local_trainer, train_on_device
 from edge_client.own_training import own_device
 from edge_client.store.mailbox import Mailbox, Purpose
 from edge_client.telemetry_store import TelemetryStore, readings_of
@@ -30,7 +30,7 @@ sys.meta_path.insert(0, Blocked())
 
 from datetime import datetime
 import numpy as np
-from edge_client.local_training import LocalTrainer, train_on_device
+from edge_client.local_training import local_trainer, train_on_device
 from edge_client.own_training import own_device
 from models.wire.rounds import LocalRecipe
 from privacy import OperatingSystemNoise, UpdateGrid
@@ -40,7 +40,7 @@ recipe = LocalRecipe(sampling_rate=1.0, record_noise_multiplier=float(noise))
 device = own_device({"telemetry-db": store}, now=datetime.fromisoformat(now))
 (device_id,) = device.device_ids
 sent = train_on_device(
-    LocalTrainer(recipe),
+    local_trainer(recipe),
     device.rows(device_id),
     weights=np.load(weights),
     grid=UpdateGrid(clipping_norm=5.0),
@@ -90,7 +90,7 @@ def test_device_without_torch_trains_as_the_reference_does(device, tmp_path):
     grid = UpdateGrid(clipping_norm=5.0)
     (device_id,) = device.device_ids
     expected = train_on_device(
-        LocalTrainer(
+        local_trainer(
             LocalRecipe(sampling_rate=1.0, record_noise_multiplier=0.0), path=TrainingPath.OPACUS
         ),
         device.rows(device_id),

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from edge_client.closed_form_training import ClosedFormTraining
-from edge_client.local_training import LocalTrainer, TrainingPath, train_block
+from edge_client.local_training import TrainingPath, local_trainer, train_block
 from models.closed_form_batches import ScaledRows
 from models.training.local_epochs import new_flat_weights
 from models.wire.rounds import LocalRecipe
@@ -35,8 +35,8 @@ def weights():
 
 @pytest.mark.parametrize("recipe", RECIPES)
 def test_both_paths_make_one_update_of_one_source(recipe, weights):
-    reference = LocalTrainer(recipe, path=TrainingPath.OPACUS)
-    trainer = LocalTrainer(recipe)
+    reference = local_trainer(recipe, path=TrainingPath.OPACUS)
+    trainer = local_trainer(recipe)
     for seed in range(3):
         rows = made_up_rows(180 + 60 * seed, seed=seed)
         expected = reference.change(rows, weights=weights, source=SeededNoise(1, seed))
@@ -65,7 +65,7 @@ def test_both_paths_draw_the_same_numbers_in_the_same_order(weights):
             return np.zeros(size)
 
     for path in TrainingPath:
-        trainer = LocalTrainer(FIVE_STEPS, path=path)
+        trainer = local_trainer(FIVE_STEPS, path=path)
         trainer.change(made_up_rows(200), weights=weights, source=Recording(path))
     assert drawn[TrainingPath.CLOSED_FORM] == drawn[TrainingPath.OPACUS]
     assert drawn[TrainingPath.CLOSED_FORM] == [("uniform", 200), ("gaussian", 2493, 1.0)] * 5
@@ -99,7 +99,7 @@ def test_rows_that_are_scaled_already_give_the_same(weights):
 def test_block_larger_than_a_batch_of_devices_is_the_sum_of_its_devices(weights):
     rows = [made_up_rows(180, seed=seed) for seed in range(3)]
     devices = [(rows[number % 3], SeededNoise(4, number)) for number in range(70)]
-    trainer = LocalTrainer(ONE_STEP)
+    trainer = local_trainer(ONE_STEP)
     total = train_block(trainer, devices, weights=weights, grid=GRID)
     again = [(rows[number % 3], SeededNoise(4, number)) for number in range(70)]
     halves = [
@@ -114,7 +114,7 @@ def test_row_that_poisons_moves_nothing_but_noise(weights):
     share = rows.exposure.copy()
     share[:] = np.nan
     for path in TrainingPath:
-        trainer = LocalTrainer(ONE_STEP, path=path)
+        trainer = local_trainer(ONE_STEP, path=path)
         change = trainer.change(
             replace(rows, exposure=share), weights=weights, source=SeededNoise(6)
         )
@@ -130,7 +130,7 @@ def test_no_devices_give_no_changes(weights):
 
 
 def test_entropy_of_the_operating_system_serves_as_source(weights):
-    trainer, rows = LocalTrainer(ONE_STEP), made_up_rows(200)
+    trainer, rows = local_trainer(ONE_STEP), made_up_rows(200)
     first, second = (
         trainer.change(rows, weights=weights, source=OperatingSystemNoise()) for _ in range(2)
     )

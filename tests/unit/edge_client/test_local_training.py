@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from edge_client.local_training import LocalTrainer, train_block, train_on_device
+from edge_client.local_training import local_trainer, train_block, train_on_device
 from models.training.central import as_batch
 from models.training.local_epochs import new_flat_weights
 from models.training.losses import row_losses
@@ -28,12 +28,12 @@ def weights():
 
 @pytest.fixture(scope="module")
 def plain():
-    return LocalTrainer(PLAIN)
+    return local_trainer(PLAIN)
 
 
 @pytest.fixture(scope="module")
 def private():
-    return LocalTrainer(PRIVATE)
+    return local_trainer(PRIVATE)
 
 
 class EveryRow:
@@ -98,7 +98,7 @@ def test_private_noise_is_that_of_the_recipe(private, weights):
 
 @pytest.mark.parametrize("recipe", [PLAIN, PRIVATE])
 def test_same_source_gives_the_same_update_and_another_another(recipe, weights):
-    trainer, rows = LocalTrainer(recipe), made_up_rows()
+    trainer, rows = local_trainer(recipe), made_up_rows()
 
     def sent(*purpose):
         source = SeededNoise(1, *purpose)

@@ -8,7 +8,7 @@ from flwr.supercore.task_identity import TaskIdentity
 
 from edge_client.errors import InputMissingError, StoreError
 from edge_client.flower_app import client_app
-from edge_client.local_training import LocalTrainer, TrainingPath, train_on_device
+from edge_client.local_training import TrainingPath, local_trainer, train_on_device
 from models.training.local_epochs import new_flat_weights
 from models.wire.rounds import (
     CONTRIBUTION_RECORD,
@@ -76,7 +76,7 @@ def test_task_is_answered_with_the_sum_over_the_invited_devices(app):
     total = reply.content.array_records[SUM_RECORD][FLAT_ARRAY].numpy()
     grid, block = UpdateGrid(clipping_norm=0.5), Block()
     expected = train_on_device(
-        LocalTrainer(RECIPE),
+        local_trainer(RECIPE),
         block.rows("a"),
         weights=WEIGHTS,
         grid=grid,
@@ -148,7 +148,7 @@ def test_a_block_trains_on_the_path_that_it_names(path):
 
     expected = {
         each: train_on_device(
-            LocalTrainer(RECIPE, path=each),
+            local_trainer(RECIPE, path=each),
             block.rows("a"),
             weights=WEIGHTS,
             grid=UpdateGrid(clipping_norm=0.5),
