@@ -19,6 +19,7 @@ from cryptography.x509.oid import NameOID
 from edge_client.errors import DownloadError, InputError
 from edge_client.updates.download import DownloadLimits, discard, download, local_bundle
 from models.errors import BundleError
+from tests.support.brokers import wait_until
 from tests.support.file_server import serving
 from tests.support.system_parts import REPOSITORY
 
@@ -136,7 +137,7 @@ def test_file_larger_than_any_bundle_is_refused(server, tmp_path, says_length):
         fetch(server, tmp_path, DownloadLimits(max_bytes=100_000))
     assert refusal.value.reason == "too_large"
     assert list(tmp_path.iterdir()) == []
-    assert len(server.asked) == 1
+    assert wait_until(lambda: len(server.asked) == 1)
 
 
 def test_endless_answer_is_cut_off(server, tmp_path):
