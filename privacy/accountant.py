@@ -156,13 +156,16 @@ def noise_multiplier_for(
     return math.sqrt(participations / share) / mu_for(epsilon=epsilon, delta=delta) * (1 + _SAFETY)
 
 
-def mu_of_participations(*, noise_multiplier: float, participations: int) -> float:
-    """μ = √k / σ of a device that took part k times under one σ."""
+def mu_of_participations(
+    *, noise_multiplier: float, participations: int, clip_noise_multiplier: float | None = None
+) -> float:
+    """μ of a device that took part k times under one σ (and σ_b): √k / σ for a fixed norm."""
     if participations == 0:
         return 0.0
-    if noise_multiplier == 0.0:
-        return math.inf
-    return math.sqrt(participations) / noise_multiplier
+    step = mu_squared_of_step(
+        noise_multiplier=noise_multiplier, clip_noise_multiplier=clip_noise_multiplier
+    )
+    return math.sqrt(participations * step)
 
 
 def mu_squared_of_step(

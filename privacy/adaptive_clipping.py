@@ -10,13 +10,16 @@ in the form that a stream of correlated noise bears:
 - C_t is made of what was released before step t, so the matrix mechanism keeps its figure although
   inputs depend on outputs (Denisov et al. 2022, theorem 2.1: Gaussian noise, lower triangular).
 - Beside its update a device sends one bit: +½ if ‖g‖₂ ≤ C_t, −½ if longer, 0 when absent. Zeroing a
-  device moves the sum of bits by ½.
+  device moves the sum of bits by ½. The bit is one more entry of what a device sends, in half
+  units, so it is summed, committed, sealed and bound to its noise with the update, as one.
 
 Cost, derived: one participation moves the pair (u/σ, bit/s), in units of the noise on each, by at
 most √(1/σ² + (½)²/s²), where s is the standard deviation of the noise on the sum of bits. So
-μ² = 1/σ² + 1/(2s)². Events hold σ_b = 2s, the noise in units of the bit's sensitivity, as they hold
-σ for the update; in these units μ² = 1/σ² + 1/σ_b² (`privacy.accountant.mu_squared_of_step`). The
-noise on bits is fresh in each step, while that on updates is the stream's.
+μ² = 1/σ² + 1/(2s)²: that is the form in which the paper writes it, with its σ_b = s. Events hold
+σ_b = 2s, the noise in units of the bit's sensitivity, as they hold σ for the update; in these units
+μ² = 1/σ² + 1/σ_b² (`privacy.accountant.mu_squared_of_step`). The noise on bits is fresh in each
+step, while that on updates is the stream's: columns of two participations stay orthogonal in both,
+so k of them cost k times as much.
 
 An absent device counts as half a bit: with a share a of absent ones the norm heads for the quantile
 (γ − a/2)/(1 − a) of those that answer, which is γ itself for the median.
@@ -29,9 +32,13 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from .clipping import UpdateGrid, clip_update
-from .noise import NoiseSource
+from .clipping import StepGrid, UpdateGrid
 
+BITS_SHARE: Final = 0.02
+"""Part of the μ² of updates that the bits use: σ grows by a hundredth, and the noise on the share
+of clipped updates is 3.6 σ over the cohort."""
+REACH: Final = 100.0
+"""How far a norm moves from its first value at most, as a factor, where a policy is made."""
 _UNIT_GRID: Final = UpdateGrid(clipping_norm=1.0)
 """The grid of sums of u, and of bits in half units: a device moves either by at most 1."""
 
@@ -72,88 +79,82 @@ class AdaptiveClipping:
         if not 0.0 < self.learning_rate <= 1.0:
             raise ValueError(f"learning_rate must lie in (0, 1], got {self.learning_rate}")
 
+    def bears(self, clipping_norm: float) -> bool:
+        """Whether a step may be asked for at a norm."""
+        return self.least_norm <= clipping_norm <= self.greatest_norm
 
-def normalised_update(
-    update: NDArray[np.float32] | NDArray[np.float64], *, clipping_norm: float
-) -> NDArray[np.float64]:
-    """What a device adds to the stream's sum: g/C_t, of norm at most 1 whatever C_t is.
 
-    Args:
-        update: float, shape (n_weights,).
-        clipping_norm: C_t, greater than 0.
+def grid_of(clipping_norm: float, *, has_norm_bit: bool) -> StepGrid:
+    """What a device sends in a step: an update clipped to C, or over C_t with its bit beside it."""
+    if has_norm_bit:
+        return NormalisedGrid(clipping_norm=clipping_norm)
+    return UpdateGrid(clipping_norm=clipping_norm)
 
-    Returns:
-        float64, shape (n_weights,); zeros for an update with any NaN or infinity.
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NormalisedGrid:
+    """Updates over the step's clipping norm, each with its bit as the last entry.
+
+    Attributes:
+        clipping_norm: C_t.
     """
-    return clip_update(update, clipping_norm=clipping_norm) / clipping_norm
+
+    clipping_norm: float
+
+    def __post_init__(self) -> None:
+        """Refuse a norm under which nothing could be sent."""
+        UpdateGrid(clipping_norm=self.clipping_norm)
+
+    def size(self, num_weights: int) -> int:
+        """Number of entries of a contribution: the weights and the bit."""
+        return num_weights + 1
+
+    def contribution(self, update: NDArray[np.float32] | NDArray[np.float64]) -> NDArray[np.int64]:
+        """g/C_t, of norm at most 1 whatever C_t is, and the bit; int64, shape (n_weights + 1,).
+
+        All zero for an update that is zero or not finite, as for an absent device.
+        """
+        with np.errstate(over="ignore"):
+            scaled = update.astype(np.float64) / self.clipping_norm
+        bit = _UNIT_GRID.quantise(np.array([float(norm_bit(scaled))]))
+        return np.concatenate([_UNIT_GRID.contribution(scaled), bit])
+
+    def sum_is_possible(self, total: NDArray[np.int64], *, num_devices: int) -> bool:
+        """Whether so many devices can have sent a sum: updates and bits, each within its bound."""
+        return all(
+            _UNIT_GRID.sum_is_possible(part, num_devices=num_devices)
+            for part in (total[:-1], total[-1:])
+        )
 
 
-def norm_bit(
-    update: NDArray[np.float32] | NDArray[np.float64] | None, *, clipping_norm: float
-) -> int:
+def norm_bit(scaled: NDArray[np.float64]) -> int:
     """The bit beside an update, in half units: +1 not clipped, −1 clipped, 0 absent or not finite.
 
     Args:
-        update: float, shape (n_weights,), as it was before clipping; None of an absent device.
-        clipping_norm: C_t.
+        scaled: g/C_t, float64, shape (n_weights,); zero where the device sits out.
     """
-    if update is None:
+    largest = float(np.abs(scaled).max(initial=0.0))
+    if largest == 0.0 or not math.isfinite(largest):
         return 0
-    values = update.astype(np.float64)
-    largest = float(np.abs(values).max(initial=0.0))
-    if not math.isfinite(largest):
-        return 0
-    if largest == 0.0:
-        return 1
-    return 1 if largest * float(np.linalg.norm(values / largest)) <= clipping_norm else -1
-
-
-def released_mean(
-    total: NDArray[np.int64],
-    noise: NDArray[np.float64],
-    *,
-    clipping_norm: float,
-    cohort_size: int,
-) -> NDArray[np.float64]:
-    """C_t · (Σ u_i + σ w_t) / n: the noise is added in the unit of u, C_t comes last.
-
-    Args:
-        total: int64, shape (n_weights,), Σ u_i on the grid of norm 1.
-        noise: float64, shape (n_weights,), σ·w_t of a stream whose clipping norm is 1.
-        clipping_norm: C_t.
-        cohort_size: n, number invited.
-
-    Returns:
-        float64, shape (n_weights,).
-    """
-    released = total + _UNIT_GRID.round_noise(noise)
-    return _UNIT_GRID.restore(released) * (clipping_norm / cohort_size)
+    return 1 if largest * float(np.linalg.norm(scaled / largest)) <= 1.0 else -1
 
 
 def next_clipping_norm(
-    clipping: AdaptiveClipping,
-    *,
-    clipping_norm: float,
-    sum_of_bits: int,
-    cohort_size: int,
-    source: NoiseSource,
+    clipping: AdaptiveClipping, *, clipping_norm: float, mean_bit: float
 ) -> float:
     """C_{t+1} = C_t · e^(−η (b̃ − γ)), with b̃ the noised share of updates that were not clipped.
+
+    No step moves the norm by more than e^η, whatever the noise; the bound is symmetric, so that it
+    turns the norm neither way.
 
     Args:
         clipping: The constants.
         clipping_norm: C_t.
-        sum_of_bits: Σ of `norm_bit` over the cohort.
-        cohort_size: n, number invited.
-        source: Of the noise; drawn once a step, after the step's ledger entry.
+        mean_bit: What was released of the bits: their sum in half units with its noise, over n.
 
     Returns:
         The norm of the next step, within the bounds.
     """
-    bits = _UNIT_GRID.quantise(np.array([float(sum_of_bits)]))
-    drawn = _UNIT_GRID.round_noise(source.gaussian(1, std=clipping.noise_multiplier))
-    share = 0.5 + float(_UNIT_GRID.restore(bits + drawn)[0]) / (2 * cohort_size)
-    moved = clipping_norm * math.exp(
-        -clipping.learning_rate * (min(max(share, 0.0), 1.0) - clipping.target_quantile)
-    )
+    beyond = 0.5 + mean_bit / 2 - clipping.target_quantile
+    moved = clipping_norm * math.exp(-clipping.learning_rate * min(max(beyond, -1.0), 1.0))
     return min(max(moved, clipping.least_norm), clipping.greatest_norm)

@@ -35,6 +35,7 @@ class Refusal(StrEnum):
     STREAM_ENDED = "stream_ended"
     OWN_LIMIT = "own_limit"
     TASK_DIFFERS = "task_differs"
+    NORM_OUT_OF_BOUNDS = "norm_out_of_bounds"
     CHANNEL_UNKNOWN = "channel_unknown"
     HELD_OUT = "held_out"
     NOT_HELD_OUT = "not_held_out"
@@ -127,9 +128,10 @@ class StepOffer:
     Attributes:
         stream: Of the step.
         index: Of the step.
-        clipping_norm: C.
+        clipping_norm: C, or C_t where it adapts.
         cohort_size: n, number of devices invited.
         record: How each device trains on its rows.
+        has_norm_bit: Whether devices send g/C_t and a bit, for a norm that adapts.
     """
 
     stream: str
@@ -137,6 +139,7 @@ class StepOffer:
     clipping_norm: float
     cohort_size: int
     record: RecordPolicy
+    has_norm_bit: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -174,7 +177,6 @@ def participation_refusal(
     *,
     history: ParticipationHistory,
     index: int,
-    clip_noise_multiplier: float | None = None,
 ) -> Refusal | None:
     """Decide whether a device may take part in step `index`.
 
@@ -182,7 +184,6 @@ def participation_refusal(
         policy: The constants of the stream.
         history: What the device has taken part in.
         index: The step it is invited to.
-        clip_noise_multiplier: σ_b where the clipping norm is steered by bits, else None.
 
     Returns:
         Why not, or None if it may.
@@ -193,7 +194,7 @@ def participation_refusal(
         return Refusal.RETIRED
     if history.last_index is not None and index - history.last_index < policy.min_separation:
         return Refusal.TOO_SOON
-    step = participation_cost(policy.noise_multiplier, clip_noise_multiplier=clip_noise_multiplier)
+    step = policy.step_mu_squared
     if _exceeds(history.mu_squared + step, update_limit(policy, history=history)):
         return Refusal.BUDGET_SPENT
     in_all = _least(policy.mu_squared_in_all, history.mu_squared_in_all)
@@ -227,9 +228,12 @@ def step_refusal(
         return Refusal.HELD_OUT
     if offer.cohort_size < privacy.min_cohort_size:
         return Refusal.COHORT_TOO_SMALL
-    said = (offer.stream, offer.cohort_size, offer.clipping_norm, offer.record)
-    if said != (policy.stream, policy.cohort_size, privacy.clipping_norm, policy.record):
+    said = (offer.stream, offer.cohort_size, offer.record, offer.has_norm_bit)
+    has_norm_bit = privacy.adaptive_clipping is not None
+    if said != (policy.stream, policy.cohort_size, policy.record, has_norm_bit):
         return Refusal.TASK_DIFFERS
+    if not privacy.bears_norm(offer.clipping_norm):
+        return Refusal.NORM_OUT_OF_BOUNDS if has_norm_bit else Refusal.TASK_DIFFERS
     if offer.index >= policy.num_rounds:
         return Refusal.STREAM_ENDED
     refusal = participation_refusal(privacy, history=history, index=offer.index)
@@ -238,8 +242,7 @@ def step_refusal(
     taken = history.participations + history.elsewhere
     if own.max_participations is not None and taken >= own.max_participations:
         return Refusal.OWN_LIMIT
-    cost = participation_cost(privacy.noise_multiplier)
-    in_all = history.mu_squared + history.counts_mu_squared + cost
+    in_all = history.mu_squared + history.counts_mu_squared + privacy.step_mu_squared
     return _own_refusal(policy, own=own, mu_squared=in_all)
 
 

@@ -7,7 +7,7 @@ streamed.
 """
 
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +17,19 @@ _LARGEST_NOISE: Final = 2.0**61
 """Steps of the grid; with the sum of the largest cohort this stays within int64."""
 _NORM_SLACK: Final = 2.0**-32
 """Relative amount kept free below C, above the rounding error of a norm over 1e6 coordinates."""
+
+
+class StepGrid(Protocol):
+    """What one device adds to a step's sum, and which sums can come of it."""
+
+    def size(self, num_weights: int) -> int:
+        """Number of entries of a contribution, and of a sum of them."""
+
+    def contribution(self, update: NDArray[np.float32] | NDArray[np.float64]) -> NDArray[np.int64]:
+        """What a device sends of an update: int64, shape (size,); zeros stand for absence."""
+
+    def sum_is_possible(self, total: NDArray[np.int64], *, num_devices: int) -> bool:
+        """Whether so many devices can have sent a sum."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,6 +61,17 @@ class UpdateGrid:
     def max_devices(self) -> int:
         """Most devices whose sum surely stays within int64."""
         return int(2 ** (62 - _GRID_BITS))
+
+    def size(self, num_weights: int) -> int:
+        """Number of entries of a contribution: the weights."""
+        return num_weights
+
+    def contribution(self, update: NDArray[np.float32] | NDArray[np.float64]) -> NDArray[np.int64]:
+        """What a device sends of an update: clipped to C, on the grid; int64, shape (n_weights,).
+
+        All zero for an update that is not finite.
+        """
+        return self.quantise(clip_update(update, clipping_norm=self.clipping_norm))
 
     def quantise(self, update: NDArray[np.float64]) -> NDArray[np.int64]:
         """Round a clipped update toward zero on the grid.

@@ -96,7 +96,8 @@ class CorrelatedRelease:
         stream: Identifier of the run of rounds under one noise matrix.
         index: Which step of the stream, counted from 0; no index is skipped or used twice.
         noise_multiplier: σ, standard deviation of z over C.
-        clipping_norm: C, bound on the ℓ2 norm of one device's update.
+        clipping_norm: C, bound on the ℓ2 norm of one device's update; 1 where the norm adapts, for
+            devices then send g/C_t.
         cohort_size: n, number of devices invited, the divisor.
         bands: p, bands of the factor.
         min_separation: b, least difference of index between two steps of one device, at least p.
@@ -200,7 +201,7 @@ class Participation:
         stream: Of the step.
         index: Of the step.
         noise_multiplier: σ of the stream.
-        clipping_norm: C.
+        clipping_norm: C; 1 where the norm adapts.
         cohort_size: n, as the server says it.
         policy_digest: SHA-256 of the signed policy.
         clip_noise_multiplier: σ_b of the bit that steers the clipping norm, in units of its

@@ -11,7 +11,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
-from .accountant import gaussian_epsilon, mu_for, mu_of_participations, noise_multiplier_for
+from .accountant import (
+    gaussian_epsilon,
+    mu_for,
+    mu_of_participations,
+    mu_squared_of_step,
+    noise_multiplier_for,
+)
+from .adaptive_clipping import BITS_SHARE, REACH, AdaptiveClipping
 from .canonical_json import canonical_json
 from .discrete_accounting import mu_squared_of_count
 
@@ -31,11 +38,12 @@ class PrivacyPolicy:
         delta: Its δ.
         update_share: Part of μ²_max(ε, δ) that updates may use; the rest is for everything else.
         noise_multiplier: σ, standard deviation of the noise on the sum over C.
-        clipping_norm: C, bound on the ℓ2 norm of one device's update.
+        clipping_norm: C, bound on the ℓ2 norm of what one device sends: 1 where the norm adapts.
         max_participations: k, after which a device never contributes again.
         min_separation: b, least difference of index between two participations of a device.
         min_cohort_size: Least number of invited devices; a smaller round does not run.
         bands: p, bands of the noise's factor, at most b; 1 is independent noise.
+        adaptive_clipping: How C_t moves, where devices send g/C_t and a bit; None for a fixed C.
     """
 
     epsilon: float
@@ -47,6 +55,7 @@ class PrivacyPolicy:
     min_separation: int
     min_cohort_size: int
     bands: int = 1
+    adaptive_clipping: AdaptiveClipping | None = None
 
     def __post_init__(self) -> None:
         """Refuse constants that promise more than they keep."""
@@ -64,18 +73,49 @@ class PrivacyPolicy:
             )
         if not self.clipping_norm > 0:
             raise ValueError(f"clipping_norm must be greater than 0, got {self.clipping_norm}")
+        if self.adaptive_clipping is not None and self.clipping_norm != 1.0:
+            raise ValueError(
+                f"clipping_norm must be 1 where the norm adapts, got {self.clipping_norm}"
+            )
         least = noise_multiplier_for(
             epsilon=self.epsilon,
             delta=self.delta,
             participations=self.max_participations,
             share=self.update_share,
         )
-        if self.noise_multiplier < least * (1 - 1e-9):
+        both = self.step_mu_squared**-0.5 if self.noise_multiplier > 0 else self.noise_multiplier
+        if not both >= least * (1 - 1e-9):
+            with_bits = "" if self.adaptive_clipping is None else " (with the noise on bits)"
             raise ValueError(
-                f"noise_multiplier must be at least {least:.6g} for epsilon {self.epsilon:g} "
-                f"at delta {self.delta:g} over {self.max_participations} participations, "
-                f"got {self.noise_multiplier:.6g}"
+                f"noise_multiplier{with_bits} must be at least {least:.6g} for epsilon "
+                f"{self.epsilon:g} at delta {self.delta:g} over {self.max_participations} "
+                f"participations, got {both:.6g}"
             )
+
+    @property
+    def clip_noise_multiplier(self) -> float | None:
+        """σ_b, noise on the sum of bits over their sensitivity ½; None for a fixed norm."""
+        return None if self.adaptive_clipping is None else self.adaptive_clipping.noise_multiplier
+
+    @property
+    def step_mu_squared(self) -> float:
+        """μ² of one participation: 1/σ², and 1/σ_b² where the norm adapts."""
+        return mu_squared_of_step(
+            noise_multiplier=self.noise_multiplier,
+            clip_noise_multiplier=self.clip_noise_multiplier,
+        )
+
+    @property
+    def first_norm(self) -> float:
+        """C of a stream's first step."""
+        adaptive = self.adaptive_clipping
+        return self.clipping_norm if adaptive is None else adaptive.initial_norm
+
+    def bears_norm(self, clipping_norm: float) -> bool:
+        """Whether a step may be asked for at a norm: C itself, or any within the bounds of C_t."""
+        if self.adaptive_clipping is None:
+            return clipping_norm == self.clipping_norm
+        return self.adaptive_clipping.bears(clipping_norm)
 
     @property
     def mu_squared_limit(self) -> float:
@@ -95,7 +135,9 @@ class PrivacyPolicy:
     def epsilon_after(self, participations: int) -> float:
         """ε at the policy's δ of a device that took part so many times."""
         mu = mu_of_participations(
-            noise_multiplier=self.noise_multiplier, participations=participations
+            noise_multiplier=self.noise_multiplier,
+            participations=participations,
+            clip_noise_multiplier=self.clip_noise_multiplier,
         )
         return gaussian_epsilon(mu=mu, delta=self.delta)
 
@@ -236,6 +278,8 @@ class StreamPolicy:
     def to_json(self) -> dict[str, Any]:
         """Return the policy as a JSON object."""
         fields = dataclasses.asdict(self)
+        if self.privacy.adaptive_clipping is None:
+            del fields["privacy"]["adaptive_clipping"]
         fields["channels"] = [dataclasses.asdict(channel) for channel in self.channels]
         return {"schema_version": SCHEMA_VERSION, **fields}
 
@@ -260,7 +304,7 @@ class StreamPolicy:
         if version != SCHEMA_VERSION:
             raise ValueError(f"schema_version must be {SCHEMA_VERSION}, got {version!r}")
         try:
-            fields["privacy"] = PrivacyPolicy(**fields["privacy"])
+            fields["privacy"] = _privacy_of(fields["privacy"])
             fields["record"] = RecordPolicy(**fields["record"])
             channels = fields.get("channels", ())
             fields["channels"] = tuple(CountChannel(**channel) for channel in channels)
@@ -279,6 +323,7 @@ def policy_for(
     min_cohort_size: int = 1,
     update_share: float = 1.0,
     bands: int = 1,
+    target_quantile: float | None = None,
 ) -> PrivacyPolicy:
     """The policy with the least σ that keeps (ε, δ) over k participations.
 
@@ -286,11 +331,13 @@ def policy_for(
         epsilon: ε_release of one device, over all that its history counts.
         delta: Its δ, at most 1e-5.
         max_participations: k.
-        clipping_norm: C.
+        clipping_norm: C, or C_0 where the norm adapts.
         min_separation: b.
         min_cohort_size: Least number of invited devices.
         update_share: Part of μ² that updates may use, in (0, 1].
         bands: p, at most b; 1 is independent noise.
+        target_quantile: γ, share of the updates that shall not be clipped, where the norm adapts:
+            its bits then use `BITS_SHARE` of what updates may use. None fixes C.
 
     Returns:
         The policy.
@@ -300,17 +347,39 @@ def policy_for(
     """
     if not 0.0 < delta <= GREATEST_DELTA:
         raise ValueError(f"delta must lie in (0, {GREATEST_DELTA:g}], got {delta:g}")
+    adaptive, share = None, update_share
+    if target_quantile is not None:
+        share = update_share * (1 - BITS_SHARE)
+        adaptive = AdaptiveClipping(
+            initial_norm=clipping_norm,
+            noise_multiplier=noise_multiplier_for(
+                epsilon=epsilon,
+                delta=delta,
+                participations=max_participations,
+                share=update_share * BITS_SHARE,
+            ),
+            least_norm=clipping_norm / REACH,
+            greatest_norm=clipping_norm * REACH,
+            target_quantile=target_quantile,
+        )
     sigma = noise_multiplier_for(
-        epsilon=epsilon, delta=delta, participations=max_participations, share=update_share
+        epsilon=epsilon, delta=delta, participations=max_participations, share=share
     )
     return PrivacyPolicy(
         epsilon=epsilon,
         delta=delta,
         update_share=update_share,
         noise_multiplier=sigma,
-        clipping_norm=clipping_norm,
+        clipping_norm=clipping_norm if adaptive is None else 1.0,
         max_participations=max_participations,
         min_separation=min_separation,
         min_cohort_size=min_cohort_size,
         bands=bands,
+        adaptive_clipping=adaptive,
     )
+
+
+def _privacy_of(fields: Mapping[str, Any]) -> PrivacyPolicy:
+    adaptive = fields.get("adaptive_clipping")
+    made = None if adaptive is None else AdaptiveClipping(**adaptive)
+    return PrivacyPolicy(**{**fields, "adaptive_clipping": made})

@@ -7,6 +7,9 @@ sum, and the stream's key otherwise. So the stream can be made again from its ke
 any step, bit for bit, on any machine, without a seed; and two sums never meet the same noise, even
 where a server forgets what it released, because it was put back from a backup.
 
+Where a clipping norm adapts, the last entry of each sum is that of the bits: its noise is σ_b·z of
+its own step alone, from the same words.
+
 The key comes from the operating system's entropy (`new_stream_key`) and is kept sealed by whoever
 runs the stream. The caller makes the sum durable and binds the step to it before it asks for noise,
 and after a crash adds the same noise to that sum again. Over the choice of the key, noise that is
@@ -132,7 +135,8 @@ class CorrelatedNoise:
 
         Args:
             index: t; the next one, no other.
-            size: Number of weights, the same for every step.
+            size: Number of weights, and one for bits where the norm adapts; the same for every
+                step.
 
         Returns:
             float64, shape (size,).
@@ -145,12 +149,17 @@ class CorrelatedNoise:
         """
         self._require_next(index, size)
         drawn = self._fresh(index, size)
+        of_bits = drawn[-1:].copy()
         for coefficient, before in zip(self._others, reversed(self._recent), strict=False):
             drawn -= coefficient * before
         drawn /= self._first
         self._recent.append(drawn)
         self._next_index, self._size = index + 1, size
-        return drawn * self._policy.privacy.clipping_norm
+        privacy = self._policy.privacy
+        noise = drawn * privacy.clipping_norm
+        if privacy.clip_noise_multiplier is not None:
+            noise[-1:] = of_bits * (privacy.clip_noise_multiplier / privacy.noise_multiplier)
+        return noise
 
     def _fresh(self, index: int, size: int) -> NDArray[np.float64]:
         """z_t, a function of the key, the index and the sum that the step is bound to alone."""

@@ -7,14 +7,8 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from privacy import UpdateGrid, clip_update
-from privacy.adaptive_clipping import (
-    AdaptiveClipping,
-    next_clipping_norm,
-    norm_bit,
-    normalised_update,
-    released_mean,
-)
+from privacy import clip_update
+from privacy.adaptive_clipping import AdaptiveClipping, NormalisedGrid, next_clipping_norm
 from privacy.banded_factor import factor_matrix, sensitivity
 from simulations.seeded_noise import SeededNoise
 
@@ -76,15 +70,14 @@ norms = st.floats(1e-3, 1e3)
 def test_sensitivity_holds_while_the_clipping_norm_moves(updates, separation):
     """The stream sees g/C_t of norm at most 1, however C_t moves and whatever a device sends."""
     sent = [
-        UpdateGrid(clipping_norm=1.0).quantise(
-            normalised_update(np.array(update), clipping_norm=norm)
-        )
+        NormalisedGrid(clipping_norm=norm).contribution(np.array(update))
         for update, norm in updates
     ]
-    assert all(sum(int(value) ** 2 for value in one) <= (2**36) ** 2 for one in sent)
+    assert all(sum(int(value) ** 2 for value in one[:-1]) <= (2**36) ** 2 for one in sent)
+    assert all(abs(int(one[-1])) in {0, 2**36} for one in sent)
     steps = [number * separation for number in range(len(sent))]
     matrix = factor_matrix(40, separation)
-    exact = np.array(sent, dtype=np.float64).reshape(len(sent), 3) / 2.0**36
+    exact = np.array(sent, dtype=np.float64).reshape(len(sent), 4)[:, :3] / 2.0**36
     moved = float(np.linalg.norm(matrix[:, steps] @ exact))
     assert moved <= math.sqrt(len(sent)) * (1 + 1e-9)
 
@@ -104,23 +97,27 @@ def test_clipping_to_a_falling_norm_without_rescaling_breaks_the_bound():
 
 @given(update=st.lists(numbers, min_size=1, max_size=5), norm=norms)
 def test_the_bit_says_whether_the_update_was_clipped(update, norm):
-    values = np.array(update)
-    bit = norm_bit(values, clipping_norm=norm)
-    assert bit in {-1, 1}
+    sent = NormalisedGrid(clipping_norm=norm).contribution(np.array(update)) / 2.0**36
     length = math.sqrt(math.fsum(value * value for value in update))
-    if abs(length - norm) > 1e-9 * norm:
-        assert bit == (1 if length <= norm else -1)
-        clipped = clip_update(values, clipping_norm=norm)
-        assert np.allclose(
-            normalised_update(values, clipping_norm=norm) * norm, clipped, rtol=1e-12, atol=0
-        )
+    assert sent[-1] in ({-1.0, 1.0} if length else {0.0})
+    if length and abs(length - norm) > 1e-9 * norm:
+        assert sent[-1] == (1 if length <= norm else -1)
+        clipped = clip_update(np.array(update), clipping_norm=norm)
+        assert np.allclose(sent[:-1] * norm, clipped, rtol=1e-9, atol=norm * 2.0**-35)
 
 
-def test_absent_and_broken_devices_are_no_bit_and_no_update():
-    assert norm_bit(None, clipping_norm=1.0) == 0
-    assert norm_bit(np.array([np.nan, 1.0]), clipping_norm=1.0) == 0
-    assert norm_bit(np.zeros(3), clipping_norm=1.0) == 1
-    assert not normalised_update(np.array([np.inf, 1.0]), clipping_norm=1.0).any()
+@pytest.mark.parametrize("update", [[0.0, 0.0], [np.nan, 1.0], [np.inf, 1.0], [1e308, 1e308]])
+def test_whoever_sits_out_or_does_not_stay_finite_is_no_bit_and_no_update(update):
+    sent = NormalisedGrid(clipping_norm=1e-3).contribution(np.array(update))
+    assert sent.tolist() == [0, 0, 0]
+
+
+def test_a_sum_of_bits_beyond_its_devices_is_impossible():
+    grid = NormalisedGrid(clipping_norm=0.3)
+    one = grid.contribution(np.array([0.3, 0.0]) * (1 - 1e-9))
+    assert grid.sum_is_possible(3 * one, num_devices=3)
+    assert not grid.sum_is_possible(3 * one, num_devices=2)
+    assert not grid.sum_is_possible(one * [0, 0, 3], num_devices=2)
 
 
 CLIPPING = AdaptiveClipping(
@@ -128,36 +125,21 @@ CLIPPING = AdaptiveClipping(
 )
 
 
-@given(norm=st.floats(0.01, 50.0), bits=st.integers(-500, 500), seed=st.integers(0, 1000))
-def test_the_norm_stays_within_its_bounds_and_moves_by_little(norm, bits, seed):
-    moved = next_clipping_norm(
-        CLIPPING,
-        clipping_norm=norm,
-        sum_of_bits=bits,
-        cohort_size=500,
-        source=SeededNoise(seed, "bits"),
-    )
+@given(norm=st.floats(0.01, 50.0), mean_bit=st.floats(-1e6, 1e6))
+def test_the_norm_stays_within_its_bounds_and_moves_by_little(norm, mean_bit):
+    moved = next_clipping_norm(CLIPPING, clipping_norm=norm, mean_bit=mean_bit)
     assert CLIPPING.least_norm <= moved <= CLIPPING.greatest_norm
-    assert abs(math.log(moved / norm)) <= 0.1 + 1e-12
+    assert abs(math.log(moved / norm)) <= CLIPPING.learning_rate + 1e-12
 
 
 def test_the_norm_finds_the_median_in_private():
     lengths = np.exp(np.random.default_rng(4).normal(0.5, 0.4, 1_000))
     norm, source = CLIPPING.initial_norm, SeededNoise(1, "bits")
     for _ in range(100):
-        bits = int(np.where(lengths <= norm, 1, -1).sum())
-        norm = next_clipping_norm(
-            CLIPPING, clipping_norm=norm, sum_of_bits=bits, cohort_size=1_000, source=source
-        )
+        bits = np.where(lengths <= norm, 1, -1).sum() + source.gaussian(1, std=20.0)[0]
+        norm = next_clipping_norm(CLIPPING, clipping_norm=norm, mean_bit=bits / 1_000)
     # Noise of 20 half bits among 1,000 moves the share by 0.01, the norm by some percent.
     assert norm == pytest.approx(np.median(lengths), rel=0.08)
-
-
-def test_the_norm_is_applied_after_the_noise():
-    grid = UpdateGrid(clipping_norm=1.0)
-    total, noise = grid.quantise(np.array([0.5, -0.25])), np.array([0.125, 1.0])
-    released = released_mean(total, noise, clipping_norm=0.2, cohort_size=4)
-    assert released == pytest.approx(np.array([0.625, 0.75]) * 0.2 / 4, rel=1e-9)
 
 
 @pytest.mark.parametrize(
