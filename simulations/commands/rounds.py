@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from server.commands.rounds_judge import judge_command
+
 if TYPE_CHECKING:
     from privacy import StreamPolicy
     from server.server_optimizer import OptimizerName, ServerRecipe
@@ -101,10 +103,11 @@ _PLANNED = {
 
 
 def register(app: typer.Typer) -> None:
-    """Add the group `rounds` with the command `start`."""
+    """Add the group `rounds` with its commands."""
     rounds = typer.Typer(help="Federated rounds.", no_args_is_help=True)
     rounds.callback()(_group)
     rounds.command("start")(start_command)
+    rounds.command("judge")(judge_command)
     app.add_typer(rounds, name="rounds")
 
 

@@ -9,10 +9,10 @@ import numpy as np
 
 from models.bundle import load_bundle, sign_bundle, write_bundle
 from models.trusted_keys import read_trusted_keys
+from server.engine.quality_gate import REFERENCE, Judged, decide
 from server.signer import public_key_json, public_key_path
 
 from ..federated_bundle import federated_bundle, fitted
-from ..gate import decide
 from .comparison import quality_on
 
 if TYPE_CHECKING:
@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from models.metrics import Quality
     from models.training.recipe import TrainedModel
     from models.wire.envelope import SigningKey
+    from server.engine.quality_gate import GateDecision
 
-    from ..gate import GateDecision
     from .plan import DemoPlan
     from .scene import JudgedFleet
 
@@ -74,10 +74,12 @@ def through_the_gate(
 ) -> GateDecision:
     """Judge both on the second half of the reference fleet, and decide."""
     judge = ReferenceHalves.of(len(reference.fleet.profiles)).judge
-    return decide(
-        default=quality_on(reference, default, of_devices=judge),
+    both = Judged(
+        REFERENCE,
+        current=quality_on(reference, default, of_devices=judge),
         candidate=quality_on(reference, candidate, of_devices=judge),
     )
+    return decide([both])
 
 
 def candidate_bundle(

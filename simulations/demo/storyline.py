@@ -38,8 +38,8 @@ if TYPE_CHECKING:
     from models.bundle import Bundle
     from models.metrics import Quality
     from models.training.recipe import TrainedModel
+    from server.engine.quality_gate import GateDecision
 
-    from ..gate import GateDecision
     from ..run_report_parts import RealCells
     from .chosen_devices import Cast
     from .messaging import Conversation
