@@ -1,0 +1,20 @@
+"""`fedcell rounds`: the group of commands over rounds, and those that need no simulation.
+
+`rounds` is the group; `simulations.commands.rounds` adds what runs rounds over a fleet dataset.
+"""
+
+from __future__ import annotations
+
+import typer
+
+rounds = typer.Typer(
+    name="rounds",
+    help="Federated rounds: start, watch, steer and explain them.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
+
+
+@rounds.callback()
+def keep_a_group() -> None:
+    """Let the group stay one, however few commands it has."""
