@@ -36,7 +36,7 @@ from models.wire.rounds import (
     ReleaseReceipt,
     RoundTask,
 )
-from privacy import UpdateGrid
+from privacy.adaptive_clipping import grid_of
 
 from .count_messages import CountsAnswer
 from .errors import InputError, StoreError, TaskRefusedError
@@ -206,6 +206,8 @@ def _answered(
         else TrainingPath.CLOSED_FORM
     )
 
+    grid = grid_of(task.clipping_norm, has_norm_bit=task.has_norm_bit)
+
     def train() -> NDArray[np.int64]:
         return train_block(
             _trainer(task.recipe, path),
@@ -217,13 +219,13 @@ def _answered(
                 for device_id in task.device_ids
             ),
             weights=weights,
-            grid=UpdateGrid(clipping_norm=task.clipping_norm),
+            grid=grid,
         )
 
     if not task.device_ids or not isinstance(block, AccountedBlock):
         return train(), ()
     total, receipts = block.answer(task, train)
-    return np.zeros(weights.shape, np.int64) if total is None else total, receipts
+    return np.zeros(grid.size(weights.size), np.int64) if total is None else total, receipts
 
 
 def _read_task(message: Message) -> tuple[RoundTask, NDArray[np.float32]]:

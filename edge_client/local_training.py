@@ -12,8 +12,6 @@ from typing import TYPE_CHECKING, Final, Protocol
 
 import numpy as np
 
-from privacy import clip_update
-
 from .closed_form_training import ClosedFormTraining
 
 if TYPE_CHECKING:
@@ -23,7 +21,8 @@ if TYPE_CHECKING:
 
     from models.training_rows import TrainingRows
     from models.wire.rounds import LocalRecipe
-    from privacy import NoiseSource, UpdateGrid
+    from privacy import NoiseSource
+    from privacy.clipping import StepGrid
 
 DEVICES_AT_ONCE: Final = 64
 """Devices of a block that train side by side: more no longer fit the processor's cache."""
@@ -90,7 +89,7 @@ def train_on_device(
     rows: TrainingRows,
     *,
     weights: NDArray[np.float32],
-    grid: UpdateGrid,
+    grid: StepGrid,
     source: NoiseSource,
 ) -> NDArray[np.int64]:
     """Train on one device and make what leaves it: the update, clipped to C, on the grid.
@@ -99,15 +98,15 @@ def train_on_device(
         trainer: prepared for the round's recipe.
         rows: the device's training rows.
         weights: of the round, float32, shape (n_weights,).
-        grid: of the stream; holds C.
+        grid: of the step; holds C.
         source: in production the operating system's entropy.
 
     Returns:
-        int64, shape (n_weights,), ‖·‖₂ ≤ C on the grid; all zero for a device that sits out or
-        whose training did not stay finite, so that neither can be told from an absent one.
+        int64, shape (grid.size(n_weights),), ‖·‖₂ ≤ C on the grid; all zero for a device that sits
+        out or whose training did not stay finite, so that neither can be told from an absent one.
     """
     change = trainer.change(rows, weights=weights, source=source)
-    return grid.quantise(clip_update(change, clipping_norm=grid.clipping_norm))
+    return grid.contribution(change)
 
 
 def train_block(
@@ -115,7 +114,7 @@ def train_block(
     devices: Iterable[tuple[TrainingRows, NoiseSource]],
     *,
     weights: NDArray[np.float32],
-    grid: UpdateGrid,
+    grid: StepGrid,
 ) -> NDArray[np.int64]:
     """Train devices, some of them side by side, and add their updates up.
 
@@ -125,29 +124,29 @@ def train_block(
         trainer: prepared for the round's recipe.
         devices: each one's training rows and source of randomness.
         weights: of the round, float32, shape (n_weights,).
-        grid: of the stream.
+        grid: of the step.
 
     Returns:
-        int64, shape (n_weights,): Σ of what `train_on_device` gives for each.
+        int64, shape (grid.size(n_weights),): Σ of what `train_on_device` gives for each.
     """
-    total = np.zeros(trainer.num_weights, np.int64)
+    total = np.zeros(grid.size(trainer.num_weights), np.int64)
     waiting = iter(devices)
     while some := list(islice(waiting, DEVICES_AT_ONCE)):
         total += sum_of_clipped(trainer.changes(some, weights=weights), grid=grid)
     return total
 
 
-def sum_of_clipped(changes: NDArray[np.float64], *, grid: UpdateGrid) -> NDArray[np.int64]:
+def sum_of_clipped(changes: NDArray[np.float64], *, grid: StepGrid) -> NDArray[np.int64]:
     """Clip each device's change to C, put it on the grid, and add them up.
 
     Args:
         changes: float64, shape (n_devices, n_weights).
-        grid: of the stream; holds C.
+        grid: of the step; holds C.
 
     Returns:
-        int64, shape (n_weights,).
+        int64, shape (grid.size(n_weights),).
     """
-    total = np.zeros(changes.shape[1], np.int64)
+    total = np.zeros(grid.size(changes.shape[1]), np.int64)
     for change in changes:
-        total += grid.quantise(clip_update(change, clipping_norm=grid.clipping_norm))
+        total += grid.contribution(change)
     return total

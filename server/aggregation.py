@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from models.wire.rounds import Contribution, RoundTask
     from privacy import UpdateGrid
+    from privacy.clipping import StepGrid
 
 
 class ReplyRefusal(StrEnum):
@@ -39,7 +40,7 @@ def reply_refusal(
     *,
     task: RoundTask,
     num_weights: int,
-    grid: UpdateGrid,
+    grid: StepGrid,
 ) -> ReplyRefusal | None:
     """Judge one reply against the task it answers.
 
@@ -62,7 +63,7 @@ def reply_refusal(
         return ReplyRefusal.TOO_MANY_DEVICES
     if total.dtype != np.int64:
         return ReplyRefusal.WRONG_TYPE
-    if total.shape != (num_weights,):
+    if total.shape != (grid.size(num_weights),):
         return ReplyRefusal.WRONG_SHAPE
     if not grid.sum_is_possible(total.astype(np.int64), num_devices=contribution.num_devices):
         return ReplyRefusal.BEYOND_BOUND
@@ -84,9 +85,9 @@ class CohortSum:
     refused: dict[ReplyRefusal, int]
 
     @staticmethod
-    def empty(num_weights: int) -> CohortSum:
-        """Return the sum of nothing."""
-        return CohortSum(total=np.zeros(num_weights, np.int64), num_replied=0, refused={})
+    def empty(size: int) -> CohortSum:
+        """Return the sum of nothing, with so many entries."""
+        return CohortSum(total=np.zeros(size, np.int64), num_replied=0, refused={})
 
     def add(self, total: NDArray[np.int64], *, num_devices: int) -> None:
         """Add one reply that was found good."""

@@ -90,6 +90,8 @@ class Roster:
         *,
         config: RoundsConfig,
         index: int,
+        clipping_norm: float,
+        has_norm_bit: bool = False,
         policy: str = "",
         pseudonym: Callable[[str], str] | None = None,
     ) -> dict[int, RoundTask]:
@@ -99,6 +101,8 @@ class Roster:
             cohort: stable identifiers.
             config: of the run.
             index: of the step.
+            clipping_norm: C of the step.
+            has_norm_bit: whether it adapts.
             policy: signed envelope, empty without a key.
             pseudonym: of a device in this step; None where devices give no receipts.
         """
@@ -106,7 +110,8 @@ class Roster:
             node_id: RoundTask(
                 stream=config.stream,
                 index=index,
-                clipping_norm=config.clipping_norm,
+                clipping_norm=clipping_norm,
+                has_norm_bit=has_norm_bit,
                 cohort_size=len(cohort),
                 device_ids=tuple(device_ids),
                 recipe=config.recipe,

@@ -92,7 +92,7 @@ class RoundsConfig:
         stream: identifier of the run; a new one for every run.
         num_rounds: T.
         cohort_size: n, devices invited to each round.
-        clipping_norm: C.
+        clipping_norm: C, or C_0 where it adapts.
         epsilon: ε_release of a device's whole life, or None for a comparison without noise.
         delta: its δ.
         noise: correlated between steps, or independent, for comparison only.
@@ -103,6 +103,7 @@ class RoundsConfig:
         max_devices_per_owner: most devices of one owner in the stream, where owners are known.
         holds_out: whether devices that never train are behind the nodes and stay out of rounds;
             where a fleet's files are split beforehand, none is.
+        target_quantile: γ of a clipping norm that adapts; None keeps C.
         recipe: how devices train.
         server: how released updates move the weights.
         record_delta: δ of the record-level statement.
@@ -127,6 +128,7 @@ class RoundsConfig:
     max_participations: int | None = None
     max_devices_per_owner: int = DEVICES_PER_OWNER
     holds_out: bool = False
+    target_quantile: float | None = None
 
     def schedule(self, population_size: int) -> Schedule:
         """Return the public schedule over so many enrolled devices."""
@@ -142,6 +144,10 @@ class RoundsConfig:
         Raises:
             ValueError: a number is out of bounds, or k is less than the schedule asks of a device.
         """
+        if self.target_quantile is not None and (self.epsilon is None or not self._is_correlated):
+            raise ValueError(
+                "target_quantile needs correlated noise: the norm is chosen in private"
+            )
         if self.epsilon is None:
             return None
         most = self.max_participations or schedule.participations
@@ -159,6 +165,7 @@ class RoundsConfig:
             min_cohort_size=self.cohort_size,
             update_share=self.update_share,
             bands=min(schedule.min_separation, self.num_rounds) if self._is_correlated else 1,
+            target_quantile=self.target_quantile,
         )
 
     def terms(self, schedule: Schedule) -> StreamTerms:
@@ -216,6 +223,7 @@ class RoundRecord:
         metrics: on the held-out part, None where it was not looked at.
         seconds: how long the round took.
         noise_only: whether nobody answered, so that what was released is noise.
+        clipping_norm: C_t of the round where it adapts; None where it is fixed.
     """
 
     index: int
@@ -227,3 +235,4 @@ class RoundRecord:
     metrics: dict[str, float | None] | None
     seconds: float
     noise_only: bool = False
+    clipping_norm: float | None = None

@@ -17,7 +17,8 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from privacy import UpdateGrid, release_epsilon
+from privacy import release_epsilon
+from privacy.adaptive_clipping import grid_of
 
 from .aggregation import CohortSum, ReplyRefusal, reply_refusal
 from .cohorts import CohortHistory, invitation_order, select_cohort
@@ -49,6 +50,7 @@ if TYPE_CHECKING:
 
     from models.wire.envelope import SigningKey
     from models.wire.rounds import NodeFailure, RoundTask
+    from privacy.clipping import StepGrid
 
     from .cohorts import Schedule
     from .privacy_home.participation_counts import LifeCounts
@@ -110,7 +112,7 @@ class FederatedRounds:
     on_round: Callable[[RoundRecord], None] | None = None
     poll_s: float = 0.02
     history: CohortHistory = field(init=False)
-    grid_step: UpdateGrid = field(init=False)
+    grid_step: StepGrid = field(init=False)
     order: NDArray[np.intp] = field(init=False)
     policy_text: str = field(init=False, default="")
     _silent: int = field(init=False, default=0)
@@ -122,7 +124,8 @@ class FederatedRounds:
         counted, last = self.stream.home.stream_history(name, self.roster.device_ids)
         self.history = CohortHistory(participations=counted, last_index=last)
         self._has_heard = self.stream.next_index > 0
-        self.grid_step = UpdateGrid(clipping_norm=self.config.clipping_norm)
+        terms = self.stream.terms
+        self.grid_step = grid_of(terms.clipping_norm, has_norm_bit=terms.has_norm_bit)
         self.order = invitation_order(self.roster.device_ids, stream=name)
         policy = self.stream.terms.policy
         if policy is not None and self.signing_key is not None:
@@ -171,7 +174,7 @@ class FederatedRounds:
         if self.stream.phase is None:
             return
         started, index = time.perf_counter(), self.stream.next_index
-        empty = CohortSum.empty(len(self.state.weights))
+        empty = CohortSum.empty(self.stream.size)
         if self.stream.phase is StepPhase.INVITED:
             self.stream.commit(empty.total, noise_only=True)
         self._release()
@@ -190,12 +193,14 @@ class FederatedRounds:
             cohort,
             config=self.config,
             index=index,
+            clipping_norm=self.stream.norm.current,
+            has_norm_bit=self.stream.terms.has_norm_bit,
             policy=self.policy_text,
             pseudonym=(lambda device_id: own.pseudonym(device_id, index=index))
             if own is not None and with_receipts
             else None,
         )
-        collected = Collected(cohort, CohortSum.empty(len(self.state.weights)))
+        collected = Collected(cohort, CohortSum.empty(self.stream.size))
         answered: set[int] = set()
         for reply in exchange(
             grid,
@@ -308,6 +313,7 @@ class FederatedRounds:
             metrics=self._metrics(index),
             seconds=round(seconds, 4),
             noise_only=self.stream.was_noise_only,
+            clipping_norm=self.stream.norm.before,
         )
         self.on_round(record)
 

@@ -102,6 +102,7 @@ def admit(store: StoreFile, task: RoundTask, *, terms: Terms, now: datetime) -> 
         clipping_norm=task.clipping_norm,
         cohort_size=task.cohort_size,
         record=record_policy(task.recipe),
+        has_norm_bit=task.has_norm_bit,
     )
     admission = Admission(policy, offer)
     _require_step(read_device_ledger(store.path, store), admission, own=terms.own)
@@ -231,6 +232,7 @@ def _charged(admission: Admission) -> list[Event]:
             clipping_norm=privacy.clipping_norm,
             cohort_size=policy.cohort_size,
             policy_digest=policy.digest,
+            clip_noise_multiplier=privacy.clip_noise_multiplier,
             epsilon=privacy.epsilon,
             delta=privacy.delta,
             update_share=privacy.update_share,

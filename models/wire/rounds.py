@@ -27,7 +27,8 @@ WEIGHTS_RECORD: Final = "weights"
 TASK_RECORD: Final = "task"
 """Record of the task with the plain values of `RoundTask`."""
 SUM_RECORD: Final = "sum"
-"""Record of the reply with one array, `FLAT_ARRAY`: int64, shape (n_weights,), on the grid."""
+"""Record of the reply with one array, `FLAT_ARRAY`: int64, shape (n_weights,), on the grid; where
+the clipping norm adapts, the sum of bits follows as one more entry."""
 CONTRIBUTION_RECORD: Final = "contribution"
 """Record of the reply with the plain values of `Contribution`."""
 DEVICES_RECORD: Final = "devices"
@@ -105,13 +106,15 @@ class RoundTask:
     Attributes:
         stream: Identifier of the run of rounds.
         index: Step of the stream, counted from 0.
-        clipping_norm: C, to which each device clips its update.
+        clipping_norm: C, to which each device clips its update; C_t where it adapts.
         cohort_size: n, number of devices invited over all nodes.
         device_ids: Those of them behind this node.
         recipe: How each of them trains.
         policy: Signed envelope of the stream's policy, as JSON text; empty for simulated fleets.
         pseudonyms: Of the devices in this step, in the order of `device_ids`: under which their
             receipts, and all that is stored of them, stand. Empty where no receipt is asked for.
+        has_norm_bit: Whether a device sends its update over C_t, and a bit that says whether it was
+            clipped; said only where it is so, and the policy must say the same.
     """
 
     stream: str
@@ -122,6 +125,7 @@ class RoundTask:
     recipe: LocalRecipe
     policy: str = ""
     pseudonyms: tuple[str, ...] = ()
+    has_norm_bit: bool = False
 
     def __post_init__(self) -> None:
         """Refuse a task that no honest server sends."""
@@ -152,6 +156,7 @@ class RoundTask:
             "device_ids": list(self.device_ids),
             "policy": self.policy,
             "pseudonyms": list(self.pseudonyms),
+            **({"has_norm_bit": True} if self.has_norm_bit else {}),
             **asdict(self.recipe),
         }
 
@@ -176,6 +181,7 @@ class RoundTask:
             ),
             policy=read_value({"policy": "", **values}, "policy", str),
             pseudonyms=tuple(read_value({"pseudonyms": [], **values}, "pseudonyms", list)),
+            has_norm_bit=read_value({"has_norm_bit": False, **values}, "has_norm_bit", bool),
         )
 
 

@@ -64,7 +64,8 @@ class Aggregate:
         cohort_digest: of the devices invited.
         cohort_size: n, the divisor.
         noise_only: whether the round was aborted; the sum is then zero.
-        total: int64, shape (n_weights,), on the grid.
+        total: int64, shape (n_weights,), on the grid; with the sum of bits last where the clipping
+            norm adapts.
     """
 
     stream: str
@@ -113,11 +114,13 @@ class Checkpoint:
         state: weights and moments.
         index: of the step; -1 before the first.
         entry_hash: of the step's ledger entry; empty before the first.
+        clipping_norm: C of the next step where it adapts, else None.
     """
 
     state: OptimizerState
     index: int
     entry_hash: str
+    clipping_norm: float | None = None
 
 
 def lock_stream(folder: Path) -> int:
@@ -214,6 +217,8 @@ def write_checkpoint(folder: Path, checkpoint: Checkpoint) -> None:
         "index": np.array(checkpoint.index, np.int64),
         "entry_hash": np.frombuffer(checkpoint.entry_hash.encode("ascii"), np.uint8),
     }
+    if checkpoint.clipping_norm is not None:
+        arrays["clipping_norm"] = np.array(checkpoint.clipping_norm, np.float64)
     write_durably(folder / CHECKPOINT_FILE, npz_bytes(arrays))
 
 
@@ -226,11 +231,12 @@ def read_checkpoint(folder: Path) -> Checkpoint:
     path = folder / CHECKPOINT_FILE
     try:
         with np.load(path, allow_pickle=False) as arrays:
-            named = "entry_hash" in arrays
+            named, moved = "entry_hash" in arrays, "clipping_norm" in arrays
             return Checkpoint(
                 state=OptimizerState.from_arrays(arrays),
                 index=int(arrays["index"].item()),
                 entry_hash=arrays["entry_hash"].tobytes().decode("ascii") if named else "",
+                clipping_norm=float(arrays["clipping_norm"].item()) if moved else None,
             )
     except FileNotFoundError:
         what = "is not there: the stream never began"

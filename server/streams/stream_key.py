@@ -109,6 +109,30 @@ class StreamSecrets:
         return hmac.new(self.pseudonym_key, message, hashlib.sha256).hexdigest()[:_PSEUDONYM_DIGITS]
 
 
+def new_secrets(
+    stream: str, policy_digest: str, *, noise_key: bytes, kind: EntryKind, is_sealed: bool
+) -> StreamSecrets:
+    """Return the secrets of a stream that begins, with a fresh key of pseudonyms.
+
+    Args:
+        stream: its name.
+        policy_digest: of its policy.
+        noise_key: 256 bits.
+        kind: how its entries are stamped.
+        is_sealed: whether the file will be sealed.
+    """
+    return StreamSecrets(
+        stream=stream,
+        policy_digest=policy_digest,
+        kind=kind,
+        noise_key=noise_key,
+        pseudonym_key=secrets.token_bytes(KEY_BYTES),
+        is_sealed=is_sealed,
+        generation=new_generation(),
+        bound_from=0,
+    )
+
+
 def read_operator_key(path: Path) -> OperatorKey:
     """Read a key file: 32 raw bytes, or 64 hexadecimal digits.
 

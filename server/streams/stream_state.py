@@ -17,7 +17,6 @@ meets other noise: the two releases together show no sum without noise.
 from __future__ import annotations
 
 import os
-import secrets
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING
@@ -47,14 +46,8 @@ from .stream_files import (
     write_checkpoint,
     write_mark,
 )
-from .stream_key import (
-    KEY_BYTES,
-    KEY_FILE,
-    StreamSecrets,
-    new_generation,
-    read_secrets,
-    write_secrets,
-)
+from .stream_key import KEY_FILE, StreamSecrets, new_secrets, read_secrets, write_secrets
+from .stream_norm import StepNorm
 from .stream_opening import note_first_opening, open_again, replay
 from .stream_terms import bind_noise
 
@@ -91,7 +84,8 @@ class StreamState:
         home: counts devices and holds the ledger.
         terms: constants of the stream.
         noise: of the next step that is released.
-        size: number of weights.
+        size: number of entries of a sum: the weights, and that of bits where the norm adapts.
+        norm: clipping norm of the step at hand.
         next_index: the step at hand, or the next to be invited.
         phase: of the step at hand; None between two steps.
         secrets: of the stream; None for a comparison.
@@ -105,6 +99,7 @@ class StreamState:
     terms: StreamTerms
     noise: ReleaseNoise
     size: int
+    norm: StepNorm
     lock: int
     next_index: int = 0
     phase: StepPhase | None = None
@@ -168,7 +163,7 @@ class StreamState:
         """Fix the sum of the step at hand: no other will ever meet its noise.
 
         Args:
-            total: int64, shape (n_weights,), on the grid.
+            total: int64, shape (size,), on the grid.
             noise_only: whether the round was aborted; the sum is then taken as zero.
         """
         self._require(StepPhase.INVITED)
@@ -207,12 +202,13 @@ class StreamState:
         committed = self._committed()
         if self.secrets is not None and self.secrets.binds(self.next_index):
             bind_noise(self.noise, self.next_index, committed.digest)
-        return mean_update(
+        mean = mean_update(
             committed.total,
             noise=self.noise.noise(self.next_index, self.size),
             num_invited=self.terms.cohort_size,
             grid=UpdateGrid(clipping_norm=self.terms.clipping_norm),
         )
+        return self.norm.of_update(mean, noise_only=committed.noise_only)
 
     def checkpoint(
         self, state: OptimizerState, *, released: NDArray[np.float64] | None = None
@@ -232,16 +228,24 @@ class StreamState:
         if released is not None and self.terms.policy is not None:
             bear_witness(
                 self.folder,
-                released,
-                self._committed().total,
+                self.norm.in_unit(released),
+                self._committed().total[: len(released)],
                 policy=self.terms.policy,
                 index=self.next_index,
                 entry_hash=entry_hash,
                 weights=state.weights,
             )
-        checkpoint = Checkpoint(state=state, index=self.next_index, entry_hash=entry_hash)
-        write_checkpoint(self.folder, checkpoint)
+        write_checkpoint(
+            self.folder,
+            Checkpoint(
+                state=state,
+                index=self.next_index,
+                entry_hash=entry_hash,
+                clipping_norm=self.norm.to_keep,
+            ),
+        )
         discard_aggregate(self.folder)
+        self.norm.move()
         self._aggregate, self.phase = None, None
         self.next_index += 1
 
@@ -342,14 +346,20 @@ def begin_stream(
     """
     lock = lock_stream(folder)
     try:
-        size = len(start.weights)
+        size, norm = terms.size(len(start.weights)), StepNorm.of(terms)
         own, anchor = None, ""
         if terms.policy is None:
             noise = terms.comparison_noise(source)
         else:
             key = keys.new_key(terms.policy)
             noise = keys.noise(key, terms.policy, next_index=0, size=size)
-            own = _new_secrets(terms, key, noise, is_sealed=operator is not None)
+            own = new_secrets(
+                terms.stream,
+                terms.policy_digest,
+                noise_key=key,
+                kind=noise.entry_kind,
+                is_sealed=operator is not None,
+            )
             write_secrets(folder / KEY_FILE, own, operator=operator)
             anchor = anchor_of(folder / KEY_FILE)
         record = StreamRecord(
@@ -360,7 +370,8 @@ def begin_stream(
         home.open_stream(terms.stream, record)
         if own is not None:
             note_first_opening(folder, home, own)
-        write_checkpoint(folder, Checkpoint(state=start, index=-1, entry_hash=""))
+        first = Checkpoint(state=start, index=-1, entry_hash="", clipping_norm=norm.to_keep)
+        write_checkpoint(folder, first)
     except BaseException:
         os.close(lock)
         raise
@@ -370,6 +381,7 @@ def begin_stream(
         terms=terms,
         noise=noise,
         size=size,
+        norm=norm,
         lock=lock,
         secrets=own,
         operator=None if own is None else operator,
@@ -409,7 +421,7 @@ def resume_stream(
         checkpoint = read_checkpoint(folder)
         charged = [e for e in home.entries if e.fields["event"].get("stream") == terms.stream]
         require_agreement(folder, checkpoint, steps, charged)
-        size, next_index = len(checkpoint.state.weights), checkpoint.index + 1
+        size, next_index = terms.size(len(checkpoint.state.weights)), checkpoint.index + 1
         noise = keys.noise(own.noise_key, terms.policy, next_index=0, size=size)
         require_own_kind(folder, own, noise)
         own = open_again(folder, home, own, steps, operator=operator)
@@ -420,6 +432,7 @@ def resume_stream(
             terms=terms,
             noise=noise,
             size=size,
+            norm=StepNorm.of(terms, checkpoint.clipping_norm),
             lock=lock,
             next_index=next_index,
             secrets=own,
@@ -431,18 +444,3 @@ def resume_stream(
         os.close(lock)
         raise
     return state, checkpoint.state
-
-
-def _new_secrets(
-    terms: StreamTerms, key: bytes, noise: ReleaseNoise, *, is_sealed: bool
-) -> StreamSecrets:
-    return StreamSecrets(
-        stream=terms.stream,
-        policy_digest=terms.policy_digest,
-        kind=noise.entry_kind,
-        noise_key=key,
-        pseudonym_key=secrets.token_bytes(KEY_BYTES),
-        is_sealed=is_sealed,
-        generation=new_generation(),
-        bound_from=0,
-    )

@@ -11,13 +11,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from privacy import CorrelatedRelease, GaussianRelease, IndependentGaussian, WithoutNoise
-from privacy.budget import participation_cost
 from privacy.streams import CorrelatedNoise, new_stream_key
 
 from ..privacy_home.participation_counts import StepCost
 
 if TYPE_CHECKING:
     from privacy import EntryKind, NoiseSource, PrivacyPolicy, ReleaseNoise, StreamPolicy
+    from privacy.adaptive_clipping import AdaptiveClipping
 
 
 class StreamKeys(Protocol):
@@ -66,7 +66,7 @@ class StreamTerms:
         stream: its name, never used twice.
         num_rounds: T, most steps.
         cohort_size: n, devices invited to each step; the divisor.
-        clipping_norm: C.
+        clipping_norm: C, bound on what one device sends: 1 where the norm adapts.
         privacy: σ, k, b and the budget; None without noise.
         policy: that devices are shown, where the noise is correlated; None for a comparison.
     """
@@ -101,12 +101,31 @@ class StreamTerms:
         return "" if self.policy is None else self.policy.digest
 
     @property
+    def adaptive(self) -> AdaptiveClipping | None:
+        """How the clipping norm moves; None where it is fixed."""
+        return None if self.policy is None else self.policy.privacy.adaptive_clipping
+
+    @property
+    def has_norm_bit(self) -> bool:
+        """Whether devices send g/C_t and a bit."""
+        return self.adaptive is not None
+
+    @property
+    def first_norm(self) -> float:
+        """C of the first step."""
+        return self.clipping_norm if self.adaptive is None else self.adaptive.initial_norm
+
+    def size(self, num_weights: int) -> int:
+        """Number of entries of a step's sum: the weights, and that of the bits."""
+        return num_weights + self.has_norm_bit
+
+    @property
     def cost(self) -> StepCost:
         """What an invitation to one step costs a device, and how far it may go in its life."""
         if self.privacy is None:
             return StepCost(mu_squared=math.inf)
         return StepCost(
-            mu_squared=participation_cost(self.privacy.noise_multiplier),
+            mu_squared=self.privacy.step_mu_squared,
             max_participations=self.privacy.max_participations,
             mu_squared_limit=self.privacy.mu_squared_limit,
             mu_squared_in_all=self.privacy.mu_squared_in_all,
@@ -154,4 +173,5 @@ class StreamTerms:
             most_participations=most_participations,
             policy_digest=self.policy.digest,
             noise_only=noise_only,
+            clip_noise_multiplier=self.policy.privacy.clip_noise_multiplier,
         )
