@@ -13,6 +13,7 @@ LIBRARIES_OF_EXTRA: dict[str, tuple[str, ...]] = {
         "fastapi",
         "iotcore",
         "jinja2",
+        "prometheus_client",
         "pyarrow",
         "rich",
         "sqlalchemy",
