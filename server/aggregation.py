@@ -27,9 +27,12 @@ class ReplyRefusal(StrEnum):
     MALFORMED = "malformed"
     UNASKED = "unasked"
     DUPLICATE = "duplicate"
+    LATE = "late"
+    WRONG_STREAM = "wrong_stream"
     WRONG_STEP = "wrong_step"
     WRONG_SHAPE = "wrong_shape"
     WRONG_TYPE = "wrong_type"
+    NOT_FINITE = "not_finite"
     TOO_MANY_DEVICES = "too_many_devices"
     BEYOND_BOUND = "beyond_bound"
 
@@ -57,17 +60,24 @@ def reply_refusal(
     Returns:
         Why not, or None if it may be added.
     """
-    if (contribution.stream, contribution.index) != (task.stream, task.index):
+    if contribution.stream != task.stream:
+        return ReplyRefusal.WRONG_STREAM
+    if contribution.index != task.index:
         return ReplyRefusal.WRONG_STEP
     if not 0 <= contribution.num_devices <= len(task.device_ids):
         return ReplyRefusal.TOO_MANY_DEVICES
     if total.dtype != np.int64:
-        return ReplyRefusal.WRONG_TYPE
+        return ReplyRefusal.WRONG_TYPE if _is_finite(total) else ReplyRefusal.NOT_FINITE
     if total.shape != (grid.size(num_weights),):
         return ReplyRefusal.WRONG_SHAPE
     if not grid.sum_is_possible(total.astype(np.int64), num_devices=contribution.num_devices):
         return ReplyRefusal.BEYOND_BOUND
     return None
+
+
+def _is_finite(total: NDArray[np.generic]) -> bool:
+    """Whether an array that is no sum of integers holds numbers at least."""
+    return total.dtype.kind not in "fc" or bool(np.isfinite(total).all())
 
 
 @dataclass(slots=True)

@@ -9,6 +9,8 @@ from __future__ import annotations
 import time
 from collections import defaultdict
 from dataclasses import dataclass
+from itertools import islice
+from tokenize import TokenError
 from typing import TYPE_CHECKING
 
 from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MessageType, RecordDict
@@ -40,6 +42,24 @@ if TYPE_CHECKING:
     from models.wire.rounds import ReleaseReceipt
 
     from .rounds import RoundsConfig
+
+MESSAGES_AT_A_TIME = 32
+"""Messages that are handed to Flower's grid, or taken from it, at once."""
+
+_GREATEST_WIDTH, _GREATEST_HEADER = 32, 4096
+_UNREADABLE = (
+    KeyError,
+    ValueError,
+    TypeError,
+    EOFError,
+    OSError,
+    MemoryError,
+    ArithmeticError,
+    RecursionError,
+    SyntaxError,
+    TokenError,
+)
+"""What numpy and Flower's records raise of bytes that are no array, and of headers that lie."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,18 +142,18 @@ class Roster:
         }
 
 
-def task_messages(tasks: Mapping[int, RoundTask], *, weights: NDArray[np.float32]) -> list[Message]:
-    """Return the message of each node's task, with the weights to train from."""
+def task_messages(
+    tasks: Mapping[int, RoundTask], *, weights: NDArray[np.float32]
+) -> Iterator[Message]:
+    """Make the message of each node's task, with the weights to train from, as it is asked for."""
     array = ArrayRecord({FLAT_ARRAY: Array(weights)})
-    return [
-        Message(
+    for node_id, task in tasks.items():
+        yield Message(
             RecordDict({WEIGHTS_RECORD: array, TASK_RECORD: ConfigRecord({**task.to_plain()})}),
             dst_node_id=node_id,
             message_type=MessageType.TRAIN,
             group_id=str(task.index),
         )
-        for node_id, task in tasks.items()
-    ]
 
 
 def receipt_messages(node_ids: Iterable[int], receipt: ReleaseReceipt) -> list[Message]:
@@ -152,21 +172,71 @@ def receipt_messages(node_ids: Iterable[int], receipt: ReleaseReceipt) -> list[M
 
 def exchange(
     grid: Grid,
-    messages: Sequence[Message],
+    messages: Iterable[Message],
     *,
     deadline_s: float,
     stop: threading.Event,
     poll_s: float,
+    sent: dict[str, int] | None = None,
 ) -> Iterator[Message]:
-    """Send messages and yield each reply as it comes, until all came, the deadline, or the stop."""
-    waiting = set(grid.push_messages(messages))
+    """Send messages and yield each reply as it comes, until all came, the deadline, or the stop.
+
+    Messages and replies pass a few at a time, so that memory does not grow with their number.
+
+    Args:
+        grid: Flower's way to the nodes.
+        messages: at most one a node.
+        deadline_s: how long to wait, once all are sent.
+        stop: set from outside to end the wait.
+        poll_s: pause between two looks.
+        sent: takes the node of each message that was sent, by the message's identifier.
+    """
+    sent = {} if sent is None else sent
+    sent.update(_push(grid, messages, stop=stop))
+    waiting = dict(sent)
     end = time.monotonic() + deadline_s
-    while waiting and time.monotonic() < end and not stop.is_set():
-        replies = list(grid.pull_messages(waiting))
-        waiting -= {reply.metadata.reply_to_message_id for reply in replies}
-        yield from replies
-        if not replies:
+
+    def goes_on() -> bool:
+        return time.monotonic() < end and not stop.is_set()
+
+    while waiting and goes_on():
+        has_heard = False
+        for some in _in_batches(tuple(waiting)):
+            while (left := [key for key in some if key in waiting]) and goes_on():
+                replies = list(grid.pull_messages(left))
+                if not replies:
+                    break
+                has_heard = True
+                for reply in replies:
+                    waiting.pop(reply.metadata.reply_to_message_id, None)
+                    yield reply
+        if not has_heard:
             stop.wait(poll_s)
+
+
+def pull_some(grid: Grid, message_ids: Iterable[str]) -> Iterator[Message]:
+    """Yield what has come to messages whose time is over, without waiting for more."""
+    for some in _in_batches(tuple(message_ids)):
+        yield from grid.pull_messages(some)
+
+
+def _push(grid: Grid, messages: Iterable[Message], *, stop: threading.Event) -> dict[str, int]:
+    """Send messages a few at a time; return the node of each that the grid took."""
+    sent: dict[str, int] = {}
+    left = iter(messages)
+    while not stop.is_set() and (some := list(islice(left, MESSAGES_AT_A_TIME))):
+        taken = set(grid.push_messages(some))
+        sent |= {
+            message.metadata.message_id: message.metadata.dst_node_id
+            for message in some
+            if message.metadata.message_id in taken
+        }
+    return sent
+
+
+def _in_batches(keys: Sequence[str]) -> Iterator[Sequence[str]]:
+    for start in range(0, len(keys), MESSAGES_AT_A_TIME):
+        yield keys[start : start + MESSAGES_AT_A_TIME]
 
 
 def failure_of(reply: Message) -> NodeFailure | None:
@@ -183,13 +253,22 @@ def failure_of(reply: Message) -> NodeFailure | None:
         return NodeFailure.OTHER
 
 
-def read_contribution(reply: Message) -> tuple[NDArray[np.generic], Contribution] | None:
-    """Read a reply's array and facts; None for whatever does not have their form."""
+def read_contribution(
+    reply: Message, *, num_weights: int
+) -> tuple[NDArray[np.generic], Contribution] | None:
+    """Read a reply's array and facts; None for whatever does not have their form.
+
+    Args:
+        reply: as it came; anybody may have written it.
+        num_weights: of the model; an array of many times its bytes is not even read.
+    """
     try:
         values = reply.content.config_records[CONTRIBUTION_RECORD]
-        total = reply.content.array_records[SUM_RECORD][FLAT_ARRAY].numpy()
-        return total, Contribution.from_plain(values)
-    except (KeyError, ValueError, TypeError, EOFError, OSError):
+        array = reply.content.array_records[SUM_RECORD][FLAT_ARRAY]
+        if len(array.data) > _GREATEST_WIDTH * num_weights + _GREATEST_HEADER:
+            return None
+        return array.numpy(), Contribution.from_plain(values)
+    except _UNREADABLE:
         return None
 
 

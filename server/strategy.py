@@ -20,36 +20,31 @@ from typing import TYPE_CHECKING
 from privacy import release_epsilon
 from privacy.adaptive_clipping import grid_of
 
-from .aggregation import CohortSum, ReplyRefusal, reply_refusal
+from .aggregation import CohortSum
 from .cohorts import CohortHistory, invitation_order, select_cohort
-from .flower_messages import (
-    Roster,
-    exchange,
-    failure_of,
-    read_contribution,
-    receipt_messages,
-    task_messages,
-)
+from .engine.collection import Collected, Collector
+from .engine.run_control import RunCancelledError
+from .engine.run_record import weights_digest
+from .engine.run_status import EnginePhase, StepProgress
+from .flower_messages import Roster, exchange, receipt_messages
 from .privacy_home.privacy_errors import StreamRefusedError
 from .rounds import SILENT_ROUNDS, FleetSpentError, NoAnswerError, RoundRecord
 from .rounds_report import accountable
 from .server_optimizer import OptimizerState, optimizer_step
 from .streams.policy_signing import signed_policy
-from .streams.receipts import release_receipt, said_by_devices, shows_forgotten_releases
+from .streams.receipts import release_receipt, shows_forgotten_releases
 from .streams.stream_state import StepPhase
 
 if TYPE_CHECKING:
     import threading
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Sequence
     from datetime import datetime
 
     import numpy as np
-    from flwr.app import Message
     from flwr.serverapp import Grid
     from numpy.typing import NDArray
 
     from models.wire.envelope import SigningKey
-    from models.wire.rounds import NodeFailure, RoundTask
     from privacy.clipping import StepGrid
 
     from .cohorts import Schedule
@@ -65,21 +60,8 @@ RECEIPT_DEADLINE_S = 10.0
 Metrics = dict[str, float | None]
 
 
-@dataclass(slots=True)
-class Collected:
-    """What came of one round's tasks.
-
-    Attributes:
-        cohort: devices invited.
-        sum: of the good replies.
-        said: by devices of their own ledgers: participations and μ².
-        first_failure: why the first failing node failed, if any did.
-    """
-
-    cohort: tuple[str, ...]
-    sum: CohortSum
-    said: dict[str, tuple[int, float]] = field(default_factory=dict)
-    first_failure: NodeFailure | None = None
+def nobody_looks(_progress: StepProgress) -> None:
+    """Show nobody how far a step has come."""
 
 
 @dataclass(slots=True)
@@ -97,6 +79,7 @@ class FederatedRounds:
         signing_key: of policy and receipts; None for a simulated fleet.
         evaluate: looks at weights, float32, shape (n_weights,), on data that is not the devices'.
         on_round: told of each round.
+        on_progress: told of each phase of a step; may hold the run, or end it by raising.
         poll_s: pause between two looks for replies.
     """
 
@@ -110,11 +93,13 @@ class FederatedRounds:
     signing_key: SigningKey | None = None
     evaluate: Callable[[NDArray[np.float32]], Metrics] | None = None
     on_round: Callable[[RoundRecord], None] | None = None
+    on_progress: Callable[[StepProgress], None] = nobody_looks
     poll_s: float = 0.02
     history: CohortHistory = field(init=False)
     grid_step: StepGrid = field(init=False)
     order: NDArray[np.intp] = field(init=False)
     policy_text: str = field(init=False, default="")
+    collector: Collector = field(init=False)
     _silent: int = field(init=False, default=0)
     _has_heard: bool = field(init=False, default=False)
 
@@ -127,6 +112,9 @@ class FederatedRounds:
         terms = self.stream.terms
         self.grid_step = grid_of(terms.clipping_norm, has_norm_bit=terms.has_norm_bit)
         self.order = invitation_order(self.roster.device_ids, stream=name)
+        self.collector = Collector(
+            deadline_s=self.config.deadline_s, stop=self.stop, poll_s=self.poll_s
+        )
         policy = self.stream.terms.policy
         if policy is not None and self.signing_key is not None:
             self.policy_text = signed_policy(policy, self.signing_key)
@@ -143,14 +131,16 @@ class FederatedRounds:
         Raises:
             NoAnswerError: not one good reply came to several rounds in a row, or to any.
             FleetSpentError: too few devices may still be invited; the stream is at its end.
+            RunCancelledError: somebody asked that the run end; the stream is at its end.
             StreamRefusedError: devices' ledgers show steps that the home has forgotten.
         """
         self._finish_interrupted(grid)
         while self.stream.next_index < self.config.num_rounds:
             started, index = time.perf_counter(), self.stream.next_index
             try:
-                collected = self._collect(grid, index)
-            except FleetSpentError:
+                self.on_progress(StepProgress(index=index, phase=EnginePhase.BETWEEN))
+                collected = None if self.stop.is_set() else self._collect(grid, index)
+            except (FleetSpentError, RunCancelledError):
                 self.stream.abandon()
                 raise
             if collected is None:
@@ -158,7 +148,9 @@ class FederatedRounds:
             self._require_known(collected)
             is_silent = collected.sum.num_replied == 0
             self.stream.commit(collected.sum.total, noise_only=is_silent)
+            self._progress(collected, index, EnginePhase.COMMITTED)
             self._release()
+            self._progress(collected, index, EnginePhase.KEPT)
             self._tell(collected, index=index, seconds=time.perf_counter() - started)
             self._hand_out_receipts(grid, collected.cohort, index=index)
             self._require_answers(collected, index=index)
@@ -168,6 +160,17 @@ class FederatedRounds:
     def weights(self) -> NDArray[np.float32]:
         """The weights that leave, float32, shape (n_weights,)."""
         return self.state.weights.astype("float32")
+
+    def _progress(self, collected: Collected, index: int, phase: EnginePhase) -> None:
+        self.on_progress(
+            StepProgress(
+                index=index,
+                phase=phase,
+                invited=len(collected.cohort),
+                replied=collected.sum.num_replied,
+                refused={str(reason): count for reason, count in collected.sum.refused.items()},
+            )
+        )
 
     def _finish_interrupted(self, grid: Grid) -> None:
         """Release the step that a crash interrupted: its committed sum, or noise alone."""
@@ -200,18 +203,9 @@ class FederatedRounds:
             if own is not None and with_receipts
             else None,
         )
-        collected = Collected(cohort, CohortSum.empty(self.stream.size))
-        answered: set[int] = set()
-        for reply in exchange(
-            grid,
-            task_messages(tasks, weights=self.weights()),
-            deadline_s=self.config.deadline_s,
-            stop=self.stop,
-            poll_s=self.poll_s,
-        ):
-            collected.first_failure = collected.first_failure or failure_of(reply)
-            self._judge(reply, tasks=tasks, answered=answered, collected=collected)
-        return None if self.stop.is_set() else collected
+        return self.collector.collect(
+            grid, cohort, tasks, weights=self.weights(), unit=self.grid_step
+        )
 
     def _choose(self, counts: LifeCounts, index: int) -> NDArray[np.intp]:
         """Choose a cohort of n by schedule and history, and note it in the stream's history."""
@@ -232,43 +226,6 @@ class FederatedRounds:
             raise FleetSpentError(index=index, found=len(cohort), wanted=self.config.cohort_size)
         self.history = self.history.after(cohort, index=index)
         return cohort
-
-    def _judge(
-        self,
-        reply: Message,
-        *,
-        tasks: Mapping[int, RoundTask],
-        answered: set[int],
-        collected: Collected,
-    ) -> None:
-        """Add one reply to the sum, or count why it is a zero."""
-        node_id = reply.metadata.src_node_id
-        if node_id not in tasks:
-            collected.sum.refuse(ReplyRefusal.UNASKED)
-        elif node_id in answered:
-            collected.sum.refuse(ReplyRefusal.DUPLICATE)
-        elif reply.has_error():
-            collected.sum.refuse(ReplyRefusal.FAILED)
-        else:
-            answered.add(node_id)
-            read = read_contribution(reply)
-            if read is None:
-                collected.sum.refuse(ReplyRefusal.MALFORMED)
-                return
-            total, contribution = read
-            refusal = reply_refusal(
-                total,
-                contribution,
-                task=tasks[node_id],
-                num_weights=len(self.state.weights),
-                grid=self.grid_step,
-            )
-            if refusal is not None:
-                collected.sum.refuse(refusal)
-                return
-            collected.sum.add(total.astype("int64"), num_devices=contribution.num_devices)
-            named = zip(tasks[node_id].pseudonyms, tasks[node_id].device_ids, strict=False)
-            collected.said |= said_by_devices(contribution.receipts, device_of=dict(named))
 
     def _require_known(self, collected: Collected) -> None:
         """Keep what devices say, and end the stream where the home knows less than they do."""
@@ -314,6 +271,8 @@ class FederatedRounds:
             seconds=round(seconds, 4),
             noise_only=self.stream.was_noise_only,
             clipping_norm=self.stream.norm.before,
+            weights_sha256=weights_digest(self.weights()),
+            ledger_hash="" if self.stream.entry is None else self.stream.entry.hash,
         )
         self.on_round(record)
 

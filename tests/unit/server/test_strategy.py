@@ -173,7 +173,7 @@ def test_tasks_carry_the_weights_that_the_ledger_has_paid_for(tmp_path):
         (lambda m: [contribution(SENT[:2], index=task_of(m).index)], "wrong_shape"),
         (
             lambda m: [contribution(np.full(3, np.nan), index=task_of(m).index)],
-            "wrong_type",
+            "not_finite",
         ),
     ],
 )

@@ -32,7 +32,7 @@ def test_good_reply_passes():
 @pytest.mark.parametrize(
     ("total", "facts", "reason"),
     [
-        (ONE, {"stream": "other"}, ReplyRefusal.WRONG_STEP),
+        (ONE, {"stream": "other"}, ReplyRefusal.WRONG_STREAM),
         (ONE, {"index": 2}, ReplyRefusal.WRONG_STEP),
         (ONE, {"num_devices": 4}, ReplyRefusal.TOO_MANY_DEVICES),
         (ONE, {"num_devices": -1}, ReplyRefusal.TOO_MANY_DEVICES),
