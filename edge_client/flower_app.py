@@ -35,6 +35,7 @@ from models.wire.rounds import (
     NodeFailure,
     ReleaseReceipt,
     RoundTask,
+    task_digest,
 )
 from privacy.adaptive_clipping import grid_of
 
@@ -80,9 +81,12 @@ class AccountedBlock(Protocol):
     """A block that keeps a privacy ledger of its own, as a real device does."""
 
     def answer(
-        self, task: RoundTask, train: Callable[[], NDArray[np.int64]]
+        self, task: RoundTask, train: Callable[[], NDArray[np.int64]], *, digest: str
     ) -> tuple[NDArray[np.int64] | None, tuple[str, ...]]:
-        """Debit a step and return its update, None for zeros, and receipts of its ledger."""
+        """Debit a step and return its update, None for zeros, and receipts of its ledger.
+
+        `digest` names the task with its weights: the same is answered with the same bits.
+        """
 
     def keep_receipt(self, receipt: ReleaseReceipt) -> None:
         """Hold the server's receipt against the ledger, and keep it."""
@@ -224,7 +228,7 @@ def _answered(
 
     if not task.device_ids or not isinstance(block, AccountedBlock):
         return train(), ()
-    total, receipts = block.answer(task, train)
+    total, receipts = block.answer(task, train, digest=task_digest(task, weights))
     return np.zeros(grid.size(weights.size), np.int64) if total is None else total, receipts
 
 

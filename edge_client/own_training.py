@@ -8,6 +8,7 @@ is answered with zeros, which look like any other answer; why stays here.
 from __future__ import annotations
 
 import logging
+import time
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,6 +21,13 @@ from models.training_rows import training_rows
 from privacy import OperatingSystemNoise
 from privacy.budget import OwnLimits
 
+from .eligibility import (
+    SAT_OUT_FACT,
+    Conditions,
+    EligibilityRule,
+    reasons_to_sit_out,
+    wait_until_eligible,
+)
 from .errors import (
     InputError,
     InputMissingError,
@@ -31,6 +39,7 @@ from .errors import (
 from .link.configuration import allowed
 from .local_training import TrainingPath
 from .own_counts import own_count
+from .privacy.kept_answer import answer_again, drop_answer, keep_answer
 from .privacy.ledger_file import DeviceLedger, read_device_ledger
 from .privacy.participation import REFUSAL_FACT, Terms, admit, debit, receipt_line
 from .privacy.receipts import check_receipt, keep_receipt
@@ -40,6 +49,7 @@ from .provisioning.identity import (
     own_identity,
     read_hardware_id,
 )
+from .sensing.conditions import ConditionSources, eligibility_of
 from .store.mailbox import Purpose
 from .store.row_cipher import key_from_file
 from .telemetry_store import TelemetryStore
@@ -56,6 +66,7 @@ if TYPE_CHECKING:
     from models.wire.rounds import ReleaseReceipt, RoundTask
     from privacy import NoiseSource
 
+    from .eligibility import SittingOut
     from .store.row_cipher import KeySource
 
 logger = logging.getLogger(__name__)
@@ -90,6 +101,9 @@ class OwnDevice:
         key: the store is sealed under, None for one in the clear.
         terms: on which the device takes part.
         training_path: how row gradients are computed.
+        rule: when the device trains.
+        sources: where it looks for its conditions.
+        sleep: waits so many seconds, where the rule has it wait.
     """
 
     store: Path
@@ -98,6 +112,9 @@ class OwnDevice:
     key: KeySource | None = None
     terms: Terms = field(default_factory=Terms)
     training_path: TrainingPath = TrainingPath.CLOSED_FORM
+    rule: EligibilityRule = field(default_factory=EligibilityRule)
+    sources: ConditionSources = field(default_factory=ConditionSources)
+    sleep: Callable[[float], None] = time.sleep
 
     @property
     def device_ids(self) -> tuple[str, ...]:
@@ -137,17 +154,21 @@ class OwnDevice:
         return OperatingSystemNoise()
 
     def answer(
-        self, task: RoundTask, train: Callable[[], NDArray[np.int64]]
+        self, task: RoundTask, train: Callable[[], NDArray[np.int64]], *, digest: str
     ) -> tuple[NDArray[np.int64] | None, tuple[str, ...]]:
-        """Decide, train, debit: only then may the update leave.
+        """Decide, train, debit, keep the answer: only then may it leave.
+
+        The task whose answer is kept gets it once more, as it was. A device that sits out debits
+        the step, too.
 
         Args:
             task: as the server sent it.
             train: trains this device and returns its clipped update.
+            digest: of the task and its weights: `models.wire.rounds.task_digest`.
 
         Returns:
-            The update, None where policy or ledger refuse the step, and then zeros are the answer;
-            and a line of the ledger for each pseudonym that the task gives.
+            The update, None where zeros are the answer: policy or ledger refuse the step, or the
+            device sits out; and a line of the ledger for each pseudonym that the task gives.
 
         Raises:
             TaskRefusedError: the owner does not agree, or training is stopped from afar.
@@ -156,11 +177,20 @@ class OwnDevice:
         try:
             with self._open() as store:
                 _require_consent(store)
+                keys = self.terms.policy_keys
+                kept = answer_again(store, task, digest=digest, keys=keys)
+                if kept is not None:
+                    logger.info("step %d of stream %s is answered again", task.index, task.stream)
+                    ledger = read_device_ledger(store.path, store)
+                    return kept.total, self._receipts(task, ledger)
                 admission = admit(store, task, terms=self.terms, now=self.now)
-            update = train()
+            update, reasons = self._update_or_why_not(task, train)
             with self._open() as store:
                 _require_consent(store)
                 ledger = debit(store, admission, terms=self.terms, now=self.now)
+                with store.transaction():
+                    keep_answer(store, task, update, digest=digest, ledger=ledger)
+                    self._keep_why_not(store, task, reasons)
         except (ParticipationRefusedError, LedgerError, StoreBusyError) as error:
             return None, self._receipts(task, self._refused(task, error))
         return update, self._receipts(task, ledger)
@@ -172,8 +202,9 @@ class OwnDevice:
     def keep_receipt(self, receipt: ReleaseReceipt) -> None:
         """Hold the server's receipt for a released step against the ledger, and keep it.
 
-        A receipt that none of the keys has signed, or that comes while the ledger cannot be relied
-        on, is dropped, and the log says so.
+        The answer to the step is dropped: the server has its sum. A receipt that none of the keys
+        has signed, or that comes while the ledger cannot be relied on, is dropped, and the log says
+        so.
 
         Raises:
             StoreError: the store cannot be used.
@@ -187,6 +218,47 @@ class OwnDevice:
                 logger.warning("a receipt of the server was dropped: %s", error)
                 return
             keep_receipt(store.path, checked, receipt, now=self.now)
+            drop_answer(store, stream=checked.stream, index=checked.index)
+
+    def _update_or_why_not(
+        self, task: RoundTask, train: Callable[[], NDArray[np.int64]]
+    ) -> tuple[NDArray[np.int64] | None, tuple[SittingOut, ...]]:
+        """Train where the conditions allow it, else say why not; rows are counted where none count.
+
+        A device with too few rows has trained nothing, and its update is zero.
+        """
+        least_rows = task.recipe.least_rows
+        reasons = wait_until_eligible(
+            lambda waited_s: self.sources.look(now_s=self.now.timestamp() + waited_s),
+            self.rule,
+            least_rows=least_rows,
+            sleep=self.sleep,
+        )
+        if reasons:
+            return None, reasons
+        update = train()
+        if update.any():
+            return update, ()
+        num_rows = sum(len(self.rows(device_id)) for device_id in task.device_ids)
+        found = Conditions(num_rows=num_rows)
+        return update, reasons_to_sit_out(found, self.rule, least_rows=least_rows)
+
+    def _keep_why_not(
+        self, store: TelemetryStore, task: RoundTask, reasons: tuple[SittingOut, ...]
+    ) -> None:
+        if not reasons:
+            if store.fact(SAT_OUT_FACT) is not None:
+                store.keep_fact(SAT_OUT_FACT, None)
+            return
+        words = ", ".join(reasons)
+        logger.warning("step %d of stream %s was sat out: %s", task.index, task.stream, words)
+        said = {
+            "stream": task.stream,
+            "index": task.index,
+            "reasons": [reason.value for reason in reasons],
+            "at": self.now.isoformat(),
+        }
+        store.keep_fact(SAT_OUT_FACT, said)
 
     def _refused(self, task: RoundTask, error: Exception) -> DeviceLedger:
         """Say why here, and nowhere else; return the ledger as far as it can be relied on."""
@@ -237,7 +309,8 @@ def own_device(node_config: Mapping[str, object], *, now: datetime) -> OwnDevice
     chosen, sealed_under = _path(node_config, HARDWARE_KEY), _path(node_config, SEALED_UNDER_KEY)
     key = None if sealed_under is None else key_from_file(sealed_under)
     files, training_path = hardware_id_files(chosen), _training_path(node_config)
-    return OwnDevice(Path(path), now, files, key, terms, training_path)
+    rule, sources = eligibility_of(node_config)
+    return OwnDevice(Path(path), now, files, key, terms, training_path, rule, sources)
 
 
 def _require_consent(store: TelemetryStore) -> None:

@@ -15,6 +15,7 @@ import shutil
 import signal
 import sys
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from random import Random
 from typing import TYPE_CHECKING, Any
@@ -24,11 +25,14 @@ import numpy as np
 from edge_client.errors import EdgeError, ParticipationRefusedError
 from edge_client.own_training import OwnDevice
 from edge_client.privacy.account import account_of
+from edge_client.privacy.kept_answer import KEPT_ANSWER_FACT
 from edge_client.privacy.ledger_file import read_device_ledger
 from edge_client.privacy.participation import debit_count
 from edge_client.privacy.receipts import read_receipts
+from edge_client.sensing.conditions import ConditionSources
 from edge_client.store.mailbox import Purpose
 from edge_client.telemetry_store import TelemetryStore
+from models.wire.rounds import task_digest
 from privacy import CountAnswer, CountChannel, Participation
 from tests.support.edge_devices import NOW, new_store
 from tests.support.stream_policies import stream_policy
@@ -45,7 +49,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from types import FrameType
 
-    Say = Callable[[str, int], None]
+    Say = Callable[[str, int | list[int]], None]
 
 STEPS = frozenset(
     {"open", "write", "flush", "fsync", "replace", "chmod", "close", "flock", "unlink", "execute"}
@@ -53,6 +57,10 @@ STEPS = frozenset(
 CHANNEL = CountChannel(name="metrics", noise_multiplier=60.0, max_answers=9)
 POLICY = stream_policy(participations=9, separation=1)
 COUNTING = stream_policy(participations=9, separation=1)
+
+
+NO_POWER_SUPPLIES = ConditionSources(power_supplies=Path("/nowhere"))
+WEIGHTS = np.zeros(2, np.float32)
 
 
 class Countdown:
@@ -74,15 +82,16 @@ class Countdown:
 
 def take_part(path: Path, say: Say) -> None:
     """Answer step 0, and say which update left."""
-    device = OwnDevice(path, NOW, (), None, TERMS)
+    device = OwnDevice(path, NOW, (), None, TERMS, sources=NO_POWER_SUPPLIES)
 
     def train() -> Any:
         return np.frombuffer(os.urandom(16), np.int64)
 
     for index in _indices(path):
-        update, _ = device.answer(task_of(POLICY, index=index), train)
+        task = task_of(POLICY, index=index)
+        update, _ = device.answer(task, train, digest=task_digest(task, WEIGHTS))
         if update is not None:
-            say("update", index)
+            say("update", [index, *update.tolist()])
 
 
 def count(path: Path, say: Say) -> None:
@@ -142,8 +151,8 @@ def live(scenario: str, folder: Path, *, at: int) -> tuple[list[list[Any]], int,
         os.close(heard)
         countdown = Countdown(at)
 
-        def say(kind: str, index: int) -> None:
-            os.write(said, f"{json.dumps([kind, index])}\n".encode())
+        def say(kind: str, what: int | list[int]) -> None:
+            os.write(said, f"{json.dumps([kind, what])}\n".encode())
 
         sys.setprofile(countdown.hear)
         try:
@@ -165,6 +174,7 @@ def held(path: Path) -> dict[str, Any]:
     """Return what the ledger holds, as the device would rely on it."""
     with TelemetryStore(path) as store:
         account = account_of(path, store, is_brief=True)
+        kept = store.fact(KEPT_ANSWER_FACT)
         try:
             events = read_device_ledger(path, store).events
         except EdgeError:
@@ -174,21 +184,25 @@ def held(path: Path) -> dict[str, Any]:
         "update": [event.index for event in events if isinstance(event, Participation)],
         "answer": [event.index for event in events if isinstance(event, CountAnswer)],
         "receipt": [receipt["state"] for receipt in read_receipts(path)],
+        "kept": None if kept is None else kept["index"],
     }
 
 
-def race(folder: Path) -> list[list[int]]:
-    """Let two devices answer the same steps at once; return what each of them answered."""
+def race(folder: Path) -> list[list[Any]]:
+    """Let two devices answer the same steps at once; return what each answered, None for zeros."""
     with agreeing_store(folder) as store:
         path = store.path
     racers = []
     for _ in range(2):
         heard, said = os.pipe()
         if os.fork() == 0:
-            device = OwnDevice(path, NOW, (), None, TERMS)
-            tasks = [task_of(POLICY, index=index) for index in range(9)]
-            answers = [device.answer(task, lambda: np.zeros(3, np.int64))[0] for task in tasks]
-            mine = [index for index, update in enumerate(answers) if update is not None]
+            device = OwnDevice(path, NOW, (), None, TERMS, sources=NO_POWER_SUPPLIES)
+            mine = []
+            for index in range(9):
+                task, random = task_of(POLICY, index=index), os.urandom(16)
+                train = partial(np.frombuffer, random, np.int64)
+                update, _ = device.answer(task, train, digest=task_digest(task, WEIGHTS))
+                mine.append(None if update is None else update.tolist())
             os.write(said, json.dumps(mine).encode())
             os._exit(0)
         os.close(said)
@@ -238,7 +252,10 @@ def main() -> None:
         folder = base / scenario
         folder.mkdir()
         if scenario == "race":
-            print(json.dumps({"scenario": "race", "answered": race(folder)}), flush=True)
+            answered = race(folder)
+            debited = held(folder / "device.db")["update"]
+            said = {"scenario": "race", "answered": answered, "debited": debited}
+            print(json.dumps(said), flush=True)
         else:
             cut(scenario, points, folder)
 

@@ -7,6 +7,7 @@ import os
 import stat
 import time
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
@@ -39,6 +40,7 @@ BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 FACT = "gauge_history"
 _MOST_BYTES = 4_096
 _USABLE = (GaugeStatus.OK, GaugeStatus.NOT_YET_KNOWN)
+_ON_POWER = frozenset({"Charging", "Full", "Not charging"})
 
 
 class FactKeeper(Protocol):
@@ -214,6 +216,62 @@ def read_facts(folder: Path) -> GaugeFacts:
         with suppress(ValueError):
             numbers[name] = int(_text(folder / name) or "")
     return GaugeFacts(**texts, **numbers)  # type: ignore[arg-type]
+
+
+@dataclass(frozen=True, slots=True)
+class PowerState:
+    """How a machine is powered at one moment; None where nothing says it.
+
+    Attributes:
+        has_battery: whether a battery of the machine is there.
+        is_charging: whether it is on external power, and none of its batteries gives any.
+        percent: state of charge of the emptiest battery, 0 to 100.
+    """
+
+    has_battery: bool
+    is_charging: bool | None = None
+    percent: float | None = None
+
+
+def power_state(root: Path) -> PowerState:
+    """Return how the machine is powered.
+
+    Args:
+        root: the folder of power supplies; where it is not there, so is no battery.
+    """
+    batteries = [facts for facts in batteries_in(root).values() if facts.present != 0]
+    if not batteries:
+        return PowerState(has_battery=False)
+    said = {facts.status for facts in batteries}
+    if "Discharging" in said:
+        is_charging: bool | None = False
+    elif said <= _ON_POWER:
+        is_charging = True
+    else:
+        is_charging = _is_plugged_in(root)
+    percents = [_percent_of(facts) for facts in batteries]
+    known = [percent for percent in percents if percent is not None]
+    percent = min(known) if len(known) == len(percents) else None
+    return PowerState(has_battery=True, is_charging=is_charging, percent=percent)
+
+
+def _is_plugged_in(root: Path) -> bool | None:
+    """Tell whether a supply that is no battery is online; None where there is no such supply."""
+    texts = [
+        text
+        for folder in sorted(root.iterdir())
+        if (_text(folder / "type") or "Battery") != "Battery"
+        and (text := _text(folder / "online")) is not None
+    ]
+    return any(text != "0" for text in texts) if texts else None
+
+
+def _percent_of(facts: GaugeFacts) -> float | None:
+    if facts.capacity is not None:
+        return float(facts.capacity)
+    if facts.charge_now is None or not facts.charge_full:
+        return None
+    return 100.0 * facts.charge_now / facts.charge_full
 
 
 def since_boot_s() -> float:

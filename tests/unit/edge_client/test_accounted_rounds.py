@@ -89,8 +89,8 @@ def told(device, message_type, content):
     return device.app(message=message, context=SimpleNamespace(node_config=device.node))
 
 
-def asked(device, task):
-    content = RecordDict({WEIGHTS_RECORD: ArrayRecord({FLAT_ARRAY: Array(WEIGHTS)})})
+def asked(device, task, *, weights=WEIGHTS):
+    content = RecordDict({WEIGHTS_RECORD: ArrayRecord({FLAT_ARRAY: Array(weights)})})
     content[TASK_RECORD] = ConfigRecord({**replace(task, device_ids=(device.id,)).to_plain()})
     return told(device, MessageType.TRAIN, content)
 
@@ -109,8 +109,8 @@ def test_update_leaves_once_and_its_receipt_says_what_was_debited(device):
         ledger = read_device_ledger(device.path, store)
     assert (receipt.pseudonym, receipt.participations, receipt.head) == (PSEUDONYM, 1, ledger.head)
 
-    again, after, _ = parts_of(asked(device, task_of()))
-    assert not again.any()
+    other, after, _ = parts_of(asked(device, task_of(), weights=WEIGHTS + 1))
+    assert not other.any()
     assert after == receipt
 
 
@@ -160,7 +160,7 @@ def test_owner_who_withdraws_while_the_device_trains_has_the_last_word(device):
         return np.ones(3, np.int64)
 
     with pytest.raises(TaskRefusedError, match="does not agree"):
-        own.answer(replace(task_of(), device_ids=(device.id,)), train)
+        own.answer(replace(task_of(), device_ids=(device.id,)), train, digest="0" * 64)
     with TelemetryStore(device.path) as store:
         assert read_device_ledger(device.path, store).entries == ()
 
