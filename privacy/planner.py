@@ -23,9 +23,10 @@ from typing import Final, NamedTuple
 import numpy as np
 
 from .accountant import gaussian_epsilon, noise_multiplier_for
+from .adaptive_clipping import BITS_SHARE
 from .banded_factor import band_coefficients
 from .count_budget import count_channels
-from .policy import GREATEST_DELTA, CountChannel, PrivacyPolicy, RecordPolicy, StreamPolicy
+from .policy import GREATEST_DELTA, CountChannel, RecordPolicy, StreamPolicy, policy_for
 
 WEEKS_A_YEAR: Final = 365.25 / 7
 UPDATE_SHARE: Final = 0.85
@@ -64,13 +65,14 @@ class PlanRequest:
         delta: its δ.
         years: how long the fleet shall learn.
         weights: P, of the model.
-        clipping_norm: C.
+        clipping_norm: C, or C_0 where it adapts.
         record: record-level training on the devices.
         rounds_a_week: as the server can run them.
         dropout: share of the invited that do not answer, in [0, 1).
         held_out_share: of the devices that never train, in [0, 1).
         most_a_year: rounds a year that one device takes part in, at most: its energy and wear.
         update_share: part of μ² for updates, in (0, 1).
+        target_quantile: γ of a clipping norm that adapts, in (0, 1); None fixes it.
     """
 
     devices: int
@@ -85,6 +87,7 @@ class PlanRequest:
     held_out_share: float = 0.2
     most_a_year: float = 12.0
     update_share: float = UPDATE_SHARE
+    target_quantile: float | None = None
 
     def __post_init__(self) -> None:
         """Refuse what cannot be planned, by name and bound."""
@@ -102,8 +105,12 @@ class PlanRequest:
         for name, number in (("dropout", self.dropout), ("held_out_share", self.held_out_share)):
             if not 0.0 <= number < 1.0:
                 raise ValueError(f"{name} must lie in [0, 1), got {number:g}")
-        if not 0.0 < self.update_share < 1.0:
-            raise ValueError(f"update_share must lie in (0, 1), got {self.update_share:g}")
+        for name, share in (
+            ("update_share", self.update_share),
+            ("target_quantile", self.target_quantile),
+        ):
+            if share is not None and not 0.0 < share < 1.0:
+                raise ValueError(f"{name} must lie in (0, 1), got {share:g}")
         if not 0.0 < self.delta <= GREATEST_DELTA:
             raise ValueError(f"delta must lie in (0, {GREATEST_DELTA:g}], got {self.delta:g}")
 
@@ -116,6 +123,11 @@ class PlanRequest:
     def most_participations(self) -> int:
         """The greatest k that devices agree to."""
         return min(self.num_rounds, max(1, math.floor(self.most_a_year * self.years + 1e-9)))
+
+    @property
+    def bits_share(self) -> float:
+        """Part of updates' μ² that goes to bits, where the clipping norm adapts."""
+        return 0.0 if self.target_quantile is None else BITS_SHARE
 
     @property
     def training_devices(self) -> int:
@@ -184,6 +196,10 @@ class Plan:
         """Whether the cohort is at least σ√P."""
         return self.schedule.cohort_size >= self.schedule.least_cohort(self.request.weights)
 
+    def updates_mu_squared(self, participations: int) -> float:
+        """μ² of the updates, and bits, of a device that took part so often."""
+        return _updates_mu_squared(self.request, self.schedule, participations)
+
     def policy(self, *, stream: str) -> StreamPolicy:
         """The policy that carries the plan out, to be signed.
 
@@ -195,16 +211,16 @@ class Plan:
             stream=stream,
             num_rounds=asked.num_rounds,
             cohort_size=chosen.cohort_size,
-            privacy=PrivacyPolicy(
+            privacy=policy_for(
                 epsilon=asked.epsilon,
                 delta=asked.delta,
                 update_share=asked.update_share,
-                noise_multiplier=chosen.noise_multiplier,
                 clipping_norm=asked.clipping_norm,
                 max_participations=chosen.participations,
                 min_separation=chosen.separation,
                 min_cohort_size=max(1, math.ceil(LEAST_COHORT_SHARE * chosen.cohort_size)),
                 bands=chosen.bands,
+                target_quantile=asked.target_quantile,
             ),
             record=asked.record,
             channels=self.channels,
@@ -257,7 +273,7 @@ def plan_for(request: PlanRequest) -> Plan:
     channels = planned_channels(request)
     counted = max(
         math.fsum(c.mu_squared for c in channels if c.held_out),
-        best.participations / best.noise_multiplier**2
+        _updates_mu_squared(request, best, best.participations)
         + math.fsum(c.mu_squared for c in channels if not c.held_out),
     )
     return Plan(
@@ -324,7 +340,7 @@ def _options(request: PlanRequest) -> tuple[_Option, ...]:
         request.most_participations,
         request.epsilon,
         request.delta,
-        request.update_share,
+        request.update_share * (1 - request.bits_share),
     )
 
 
@@ -341,6 +357,10 @@ def _options_of(
         for separation, (bands, error) in _least_errors(num_rounds, most).items()
         for k in range(1, min(most, math.ceil(num_rounds / separation)) + 1)
     )
+
+
+def _updates_mu_squared(request: PlanRequest, one: Schedule, participations: int) -> float:
+    return participations / one.noise_multiplier**2 / (1 - request.bits_share)
 
 
 def _preference(one: Schedule) -> tuple[float, int, int]:

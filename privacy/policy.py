@@ -111,6 +111,11 @@ class PrivacyPolicy:
         adaptive = self.adaptive_clipping
         return self.clipping_norm if adaptive is None else adaptive.initial_norm
 
+    @property
+    def target_quantile(self) -> float | None:
+        """γ, which the clipping norm follows; None for a fixed one."""
+        return None if self.adaptive_clipping is None else self.adaptive_clipping.target_quantile
+
     def bears_norm(self, clipping_norm: float) -> bool:
         """Whether a step may be asked for at a norm: C itself, or any within the bounds of C_t."""
         if self.adaptive_clipping is None:

@@ -31,6 +31,11 @@ CORRELATED: Final = (
 )
 INDEPENDENT: Final = ("noise is independent between releases and drawn in floating point",)
 
+ADAPTIVE: Final = (
+    "the clipping norm follows a noised sum of one bit from each device, whose cost is in the "
+    "figure; each step has one norm, and neither bits nor updates are seen without noise"
+)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PrivacyStatement:

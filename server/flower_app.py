@@ -352,9 +352,10 @@ def deployed_run(run_config: Mapping[str, object]) -> PlannedRun:
     is refused), `rounds` (24), `cohort` (2000), `epsilon` (2.0), `delta` (1e-8), `update-share`
     (0.85), `count-years` (2.0: how long the rest is to last for counts), `max-participations`
     (0: as many as the schedule asks of a device), `max-devices-per-owner` (5), `clipping-norm`
-    (0.3), `deadline-s` (600.0), `model-version` (optional: bundle version that devices have, to be
-    evaluated by counts), `drift-reference` (optional: JSON file of public shares, as `python -m
-    simulations.drift_reference` makes it), `similar-devices` (0; 1 counts them), `metrics-every`
+    (0.3), `clipping-quantile` (0.0: the norm is fixed; else the quantile of updates' lengths that
+    it follows), `deadline-s` (600.0), `model-version` (optional: bundle version that devices have,
+    to be evaluated by counts), `drift-reference` (optional: JSON file of public shares, as `python
+    -m simulations.drift_reference` makes it), `similar-devices` (0; 1 counts them), `metrics-every`
     (0: counts after the last round alone; else rounds between two turns), `resume` (0; 1 goes on
     with the run in `out`).
 

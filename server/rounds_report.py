@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from privacy import RecordLevelSteps, release_epsilon
 from privacy.accountant import part_of_ledger
 from privacy.record_statement import RECORD_IS_NOT, RECORD_UNIT
-from privacy.statement import CORRELATED, INDEPENDENT, OF_RELEASES
+from privacy.statement import ADAPTIVE, CORRELATED, INDEPENDENT, OF_RELEASES
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -28,7 +28,9 @@ if TYPE_CHECKING:
 
 def statement_of(terms: StreamTerms) -> PrivacyStatement:
     """Return what stands beside the figures of a stream."""
-    return OF_RELEASES.and_assumes(*(INDEPENDENT if terms.is_comparison else CORRELATED))
+    adaptive = (ADAPTIVE,) if terms.has_norm_bit else ()
+    noise = INDEPENDENT if terms.is_comparison else CORRELATED
+    return OF_RELEASES.and_assumes(*noise, *adaptive)
 
 
 def accountable(entries: Sequence[LedgerEntry], *, stream: str = "") -> tuple[Event, ...]:

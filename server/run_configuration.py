@@ -25,6 +25,7 @@ UNSAID: Final = {
     "max-participations": 0,
     "max-devices-per-owner": 5,
     "clipping-norm": 0.3,
+    "clipping-quantile": 0.0,
 }
 """What stands in the configuration for a key that nobody gave: Flower fills it in, from
 `[tool.flwr.app.config]` in pyproject.toml. Beside a plan it says nothing."""
@@ -45,6 +46,7 @@ def planned_rounds(
         num_rounds=int(value_of(run_config, "rounds")),
         cohort_size=int(value_of(run_config, "cohort")),
         clipping_norm=float(value_of(run_config, "clipping-norm")),
+        target_quantile=float(value_of(run_config, "clipping-quantile")) or None,
         recipe=FROM_TRAINED_WEIGHTS.local,
         server=FROM_TRAINED_WEIGHTS.server,
         epsilon=float(value_of(run_config, "epsilon")),

@@ -70,7 +70,7 @@ class RoundsPlan:
         cohort_size: n, devices invited to each round; None invites all.
         epsilon: ε_release; None runs without any noise, for comparison.
         delta: its δ.
-        clipping_norm: C.
+        clipping_norm: C, or C_0 where it adapts.
         recipe: how devices train.
         server: how released updates move the weights.
         seed: of devices' randomness and noise; None draws from the operating system. A seeded run
@@ -79,6 +79,7 @@ class RoundsPlan:
         noise: correlated between steps, or independent, for comparison only.
         max_participations: k for life; None takes what the schedule asks of a device.
         max_devices_per_owner: most devices of one owner, where owners are known.
+        target_quantile: γ of a clipping norm that adapts; None keeps C.
         policy: of a plan that is carried out, whose constants stand above; None works σ, k, b and
             p out from them.
     """
@@ -95,6 +96,7 @@ class RoundsPlan:
     noise: NoiseName = "correlated"
     max_participations: int | None = None
     max_devices_per_owner: int = DEVICES_PER_OWNER
+    target_quantile: float | None = None
     policy: StreamPolicy | None = None
 
     @property
@@ -118,6 +120,7 @@ class RoundsPlan:
             num_rounds=self.num_rounds,
             cohort_size=self.cohort_size or population_size,
             clipping_norm=self.clipping_norm,
+            target_quantile=self.target_quantile,
             epsilon=self.epsilon,
             delta=self.delta,
             recipe=self.recipe,

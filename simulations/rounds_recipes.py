@@ -35,6 +35,7 @@ def plan_for(
     noise: NoiseName = "correlated",
     max_participations: int | None = None,
     max_devices_per_owner: int = DEVICES_PER_OWNER,
+    target_quantile: float | None = None,
 ) -> RoundsPlan:
     """Return the plan of a run.
 
@@ -45,13 +46,14 @@ def plan_for(
         delta: its δ.
         is_record_private: record-level DP-SGD on the devices.
         is_warm: whether the rounds start from trained weights.
-        clipping_norm: C; None takes the recipe's.
+        clipping_norm: C, or C_0 where it adapts; None takes the recipe's.
         server: how updates move the weights; None takes the recipe's.
         seed: None draws from the operating system's entropy.
         evaluate_every: rounds between two looks at the held-out part.
         noise: correlated between steps, or independent, for comparison only.
         max_participations: k for life; None takes what the schedule asks of a device.
         max_devices_per_owner: most devices of one owner, where owners are known.
+        target_quantile: γ of a clipping norm that adapts; None keeps C.
     """
     usual = FROM_RANDOM_WEIGHTS if epsilon is None else FROM_RANDOM_WEIGHTS_WITH_NOISE
     if is_warm:
@@ -72,6 +74,7 @@ def plan_for(
         noise=noise,
         max_participations=max_participations,
         max_devices_per_owner=max_devices_per_owner,
+        target_quantile=target_quantile,
     )
 
 
@@ -83,7 +86,8 @@ def under_policy(plan: RoundsPlan, policy: StreamPolicy) -> RoundsPlan:
         cohort_size=policy.cohort_size,
         epsilon=policy.privacy.epsilon,
         delta=policy.privacy.delta,
-        clipping_norm=policy.privacy.clipping_norm,
+        clipping_norm=policy.privacy.first_norm,
+        target_quantile=policy.privacy.target_quantile,
         max_participations=policy.privacy.max_participations,
         max_devices_per_owner=policy.max_devices_per_owner,
         policy=policy,

@@ -38,6 +38,10 @@ def summary_lines(report: Mapping[str, Any], *, result: str) -> list[str]:
         f"ε_record     {record}; unit: {privacy['record_unit']}",
         f"noise        {noise}, ledger entries of kind {privacy['entry_kind']}",
     ]
+    adapted = [one["clipping_norm"] for one in report["rounds"] if one.get("clipping_norm")]
+    if adapted:
+        moved = f"{adapted[0]:.4g} → {adapted[-1]:.4g}"
+        lines.append(f"clipping     C follows a quantile in private: {moved}")
     lines += _quality_lines(report["start_metrics"], last)
     lines.append(f"result       {result}")
     return lines

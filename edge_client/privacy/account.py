@@ -42,6 +42,8 @@ class StepAccount:
         stream: of the step.
         index: of the step.
         mu_squared: what it cost.
+        clip_noise_multiplier: σ_b of the bit that it sent, where the clipping norm adapts; its part
+            of the cost is 1/σ_b².
         epsilon_after: ε of all that was debited up to it, at the account's δ.
         receipt: whether the server's receipt came, and matches.
         differs: what does not.
@@ -52,6 +54,7 @@ class StepAccount:
     stream: str
     index: int
     mu_squared: float
+    clip_noise_multiplier: float | None
     epsilon_after: float
     receipt: ReceiptState
     differs: tuple[str, ...]
@@ -242,6 +245,7 @@ def _steps(
                 stream=event.stream,
                 index=event.index,
                 mu_squared=mu_of_device([event]) ** 2,
+                clip_noise_multiplier=event.clip_noise_multiplier,
                 epsilon_after=_epsilon(ledger.events[:number], delta),
                 receipt=state,
                 differs=differs,

@@ -95,7 +95,8 @@ def ledger_lines(report: Mapping[str, Any]) -> list[str]:
         lines.append(
             f"stream       {stream['stream']} ({stream['kind']}, {stream['mechanism']}): "
             f"{stream['releases']} releases, {stream['noise_only']} of them noise alone, "
-            f"σ = {stream['noise_multiplier']:.3f}, n = {stream['cohort_size']:,}, "
+            f"σ = {stream['noise_multiplier']:.3f}{_of_bits(stream)}, "
+            f"n = {stream['cohort_size']:,}, "
             f"at most {stream['most_participations']} participations of a device"
         )
     shown = report["releases"][-LAST_SHOWN:]
@@ -103,6 +104,11 @@ def ledger_lines(report: Mapping[str, Any]) -> list[str]:
         lines.append(f"releases     the last {len(shown)} of {report['entries']}; all with --json")
     lines += [_release_line(release) for release in shown]
     return lines
+
+
+def _of_bits(stream: Mapping[str, Any]) -> str:
+    sigma = stream["clip_noise_multiplier"]
+    return "" if sigma is None else f" and {sigma:.3f} on bits, C adapts"
 
 
 def _head(report: Mapping[str, Any]) -> str:

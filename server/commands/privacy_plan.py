@@ -36,6 +36,12 @@ def plan(
     prevalence: Annotated[
         float, typer.Option(help="Share of devices assumed to fail within 30 days.")
     ] = 0.01,
+    clip_quantile: Annotated[
+        float | None,
+        typer.Option(
+            help="Let C follow this quantile of updates' lengths, in private; else fixed."
+        ),
+    ] = None,
     start: Annotated[
         str | None, typer.Option(help="Day of the first round, YYYY-MM-DD; else today.")
     ] = None,
@@ -63,6 +69,7 @@ def plan(
         most_a_year=most_a_year,
         dropout=dropout,
         weights=NUM_WEIGHTS if weights is None else weights,
+        target_quantile=clip_quantile,
     )
     report = report_of_plan(plan_for(request), start=_day(start), auc=auc, prevalence=prevalence)
     written = _written(report, plot=plot, out=out)

@@ -73,7 +73,8 @@ def constants_of(plan: StreamPolicy) -> dict[str, float]:
         "update-share": plan.privacy.update_share,
         "max-participations": plan.privacy.max_participations,
         "max-devices-per-owner": plan.max_devices_per_owner,
-        "clipping-norm": plan.privacy.clipping_norm,
+        "clipping-norm": plan.privacy.first_norm,
+        "clipping-quantile": plan.privacy.target_quantile or 0.0,
     }
 
 
@@ -108,7 +109,8 @@ def config_under(plan: StreamPolicy, config: RoundsConfig) -> RoundsConfig:
         stream=plan.stream,
         num_rounds=plan.num_rounds,
         cohort_size=plan.cohort_size,
-        clipping_norm=privacy.clipping_norm,
+        clipping_norm=privacy.first_norm,
+        target_quantile=privacy.target_quantile,
         epsilon=privacy.epsilon,
         delta=privacy.delta,
         noise="correlated",

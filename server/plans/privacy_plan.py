@@ -117,11 +117,21 @@ class PlanReport:
             "rounds": f"{asked.num_rounds} ({weekly})",
             "cohort n": f"{chosen.cohort_size:,} invited a round",
             "participations k": f"at most {k} a device, {apart} rounds or more apart (b)",
+            "clipping norm C": self._clipping(),
             "noise": f"σ = {chosen.noise_multiplier:.3f}, {chosen.bands} bands (p)",
             "error a weight": f"{chosen.error:.3g} C, {gain:.2f} times below independent noise",
             "signal to noise": agreed,
             "rule n ≥ σ√P": self._rule(chosen.least_cohort(asked.weights)),
         }
+
+    def _clipping(self) -> str:
+        asked = self.plan.request
+        if asked.target_quantile is None:
+            return f"{asked.clipping_norm:g}, fixed"
+        return (
+            f"follows the {asked.target_quantile:g} quantile from {asked.clipping_norm:g} on; its "
+            f"bits take {asked.bits_share:.0%} of what updates may use"
+        )
 
     def _spending(self) -> dict[str, str]:
         asked, share = self.plan.request, self.plan.request.update_share
@@ -191,6 +201,7 @@ def plan_request(
     most_a_year: float,
     dropout: float,
     weights: int = NUM_WEIGHTS,
+    target_quantile: float | None = None,
 ) -> PlanRequest:
     """Complete what an operator decides by the recipe of rounds from trained weights."""
     local = FROM_TRAINED_WEIGHTS.local
@@ -212,6 +223,7 @@ def plan_request(
         most_a_year=most_a_year,
         dropout=dropout,
         held_out_share=HELD_OUT_SHARE,
+        target_quantile=target_quantile,
     )
 
 

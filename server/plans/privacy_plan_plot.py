@@ -124,7 +124,7 @@ def _draw_spending(axes: Axes, report: PlanReport) -> None:
     rounds = np.arange(chosen.participations) * chosen.separation
     rounds = np.minimum(rounds, plan.request.num_rounds - 1)
     spent = [
-        gaussian_epsilon(mu=math.sqrt(count) / chosen.noise_multiplier, delta=plan.request.delta)
+        gaussian_epsilon(mu=math.sqrt(plan.updates_mu_squared(count)), delta=plan.request.delta)
         for count in range(1, chosen.participations + 1)
     ]
     years = [0.0, *(rounds / plan.request.rounds_a_week * 7 / 365.25), plan.request.years]

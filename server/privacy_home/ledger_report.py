@@ -13,7 +13,7 @@ from privacy import CorrelatedRelease, CountRelease, GaussianRelease, release_ep
 from privacy.accountant import gaussian_epsilon, mu_of_releases, mu_squared_of_step
 from privacy.budget import MU_ROUNDING
 from privacy.discrete_accounting import mu_squared_of_count
-from privacy.statement import CORRELATED, INDEPENDENT, OF_RELEASES
+from privacy.statement import ADAPTIVE, CORRELATED, INDEPENDENT, OF_RELEASES
 
 from ..rounds_report import accountable
 from . import counts_file
@@ -151,7 +151,9 @@ def _statement(entries: Sequence[LedgerEntry]) -> PrivacyStatement:
     kinds = {str(entry.fields["event"].get("type")) for entry in entries}
     correlated = CORRELATED if "correlated_release" in kinds else ()
     independent = INDEPENDENT if "gaussian_release" in kinds else ()
-    return OF_RELEASES.and_assumes(*correlated, *independent)
+    is_adaptive = any(entry.fields["event"].get("clip_noise_multiplier") for entry in entries)
+    adaptive = (ADAPTIVE,) if is_adaptive else ()
+    return OF_RELEASES.and_assumes(*correlated, *independent, *adaptive)
 
 
 def _streams(entries: Sequence[LedgerEntry]) -> list[dict[str, Any]]:
@@ -169,6 +171,7 @@ def _streams(entries: Sequence[LedgerEntry]) -> list[dict[str, Any]]:
                 "releases": 0,
                 "noise_only": 0,
                 "noise_multiplier": event["noise_multiplier"],
+                "clip_noise_multiplier": event.get("clip_noise_multiplier"),
                 "cohort_size": event["cohort_size"],
                 "most_participations": 0,
                 "policy_digest": event.get("policy_digest"),

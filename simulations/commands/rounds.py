@@ -32,6 +32,10 @@ Delta = Annotated[float, typer.Option(help="Its δ, at most 1e-5.", max=1e-5)]
 Noise = Annotated[bool, typer.Option(help="Noise on releases; without it nothing can be released.")]
 RecordLevel = Annotated[bool, typer.Option(help="Record-level DP-SGD on each device.")]
 Clip = Annotated[float | None, typer.Option(help="Clipping norm C of a device's update.", min=0.0)]
+ClipQuantile = Annotated[
+    float | None,
+    typer.Option(help="Let C follow this quantile of updates' lengths, in private; else fixed."),
+]
 Optimizer = Annotated[
     str | None, typer.Option(help="Server optimiser: fedavg, fedavgm or fedadam.")
 ]
@@ -96,6 +100,7 @@ _PLANNED = {
     "epsilon": "epsilon",
     "delta": "delta",
     "clip": "clipping-norm",
+    "clip_quantile": "clipping-quantile",
     "max_participations": "max-participations",
     "max_devices_per_owner": "max-devices-per-owner",
 }
@@ -134,6 +139,7 @@ def start_command(
     stream_key_file: StreamKeyFile = None,
     record_level: RecordLevel = True,
     clip: Clip = None,
+    clip_quantile: ClipQuantile = None,
     optimizer: Optimizer = None,
     server_rate: ServerRate = None,
     evaluate_every: EvaluateEvery = 1,
@@ -172,6 +178,7 @@ def start_command(
         is_record_private=record_level,
         is_warm=start is not None,
         clipping_norm=clip,
+        target_quantile=clip_quantile,
         server=_server_recipe(optimizer, server_rate, is_warm=start is not None),
         seed=seed,
         evaluate_every=evaluate_every,
