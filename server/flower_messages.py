@@ -178,6 +178,7 @@ def exchange(
     stop: threading.Event,
     poll_s: float,
     sent: dict[str, int] | None = None,
+    on_look: Callable[[], None] | None = None,
 ) -> Iterator[Message]:
     """Send messages and yield each reply as it comes, until all came, the deadline, or the stop.
 
@@ -190,6 +191,7 @@ def exchange(
         stop: set from outside to end the wait.
         poll_s: pause between two looks.
         sent: takes the node of each message that was sent, by the message's identifier.
+        on_look: called before each look for replies; may end the wait by raising.
     """
     sent = {} if sent is None else sent
     sent.update(_push(grid, messages, stop=stop))
@@ -203,6 +205,8 @@ def exchange(
         has_heard = False
         for some in _in_batches(tuple(waiting)):
             while (left := [key for key in some if key in waiting]) and goes_on():
+                if on_look is not None:
+                    on_look()
                 replies = list(grid.pull_messages(left))
                 if not replies:
                     break

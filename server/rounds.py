@@ -224,6 +224,8 @@ class RoundRecord:
         seconds: how long the round took.
         noise_only: whether nobody answered, so that what was released is noise.
         clipping_norm: C_t of the round where it adapts; None where it is fixed.
+        weights_sha256: of the weights after the round, float32; empty in yesterday's records.
+        ledger_hash: of the round's ledger entry; empty in yesterday's records.
     """
 
     index: int
@@ -236,3 +238,5 @@ class RoundRecord:
     seconds: float
     noise_only: bool = False
     clipping_norm: float | None = None
+    weights_sha256: str = ""
+    ledger_hash: str = ""

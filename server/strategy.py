@@ -204,7 +204,12 @@ class FederatedRounds:
             else None,
         )
         return self.collector.collect(
-            grid, cohort, tasks, weights=self.weights(), unit=self.grid_step
+            grid,
+            cohort,
+            tasks,
+            weights=self.weights(),
+            on_look=lambda so_far: self._progress(so_far, index, EnginePhase.COLLECTING),
+            unit=self.grid_step,
         )
 
     def _choose(self, counts: LifeCounts, index: int) -> NDArray[np.intp]:

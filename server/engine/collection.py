@@ -18,7 +18,7 @@ from ..streams.receipts import said_by_devices
 
 if TYPE_CHECKING:
     import threading
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from flwr.app import Message
     from flwr.serverapp import Grid
@@ -67,6 +67,7 @@ class Collector:
         tasks: Mapping[int, RoundTask],
         *,
         weights: NDArray[np.float32],
+        on_look: Callable[[Collected], None],
         unit: StepGrid,
     ) -> Collected | None:
         """Ask for one step's updates and add the good ones up.
@@ -76,6 +77,7 @@ class Collector:
             cohort: devices invited.
             tasks: of each node that is asked.
             weights: to train from, float32, shape (n_weights,).
+            on_look: told what came so far, at each look for replies; may end the wait by raising.
             unit: integer grid of the stream's sums.
 
         Returns:
@@ -92,6 +94,7 @@ class Collector:
             stop=self.stop,
             poll_s=self.poll_s,
             sent=sent,
+            on_look=lambda: on_look(collected),
         ):
             node_id = sent.get(reply.metadata.reply_to_message_id)
             # An error may be Flower's own, in the node's place; nobody else speaks for a node.
