@@ -19,11 +19,11 @@ from server.rounds import RoundsError
 from server.run_configuration import UNSAID
 from server.signer import make_key_file
 from server.training_recipes import FROM_TRAINED_WEIGHTS
+from tests.support.federated_rounds import contribution, task_of
 from tests.support.flower_grid import GridInMemory
 from tests.support.operator_keys import make_stream_key_file
 from tests.support.stream_policies import stream_policy
 from tests.support.system_parts import REPOSITORY
-from tests.unit.server.test_strategy import contribution, task_of
 
 DECLARED = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["tool"]["flwr"]["app"][
     "config"

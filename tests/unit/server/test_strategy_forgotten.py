@@ -9,8 +9,7 @@ from server.privacy_home.privacy_errors import StreamRefusedError
 from server.rounds import FleetSpentError
 from server.run_folder import RunFolderError
 from server.streams.stream_key import KEY_FILE
-from tests.support.flower_grid import GridInMemory
-from tests.unit.server.test_strategy import (
+from tests.support.federated_rounds import (
     SENT,
     config_of,
     contribution,
@@ -19,6 +18,7 @@ from tests.unit.server.test_strategy import (
     rounds_over,
     task_of,
 )
+from tests.support.flower_grid import GridInMemory
 
 
 def saying(participations):
