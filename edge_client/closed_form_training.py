@@ -37,6 +37,8 @@ class ClosedFormTraining:
     def __init__(self, recipe: LocalRecipe) -> None:
         self.recipe = recipe
         self._rate = recipe.learning_rate / recipe.expected_batch_size
+        # Of how far a device has moved, FedProx takes this part back in each step.
+        self._held_back = recipe.learning_rate * recipe.proximal
         self._bound = recipe.record_max_grad_norm if recipe.is_record_private else None
 
     @property
@@ -134,6 +136,9 @@ class ClosedFormTraining:
             sums = clipped_sums(current, batch, max_grad_norm=self._bound)
             if self._bound is not None:
                 self._add_noise(sums, sources)
+            if self._held_back:
+                # After the noise: it is made of weights alone, and moves no row's norm.
+                moved *= 1.0 - self._held_back
             moved -= self._rate * sums
         return moved
 

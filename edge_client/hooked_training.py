@@ -34,7 +34,8 @@ class HookedTraining:
     def __init__(self, recipe: LocalRecipe) -> None:
         self.recipe = recipe
         self._network = LocalNetwork(
-            learning_rate=recipe.learning_rate / recipe.expected_batch_size
+            learning_rate=recipe.learning_rate / recipe.expected_batch_size,
+            proximal=recipe.proximal * recipe.expected_batch_size,
         )
         self._private = None
         if recipe.is_record_private:

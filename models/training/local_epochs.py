@@ -60,15 +60,21 @@ class LocalNetwork:
 
     Args:
         learning_rate: of plain SGD, on the sum of a batch's losses.
+        proximal: μ of FedProx beside that sum: each step also descends μ/2 · ‖w − w_loaded‖²; 0 is
+            without. Wrapped for privacy, the optimiser adds this once rows are clipped and noised.
     """
 
-    def __init__(self, *, learning_rate: float) -> None:
+    def __init__(self, *, learning_rate: float, proximal: float = 0.0) -> None:
         self.network = HazardNetwork()
         self.module = LayersAfterScaling(self.network)
         self._flat = flatten_parameters(self.network)
         self.optimizer = torch.optim.SGD(
             self.module.parameters(), lr=learning_rate, foreach=False, fused=False
         )
+        self._proximal = proximal
+        self._loaded = [parameter.detach().clone() for parameter in self.module.parameters()]
+        if proximal > 0:
+            self.optimizer.register_step_pre_hook(self._hold_back)
 
     @property
     def num_weights(self) -> int:
@@ -85,6 +91,15 @@ class LocalNetwork:
             raise ValueError(f"weights must have shape ({self.num_weights},), got {weights.shape}")
         with torch.no_grad():
             self._flat.copy_(torch.from_numpy(np.ascontiguousarray(weights, dtype=np.float32)))
+            if self._proximal > 0:
+                for loaded, parameter in zip(self._loaded, self.module.parameters(), strict=True):
+                    loaded.copy_(parameter)
+
+    def _hold_back(self, *_of_the_step: object) -> None:
+        with torch.no_grad():
+            for loaded, parameter in zip(self._loaded, self.module.parameters(), strict=True):
+                if parameter.grad is not None:
+                    parameter.grad.add_(parameter - loaded, alpha=self._proximal)
 
     def scale(self, rows: TrainingRows) -> ScaledRows:
         """Return a device's rows as tensors, features scaled by public ranges."""
