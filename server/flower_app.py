@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import platform
 import threading
 import time
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +18,9 @@ from privacy import OperatingSystemNoise
 from .cohorts import invitation_order, within_owner_cap
 from .counts.count_queries import CountOffice
 from .counts.run_counts import RunCounts
+from .engine.run_control import RunCancelledError
+from .engine.run_desk import Watching, open_desk
+from .engine.run_record import facts_of, record_of, versions_here
 from .flower_messages import Roster, ask_for_devices
 from .owners import read_owners
 from .plans.plan_file import require_same_plan, stream_name, terms_under
@@ -48,13 +49,12 @@ if TYPE_CHECKING:
     from .cohorts import Schedule
     from .counts.private_metrics import ReleasedCounts
     from .counts.run_counts import CountsPlan
+    from .engine.run_desk import RunDesk
     from .rounds import RoundsConfig
     from .strategy import Metrics
     from .streams.stream_key import OperatorKey
     from .streams.stream_state import StreamState
     from .streams.stream_terms import StreamKeys, StreamTerms
-
-LIBRARIES = ("fedcell", "flwr", "torch", "opacus", "dp-accounting", "numpy", "onnx")
 
 
 @dataclass(slots=True, kw_only=True)
@@ -74,6 +74,9 @@ class PlannedRun:
         counts: that are asked of devices; None asks none.
         is_resumed: whether the folder holds the run's first part.
         evaluate: looks at weights on data that is not the devices'.
+        watching: how the run can be watched.
+        facts: what a replay must know beside the configuration: `seed`, `fleet_sha256`,
+            `started_from`.
         on_start: told the metrics of the starting weights and the planned σ (0 without noise).
         on_round: told of each round.
         weights: the result, once the run has ended.
@@ -92,6 +95,8 @@ class PlannedRun:
     counts: CountsPlan | None = None
     is_resumed: bool = False
     evaluate: Callable[[NDArray[np.float32]], Metrics] | None = None
+    watching: Watching = field(default_factory=Watching)
+    facts: Mapping[str, Any] = field(default_factory=dict)
     on_start: Callable[[Metrics | None, float], None] | None = None
     on_round: Callable[[RoundRecord], None] | None = None
     weights: NDArray[np.float32] | None = None
@@ -186,6 +191,12 @@ def _carry_out_stream(
 ) -> None:
     started_at, started = rounds.clock(), time.perf_counter()
     records, start_metrics = _looks_before(run, rounds)
+    facts = facts_of(run.folder.report() if run.is_resumed else None, run.facts)
+    if not run.is_resumed:
+        run.folder.keep_start(run.start)
+    start_sha256 = run.folder.start_digest()
+    desk = _desk(run, rounds, records)
+    rounds.on_progress = desk.take
     counts = _counts(run, grid, enrolled=enrolled, rounds=rounds)
     if run.on_start is not None:
         run.on_start(start_metrics, rounds.stream.noise.noise_multiplier)
@@ -206,6 +217,12 @@ def _carry_out_stream(
             started_at=started_at,
             seconds=time.perf_counter() - started,
         )
+        run.report["record"] = record_of(
+            run.report,
+            start_sha256=start_sha256,
+            end=None if status == "running" else run.weights,
+            facts=facts,
+        )
         run.folder.save_report(run.report)
 
     def on_round(record: RoundRecord) -> None:
@@ -214,21 +231,42 @@ def _carry_out_stream(
         if counts is not None and counts.plan.is_turn(record.index) and not is_last:
             counts.ask()
         report("running")
+        desk.round_done(record)
         if run.on_round is not None:
             run.on_round(record)
 
     rounds.on_round = on_round
-    report("running")
-    finished = False
-    try:
-        finished = rounds.run(grid)
-    finally:
-        run.weights = rounds.weights()
-        run.folder.save_weights(run.weights)
-        report("finished" if finished else "interrupted")
-    if finished and counts is not None:
-        counts.ask()
-        report("finished")
+    with desk.attend():
+        report("running")
+        desk.begin(start_metrics, is_resumed=run.is_resumed)
+        ended = "interrupted"
+        try:
+            desk.has_finished = rounds.run(grid)
+            ended = "finished" if desk.has_finished else ended
+        except RunCancelledError:
+            ended = "cancelled"
+            raise
+        finally:
+            run.weights = rounds.weights()
+            run.folder.save_weights(run.weights)
+            report(ended)
+        if desk.has_finished and counts is not None:
+            counts.ask()
+            report("finished")
+
+
+def _desk(run: PlannedRun, rounds: FederatedRounds, records: Sequence[RoundRecord]) -> RunDesk:
+    """Open the desk at which the run is watched and steered."""
+    return open_desk(
+        run.folder.path,
+        config=run.config,
+        clock=rounds.clock,
+        stop=rounds.stop,
+        watching=run.watching,
+        records=records,
+        is_resumed=run.is_resumed,
+        home="" if run.folder.has_own_home else str(run.folder.home.path.resolve()),
+    )
 
 
 def _counts(
@@ -404,14 +442,3 @@ def main(grid: Grid, context: Context) -> None:
     roster = ask_for_devices(grid, num_nodes=num_nodes, deadline_s=120.0, stop=stop)
     run = deployed_run(context.run_config)
     carry_out(run, grid, roster=roster, stop=stop, clock=lambda: datetime.now(UTC))
-
-
-def versions_here() -> dict[str, str]:
-    """Return the versions of Python and of the libraries that decide a run's outcome."""
-    versions = {"python": platform.python_version()}
-    for name in LIBRARIES:
-        try:
-            versions[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            continue
-    return versions

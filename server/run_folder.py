@@ -10,10 +10,16 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any, Final
 
+import numpy as np
+
 from models.durable_file import sync_folder, write_durably
 from models.wire.rounds import LocalRecipe
 from privacy import StreamPolicy
 
+from .engine.engine_log import LOG_FILE
+from .engine.run_control import CANCEL_FILE, PAUSE_FILE
+from .engine.run_record import START_FILE, weights_digest
+from .engine.run_status import METRICS_FILE, STATUS_FILE
 from .privacy_home.home_lock import LOCK_FILE
 from .privacy_home.ledger_file import LEDGER_FILE
 from .privacy_home.privacy_ledger import COUNTS_FILE, HOME_FILE, open_home
@@ -33,7 +39,6 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-    import numpy as np
     from numpy.typing import NDArray
 
 
@@ -42,6 +47,14 @@ REPORT_FILE: Final = "run.json"
 
 _OF_A_RUN: Final = (LEDGER_FILE, REPORT_FILE, KEY_FILE, STEP_FILE, CHECKPOINT_FILE)
 _OF_A_STREAM: Final = (KEY_FILE, STEP_FILE, AGGREGATE_FILE, CHECKPOINT_FILE, STREAM_LOCK_FILE)
+_OF_WATCHING: Final = (
+    STATUS_FILE,
+    METRICS_FILE,
+    LOG_FILE,
+    START_FILE,
+    PAUSE_FILE,
+    CANCEL_FILE,
+)
 _OF_A_HOME: Final = (LEDGER_FILE, COUNTS_FILE, HOME_FILE, LOCK_FILE)
 
 
@@ -107,7 +120,7 @@ class RunFolder:
         if steps:
             return
         own = _OF_A_HOME if self.has_own_home else ()
-        for name in (REPORT_FILE, WEIGHTS_FILE, *_OF_A_STREAM, *own):
+        for name in (REPORT_FILE, WEIGHTS_FILE, *_OF_A_STREAM, *_OF_WATCHING, *own):
             (self.path / name).unlink(missing_ok=True)
 
     def config(self) -> RoundsConfig:
@@ -145,6 +158,18 @@ class RunFolder:
     def save_weights(self, weights: NDArray[np.float32]) -> None:
         """Write the run's result as a plain array, float32, shape (n_weights,)."""
         write_durably(self.path / WEIGHTS_FILE, npz_bytes({"weights": weights}))
+
+    def keep_start(self, weights: NDArray[np.float32]) -> None:
+        """Keep the weights that the run starts from, so that another person can replay it."""
+        write_durably(self.path / START_FILE, npz_bytes({"weights": weights}))
+
+    def start_digest(self) -> str | None:
+        """Return the digest of the weights that the run started from; None where none were kept."""
+        try:
+            with np.load(self.path / START_FILE, allow_pickle=False) as arrays:
+                return weights_digest(arrays["weights"])
+        except FileNotFoundError:
+            return None
 
     def save_report(self, report: Mapping[str, Any]) -> None:
         """Write `run.json`."""

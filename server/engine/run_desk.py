@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import logging
 import time
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Final
 
@@ -30,7 +31,7 @@ from .run_status import (
 
 if TYPE_CHECKING:
     import threading
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from datetime import datetime
     from pathlib import Path
 
@@ -82,6 +83,7 @@ class RunDesk:
         deadline_s: how long a round waits for replies.
         metrics: for Prometheus; None where its library is not installed.
         seconds: how long each round took so far.
+        has_finished: whether the run came to its own end.
     """
 
     folder: Path
@@ -92,6 +94,7 @@ class RunDesk:
     deadline_s: float
     metrics: RunMetrics | None
     seconds: list[float]
+    has_finished: bool = False
     _requests: RequestWatch = field(init=False)
     _looked: float = field(init=False, default=float("-inf"))
     _written: float = field(init=False, default=float("-inf"))
@@ -186,6 +189,23 @@ class RunDesk:
             ledger_hash=record.ledger_hash or None,
         )
         self._show(status, durably=True)
+
+    @contextmanager
+    def attend(self) -> Iterator[None]:
+        """Say how the run ended, however it does."""
+        try:
+            yield
+        except RunCancelledError as error:
+            self.close(RunState.CANCELLED, str(error))
+            raise
+        except Exception as error:
+            self.close(RunState.FAILED, " ".join(str(error).split()) or type(error).__name__)
+            raise
+        except BaseException:
+            self.close(RunState.INTERRUPTED)
+            raise
+        else:
+            self.close(RunState.FINISHED if self.has_finished else RunState.INTERRUPTED)
 
     def close(self, state: RunState, message: str = "") -> None:
         """Say how the run ended, and let go of log and port.

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import platform
+from importlib import metadata
 from typing import TYPE_CHECKING, Any, Final
 
 from privacy.canonical_json import canonical_json
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
 
 START_FILE: Final = "start.npz"
 RECORD_VERSION: Final = 1
+LIBRARIES: Final = ("fedcell", "flwr", "torch", "opacus", "dp-accounting", "numpy", "onnx")
+FACTS: Final = ("seed", "fleet_sha256", "started_from")
 
 
 def weights_digest(weights: NDArray[np.floating]) -> str:
@@ -49,6 +52,17 @@ def folder_digest(folder: Path) -> str:
     return whole.hexdigest()
 
 
+def versions_here() -> dict[str, str]:
+    """Return the versions of Python and of the libraries that decide a run's outcome."""
+    versions = {"python": platform.python_version()}
+    for name in LIBRARIES:
+        try:
+            versions[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return versions
+
+
 def platform_here() -> dict[str, str]:
     """Return what of this machine may decide the last digit: system, processor and byte order."""
     return {
@@ -59,10 +73,21 @@ def platform_here() -> dict[str, str]:
     }
 
 
+def facts_of(found: Mapping[str, Any] | None, told: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what whoever planned a run knows of it; what is told now outweighs what was found.
+
+    Args:
+        found: `run.json` of the run's first part; None where it begins.
+        told: `seed`, `fleet_sha256`, `started_from`, as far as they are known.
+    """
+    before = {} if found is None else found.get("record", {})
+    return {name: told[name] if told.get(name) is not None else before.get(name) for name in FACTS}
+
+
 def record_of(
     report: Mapping[str, Any],
     *,
-    start: NDArray[np.float32],
+    start_sha256: str | None,
     end: NDArray[np.float32] | None,
     facts: Mapping[str, Any],
 ) -> dict[str, Any]:
@@ -70,17 +95,17 @@ def record_of(
 
     Args:
         report: as `rounds_report.report_of` makes it.
-        start: weights that the run started from, float32, shape (n_weights,).
+        start_sha256: of the weights that the run started from; None where nobody kept them.
         end: weights after its last round; None while it goes on.
-        facts: what whoever planned the run knows: `seed`, `fleet_sha256`, `started_from`.
+        facts: as `facts_of` gives them.
     """
     return {
         "record_version": RECORD_VERSION,
         "config_sha256": json_digest(report["config"]),
         "policy_sha256": report["privacy"]["policy_digest"],
-        "start_sha256": weights_digest(start),
+        "start_sha256": start_sha256,
         "end_sha256": None if end is None else weights_digest(end),
         "ledger_head": report["privacy"]["ledger_head"],
         "platform": platform_here(),
-        **{name: facts.get(name) for name in ("seed", "fleet_sha256", "started_from")},
+        **facts,
     }

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
 STATUS_FILE: Final = "status.json"
+METRICS_FILE: Final = "metrics.prom"
 SCHEMA_VERSION: Final = 1
 ROUNDS_OF_ETA: Final = 20
 QUIET_S: Final = 30.0
