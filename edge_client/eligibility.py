@@ -2,7 +2,8 @@
 
 A rule over conditions, both passed in. A device that sits out answers zeros of the same form as any
 update, and debits the step like any other: whether it sat out must not show, and the server counts
-the invitation in any case.
+the invitation in any case. Whether its budget is left is decided before, by the ledger's own rules
+(`privacy.budget`): what is not left cannot be debited.
 """
 
 from __future__ import annotations
@@ -30,7 +31,6 @@ class SittingOut(StrEnum):
     BUSY = "busy"
     METERED = "metered"
     CONDITIONS_UNKNOWN = "conditions_unknown"
-    BUDGET_SPENT = "budget_spent"
     TOO_LITTLE_HISTORY = "too_little_history"
 
 
@@ -47,7 +47,6 @@ class Conditions:
         is_metered: whether the network costs money by volume.
         is_told: whether what the firmware was to tell is there, and new.
         num_rows: training rows that the device has; None before they were counted.
-        has_budget: whether the ledger allows the step.
     """
 
     has_battery: bool = False
@@ -58,7 +57,6 @@ class Conditions:
     is_metered: bool | None = False
     is_told: bool = True
     num_rows: int | None = None
-    has_budget: bool = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,7 +97,6 @@ def reasons_to_sit_out(
         _reason_of_load(conditions, rule),
         _reason_of_network(conditions, rule),
         None if conditions.is_told else SittingOut.CONDITIONS_UNKNOWN,
-        None if conditions.has_budget else SittingOut.BUDGET_SPENT,
     ]
     if conditions.num_rows is not None and conditions.num_rows < least_rows:
         found.append(SittingOut.TOO_LITTLE_HISTORY)

@@ -35,6 +35,7 @@ def run_ledger(arguments: argparse.Namespace) -> int:
     """Verify and show it; nothing is changed, and no key is needed for the ledger itself."""
     from models.trusted_keys import read_trusted_keys
 
+    from ..eligibility import SAT_OUT_FACT
     from ..privacy.account import account_of
     from ..privacy.owner_words import owner_lines
     from ..privacy.participation import REFUSAL_FACT
@@ -42,10 +43,11 @@ def run_ledger(arguments: argparse.Namespace) -> int:
 
     path = config_of(arguments).store
     keys = None if arguments.policy_keys is None else read_trusted_keys(arguments.policy_keys)
-    language, refusal, is_store_open = DEFAULT_LANGUAGE, None, True
+    language, refusal, sat_out, is_store_open = DEFAULT_LANGUAGE, None, None, True
     try:
         with open_store(arguments) as store:
             language, refusal = store.language, store.fact(REFUSAL_FACT)
+            sat_out = store.fact(SAT_OUT_FACT)
             account = account_of(path, store, policy_keys=keys)
     except StoreError as error:
         account, is_store_open = account_of(path, policy_keys=keys), False
@@ -53,8 +55,14 @@ def run_ledger(arguments: argparse.Namespace) -> int:
             raise
     if arguments.language is not None:
         language = chosen_language(arguments.language)
-    data = ledger_json(account) | {"last_refusal": refusal, "store_asked": is_store_open}
-    lines = owner_lines(account, language=language, refusal=refusal, is_store_open=is_store_open)
+    data = ledger_json(account) | {
+        "last_refusal": refusal,
+        "last_sat_out": sat_out,
+        "store_asked": is_store_open,
+    }
+    lines = owner_lines(
+        account, language=language, refusal=refusal, sat_out=sat_out, is_store_open=is_store_open
+    )
     answer(arguments, data, lines)
     if not account.is_sound:
         return NOT_SOUND
@@ -82,6 +90,7 @@ def training_json(store: StoreFile) -> dict[str, Any]:
     """Return the budget of training in brief, as `status` shows it."""
     from privacy.statement import OF_DEVICE
 
+    from ..eligibility import SAT_OUT_FACT
     from ..privacy.account import account_of
     from ..privacy.owner_words import budget_words
     from ..privacy.participation import REFUSAL_FACT
@@ -100,4 +109,5 @@ def training_json(store: StoreFile) -> dict[str, Any]:
         **OF_DEVICE.to_json(),
         "words": budget_words(account),
         "last_refusal": store.fact(REFUSAL_FACT),
+        "last_sat_out": store.fact(SAT_OUT_FACT),
     }

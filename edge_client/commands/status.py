@@ -186,10 +186,12 @@ def _store_words(store: dict[str, Any]) -> str:
 
 
 def _training_words(training: dict[str, Any]) -> str:
-    refusal = training["last_refusal"]
-    if refusal is None:
-        return str(training["words"])
-    return f"{training['words']} Last refused: {refusal['reason']}, {refusal['at']}"
+    words, refusal = str(training["words"]), training["last_refusal"]
+    if refusal is not None:
+        words += f" Last refused: {refusal['reason']}, {refusal['at']}"
+    if (sat_out := training["last_sat_out"]) is not None:
+        words += f" Last sat out: {', '.join(sat_out['reasons'])}, {sat_out['at']}"
+    return words
 
 
 def _model_words(model: dict[str, Any]) -> str:

@@ -38,6 +38,7 @@ def owner_lines(
     *,
     language: str,
     refusal: Mapping[str, Any] | None = None,
+    sat_out: Mapping[str, Any] | None = None,
     is_store_open: bool = True,
 ) -> list[str]:
     """Return an account as its owner reads it.
@@ -46,6 +47,7 @@ def owner_lines(
         account: of the device.
         language: of the owner.
         refusal: the last step that policy or ledger refused, as the store keeps it.
+        sat_out: the last step, where the device sat it out, likewise.
         is_store_open: whether the store was asked, too.
     """
     texts = ledger_texts(language)
@@ -66,7 +68,22 @@ def owner_lines(
         at = str(refusal["at"])[:10]
         said = {"index": refusal["index"], "stream": refusal["stream"], "at": at, "reason": reason}
         lines.append(texts["last_refusal"].format(**said))
+    if sat_out is not None:
+        lines.append(sat_out_words(sat_out, texts))
     return lines + _tables(account, texts)
+
+
+def sat_out_words(sat_out: Mapping[str, Any], texts: Mapping[str, Any]) -> str:
+    """Return why the device sat a step out, in a sentence.
+
+    Args:
+        sat_out: as the store keeps it.
+        texts: from `ledger_texts`.
+    """
+    known = texts["sat_out_reasons"]
+    said = "; ".join(known.get(reason, reason) for reason in sat_out["reasons"])
+    step = {name: sat_out[name] for name in ("index", "stream")}
+    return str(texts["last_sat_out"].format(**step, at=str(sat_out["at"])[:10], reasons=said))
 
 
 def budget_words(account: LedgerAccount, *, language: str = DEFAULT_LANGUAGE) -> str:
