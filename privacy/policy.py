@@ -247,6 +247,8 @@ class StreamPolicy:
         record: Of the training on each device.
         channels: Counts that may be asked of devices, out of what updates leave of the budget.
         max_devices_per_owner: Most devices of one owner in the stream, for whom μ grows alike.
+        min_replies: Least devices that must answer a step; with fewer it is released as noise
+            alone, and marked. Policies that say nothing of it have 1.
     """
 
     stream: str
@@ -256,6 +258,7 @@ class StreamPolicy:
     record: RecordPolicy
     channels: tuple[CountChannel, ...] = ()
     max_devices_per_owner: int = 5
+    min_replies: int = 1
 
     def __post_init__(self) -> None:
         """Refuse constants that contradict each other."""
@@ -267,6 +270,11 @@ class StreamPolicy:
             raise ValueError(
                 f"cohort_size must be at least {self.privacy.min_cohort_size} (the policy's "
                 f"least), got {self.cohort_size}"
+            )
+        if not 1 <= self.min_replies <= self.cohort_size:
+            raise ValueError(
+                f"min_replies must lie in 1..{self.cohort_size} (the cohort), "
+                f"got {self.min_replies}"
             )
         if len({channel.name for channel in self.channels}) != len(self.channels):
             raise ValueError("channels must not name one twice")
@@ -285,6 +293,8 @@ class StreamPolicy:
         fields = dataclasses.asdict(self)
         if self.privacy.adaptive_clipping is None:
             del fields["privacy"]["adaptive_clipping"]
+        if self.min_replies == 1:
+            del fields["min_replies"]
         fields["channels"] = [dataclasses.asdict(channel) for channel in self.channels]
         return {"schema_version": SCHEMA_VERSION, **fields}
 

@@ -31,6 +31,10 @@ CORRELATED: Final = (
 )
 INDEPENDENT: Final = ("noise is independent between releases and drawn in floating point",)
 
+REACHABILITY: Final = (
+    "whether a device answers at all does not depend on its data: a step to which fewer answered "
+    "than the policy's least is noise alone, and is marked so"
+)
 ADAPTIVE: Final = (
     "the clipping norm follows a noised sum of one bit from each device, whose cost is in the "
     "figure; each step has one norm, and neither bits nor updates are seen without noise"

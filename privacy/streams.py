@@ -37,6 +37,8 @@ from .events import EntryKind
 from .keystream import KEY_BYTES, keystream, new_key
 from .policy import StreamPolicy
 
+MECHANISM: Final = "banded_matrix_factorisation"
+
 _DIGEST_BYTES: Final = 32
 _BINDING: Final = b"fedcell/v1/step-noise\n"
 
@@ -96,7 +98,7 @@ class CorrelatedNoise:
     @property
     def mechanism(self) -> str:
         """Name of the mechanism."""
-        return "banded_matrix_factorisation"
+        return MECHANISM
 
     @property
     def noise_multiplier(self) -> float:

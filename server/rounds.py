@@ -104,11 +104,16 @@ class RoundsConfig:
         holds_out: whether devices that never train are behind the nodes and stay out of rounds;
             where a fleet's files are split beforehand, none is.
         target_quantile: γ of a clipping norm that adapts; None keeps C.
+        min_replies: least devices that must answer a round, else it is noise alone.
+        patience: looks at public data without gain that end the run early; 0 never ends it.
         recipe: how devices train.
         server: how released updates move the weights.
         record_delta: δ of the record-level statement.
         deadline_s: how long a round waits for replies.
         evaluate_every: rounds between two looks at the held-out part; the last round always.
+
+    Raises:
+        ValueError: fewer than no replies or looks are asked for, or more replies than devices.
     """
 
     stream: str
@@ -129,6 +134,18 @@ class RoundsConfig:
     max_devices_per_owner: int = DEVICES_PER_OWNER
     holds_out: bool = False
     target_quantile: float | None = None
+    min_replies: int = 1
+    patience: int = 0
+
+    def __post_init__(self) -> None:
+        """Refuse replies and looks that cannot come."""
+        if not 1 <= self.min_replies <= max(self.cohort_size, 1):
+            raise ValueError(
+                f"min_replies must lie in 1..{self.cohort_size} (the cohort), "
+                f"got {self.min_replies}"
+            )
+        if self.patience < 0:
+            raise ValueError(f"patience must be at least 0, got {self.patience}")
 
     def schedule(self, population_size: int) -> Schedule:
         """Return the public schedule over so many enrolled devices."""
@@ -188,6 +205,7 @@ class RoundsConfig:
             record=record_policy(self.recipe),
             channels=self._channels(privacy),
             max_devices_per_owner=self.max_devices_per_owner,
+            min_replies=self.min_replies,
         )
         return StreamTerms.under(policy)
 
@@ -222,7 +240,7 @@ class RoundRecord:
             without noise (unbounded).
         metrics: on the held-out part, None where it was not looked at.
         seconds: how long the round took.
-        noise_only: whether nobody answered, so that what was released is noise.
+        noise_only: whether too few answered, so that what was released is noise.
         clipping_norm: C_t of the round where it adapts; None where it is fixed.
         weights_sha256: of the weights after the round, float32; empty in yesterday's records.
         ledger_hash: of the round's ledger entry; empty in yesterday's records.

@@ -11,7 +11,13 @@ from typing import TYPE_CHECKING, Any
 from privacy import RecordLevelSteps, release_epsilon
 from privacy.accountant import part_of_ledger
 from privacy.record_statement import RECORD_IS_NOT, RECORD_UNIT
-from privacy.statement import ADAPTIVE, CORRELATED, INDEPENDENT, OF_RELEASES
+from privacy.statement import (
+    ADAPTIVE,
+    CORRELATED,
+    INDEPENDENT,
+    OF_RELEASES,
+    REACHABILITY,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -30,7 +36,8 @@ def statement_of(terms: StreamTerms) -> PrivacyStatement:
     """Return what stands beside the figures of a stream."""
     adaptive = (ADAPTIVE,) if terms.has_norm_bit else ()
     noise = INDEPENDENT if terms.is_comparison else CORRELATED
-    return OF_RELEASES.and_assumes(*noise, *adaptive)
+    reachability = (REACHABILITY,) if terms.policy and terms.policy.min_replies > 1 else ()
+    return OF_RELEASES.and_assumes(*noise, *adaptive, *reachability)
 
 
 def accountable(entries: Sequence[LedgerEntry], *, stream: str = "") -> tuple[Event, ...]:

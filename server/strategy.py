@@ -7,7 +7,9 @@ messages itself; every decision is in a module without Flower: `cohorts`, `aggre
 
 The order of a round: choose and count the cohort, collect until the deadline, commit the sum, make
 the ledger entry durable, add the noise, step, keep a checkpoint. Only then can the next task, which
-carries the new weights, leave. Nobody's answer in time makes the round a step of noise alone.
+carries the new weights, leave. Fewer answers in time than the least make it a step of noise alone.
+A round that a killed process left is taken up where it was: a cohort that was invited is asked
+again, with the same task, and a sum that was committed is released.
 """
 
 from __future__ import annotations
@@ -23,9 +25,11 @@ from privacy.adaptive_clipping import grid_of
 from .aggregation import CohortSum
 from .cohorts import CohortHistory, invitation_order, select_cohort
 from .engine.collection import Collected, Collector
+from .engine.early_stop import is_over
 from .engine.run_control import RunCancelledError
 from .engine.run_record import weights_digest
 from .engine.run_status import EnginePhase, StepProgress
+from .engine.step_facts import StepFacts, read_facts, write_facts
 from .flower_messages import Roster, exchange, receipt_messages
 from .privacy_home.privacy_errors import StreamRefusedError
 from .rounds import SILENT_ROUNDS, FleetSpentError, NoAnswerError, RoundRecord
@@ -56,6 +60,9 @@ logger = logging.getLogger(__name__)
 
 RECEIPT_DEADLINE_S = 10.0
 """How long the server waits for nodes to take a receipt; nothing depends on their answer."""
+
+REFERENCE_QUALITY = "reference_average_precision"
+"""Name of the figure on public data by which a run stops early; more is better."""
 
 Metrics = dict[str, float | None]
 
@@ -95,20 +102,19 @@ class FederatedRounds:
     on_round: Callable[[RoundRecord], None] | None = None
     on_progress: Callable[[StepProgress], None] = nobody_looks
     poll_s: float = 0.02
+    start_metrics: Metrics | None = None
+    records: list[RoundRecord] = field(default_factory=list)
     history: CohortHistory = field(init=False)
     grid_step: StepGrid = field(init=False)
     order: NDArray[np.intp] = field(init=False)
     policy_text: str = field(init=False, default="")
     collector: Collector = field(init=False)
-    _silent: int = field(init=False, default=0)
-    _has_heard: bool = field(init=False, default=False)
 
     def __post_init__(self) -> None:
         """Fix the order of invitations and the grid of the stream."""
         name = self.config.stream
         counted, last = self.stream.home.stream_history(name, self.roster.device_ids)
         self.history = CohortHistory(participations=counted, last_index=last)
-        self._has_heard = self.stream.next_index > 0
         terms = self.stream.terms
         self.grid_step = grid_of(terms.clipping_norm, has_norm_bit=terms.has_norm_bit)
         self.order = invitation_order(self.roster.device_ids, stream=name)
@@ -118,15 +124,16 @@ class FederatedRounds:
         policy = self.stream.terms.policy
         if policy is not None and self.signing_key is not None:
             self.policy_text = signed_policy(policy, self.signing_key)
+        self._remember_last()
 
     def run(self, grid: Grid) -> bool:
-        """Run all rounds that are left; a step that a crash interrupted is finished first.
+        """Run all rounds that are left, beginning with one that a killed process left.
 
         Args:
             grid: Flower's way to the nodes.
 
         Returns:
-            True if every round ran, False if the run was stopped.
+            True if the run came to its end, False if it was stopped.
 
         Raises:
             NoAnswerError: not one good reply came to several rounds in a row, or to any.
@@ -134,28 +141,32 @@ class FederatedRounds:
             RunCancelledError: somebody asked that the run end; the stream is at its end.
             StreamRefusedError: devices' ledgers show steps that the home has forgotten.
         """
-        self._finish_interrupted(grid)
-        while self.stream.next_index < self.config.num_rounds:
+        while not self.is_over():
             started, index = time.perf_counter(), self.stream.next_index
             try:
                 self.on_progress(StepProgress(index=index, phase=EnginePhase.BETWEEN))
-                collected = None if self.stop.is_set() else self._collect(grid, index)
+                collected = None if self.stop.is_set() else self._committed(grid, index)
             except (FleetSpentError, RunCancelledError):
                 self.stream.abandon()
                 raise
             if collected is None:
                 return False
-            self._require_known(collected)
-            is_silent = collected.sum.num_replied == 0
-            self.stream.commit(collected.sum.total, noise_only=is_silent)
             self._progress(collected, index, EnginePhase.COMMITTED)
             self._release()
             self._progress(collected, index, EnginePhase.KEPT)
             self._tell(collected, index=index, seconds=time.perf_counter() - started)
             self._hand_out_receipts(grid, collected.cohort, index=index)
             self._require_answers(collected, index=index)
-        self.stream.end()
+        self.stream.abandon()
         return True
+
+    def is_over(self) -> bool:
+        """Whether no further round is to come: all ran, or public data shows no gain any more."""
+        if self.stream.next_index >= self.config.num_rounds:
+            return True
+        looks = [self.start_metrics, *(record.metrics for record in self.records)]
+        qualities = [None if look is None else look.get(REFERENCE_QUALITY) for look in looks]
+        return is_over(qualities, patience=self.config.patience)
 
     def weights(self) -> NDArray[np.float32]:
         """The weights that leave, float32, shape (n_weights,)."""
@@ -172,24 +183,48 @@ class FederatedRounds:
             )
         )
 
-    def _finish_interrupted(self, grid: Grid) -> None:
-        """Release the step that a crash interrupted: its committed sum, or noise alone."""
-        if self.stream.phase is None:
-            return
-        started, index = time.perf_counter(), self.stream.next_index
-        empty = CohortSum.empty(self.stream.size)
-        if self.stream.phase is StepPhase.INVITED:
-            self.stream.commit(empty.total, noise_only=True)
-        self._release()
-        cohort = self.stream.home.cohort(self.config.stream, index)
-        self._tell(Collected(cohort, empty), index=index, seconds=time.perf_counter() - started)
-        self._hand_out_receipts(grid, cohort, index=index)
+    def _committed(self, grid: Grid, index: int) -> Collected | None:
+        """Bring the step at hand to its one sum; None if the run was stopped meanwhile."""
+        stream = self.stream
+        if stream.phase in {StepPhase.COMMITTED, StepPhase.CHARGED}:
+            facts = read_facts(stream.folder, index=index) or StepFacts(index=index)
+            return self._collected_before(facts)
+        cohort = self._cohort(index)
+        collected = self._ask(grid, cohort, index)
+        if collected is None:
+            return None
+        self._require_known(collected)
+        facts = StepFacts(
+            index=index,
+            replied=collected.sum.num_replied,
+            refused=collected.sum.refused,
+            noise_only=collected.sum.num_replied < self.config.min_replies,
+            clipping_norm=None if stream.norm.clipping is None else stream.norm.current,
+        )
+        write_facts(stream.folder, facts)
+        stream.commit(collected.sum.total, noise_only=facts.noise_only)
+        return collected
 
-    def _collect(self, grid: Grid, index: int) -> Collected | None:
-        """Invite a cohort and add its replies up; None if the run was stopped meanwhile."""
-        cohort = self.stream.invite(
+    def _collected_before(self, facts: StepFacts) -> Collected:
+        """Return what an earlier process collected, without the sum itself."""
+        total = CohortSum.empty(self.stream.size)
+        total.num_replied, total.refused = facts.replied, facts.refused
+        return Collected(self.stream.home.cohort(self.config.stream, facts.index), total)
+
+    def _cohort(self, index: int) -> tuple[str, ...]:
+        """Return the cohort that was invited already, or invite the next: never a second one."""
+        if self.stream.phase is StepPhase.INVITED:
+            return self.stream.home.cohort(self.config.stream, index)
+        return self.stream.invite(
             device_ids=self.roster.device_ids, choose=lambda counts: self._choose(counts, index)
         )
+
+    def _ask(self, grid: Grid, cohort: tuple[str, ...], index: int) -> Collected | None:
+        """Ask a cohort, as far as it is here, and add its replies up; None if stopped meanwhile.
+
+        Asked again after a crash, the task is the same bit for bit: weights and norm are those of
+        the checkpoint, pseudonyms those of the stream's key.
+        """
         own = self.stream.secrets
         with_receipts = own is not None and bool(self.policy_text)
         tasks = self.roster.tasks(
@@ -263,23 +298,45 @@ class FederatedRounds:
         self.stream.checkpoint(self.state, released=released)
 
     def _tell(self, collected: Collected, *, index: int, seconds: float) -> None:
-        if self.on_round is None:
-            return
-        record = RoundRecord(
+        """Keep the record of a round that is kept, and tell it."""
+        stream = self.stream
+        facts = StepFacts(
             index=index,
-            invited=len(collected.cohort),
             replied=collected.sum.num_replied,
-            refused={str(reason): count for reason, count in collected.sum.refused.items()},
+            refused=collected.sum.refused,
+            noise_only=stream.was_noise_only,
+            clipping_norm=stream.norm.before,
+        )
+        record = self._record(facts, invited=len(collected.cohort), seconds=seconds)
+        self.records.append(record)
+        if self.on_round is not None:
+            self.on_round(record)
+
+    def _remember_last(self) -> None:
+        """Record the last round anew where the process ended before its report was written."""
+        last = self.stream.next_index - 1
+        known = self.records[-1].index if self.records else -1
+        facts = read_facts(self.stream.folder, index=last) if known < last else None
+        if facts is not None:
+            invited = len(self.stream.home.cohort(self.config.stream, last))
+            self.records.append(self._record(facts, invited=invited, seconds=0.0))
+
+    def _record(self, facts: StepFacts, *, invited: int, seconds: float) -> RoundRecord:
+        """Return the record of the last round that is kept."""
+        return RoundRecord(
+            index=facts.index,
+            invited=invited,
+            replied=facts.replied,
+            refused={str(reason): count for reason, count in facts.refused.items()},
             most_participations=self.stream.most_participations,
             epsilon_release=self._epsilon(),
-            metrics=self._metrics(index),
+            metrics=self._metrics(facts.index),
             seconds=round(seconds, 4),
-            noise_only=self.stream.was_noise_only,
-            clipping_norm=self.stream.norm.before,
+            noise_only=facts.noise_only,
+            clipping_norm=facts.clipping_norm,
             weights_sha256=weights_digest(self.weights()),
             ledger_hash="" if self.stream.entry is None else self.stream.entry.hash,
         )
-        self.on_round(record)
 
     def _hand_out_receipts(self, grid: Grid, cohort: Sequence[str], *, index: int) -> None:
         """Bring the invited nodes the signed ledger entry of what was released."""
@@ -303,16 +360,17 @@ class FederatedRounds:
     def _require_answers(self, collected: Collected, *, index: int) -> None:
         """End the run once nobody has answered for a while; what was released stays charged."""
         if collected.sum.num_replied:
-            self._silent, self._has_heard = 0, True
             return
-        self._silent += 1
+        answered = [record.replied > 0 for record in self.records]
+        silent = next((n for n, heard in enumerate(reversed(answered)) if heard), len(answered))
+        has_heard = any(answered) or len(answered) < self.stream.next_index
         is_last = self.stream.next_index >= self.config.num_rounds
-        if self._silent >= SILENT_ROUNDS or (is_last and not self._has_heard):
+        if silent >= SILENT_ROUNDS or (is_last and not has_heard):
             self.stream.end()
             refused = {str(reason): count for reason, count in collected.sum.refused.items()}
             raise NoAnswerError(
                 index=index,
-                silent=self._silent,
+                silent=silent,
                 refused=refused,
                 first_failure=collected.first_failure,
             )

@@ -117,6 +117,7 @@ def config_under(plan: StreamPolicy, config: RoundsConfig) -> RoundsConfig:
         update_share=privacy.update_share,
         max_participations=privacy.max_participations,
         max_devices_per_owner=plan.max_devices_per_owner,
+        min_replies=plan.min_replies,
         recipe=replace(
             config.recipe,
             steps=record.steps,

@@ -6,8 +6,8 @@
     release     the sum meets the noise of its index, and no other sum ever does
     checkpoint  weights and optimiser after the step are durable before the next task leaves
 
-A process that is killed anywhere goes on from where it was: a step that was invited without a
-committed sum is released as noise alone, so that its index is never offered to a second cohort; a
+A process that is killed anywhere goes on from where it was: a cohort that was invited without a
+committed sum is asked again, and no other cohort is ever offered its index; a
 committed sum meets the same noise, which the stream's key and the sum's digest give again bit for
 bit. Where the files do not agree, for one of them was put back from a backup, the stream ends: a
 new one must be opened. Where nothing shows it, as after a snapshot of the whole disk, another sum

@@ -36,7 +36,7 @@ def test_stop_ends_the_run_between_rounds_and_keeps_what_was_released(tmp_path):
     assert len(ledger_of(rounds)) == 1
 
 
-def test_a_run_that_was_stopped_goes_on_and_its_open_step_is_noise_alone(tmp_path):
+def test_a_run_that_was_stopped_goes_on_and_asks_the_cohort_of_its_open_step_again(tmp_path):
     records = []
 
     def stop_in_round_one(message):
@@ -53,7 +53,7 @@ def test_a_run_that_was_stopped_goes_on_and_its_open_step_is_noise_alone(tmp_pat
 
     assert [(r.index, r.noise_only) for r in records] == [
         (0, False),
-        (1, True),
+        (1, False),
         (2, False),
         (3, False),
     ]
