@@ -7,6 +7,10 @@ from __future__ import annotations
 
 import typer
 
+from .rounds_judge import judge_command
+from .rounds_steering import cancel, pause
+from .rounds_watch import watch
+
 rounds = typer.Typer(
     name="rounds",
     help="Federated rounds: start, watch, steer and explain them.",
@@ -18,3 +22,9 @@ rounds = typer.Typer(
 @rounds.callback()
 def keep_a_group() -> None:
     """Let the group stay one, however few commands it has."""
+
+
+rounds.command("judge")(judge_command)
+rounds.command("watch")(watch)
+rounds.command("pause")(pause)
+rounds.command("cancel")(cancel)

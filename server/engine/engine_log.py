@@ -31,7 +31,7 @@ FIELDS: Final = frozenset(
         "level",
         "event",
         "run",
-        "round",
+        "index",
         "phase",
         "invited",
         "replied",

@@ -9,17 +9,14 @@ write into the folder may ask, so the folder belongs to its operators alone.
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Final
 
-from models.durable_file import sync_folder, write_durably
+from models.durable_file import write_durably
 
 from ..rounds import RoundsError
-from ..streams.stream_files import discard_aggregate, lock_stream
-from ..streams.stream_key import KEY_FILE
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -155,21 +152,6 @@ def clear_requests(folder: Path) -> None:
     """Forget what was asked of a run that was here before; a new one begins."""
     for name in (PAUSE_FILE, CANCEL_FILE):
         (folder / name).unlink(missing_ok=True)
-
-
-def end_stream_of_no_process(folder: Path) -> None:
-    """Destroy key and sum of a run whose process is gone, as that process would have.
-
-    Raises:
-        HomeUnavailableError: a process runs it, and will read the request itself.
-    """
-    lock = lock_stream(folder)
-    try:
-        (folder / KEY_FILE).unlink(missing_ok=True)
-        discard_aggregate(folder)
-        sync_folder(folder)
-    finally:
-        os.close(lock)
 
 
 @dataclass(slots=True)

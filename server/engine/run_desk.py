@@ -144,7 +144,7 @@ class RunDesk:
             self.log.say(
                 "debug",
                 "phase",
-                round=progress.index,
+                index=progress.index,
                 phase=progress.phase,
                 invited=progress.invited or None,
                 replied=progress.replied or None,
@@ -176,7 +176,7 @@ class RunDesk:
         self.log.say(
             "warning" if record.noise_only else "info",
             "round_released",
-            round=record.index,
+            index=record.index,
             invited=record.invited,
             replied=record.replied,
             refused=record.refused or None,
@@ -247,7 +247,7 @@ class RunDesk:
             self.log.say(
                 "info",
                 "pause_asked",
-                round=progress.index,
+                index=progress.index,
                 asked_by=None if pause is None else pause.asked_by,
                 asked_at=None if pause is None else pause.asked_at.isoformat(),
                 reason=None if pause is None else pause.reason or None,
@@ -261,7 +261,7 @@ class RunDesk:
             self.log.say(
                 "info",
                 "pause_lifted",
-                round=progress.index,
+                index=progress.index,
                 asked_by=None if lifted is None else lifted.asked_by,
                 asked_at=None if lifted is None else lifted.asked_at.isoformat(),
             )
@@ -270,7 +270,7 @@ class RunDesk:
             self.log.say(
                 "warning",
                 "cancel_asked",
-                round=progress.index,
+                index=progress.index,
                 phase=progress.phase,
                 asked_by=requests.cancel.asked_by,
                 asked_at=requests.cancel.asked_at.isoformat(),
@@ -279,7 +279,7 @@ class RunDesk:
             raise RunCancelledError(requests.cancel)
 
     def _hold(self, progress: StepProgress) -> None:
-        self.log.say("info", "holding", round=progress.index)
+        self.log.say("info", "holding", index=progress.index)
         self._show(replace(self.status, state=RunState.PAUSED), durably=True)
         shown = time.monotonic()
         while self._requests.look().wish is Wish.HOLD and not self.stop.wait(LOOK_S):
@@ -295,7 +295,7 @@ class RunDesk:
         }
         if new:
             self._refused = dict(progress.refused)
-            self.log.say("warning", "replies_refused", round=progress.index, refused=new)
+            self.log.say("warning", "replies_refused", index=progress.index, refused=new)
 
     def _show(self, status: RunStatus, *, durably: bool) -> None:
         """Write status and metrics; a disk that refuses them does not end the run."""

@@ -1,4 +1,4 @@
-"""`fedcell rounds start`: federated rounds over a fleet dataset."""
+"""`fedcell rounds start`: federated rounds over a fleet dataset, beside the server's commands."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from server.commands.rounds_judge import judge_command
+from server.commands.rounds import rounds as group
 
 if TYPE_CHECKING:
     from privacy import StreamPolicy
@@ -109,17 +109,10 @@ _PLANNED = {
 
 def register(app: typer.Typer) -> None:
     """Add the group `rounds` with its commands."""
-    rounds = typer.Typer(help="Federated rounds.", no_args_is_help=True)
-    rounds.callback()(_group)
-    rounds.command("start")(start_command)
-    rounds.command("judge")(judge_command)
-    app.add_typer(rounds, name="rounds")
+    app.add_typer(group)
 
 
-def _group() -> None:
-    """Federated rounds."""
-
-
+@group.command("start")
 def start_command(
     ctx: typer.Context,
     fleet: Fleet,
