@@ -8,7 +8,6 @@ node is a block of devices, or one device, that the ClientApp finds by the node'
 from __future__ import annotations
 
 import time
-from collections import deque
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from itertools import count
@@ -108,7 +107,7 @@ class InProcessGrid(Grid):
         self._numbers = count(1)
         self._waiting: dict[str, Message] = {}
         self._running: dict[str, Future[Sequence[Delivery]]] = {}
-        self._held: deque[Message] = deque()
+        self._held: dict[str, list[Message]] = {}
         self._late: list[Message] = []
 
     @classmethod
@@ -166,11 +165,12 @@ class InProcessGrid(Grid):
 
     def push_messages(self, messages: Iterable[Message]) -> list[str]:
         """Send messages; the identifiers under which their replies can be pulled come back."""
-        self._held.extend(self._late)
+        for reply in self._late:
+            self._hold(reply)
         self._late.clear()
         pushed = []
         for message in messages:
-            message_id = f"message-{next(self._numbers)}"
+            message_id = f"message-{next(self._numbers):012}"
             message.metadata.__dict__["_message_id"] = message_id
             pushed.append(message_id)
             if self._pool is not None:
@@ -230,15 +230,13 @@ class InProcessGrid(Grid):
             if delivery.is_late:
                 self._late.append(delivery.reply)
             else:
-                self._held.append(delivery.reply)
+                self._hold(delivery.reply)
+
+    def _hold(self, reply: Message) -> None:
+        self._held.setdefault(reply.metadata.reply_to_message_id, []).append(reply)
 
     def _pulled(self, asked: set[str]) -> list[Message]:
-        here = [reply for reply in self._held if reply.metadata.reply_to_message_id in asked]
-        if here:
-            self._held = deque(
-                reply for reply in self._held if reply.metadata.reply_to_message_id not in asked
-            )
-        return here
+        return [reply for key in sorted(asked & self._held.keys()) for reply in self._held.pop(key)]
 
     def _carried(self, message: Message) -> Sequence[Delivery]:
         deliveries = self._line.carry(message, self._answer)
