@@ -110,6 +110,12 @@ class TaskRefusedError(EdgeError):
     """A training task is not for this device, or its owner does not agree; nothing was trained."""
 
 
+class DeviceAwayError(EdgeError):
+    """A device behind a node cannot be reached; it alone is missing, the others answer."""
+
+    exit_code = 6
+
+
 class NoticeRefusedError(EdgeError):
     """A message from the server is not genuine, not for this device, or too old; it was dropped.
 

@@ -40,12 +40,12 @@ from models.wire.rounds import (
 from privacy.adaptive_clipping import grid_of
 
 from .count_messages import CountsAnswer
-from .errors import InputError, StoreError, TaskRefusedError
+from .errors import DeviceAwayError, InputError, StoreError, TaskRefusedError
 from .local_training import TrainingPath, local_trainer, train_block
 from .own_training import own_device
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from flwr.app import Context
     from numpy.typing import NDArray
@@ -70,7 +70,11 @@ class DeviceBlock(Protocol):
         """Stable identifiers of the devices."""
 
     def rows(self, device_id: str) -> TrainingRows:
-        """Training rows of one device; empty where it does not take part."""
+        """Training rows of one device; empty where it does not take part.
+
+        Raises:
+            DeviceAwayError: it cannot be reached, and is missing from the sum.
+        """
 
     def source(self, device_id: str, *, stream: str, index: int) -> NoiseSource:
         """Randomness of one device's training in one step."""
@@ -189,11 +193,11 @@ class _TaskAnswer:
             raise TaskRefusedError(
                 f"{len(unknown)} of the devices invited are not behind this node"
             )
-        total, receipts = _answered(block, task, weights)
+        total, num_devices, receipts = _answered(block, task, weights)
         contribution = Contribution(
             stream=task.stream,
             index=task.index,
-            num_devices=len(task.device_ids),
+            num_devices=num_devices,
             receipts=receipts,
         )
         answer = RecordDict({SUM_RECORD: ArrayRecord({FLAT_ARRAY: Array(total)})})
@@ -203,7 +207,8 @@ class _TaskAnswer:
 
 def _answered(
     block: DeviceBlock, task: RoundTask, weights: NDArray[np.float32]
-) -> tuple[NDArray[np.int64], tuple[str, ...]]:
+) -> tuple[NDArray[np.int64], int, tuple[str, ...]]:
+    """Return the sum, how many devices are in it, and what their ledgers say."""
     path = (
         block.training_path
         if isinstance(block, BlockWithTrainingPath)
@@ -211,25 +216,38 @@ def _answered(
     )
 
     grid = grid_of(task.clipping_norm, has_norm_bit=task.has_norm_bit)
+    present = _PresentDevices(block, task)
 
     def train() -> NDArray[np.int64]:
-        return train_block(
-            _trainer(task.recipe, path),
-            (
-                (
-                    block.rows(device_id),
-                    block.source(device_id, stream=task.stream, index=task.index),
-                )
-                for device_id in task.device_ids
-            ),
-            weights=weights,
-            grid=grid,
-        )
+        return train_block(_trainer(task.recipe, path), present, weights=weights, grid=grid)
 
     if not task.device_ids or not isinstance(block, AccountedBlock):
-        return train(), ()
+        return train(), present.num_devices, ()
     total, receipts = block.answer(task, train, digest=task_digest(task, weights))
-    return np.zeros(grid.size(weights.size), np.int64) if total is None else total, receipts
+    num_devices = len(task.device_ids)
+    if total is None:
+        return np.zeros(grid.size(weights.size), np.int64), num_devices, receipts
+    return total, num_devices, receipts
+
+
+@dataclass(slots=True)
+class _PresentDevices:
+    """Rows and randomness of the invited devices that can be reached; counts them on the way."""
+
+    block: DeviceBlock
+    task: RoundTask
+    num_devices: int = 0
+
+    def __iter__(self) -> Iterator[tuple[TrainingRows, NoiseSource]]:
+        step = self.task
+        for device_id in step.device_ids:
+            try:
+                rows = self.block.rows(device_id)
+            except DeviceAwayError as error:
+                logger.warning("step %d of stream %s: %s", step.index, step.stream, error)
+                continue
+            self.num_devices += 1
+            yield rows, self.block.source(device_id, stream=step.stream, index=step.index)
 
 
 def _read_task(message: Message) -> tuple[RoundTask, NDArray[np.float32]]:
