@@ -1,6 +1,7 @@
 """A stream whose process is killed again and again, watched by a journal of what really left.
 
-Run as a program: `python -m tests.support.stream_crashes FOLDER ROUNDS SEED`. For each named step
+Run as a program: `python -m tests.support.stream_crashes FOLDER ROUNDS SEED [QUANTILE]`; with a
+quantile the clipping norm adapts. For each named step
 of each round, and at random events of writing between them, it forks a process that takes the
 stream up, runs it to that point and ends itself by SIGKILL. After each death it holds ledger and
 counts against the journal, which the dying process wrote whenever something left, and nothing else.
@@ -41,6 +42,7 @@ from server.privacy_home.privacy_ledger import COUNTS_FILE, PrivacyHome, open_ho
 from server.server_optimizer import OptimizerState, ServerRecipe, optimizer_step
 from server.streams.stream_files import read_checkpoint
 from server.streams.stream_key import KEY_FILE, read_secrets
+from server.streams.stream_norm import StepNorm
 from server.streams.stream_state import StepPhase, StreamState, begin_stream, resume_stream
 from server.streams.stream_terms import OperatingSystemKeys, StreamTerms
 
@@ -58,7 +60,7 @@ _WRITE = os.write
 WATCHED = frozenset({"open", "os.remove", "os.rename", "os.mkdir", "fcntl.flock"})
 
 
-def terms_of(name: str, num_rounds: int) -> StreamTerms:
+def terms_of(name: str, num_rounds: int, quantile: float | None = None) -> StreamTerms:
     """The constants of a stream whose devices take part as often as its budget lasts."""
     privacy = policy_for(
         epsilon=2.0,
@@ -68,6 +70,7 @@ def terms_of(name: str, num_rounds: int) -> StreamTerms:
         min_separation=SEPARATION,
         min_cohort_size=COHORT,
         bands=SEPARATION,
+        target_quantile=quantile,
     )
     policy = StreamPolicy(
         stream=name,
@@ -78,21 +81,15 @@ def terms_of(name: str, num_rounds: int) -> StreamTerms:
             noise_multiplier=1.0, max_grad_norm=1.0, sampling_rate=0.1, steps=1, least_rows=180
         ),
     )
-    return StreamTerms(
-        stream=name,
-        num_rounds=num_rounds,
-        cohort_size=COHORT,
-        clipping_norm=1.0,
-        privacy=privacy,
-        policy=policy,
-    )
+    return StreamTerms.under(policy)
 
 
-def total_of(index: int) -> np.ndarray:
-    """What the devices of a step send together, on the grid."""
+def total_of(index: int, size: int = NUM_WEIGHTS) -> np.ndarray:
+    """What the devices of a step send together, on the grid; an entry more is the sum of bits."""
     values = np.random.default_rng(index).normal(size=NUM_WEIGHTS)
     clipped = values / np.linalg.norm(values) * 0.9
-    return UpdateGrid(clipping_norm=1.0).quantise(clipped)
+    bits = np.full(size - NUM_WEIGHTS, index % COHORT - 1.0)
+    return UpdateGrid(clipping_norm=1.0).quantise(np.concatenate([clipped, bits]))
 
 
 def start() -> OptimizerState:
@@ -184,9 +181,9 @@ def live(stream: StreamState, state: OptimizerState, journal: Journal, death: De
             death.step(index, "counted")
             journal.say(tasks=index, cohort=cohort, weights=digest(state.weights))
             death.step(index, "tasks_left")
-            stream.commit(total_of(index))
+            stream.commit(total_of(index, stream.size))
         elif stream.phase is StepPhase.INVITED:
-            stream.commit(total_of(index), noise_only=True)
+            stream.commit(total_of(index, stream.size), noise_only=True)
         death.step(index, "committed")
         if stream.phase is StepPhase.COMMITTED:
             stream.charge(NOW)
@@ -269,8 +266,8 @@ class Watch:
         assert left <= set(range(len(entries)))
         # Who was asked for a step that was released, whether the sum held it or not.
         taken = Counter(d for line in tasks if line["tasks"] in left for d in line["cohort"])
-        sigma = self.terms.privacy.noise_multiplier
-        exact = gaussian_epsilon(mu=max(taken.values(), default=0) ** 0.5 / sigma, delta=DELTA)
+        spent = max(taken.values(), default=0) * self.terms.privacy.step_mu_squared
+        exact = gaussian_epsilon(mu=spent**0.5, delta=DELTA)
         said = release_epsilon((entry.event for entry in entries), delta=DELTA)
         assert exact <= said * (1 + 1e-9)
         assert said <= self.terms.privacy.epsilon * (1 + 1e-9)
@@ -296,13 +293,13 @@ def die_once(
     return False
 
 
-def run(folder: Path, num_rounds: int, seed: int) -> dict[str, Any]:
+def run(folder: Path, num_rounds: int, seed: int, quantile: float | None = None) -> dict[str, Any]:
     """Kill at every named step of every round and at random between; return what came of it."""
     random = Random(seed)
     if seed % 2 == 0:
         (folder / "home").mkdir()
     journal = Journal(folder / "journal")
-    terms, kills = begin_under_fire(folder, num_rounds, journal, random)
+    terms, kills = begin_under_fire(folder, num_rounds, journal, random, quantile)
     watch = Watch(folder, terms, journal)
     for index in range(num_rounds):
         # A round that dies before its sum is committed is noise alone; every other one is not.
@@ -338,16 +335,17 @@ def run(folder: Path, num_rounds: int, seed: int) -> dict[str, Any]:
         "noise_only": noise_only,
         "refused_past_the_end": refused,
         "is_bit_identical": is_bit_identical(folder, terms),
+        "clipping_norm": read_checkpoint(folder / terms.stream).clipping_norm,
     }
 
 
 def begin_under_fire(
-    folder: Path, num_rounds: int, journal: Journal, random: Random
+    folder: Path, num_rounds: int, journal: Journal, random: Random, quantile: float | None
 ) -> tuple[StreamTerms, int]:
     """Open streams until one has begun, each opening killed somewhere."""
     kills = 0
     for attempt in range(10):
-        terms = terms_of(f"stream-{attempt}", num_rounds)
+        terms = terms_of(f"stream-{attempt}", num_rounds, quantile)
         events = random.randrange(1, 60) if attempt < 8 else 0
         kills += die_once(folder, terms, journal, (-1, "", events))
         if any(line.get("begun") == terms.stream for line in journal.lines()):
@@ -363,25 +361,30 @@ def is_bit_identical(folder: Path, terms: StreamTerms) -> bool:
     """
     secrets = read_secrets(folder / terms.stream / KEY_FILE, operator=None)
     noise, state = CorrelatedNoise(secrets.noise_key, terms.policy), start()
+    norm, size = StepNorm.of(terms), terms.size(NUM_WEIGHTS)
     _, steps = PrivacyHome(home_of(folder, terms)).stream(terms.stream)
     for entry in read_home(home_of(folder, terms)):
         index = entry.event.index
-        total = np.zeros(NUM_WEIGHTS, np.int64) if entry.event.noise_only else total_of(index)
+        is_noise = entry.event.noise_only
+        total = np.zeros(size, np.int64) if is_noise else total_of(index, size)
         noise.bind(index, bytes.fromhex(steps[index].aggregate_digest))
-        update = mean_update(
+        mean = mean_update(
             total,
-            noise=noise.noise(index, NUM_WEIGHTS),
+            noise=noise.noise(index, size),
             num_invited=COHORT,
             grid=UpdateGrid(clipping_norm=1.0),
         )
+        update = norm.of_update(mean, noise_only=is_noise)
+        norm.move()
         rate = RECIPE.rate_at(index, num_rounds=terms.num_rounds)
         state = optimizer_step(state, update, recipe=RECIPE, rate=rate)
-    ended = read_checkpoint(folder / terms.stream).state
-    return all(
-        np.array_equal(state.to_arrays()[name], ended.to_arrays()[name])
+    ended = read_checkpoint(folder / terms.stream)
+    return ended.clipping_norm == norm.to_keep and all(
+        np.array_equal(state.to_arrays()[name], ended.state.to_arrays()[name])
         for name in state.to_arrays()
     )
 
 
 if __name__ == "__main__":
-    print(json.dumps(run(Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]))))
+    asked = float(sys.argv[4]) if len(sys.argv) > 4 else None
+    print(json.dumps(run(Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]), asked)))
