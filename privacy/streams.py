@@ -4,8 +4,11 @@ Step t of a stream releases Σ u_i + C·w_t with w_t = (z_t − Σ_{j=1..p−1} 
 z_t ~ N(0, σ² I) (`privacy.banded_factor`). z_t is made from ChaCha20(key_t, t), where key_t is
 HMAC-SHA256(key, digest of the one sum that step t was committed to) once the step is bound to that
 sum, and the stream's key otherwise. So the stream can be made again from its key and its digests at
-any step, bit for bit, on any machine, without a seed; and two sums never meet the same noise, even
-where a server forgets what it released, because it was put back from a backup.
+any step, bit for bit, on any machine, without a seed. Where a server forgets what it released,
+because it was put back from a backup, z of what it commits anew is independent of all before: the
+digest must cover a nonce of the commit. Without it a step with an equal sum in both lives would
+have an equal z, and as w_t holds the w of p − 1 steps before, the two releases of that step would
+lay open how those before it differ.
 
 Where a clipping norm adapts, the last entry of each sum is that of the bits: its noise is σ_b·z of
 its own step alone, from the same words.

@@ -66,6 +66,9 @@ class Aggregate:
         noise_only: whether the round was aborted; the sum is then zero.
         total: int64, shape (n_weights,), on the grid; with the sum of bits last where the clipping
             norm adapts.
+        nonce: drawn anew each time a sum is committed, 32 hexadecimal digits, so that no two
+            commits share their noise, of equal sums neither; empty of simulated streams, which
+            repeat as a whole, and of sums of yesterday.
     """
 
     stream: str
@@ -74,6 +77,7 @@ class Aggregate:
     cohort_size: int
     noise_only: bool
     total: NDArray[np.int64]
+    nonce: str = ""
 
     def to_bytes(self) -> bytes:
         """Write header and sum."""
@@ -85,6 +89,7 @@ class Aggregate:
                 "cohort_size": self.cohort_size,
                 "noise_only": self.noise_only,
                 "size": len(self.total),
+                **({"nonce": self.nonce} if self.nonce else {}),
             }
         )
         return header.encode("ascii") + b"\n" + self.total.astype("<i8").tobytes()

@@ -7,16 +7,18 @@
     checkpoint  weights and optimiser after the step are durable before the next task leaves
 
 A process that is killed anywhere goes on from where it was: a cohort that was invited without a
-committed sum is asked again, and no other cohort is ever offered its index; a
-committed sum meets the same noise, which the stream's key and the sum's digest give again bit for
-bit. Where the files do not agree, for one of them was put back from a backup, the stream ends: a
-new one must be opened. Where nothing shows it, as after a snapshot of the whole disk, another sum
-meets other noise: the two releases together show no sum without noise.
+committed sum is asked again, and no other cohort is ever offered its index; a committed sum meets
+the same noise, which the stream's key and the sum's digest give again bit for bit. Where the files
+do not agree, for one of them was put back from a backup, the stream ends: a new one must be opened.
+Where nothing shows it, as after a snapshot of the whole disk, each sum that is committed anew, an
+equal one too, meets noise of its own, and so do all steps after it: the releases of both lives
+together show no sum without noise.
 """
 
 from __future__ import annotations
 
 import os
+import secrets
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING
@@ -65,6 +67,9 @@ if TYPE_CHECKING:
     from ..server_optimizer import OptimizerState
     from .stream_key import OperatorKey
     from .stream_terms import StreamKeys, StreamTerms
+
+
+_NONCE_BYTES = 16
 
 
 class StepPhase(StrEnum):
@@ -174,6 +179,7 @@ class StreamState:
             cohort_size=self.terms.cohort_size,
             noise_only=noise_only,
             total=np.zeros(self.size, np.int64) if noise_only else total,
+            nonce=secrets.token_hex(_NONCE_BYTES) if self.noise.entry_kind == "stream" else "",
         )
         write_aggregate(self.folder, aggregate, self.operator)
         self.home.commit(

@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from privacy import OperatingSystemNoise
+from privacy import OperatingSystemNoise, UpdateGrid
+from privacy.banded_factor import band_coefficients
 from server.privacy_home.home_repair import take_over
 from server.privacy_home.privacy_errors import HomeBrokenError, StreamRefusedError
 from server.privacy_home.privacy_ledger import COUNTS_FILE, open_home
@@ -17,7 +18,7 @@ from server.streams.stream_files import read_checkpoint
 from server.streams.stream_key import KEY_FILE, read_secrets
 from server.streams.stream_state import StepPhase, begin_stream, resume_stream
 from server.streams.stream_terms import OperatingSystemKeys
-from tests.support.stream_crashes import DEVICES, NOW, start, terms_of, total_of
+from tests.support.stream_crashes import DEVICES, NOW, SEPARATION, start, terms_of, total_of
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "stream_v1"
 TERMS = terms_of("stream", 6)
@@ -40,14 +41,23 @@ def resumed(folder):
     return stream
 
 
-def release(stream, total):
-    """Release the next step, up to its checkpoint."""
+def release(stream, total, *, state=None):
+    """Release the next step, up to its checkpoint, and that too where a state is to be kept.
+
+    Args:
+        stream: between two steps.
+        total: its sum; None for noise alone.
+        state: to keep.
+    """
     index = stream.next_index
-    cohort = [3 * index + number for number in range(3)]
+    cohort = [3 * (index % SEPARATION) + number for number in range(3)]
     stream.invite(device_ids=DEVICES, choose=lambda _: cohort)
-    stream.commit(total)
+    stream.commit(total_of(0) if total is None else total, noise_only=total is None)
     stream.charge(NOW)
-    return stream.release()
+    released = stream.release()
+    if state is not None:
+        stream.checkpoint(state, released=released)
+    return released
 
 
 def rewind(backup, folder):
@@ -76,7 +86,50 @@ def test_rewound_stream_that_nothing_tells_meets_another_sum_with_other_noise(tm
     assert distance > 0.5 * 2**0.5 * noise > 2 * exact
 
 
-def test_same_sum_of_the_same_cohort_meets_the_same_noise_bit_for_bit(tmp_path):
+@pytest.mark.parametrize("steps_alike", [1, SEPARATION])
+def test_steps_that_are_alike_after_a_rewind_do_not_lay_open_the_one_that_differs(
+    tmp_path, steps_alike
+):
+    """w_t holds earlier w, so equal z after the step that differs would give its noise away."""
+    folder = tmp_path / "run"
+    folder.mkdir()
+    stream = begun(folder)
+    shutil.copytree(folder, tmp_path / "backup")
+    one = total_of(0)
+
+    def life(stream, total):
+        releases = [release(stream, total, state=start())]
+        releases += [release(stream, None, state=start()) for _ in range(steps_alike)]
+        stream.close()
+        return np.array(releases)
+
+    first_life = life(stream, one)
+    rewind(tmp_path / "backup", folder)
+    first, *after = first_life - life(resumed(folder), np.zeros_like(one))
+
+    grid = UpdateGrid(clipping_norm=TERMS.clipping_norm)
+    wanted = grid.restore(one) / TERMS.cohort_size
+    c = band_coefficients(SEPARATION)
+    # (w_0 − w'_0) as each later step alone would give it, if z were equal there in both lives.
+    recovered = first + after[0] * (c[0] / c[1])
+    noise = TERMS.privacy.noise_multiplier / TERMS.cohort_size * len(first) ** 0.5
+    assert np.linalg.norm(recovered - wanted) > noise
+    assert all(np.linalg.norm(step) > noise for step in after)
+
+
+def test_equal_sums_committed_in_two_lives_meet_different_noise(tmp_path):
+    folder = tmp_path / "run"
+    folder.mkdir()
+    stream = begun(folder)
+    shutil.copytree(folder, tmp_path / "backup")
+    first = release(stream, total_of(0))
+    stream.close()
+
+    rewind(tmp_path / "backup", folder)
+    assert not np.array_equal(release(resumed(folder), total_of(0)), first)
+
+
+def test_sum_that_was_committed_meets_the_same_noise_again_bit_for_bit(tmp_path):
     folder = tmp_path / "run"
     folder.mkdir()
     stream = begun(folder)
