@@ -86,7 +86,9 @@ def fleet(tmp_path):
             store.record_many(readings, now=now)
             store.set_consent(Purpose.TRAINING, granted=True, now=now)
         trusted = {} if name == REFUSING else {"policy-keys": str(keys)}
-        nodes[name] = Node(path, {"telemetry-db": str(path)} | trusted)
+        nodes[name] = Node(
+            path, {"telemetry-db": str(path), "power-supplies": "/nowhere"} | trusted
+        )
     return nodes
 
 

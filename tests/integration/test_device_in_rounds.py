@@ -53,7 +53,11 @@ def device(tmp_path):
     with TelemetryStore.create(path, profile=PROFILE) as store:
         store.record_many(readings, now=NOW)
         store.set_consent(Purpose.TRAINING, granted=True, now=NOW)
-    node = {"telemetry-db": str(path), "policy-keys": str(keys)}
+    node = {
+        "telemetry-db": str(path),
+        "policy-keys": str(keys),
+        "power-supplies": "/nowhere",
+    }
     context = Context(run_id=1, node_id=1, node_config=node, state=RecordDict(), run_config={})
     app = client_app(lambda context: own_device(context.node_config, now=NOW))
 

@@ -121,6 +121,7 @@ class TappedNode:
             node_id=1,
             node_config={
                 "telemetry-db": str(store),
+                "power-supplies": "/nowhere",
                 "policy-keys": str(policy_keys),
             },
             state=RecordDict(),

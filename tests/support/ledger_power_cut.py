@@ -49,6 +49,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from types import FrameType
 
+    from edge_client.store.row_cipher import KeySource
+
     Say = Callable[[str, int | list[int]], None]
 
 STEPS = frozenset(
@@ -80,9 +82,9 @@ class Countdown:
             os.kill(os.getpid(), signal.SIGKILL)
 
 
-def take_part(path: Path, say: Say) -> None:
+def take_part(path: Path, say: Say, *, key: KeySource | None = None) -> None:
     """Answer step 0, and say which update left."""
-    device = OwnDevice(path, NOW, (), None, TERMS, sources=NO_POWER_SUPPLIES)
+    device = OwnDevice(path, NOW, (), key, TERMS, sources=NO_POWER_SUPPLIES)
 
     def train() -> Any:
         return np.frombuffer(os.urandom(16), np.int64)
@@ -92,6 +94,16 @@ def take_part(path: Path, say: Say) -> None:
         update, _ = device.answer(task, train, digest=task_digest(task, WEIGHTS))
         if update is not None:
             say("update", [index, *update.tolist()])
+
+
+def take_part_sealed(path: Path, say: Say) -> None:
+    """Answer step 0 from a sealed store."""
+    take_part(path, say, key=store_key)
+
+
+def store_key() -> bytes:
+    """Return the key of the sealed store."""
+    return bytes(range(32))
 
 
 def count(path: Path, say: Say) -> None:
@@ -117,7 +129,17 @@ def keep_receipt(path: Path, say: Say) -> None:
     say("receipt", 0)
 
 
-SCENARIOS = {"take_part": take_part, "count": count, "enrol": enrol, "keep_receipt": keep_receipt}
+SCENARIOS = {
+    "take_part": take_part,
+    "take_part_sealed": take_part_sealed,
+    "count": count,
+    "enrol": enrol,
+    "keep_receipt": keep_receipt,
+}
+
+
+def _key_of(scenario: str) -> KeySource | None:
+    return store_key if scenario == "take_part_sealed" else None
 
 
 def _counting() -> Any:
@@ -137,7 +159,7 @@ def template(scenario: str, folder: Path) -> None:
     if scenario == "enrol":
         new_store(folder).close()
         return
-    with agreeing_store(folder) as store:
+    with agreeing_store(folder, key=_key_of(scenario)) as store:
         path = store.path
     if scenario == "keep_receipt":
         take_part(path, lambda _kind, _index: None)
@@ -170,9 +192,9 @@ def live(scenario: str, folder: Path, *, at: int) -> tuple[list[list[Any]], int,
     return [fact for fact in facts if fact[0] != "steps"], steps, killed
 
 
-def held(path: Path) -> dict[str, Any]:
+def held(path: Path, *, key: KeySource | None = None) -> dict[str, Any]:
     """Return what the ledger holds, as the device would rely on it."""
-    with TelemetryStore(path) as store:
+    with TelemetryStore(path, key=key) as store:
         account = account_of(path, store, is_brief=True)
         kept = store.fact(KEPT_ANSWER_FACT)
         try:
@@ -228,7 +250,7 @@ def cut(scenario: str, points: str, base: Path) -> None:
         folder = base / "at"
         shutil.copytree(whole, folder)
         first, _, killed = live(scenario, folder, at=at)
-        after_kill = held(folder / "device.db")
+        after_kill = held(folder / "device.db", key=_key_of(scenario))
         (folder / "second").touch()
         second, _, _ = live(scenario, folder, at=0)
         seen = {
@@ -239,7 +261,7 @@ def cut(scenario: str, points: str, base: Path) -> None:
             "first": first,
             "second": second,
             "after_kill": after_kill,
-            "in_the_end": held(folder / "device.db"),
+            "in_the_end": held(folder / "device.db", key=_key_of(scenario)),
         }
         print(json.dumps(seen), flush=True)
         shutil.rmtree(folder)

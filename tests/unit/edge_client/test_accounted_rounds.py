@@ -24,6 +24,7 @@ from edge_client.own_training import (
 from edge_client.privacy.ledger_file import read_device_ledger
 from edge_client.privacy.participation import REFUSAL_FACT
 from edge_client.privacy.receipts import read_receipts
+from edge_client.sensing.conditions import POWER_SUPPLIES_KEY
 from edge_client.store.erasure import ledger_path
 from edge_client.store.mailbox import Purpose
 from edge_client.telemetry_store import TelemetryStore, readings_of
@@ -78,7 +79,7 @@ def device(fleet, tmp_path):
     with TelemetryStore.create(path, profile=fleet.profiles[0]) as store:
         store.record_many(readings_of(fleet.telemetry), now=now)
         store.set_consent(Purpose.TRAINING, granted=True, now=now)
-    node = {STORE_KEY: str(path), POLICY_KEYS_KEY: str(keys)}
+    node = {STORE_KEY: str(path), POLICY_KEYS_KEY: str(keys), POWER_SUPPLIES_KEY: "/nowhere"}
     TaskIdentity.run_id, TaskIdentity.node_id, TaskIdentity.task_id = 1, 1, 1
     app = client_app(lambda context: own_device(context.node_config, now=now))
     return SimpleNamespace(app=app, path=path, node=node, id=fleet.telemetry.device_ids[0], now=now)
