@@ -30,7 +30,8 @@ from .run_configuration import path_of, planned_counts, planned_rounds, value_of
 from .run_folder import RunFolder
 from .server_optimizer import OptimizerState
 from .signer import load_signer
-from .strategy import FederatedRounds
+from .strategy import FederatedRounds, require_way_on
+from .streams.ended_stream import ended_stream, has_ended
 from .streams.stream_key import read_operator_key
 from .streams.stream_state import begin_stream, resume_stream
 from .streams.stream_terms import OperatingSystemKeys
@@ -166,22 +167,22 @@ def carry_out(
     terms, schedule = _terms(run, num_devices=len(roster.device_ids))
     stream, state = _stream(run, terms)
     try:
-        _carry_out_stream(
-            run,
-            grid,
-            enrolled=enrolled,
-            rounds=FederatedRounds(
-                config=run.config,
-                roster=roster,
-                schedule=schedule,
-                stream=stream,
-                state=state,
-                clock=clock,
-                stop=stop,
-                signing_key=run.signing_key,
-                evaluate=run.evaluate,
-            ),
+        records, start_metrics = _looks_before(run, next_index=stream.next_index)
+        rounds = FederatedRounds(
+            config=run.config,
+            roster=roster,
+            schedule=schedule,
+            stream=stream,
+            state=state,
+            clock=clock,
+            stop=stop,
+            signing_key=run.signing_key,
+            evaluate=run.evaluate,
+            start_metrics=start_metrics,
+            records=records,
         )
+        require_way_on(rounds)
+        _carry_out_stream(run, grid, enrolled=enrolled, rounds=rounds)
     finally:
         stream.close()
 
@@ -190,7 +191,7 @@ def _carry_out_stream(
     run: PlannedRun, grid: Grid, *, enrolled: Roster, rounds: FederatedRounds
 ) -> None:
     started_at, started = rounds.clock(), time.perf_counter()
-    records, start_metrics = _looks_before(run, rounds)
+    records, start_metrics = rounds.records, rounds.start_metrics
     facts = facts_of(run.folder.report() if run.is_resumed else None, run.facts)
     if not run.is_resumed:
         run.folder.keep_start(run.start)
@@ -226,7 +227,6 @@ def _carry_out_stream(
         run.folder.save_report(run.report)
 
     def on_round(record: RoundRecord) -> None:
-        records.append(record)
         is_last = record.index == run.config.num_rounds - 1
         if counts is not None and counts.plan.is_turn(record.index) and not is_last:
             counts.ask()
@@ -299,15 +299,13 @@ def _counts(
     )
 
 
-def _looks_before(
-    run: PlannedRun, rounds: FederatedRounds
-) -> tuple[list[RoundRecord], Metrics | None]:
+def _looks_before(run: PlannedRun, *, next_index: int) -> tuple[list[RoundRecord], Metrics | None]:
     """Return the records of rounds that a resumed run has behind it, and how it started."""
     if not run.is_resumed:
         return [], None if run.evaluate is None else run.evaluate(run.start)
     report = run.folder.report()
     records = [RoundRecord(**record) for record in report["rounds"]]
-    return [r for r in records if r.index < rounds.stream.next_index], report["start_metrics"]
+    return [r for r in records if r.index < next_index], report["start_metrics"]
 
 
 def _record(rounds: FederatedRounds) -> tuple[float | None, float | None]:
@@ -358,6 +356,8 @@ def _enrolled(run: PlannedRun, roster: Roster) -> Roster:
 
 
 def _stream(run: PlannedRun, terms: StreamTerms) -> tuple[StreamState, OptimizerState]:
+    if run.is_resumed and has_ended(run.folder.path):
+        return ended_stream(run.folder.path, run.folder.home, terms)
     if run.is_resumed:
         return resume_stream(
             run.folder.path, run.folder.home, terms, keys=run.keys, operator=run.operator
@@ -411,7 +411,7 @@ def deployed_run(run_config: Mapping[str, object]) -> PlannedRun:
     )
     signer = load_signer(Path(value_of(run_config, "policy-key")))
     folder = RunFolder(out, home=home, is_resumed=is_resumed)
-    if is_resumed:
+    if folder.is_resumed:
         config = folder.config()
         if plan is not None:
             require_same_plan(plan, folder.terms().policy)
@@ -426,7 +426,7 @@ def deployed_run(run_config: Mapping[str, object]) -> PlannedRun:
         owners={} if owners is None else read_owners(owners),
         plan=plan,
         counts=counts,
-        is_resumed=is_resumed,
+        is_resumed=folder.is_resumed,
     )
 
 

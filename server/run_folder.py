@@ -2,7 +2,8 @@
 
 The folder holds `run.json` (the report so far), `weights.npz` (at the end) and the files of the
 stream; without another privacy home it is one itself, with its own ledger, and covers this run
-alone. Each file but the ledger and the counts is written aside, synced and renamed.
+alone. Each file but the ledger and the counts is written aside, synced and renamed. Nobody is
+invited before `run.json` is there: without it a run that was killed has not begun, and begins anew.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from .engine.engine_log import LOG_FILE
 from .engine.run_control import CANCEL_FILE, PAUSE_FILE
 from .engine.run_record import START_FILE, weights_digest
 from .engine.run_status import METRICS_FILE, STATUS_FILE
+from .engine.step_facts import STEP_FACTS_FILE
 from .privacy_home.home_lock import LOCK_FILE
 from .privacy_home.ledger_file import LEDGER_FILE
 from .privacy_home.privacy_ledger import COUNTS_FILE, HOME_FILE, open_home
@@ -44,9 +46,18 @@ if TYPE_CHECKING:
 
 WEIGHTS_FILE: Final = "weights.npz"
 REPORT_FILE: Final = "run.json"
+COMMAND_FILE: Final = "command.json"
+"""How the run was started, in whatever form its starter can read again."""
 
 _OF_A_RUN: Final = (LEDGER_FILE, REPORT_FILE, KEY_FILE, STEP_FILE, CHECKPOINT_FILE)
-_OF_A_STREAM: Final = (KEY_FILE, STEP_FILE, AGGREGATE_FILE, CHECKPOINT_FILE, STREAM_LOCK_FILE)
+_OF_A_STREAM: Final = (
+    KEY_FILE,
+    STEP_FILE,
+    AGGREGATE_FILE,
+    CHECKPOINT_FILE,
+    STREAM_LOCK_FILE,
+    STEP_FACTS_FILE,
+)
 _OF_WATCHING: Final = (
     STATUS_FILE,
     METRICS_FILE,
@@ -81,6 +92,10 @@ class RunFolder:
         home: folder of the privacy home that counts devices for life; None makes the run's folder
             one, for this run alone.
         is_resumed: whether it holds a run that is to go on.
+        command: how the run is started, to be kept for whoever goes on with it.
+
+    Attributes:
+        is_resumed: whether the run goes on; False where it was killed before it began, too.
 
     Raises:
         RunFolderError: it already holds a run, whose ledger must never be overwritten, cannot be
@@ -88,18 +103,34 @@ class RunFolder:
         PrivacyHomeError: the home cannot be relied on.
     """
 
-    def __init__(self, path: Path, *, home: Path | None = None, is_resumed: bool = False) -> None:
+    def __init__(
+        self,
+        path: Path,
+        *,
+        home: Path | None = None,
+        is_resumed: bool = False,
+        command: Mapping[str, Any] | None = None,
+    ) -> None:
         self.path = path
         self.has_own_home = home is None
         held = [name for name in _OF_A_RUN if (path / name).exists()]
         if held and not is_resumed:
             raise RunFolderError(path, f"already holds a run ({held[0]})", "give another --out")
-        if is_resumed and KEY_FILE not in held:
-            raise RunFolderError(path, "holds no stream that could go on", "name one")
+        has_begun = STEP_FILE in held or any(
+            _has_content(path, name) for name in (REPORT_FILE, LEDGER_FILE)
+        )
+        self.is_resumed = is_resumed and has_begun and CHECKPOINT_FILE in held
+        if is_resumed and not self.is_resumed:
+            if has_begun or not (held or (path / COMMAND_FILE).exists()):
+                raise RunFolderError(path, "holds no stream that could go on", "name one")
+            self._forget_what_never_began()
         try:
             path.mkdir(parents=True, exist_ok=True)
+            if command is not None and not is_resumed:
+                text = json.dumps(command, indent=2, ensure_ascii=False) + "\n"
+                write_durably(path / COMMAND_FILE, text.encode())
             (path / REPORT_FILE).touch()
-            if not is_resumed:
+            if not self.is_resumed:
                 (path / REPORT_FILE).unlink()
             if home is None:
                 (path / LEDGER_FILE).touch()
@@ -120,7 +151,13 @@ class RunFolder:
         if steps:
             return
         own = _OF_A_HOME if self.has_own_home else ()
-        for name in (REPORT_FILE, WEIGHTS_FILE, *_OF_A_STREAM, *_OF_WATCHING, *own):
+        for name in (REPORT_FILE, WEIGHTS_FILE, COMMAND_FILE, *_OF_A_STREAM, *_OF_WATCHING, *own):
+            (self.path / name).unlink(missing_ok=True)
+
+    def _forget_what_never_began(self) -> None:
+        """Remove what a run left that was killed before anybody was invited."""
+        own = _OF_A_HOME if self.has_own_home else ()
+        for name in (REPORT_FILE, *_OF_A_STREAM, *_OF_WATCHING, *own):
             (self.path / name).unlink(missing_ok=True)
 
     def config(self) -> RoundsConfig:
@@ -175,3 +212,24 @@ class RunFolder:
         """Write `run.json`."""
         text = json.dumps(report, indent=2, allow_nan=False, ensure_ascii=False) + "\n"
         write_durably(self.path / REPORT_FILE, text.encode())
+
+
+def command_of(path: Path) -> dict[str, Any]:
+    """Return how the run of a folder was started.
+
+    Raises:
+        RunFolderError: nothing says it.
+    """
+    try:
+        found = json.loads((path / COMMAND_FILE).read_bytes())
+    except (OSError, ValueError) as error:
+        what = f"{COMMAND_FILE} does not say how the run was started ({error})"
+        raise RunFolderError(path, what, "go on with the command that started it") from error
+    if not isinstance(found, dict):
+        what = f"{COMMAND_FILE} does not say how the run was started"
+        raise RunFolderError(path, what, "go on with the command that started it")
+    return found
+
+
+def _has_content(path: Path, name: str) -> bool:
+    return (path / name).exists() and (path / name).stat().st_size > 0

@@ -25,18 +25,19 @@ from privacy.adaptive_clipping import grid_of
 from .aggregation import CohortSum
 from .cohorts import CohortHistory, invitation_order, select_cohort
 from .engine.collection import Collected, Collector
-from .engine.early_stop import is_over
+from .engine.early_stop import REFERENCE_QUALITY, is_over
 from .engine.run_control import RunCancelledError
 from .engine.run_record import weights_digest
 from .engine.run_status import EnginePhase, StepProgress
 from .engine.step_facts import StepFacts, read_facts, write_facts
 from .flower_messages import Roster, exchange, receipt_messages
 from .privacy_home.privacy_errors import StreamRefusedError
-from .rounds import SILENT_ROUNDS, FleetSpentError, NoAnswerError, RoundRecord
+from .rounds import SILENT_ROUNDS, FleetSpentError, NoAnswerError, RoundRecord, RoundsError
 from .rounds_report import accountable
 from .server_optimizer import OptimizerState, optimizer_step
 from .streams.policy_signing import signed_policy
 from .streams.receipts import release_receipt, shows_forgotten_releases
+from .streams.stream_files import OPEN_A_NEW_STREAM
 from .streams.stream_state import StepPhase
 
 if TYPE_CHECKING:
@@ -60,9 +61,6 @@ logger = logging.getLogger(__name__)
 
 RECEIPT_DEADLINE_S = 10.0
 """How long the server waits for nodes to take a receipt; nothing depends on their answer."""
-
-REFERENCE_QUALITY = "reference_average_precision"
-"""Name of the figure on public data by which a run stops early; more is better."""
 
 Metrics = dict[str, float | None]
 
@@ -142,9 +140,10 @@ class FederatedRounds:
             StreamRefusedError: devices' ledgers show steps that the home has forgotten.
         """
         while not self.is_over():
-            started, index = time.perf_counter(), self.stream.next_index
+            index = self.stream.next_index
             try:
                 self.on_progress(StepProgress(index=index, phase=EnginePhase.BETWEEN))
+                started = time.perf_counter()
                 collected = None if self.stop.is_set() else self._committed(grid, index)
             except (FleetSpentError, RunCancelledError):
                 self.stream.abandon()
@@ -386,3 +385,18 @@ class FederatedRounds:
         if self.evaluate is None or not (is_last or index % self.config.evaluate_every == 0):
             return None
         return self.evaluate(self.weights())
+
+
+def require_way_on(rounds: FederatedRounds) -> None:
+    """Refuse a run that has rounds left and no way to them.
+
+    Raises:
+        RoundsError: it is to stop early, and nobody looks at public data.
+        StreamRefusedError: its stream was ended before its time, and its key is destroyed.
+    """
+    if rounds.config.patience and rounds.evaluate is None:
+        raise RoundsError("patience needs public data to look at; leave it out")
+    has_ended = rounds.stream.secrets is None and rounds.stream.terms.policy is not None
+    if has_ended and not rounds.is_over():
+        what = f"ended with step {rounds.stream.next_index - 1}, and its key is destroyed"
+        raise StreamRefusedError(rounds.stream.folder, what, OPEN_A_NEW_STREAM)

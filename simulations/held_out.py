@@ -17,8 +17,11 @@ from models.training.local_epochs import LocalNetwork
 from models.training.losses import batch_loss
 from models.training.outputs import numpy_outputs
 from models.training.recipe import soon_labels
+from server.engine.early_stop import REFERENCE_QUALITY
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from numpy.typing import NDArray
 
     from models.training_rows import TrainingRows
@@ -59,3 +62,26 @@ class HeldOutPart:
             "auc": roc_auc(label, score),
             "prevalence": float(label.mean()) if len(label) else None,
         }
+
+
+def looks_at(
+    held_out: TrainingRows, *, reference: TrainingRows | None
+) -> Callable[[NDArray[np.float32]], dict[str, float | None]] | None:
+    """Return what looks at weights after a round; None where there is nothing to look at.
+
+    Args:
+        held_out: rows of devices that never train; may be empty.
+        reference: rows of a public fleet, by which a run may stop early; None looks at none.
+    """
+    part = HeldOutPart(held_out) if len(held_out) else None
+    public = None if reference is None else HeldOutPart(reference)
+    if part is None and public is None:
+        return None
+
+    def look(weights: NDArray[np.float32]) -> dict[str, float | None]:
+        seen = {} if part is None else part.metrics(weights)
+        if public is not None:
+            seen[REFERENCE_QUALITY] = public.metrics(weights)["average_precision"]
+        return seen
+
+    return look

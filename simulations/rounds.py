@@ -30,7 +30,7 @@ from server.streams.stream_terms import OperatingSystemKeys
 from .federated_bundle import REFERENCE_FLEET, federated_bundle, fitted
 from .federation import run_planned
 from .fleet_rows import FleetRows, fleet_rows
-from .held_out import HeldOutPart
+from .held_out import looks_at
 from .model_sources import fleet_rows as source_rows
 from .seeded_noise import SeededNoise
 from .seeded_streams import SeededKeys
@@ -80,6 +80,8 @@ class RoundsPlan:
         max_participations: k for life; None takes what the schedule asks of a device.
         max_devices_per_owner: most devices of one owner, where owners are known.
         target_quantile: γ of a clipping norm that adapts; None keeps C.
+        min_replies: least devices that must answer a round, else it is noise alone.
+        patience: looks at the reference fleet without gain that end the run; 0 never ends it.
         policy: of a plan that is carried out, whose constants stand above; None works σ, k, b and
             p out from them.
     """
@@ -97,6 +99,8 @@ class RoundsPlan:
     max_participations: int | None = None
     max_devices_per_owner: int = DEVICES_PER_OWNER
     target_quantile: float | None = None
+    min_replies: int = 1
+    patience: int = 0
     policy: StreamPolicy | None = None
 
     @property
@@ -129,6 +133,8 @@ class RoundsPlan:
             noise=self.noise,
             max_participations=self.max_participations,
             max_devices_per_owner=self.max_devices_per_owner,
+            min_replies=self.min_replies,
+            patience=self.patience,
         )
         if self.policy is not None:
             require_fleet(self.policy, population_size)
@@ -146,12 +152,14 @@ class KeptAt:
         operator: seals the stream's key and sums.
         owners: of devices, as far as they are known.
         is_resumed: whether the run's folder holds its first part.
+        command: how the run is started, kept for whoever goes on with it.
     """
 
     privacy_home: Path | None = None
     operator: OperatorKey | None = None
     owners: Mapping[str, str] = field(default_factory=dict)
     is_resumed: bool = False
+    command: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,7 +214,10 @@ def run_rounds(
     """
     rows = fleet if isinstance(fleet, FleetRows) else fleet_rows(fleet)
     parameters = starting_parameters(start, seed=plan.seed)
+    if reference is None and plan.patience:
+        reference = source_rows(REFERENCE_FLEET)
     run = _planned(plan, rows, out, kept=kept or KeptAt(), start=parameters.flat())
+    run.evaluate = looks_at(rows.held_out, reference=reference if plan.patience else None)
     run.on_start, run.on_round = on_start, on_round
     run_planned(
         [run], rows, seed=plan.seed, clock=clock, log_file=out / LOG_FILE, num_workers=num_workers
@@ -235,8 +246,10 @@ def _planned(
         rows.device_ids, owners=kept.owners, max_devices_per_owner=plan.max_devices_per_owner
     )
     config = plan.config(population_size)
-    folder = RunFolder(out, home=kept.privacy_home, is_resumed=kept.is_resumed)
-    if kept.is_resumed:
+    folder = RunFolder(
+        out, home=kept.privacy_home, is_resumed=kept.is_resumed, command=kept.command
+    )
+    if folder.is_resumed:
         config = folder.config()
         if plan.policy is not None:
             require_same_plan(plan.policy, folder.terms().policy)
@@ -253,8 +266,7 @@ def _planned(
         operator=kept.operator,
         owners=kept.owners,
         plan=plan.policy,
-        is_resumed=kept.is_resumed,
-        evaluate=HeldOutPart(rows.held_out).metrics if len(rows.held_out) else None,
+        is_resumed=folder.is_resumed,
     )
 
 
@@ -289,7 +301,7 @@ def _bundle(
 ) -> Bundle:
     model = fitted(parameters, reference)
     schedule = report["schedule"]
-    rounds, devices = schedule["num_rounds"], schedule["population_size"]
+    rounds, devices = len(report["rounds"]), schedule["population_size"]
     judged = {"rounds": _judged(model, held_out)} if len(held_out) else {}
     return federated_bundle(
         model,

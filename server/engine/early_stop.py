@@ -7,10 +7,13 @@ was released stays released and charged; the stream ends there, and its key is d
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+
+REFERENCE_QUALITY: Final = "reference_average_precision"
+"""Name of the figure on public data by which a run stops early; more is better."""
 
 
 def looks_without_gain(qualities: Iterable[float | None]) -> int:
