@@ -15,6 +15,7 @@ from models.wire.envelope import SigningKey, sign_payload, trusted_keys
 from models.wire.messages import encode
 from models.wire.sealing import OpeningKey, seal_envelope
 from tests.support.edge_devices import NOW, new_store
+from tests.support.examples import examples
 from tests.support.wire_messages import configuration, notice
 
 SERVER = SigningKey.from_bytes(bytes(range(32)))
@@ -80,7 +81,7 @@ def messages(draw):
     return envelope if shape == "signed" else seal_envelope(envelope, OPENING.seal_key, topic=TOPIC)
 
 
-@settings(max_examples=50)
+@settings(max_examples=examples(50))
 @given(st.lists(messages(), min_size=1, max_size=5))
 def test_no_message_stops_a_device(device, group):
     store, notices, configurations, counters = device

@@ -28,6 +28,7 @@ from edge_client.summaries import ReportedBands
 from models.prediction import Confidence, Urgency, urgency_band
 from models.wire.bands import DaysBand, HealthBand, ProbabilityBand, days_band, probability_band
 from models.wire.messages import PrimaryIssue
+from tests.support.examples import examples
 
 NOW = datetime(2026, 6, 1, tzinfo=UTC)
 TWO = Fraction(2)
@@ -55,7 +56,7 @@ def all_answers(true, among, epsilon):
 @given(epsilon=EPSILONS, threshold=THRESHOLDS)
 @example(epsilon=Fraction(1, 100), threshold=0.0)
 @example(epsilon=Fraction(16), threshold=1.0)
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=examples(20), deadline=None)
 def test_no_two_categories_differ_by_more_than_epsilon_in_any_answer(epsilon, threshold):
     with mpmath.workdps(50):
         bound = Fraction(str(mpmath.exp(mpmath.mpf(epsilon.numerator) / epsilon.denominator)))

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from models.feature_window import FeatureWindow, features_now
 from models.featurize import featurize_now
 from models.telemetry import Telemetry
+from tests.support.examples import examples
 from tests.support.fleets import DAY, START_S, profiles, random_life
 
 NUM_MOMENTS = 12
@@ -55,7 +56,7 @@ def same(one, other):
         assert mine == pytest.approx(theirs, rel=1e-6, abs=1e-6, nan_ok=True), name
 
 
-@settings(max_examples=10)
+@settings(max_examples=examples(10))
 @given(st.integers(0, 2**32 - 1))
 def test_a_window_gives_the_features_of_all_readings(seed):
     rng = np.random.default_rng(seed)

@@ -7,11 +7,12 @@ from hypothesis import strategies as st
 
 from models.feature_spec import FEATURE_NAMES
 from models.featurize import featurize
+from tests.support.examples import examples
 from tests.support.fleets import profiles, random_life
 from tests.support.naive_features import naive_features
 
 
-@settings(max_examples=30)
+@settings(max_examples=examples(30))
 @given(st.integers(0, 2**32 - 1), st.floats(0, 1))
 def test_features_are_what_the_specification_says(seed, moment):
     life, owner = random_life(seed), profiles()
@@ -27,7 +28,7 @@ def test_features_are_what_the_specification_says(seed, moment):
         assert found[name] == close, name
 
 
-@settings(max_examples=8)
+@settings(max_examples=examples(8))
 @given(st.lists(st.integers(0, 2**32 - 1), min_size=2, max_size=4, unique=True))
 def test_the_order_of_devices_changes_nothing(seeds):
     from tests.support.fleets import together

@@ -12,6 +12,7 @@ from models.numpy_backend import NumpySession
 from models.onnx_gate import check_model
 from models.onnx_structure import StructureError
 from models.training.export_onnx import export_onnx, parameters_of
+from tests.support.examples import examples
 from tests.support.fleets import random_network
 from tests.support.onnx_parity import extreme_rows, run_graph
 
@@ -32,13 +33,13 @@ def worst_differences(content, features):
     return probability, days
 
 
-@settings(max_examples=30)
+@settings(max_examples=examples(30))
 @given(SEEDS)
 def test_the_default_bundle_is_equal_on_extreme_inputs(rows):
     assert max(worst_differences(load_bundle().model_bytes, extreme_rows(rows))) <= TOLERANCE
 
 
-@settings(max_examples=15)
+@settings(max_examples=examples(15))
 @given(SEEDS, SEEDS, st.sampled_from([0.3, 1.0, 5.0]), st.floats(0.3, 2.5), st.floats(-2, 2))
 def test_any_weights_are_equal_on_extreme_inputs(weights, rows, gain, scale, shift):
     parameters = parameters_of(random_network(weights, gain=gain))
@@ -46,14 +47,14 @@ def test_any_weights_are_equal_on_extreme_inputs(weights, rows, gain, scale, shi
     assert max(worst_differences(content, extreme_rows(rows))) <= TOLERANCE
 
 
-@settings(max_examples=100)
+@settings(max_examples=examples(100))
 @given(st.binary(max_size=400))
 def test_any_bytes_are_refused_with_the_one_error(content):
     with pytest.raises(StructureError):
         check_model(content)
 
 
-@settings(max_examples=100)
+@settings(max_examples=examples(100))
 @given(st.data())
 def test_bytes_put_into_a_model_are_refused_or_harmless(data):
     content = load_bundle().model_bytes

@@ -8,13 +8,14 @@ from hypothesis import strategies as st
 from models.bundle import load_bundle
 from models.calibration import Calibration
 from models.training.export_onnx import export_onnx, parameters_of, read_parameters
+from tests.support.examples import examples
 from tests.support.fleets import random_network
 from tests.support.onnx_parity import differences, extreme_rows, run_graph, worst_differences
 
 SEEDS = st.integers(0, 2**32 - 1)
 
 
-@settings(max_examples=20)
+@settings(max_examples=examples(20))
 @given(SEEDS, SEEDS, st.sampled_from([0.3, 1.0]), st.floats(0.3, 2.5), st.floats(-2, 2))
 def test_parity_for_random_weights_and_extreme_inputs(weights, rows, gain, scale, shift):
     parameters = parameters_of(random_network(weights, gain=gain))
@@ -26,7 +27,7 @@ def test_parity_for_random_weights_and_extreme_inputs(weights, rows, gain, scale
     assert days <= 1e-4
 
 
-@settings(max_examples=25)
+@settings(max_examples=examples(25))
 @given(SEEDS)
 def test_parity_for_the_default_bundle_on_extreme_inputs(rows):
     bundle = load_bundle()
@@ -40,7 +41,7 @@ def test_parity_for_the_default_bundle_on_extreme_inputs(rows):
     assert days <= 1e-4
 
 
-@settings(max_examples=15)
+@settings(max_examples=examples(15))
 @given(SEEDS, SEEDS, st.sampled_from([0.3, 1.0, 5.0]))
 def test_outputs_keep_their_promises(weights, rows, gain):
     content = export_onnx(parameters_of(random_network(weights, gain=gain)), Calibration())

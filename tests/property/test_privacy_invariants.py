@@ -24,6 +24,7 @@ from privacy import (
     read_ledger,
 )
 from privacy.budget import ParticipationHistory, participation_refusal
+from tests.support.examples import examples
 
 any_float = st.floats(allow_nan=True, allow_infinity=True, width=32)
 updates = st_numpy.arrays(np.float32, st.integers(1, 40), elements=any_float)
@@ -53,7 +54,7 @@ def test_sum_does_not_depend_on_order_or_blocks(cohort):
     assert grid.sum_is_possible(total, num_devices=len(sent))
 
 
-@settings(max_examples=60)
+@settings(max_examples=examples(60))
 @given(mu=st.floats(1e-2, 20), log_delta=st.floats(-12, -2))
 def test_epsilon_is_never_below_the_exact_one_and_hardly_above(mu, log_delta):
     delta = 10.0**log_delta
@@ -119,7 +120,7 @@ releases = st.builds(
 )
 
 
-@settings(max_examples=60)
+@settings(max_examples=examples(60))
 @given(events=st.lists(releases, min_size=1, max_size=5), data=st.data())
 def test_ledger_reads_back_and_any_altered_character_is_found(events, data):
     entries = []

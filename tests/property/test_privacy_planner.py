@@ -12,6 +12,7 @@ from privacy.discrete_accounting import mu_squared_of_count
 from privacy.planner import PlanRequest, TooFewDevicesError, plan_for
 from server.cohorts import CohortHistory, invitation_order, select_cohort
 from server.cohorts import Schedule as PublicSchedule
+from tests.support.examples import examples
 
 RECORD = RecordPolicy(
     noise_multiplier=1.0, max_grad_norm=1.0, sampling_rate=0.1, steps=5, least_rows=180
@@ -52,7 +53,7 @@ def planned(asked):
         assume(False)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=examples(25), deadline=None)
 @given(requests, st.data())
 def test_a_plan_keeps_its_policy_and_its_epsilon_at_any_schedule(asked, data):
     plan = planned(asked)
@@ -90,7 +91,7 @@ def _adversarial_rounds(data, chosen, num_rounds):
     return rounds
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=examples(25), deadline=None)
 @given(requests, st.integers(1, 5000))
 def test_a_larger_fleet_is_never_planned_worse(asked, more):
     small = planned(asked)
@@ -105,7 +106,7 @@ def test_a_larger_fleet_is_never_planned_worse(asked, more):
     assert large.signal_to_noise >= small.signal_to_noise
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=examples(10), deadline=None)
 @given(st.integers(200, 2000), st.sampled_from([0.5, 2.0]), st.sampled_from([1.0, 12.0]))
 def test_the_public_schedule_carries_a_plan_out(devices, years, most_a_year):
     asked = request(devices=devices, years=years, most_a_year=most_a_year, weights=10, epsilon=8.0)

@@ -15,6 +15,7 @@ from server.privacy_home.privacy_errors import StreamRefusedError
 from server.privacy_home.privacy_ledger import open_home
 from server.streams.stream_state import begin_stream, resume_stream
 from server.streams.stream_terms import OperatingSystemKeys
+from tests.support.examples import examples
 from tests.support.stream_crashes import (
     COHORT,
     DELTA,
@@ -65,7 +66,7 @@ def run_as_asked(folder, choices, stops):
     return terms, home, taken
 
 
-@settings(max_examples=12, suppress_health_check=[HealthCheck.too_slow], deadline=None)
+@settings(max_examples=examples(12), suppress_health_check=[HealthCheck.too_slow], deadline=None)
 @given(choices=CHOICES, stops=st.sets(st.integers(0, 20), max_size=3))
 def test_no_scheduler_makes_a_stream_spend_more_than_its_ledger_says(choices, stops):
     with tempfile.TemporaryDirectory() as folder:

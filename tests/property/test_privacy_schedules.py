@@ -28,6 +28,7 @@ from privacy.budget import count_refusal, participation_refusal
 from privacy.device_history import count_history_of, history_of
 from privacy.discrete_accounting import count_noise_multiplier_for
 from privacy.events import CountAnswer, CountRelease
+from tests.support.examples import examples
 from tests.support.random_schedules import (
     DELTA,
     exact_epsilon,
@@ -70,9 +71,11 @@ def assert_privacy_loss_distributions_agree(fleet, derived):
     assert derived == pytest.approx(accountant.get_epsilon(DELTA), rel=1e-4)
 
 
-@pytest.mark.parametrize("tenth", range(5))
-def test_ledgers_tell_what_ran_over_random_schedules(tenth):
-    for seed in range(20 * tenth, 20 * (tenth + 1)):
+@pytest.mark.parametrize(
+    "seeds", [range(20), pytest.param(range(20, SCHEDULES // 10), marks=pytest.mark.slow)]
+)
+def test_ledgers_tell_what_ran_over_random_schedules(seeds):
+    for seed in seeds:
         fleet, derived = assert_ledgers_tell_what_ran(seed)
         assert_privacy_loss_distributions_agree(fleet, derived)
 
@@ -176,7 +179,7 @@ asked_of_a_device = st.one_of(
 )
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=examples(40), deadline=None)
 @given(
     asked=st.lists(asked_of_a_device, max_size=250),
     in_order=st.booleans(),

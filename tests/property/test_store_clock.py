@@ -4,6 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edge_client.store.clock import STEP_S, age_limit
+from tests.support.examples import examples
 
 DAY = 86_400
 BEGIN_S = 1_700_000_000
@@ -45,7 +46,7 @@ class Ring:
     shares=st.lists(st.floats(0.5, 1.0), max_size=60),
     burst=st.integers(1, 4),
 )
-@settings(max_examples=80)
+@settings(max_examples=examples(80))
 def test_right_clock_makes_readings_leave_on_the_day_at_any_rhythm(
     retention_s, rhythm_s, shares, burst
 ):
@@ -60,7 +61,7 @@ def test_right_clock_makes_readings_leave_on_the_day_at_any_rhythm(
 
 
 @given(retention_s=RETENTIONS, gaps=st.lists(st.integers(60, 4_000 * DAY), max_size=40))
-@settings(max_examples=60)
+@settings(max_examples=examples(60))
 def test_gaps_of_a_right_clock_hold_back_by_no_more_than_they_are_over_a_month(retention_s, gaps):
     ring = Ring(retention_s)
     times = [ring.true_s]
@@ -75,7 +76,7 @@ def test_gaps_of_a_right_clock_hold_back_by_no_more_than_they_are_over_a_month(r
 
 
 @given(retention_s=RETENTIONS, storage_s=st.integers(1, 9_000 * DAY), step_s=STEPS)
-@settings(max_examples=40)
+@settings(max_examples=examples(40))
 def test_after_years_in_storage_two_thirds_of_use_end_what_was_before(
     retention_s, storage_s, step_s
 ):
@@ -95,7 +96,7 @@ def test_after_years_in_storage_two_thirds_of_use_end_what_was_before(
     step_s=STEPS,
     counts=st.tuples(st.integers(0, 80), st.integers(1, 80), st.integers(0, 40)),
 )
-@settings(max_examples=80)
+@settings(max_examples=examples(80))
 def test_no_clock_ahead_takes_what_is_younger_than_two_thirds(retention_s, ahead_s, step_s, counts):
     ring = Ring(retention_s)
     before, under, after = counts
@@ -117,7 +118,7 @@ def test_no_clock_ahead_takes_what_is_younger_than_two_thirds(retention_s, ahead
     ),
     step_s=STEPS,
 )
-@settings(max_examples=40)
+@settings(max_examples=examples(40))
 def test_nor_do_several_that_it_was_set_back_from(episodes, step_s):
     ring = Ring(730 * DAY)
     for decades, count in episodes:

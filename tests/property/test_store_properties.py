@@ -14,6 +14,7 @@ from edge_client.telemetry_store import readings_of
 from models.quiet_hours import QuietHours
 from models.telemetry import MEASUREMENTS, Reading
 from tests.support.edge_devices import NOW, PROFILE, new_store
+from tests.support.examples import examples
 
 ANY_NUMBER = st.one_of(
     st.none(),
@@ -51,7 +52,7 @@ def as_float32(values):
 
 
 @given(readings=st.lists(READINGS, max_size=12))
-@settings(max_examples=20)
+@settings(max_examples=examples(20))
 def test_every_reading_is_kept_exactly_or_counted(tmp_path_factory, readings):
     with new_store(tmp_path_factory.mktemp("store")) as store:
         done = store.record_many(readings, now=NOW)
@@ -66,7 +67,7 @@ def test_every_reading_is_kept_exactly_or_counted(tmp_path_factory, readings):
 
 
 @given(readings=st.lists(READINGS, max_size=8))
-@settings(max_examples=10)
+@settings(max_examples=examples(10))
 def test_one_by_one_and_in_bulk_are_the_same(tmp_path_factory, readings):
     with (
         new_store(tmp_path_factory.mktemp("bulk")) as bulk,
@@ -81,7 +82,7 @@ def test_one_by_one_and_in_bulk_are_the_same(tmp_path_factory, readings):
 
 
 @given(clocks=st.lists(MOMENTS, min_size=1, max_size=30), retention_days=st.integers(1, 800))
-@settings(max_examples=10)
+@settings(max_examples=examples(10))
 def test_no_clock_can_empty_the_ring_at_once(tmp_path_factory, clocks, retention_days):
     folder = tmp_path_factory.mktemp("store")
     with new_store(folder, retention_days=retention_days) as store:

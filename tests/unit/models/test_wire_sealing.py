@@ -22,6 +22,7 @@ from models.wire.sealing import (
     padded,
     seal_envelope,
 )
+from tests.support.examples import examples
 from tests.support.wire_messages import notice
 
 SERVER = SigningKey.from_bytes(bytes(range(32)))
@@ -164,7 +165,7 @@ def test_what_no_device_can_hold_is_neither_sealed_nor_opened():
         sealed(b" " * 4000)
 
 
-@settings(max_examples=150)
+@settings(max_examples=examples(150))
 @given(st.binary(max_size=200), st.integers(0, 640), st.integers(1, 255))
 def test_no_bytes_lead_to_anything_but_a_wire_error(noise, position, flip):
     altered = bytearray(sealed())
