@@ -227,6 +227,7 @@ def test_status_tells_machines_the_unit_beside_the_epsilon(path):
 
 def test_ledger_is_told_at_the_usual_delta_whatever_a_policy_says(tmp_path):
     lax = stream_policy(stream="lax", epsilon=0.5, delta=1e-5, participations=3, separation=2)
+    lax = replace(lax, record=COUNTING.record)
     with agreeing_store(tmp_path) as store:
         take_part(store, 0, policy=lax)
         account = account_of(store.path, store)

@@ -133,10 +133,11 @@ def recorded_under(store, clock, *, days, ahead=timedelta(0), per_day=4):
 
 
 YEARS = timedelta(days=13 * 365)
+LONG = pytest.mark.slow
 
 
 @pytest.mark.parametrize("ahead", [timedelta(days=400), timedelta(days=800), YEARS])
-@pytest.mark.parametrize("days", [1 / 96, 3, 10, 29])
+@pytest.mark.parametrize("days", [1 / 96, 3, *(pytest.param(n, marks=LONG) for n in (10, 29))])
 def test_nothing_is_lost_under_a_clock_that_is_ahead_for_a_while(tmp_path, ahead, days):
     with new_store(tmp_path) as store:
         store.record_many(fading_life(days=600), now=NOW)
