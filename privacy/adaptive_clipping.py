@@ -36,7 +36,7 @@ from .clipping import StepGrid, UpdateGrid
 
 BITS_SHARE: Final = 0.02
 """Part of the μ² of updates that the bits use: σ grows by a hundredth, and the noise on the share
-of clipped updates is 3.6 σ over the cohort."""
+of clipped updates has a standard deviation of 3.5 σ over the cohort."""
 REACH: Final = 100.0
 """How far a norm moves from its first value at most, as a factor, where a policy is made."""
 _UNIT_GRID: Final = UpdateGrid(clipping_norm=1.0)
