@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import typer
 
+from .rounds_history import explain, history
 from .rounds_judge import judge_command
 from .rounds_steering import cancel, pause
 from .rounds_watch import watch
@@ -28,3 +29,5 @@ rounds.command("judge")(judge_command)
 rounds.command("watch")(watch)
 rounds.command("pause")(pause)
 rounds.command("cancel")(cancel)
+rounds.command("history")(history)
+rounds.command("explain")(explain)

@@ -1,0 +1,217 @@
+"""`fedcell rounds history` and `explain`: what runs came to, and what happened in one round."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from ..engine.round_explanation import Evidence
+
+LAST = "last"
+
+Folder = Annotated[Path, typer.Argument(help="Folder of a run, or of several runs.")]
+Number = Annotated[str, typer.Argument(help="Number of the round, from 1, or 'last'.")]
+Run = Annotated[Path, typer.Argument(help="Folder of the run, as --out named it.")]
+Plot = Annotated[
+    Path | None, typer.Option(help="Draw ε, replies and quality into this file, .svg or .png.")
+]
+Home = Annotated[
+    Path | None,
+    typer.Option(help="Privacy home that the run charges; the one it noted unless given."),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
+
+
+def history(folder: Folder = Path(), plot: Plot = None, as_json: AsJson = False) -> None:
+    """Show the rounds of a run, or the runs of a folder: replies, ε, quality, how it ended."""
+    from ..engine.run_reading import read_report, run_row, runs_in
+
+    runs = runs_in(folder)
+    now = datetime.now(UTC)
+    is_one = runs == [folder]
+    if plot is not None:
+        if not is_one:
+            raise typer.BadParameter("names several runs; name one", param_hint="--plot")
+        from ..engine.history_plot import draw_history
+
+        draw_history(read_report(folder), plot)
+    rows = [run_row(run, now=now) for run in runs]
+    if as_json:
+        rounds = {"rounds": read_report(folder)["rounds"]} if is_one else {}
+        print(json.dumps({"schema_version": 1, "runs": rows, **rounds}))
+        return
+    if is_one:
+        _print_rounds(read_report(folder), rows[0])
+    else:
+        _print_runs(rows)
+    if plot is not None:
+        print(f"plot: {plot}")
+
+
+def explain(
+    number: Number,
+    run: Run = Path(),
+    privacy_home: Home = None,
+    as_json: AsJson = False,
+) -> None:
+    """Explain one round in plain words: who was invited and why, replies, noise, cost, ledger.
+
+    Verifies the ledger's chain. Ends with 5 where the chain does not verify, or where ledger or
+    checkpoint are not what the run noted.
+    """
+    from ..engine.round_explanation import explain_round
+    from ..engine.round_words import explanation_rows
+    from ..engine.run_reading import read_report
+
+    report = read_report(run)
+    evidence = _evidence(run, privacy_home, report)
+    found = explain_round(report, _number(number, report), evidence=evidence)
+    if as_json:
+        print(json.dumps(found))
+    else:
+        _print_table(explanation_rows(found))
+    is_refuted = (
+        found["ledger"]["agrees"] is False
+        or found["checkpoint"]["agrees"] is False
+        or evidence.ledger_note.startswith("BROKEN")
+    )
+    if is_refuted:
+        raise typer.Exit(5)
+
+
+def _number(said: str, report: Mapping[str, Any]) -> int:
+    if said == LAST:
+        return len(report["rounds"])
+    try:
+        return int(said)
+    except ValueError:
+        raise typer.BadParameter(f"{said!r} is no number, nor {LAST!r}") from None
+
+
+def _evidence(run: Path, home: Path | None, report: Mapping[str, Any]) -> Evidence:
+    """Read ledger and checkpoint as far as they are here."""
+    from ..engine.round_explanation import Evidence
+    from ..engine.run_reading import look_at
+    from ..engine.run_record import weights_digest
+    from ..privacy_home.privacy_errors import HomeBrokenError, HomeMissingError, StreamRefusedError
+    from ..privacy_home.privacy_ledger import read_home
+    from ..streams.stream_files import read_checkpoint
+
+    look = look_at(run, now=datetime.now(UTC))
+    noted = "" if look.status is None else look.status.home
+    where = home or (Path(noted) if noted else run)
+    try:
+        entries, note = read_home(where), "verified"
+    except HomeMissingError:
+        entries, note = (), f"not verified: {where} holds no ledger; name it by --privacy-home"
+    except HomeBrokenError as error:
+        entries, note = (), f"BROKEN: {error}"
+    try:
+        checkpoint = read_checkpoint(run)
+        index: int | None = checkpoint.index
+        digest = weights_digest(checkpoint.state.weights)
+    except StreamRefusedError:
+        index, digest = None, ""
+    state = report["status"] if look.status is None else look.word
+    return Evidence(
+        entries=entries,
+        ledger_note=note,
+        checkpoint_index=index,
+        checkpoint_sha256=digest,
+        state=str(state).replace("_", " "),
+    )
+
+
+def _print_runs(rows: Sequence[Mapping[str, Any]]) -> None:
+    _print_columns(
+        ("run", "state", "rounds", "noise", "replied", "refused", "ε at δ", "quality"),
+        [
+            (
+                Path(row["folder"]).name,
+                row["state"],
+                f"{row['rounds_done']}/{row['num_rounds']}",
+                str(row["noise_only"]),
+                _share(row),
+                str(row["refused"]),
+                _epsilon(row),
+                _quality(row["quality"]).split(",")[0],
+            )
+            for row in rows
+        ],
+    )
+    print(f"unit of ε: {rows[0]['unit_of_privacy']}")
+
+
+def _print_rounds(report: Mapping[str, Any], row: Mapping[str, Any]) -> None:
+    print(f"{row['run']}: {row['state']}, {row['rounds_done']} of {row['num_rounds']} rounds")
+    delta = report["privacy"]["delta"]
+    _print_columns(
+        ("round", "invited", "replied", "refused", f"ε at δ={delta:g}", "quality", "s", ""),
+        [
+            (
+                str(record["index"] + 1),
+                str(record["invited"]),
+                str(record["replied"]),
+                ", ".join(f"{count} {why}" for why, count in record["refused"].items()) or "0",
+                "unbounded"
+                if record["epsilon_release"] is None
+                else f"{record['epsilon_release']:.3f}",
+                _quality(record["metrics"]),
+                f"{record['seconds']:.1f}",
+                "noise alone" if record.get("noise_only") else "",
+            )
+            for record in report["rounds"]
+        ],
+    )
+    print(f"unit of ε: {report['privacy']['unit_of_privacy']}")
+
+
+def _share(row: Mapping[str, Any]) -> str:
+    if not row["invited"]:
+        return "–"
+    return f"{row['replied'] / row['invited']:.0%}"
+
+
+def _epsilon(row: Mapping[str, Any]) -> str:
+    if row["epsilon_release_unbounded"] or row["epsilon_release"] is None:
+        return "unbounded"
+    return f"{row['epsilon_release']:.3f} at {row['delta']:g}"
+
+
+def _quality(look: Mapping[str, float | None] | None) -> str:
+    from ..engine.watch_words import quality
+
+    return "–" if look is None else quality(look)
+
+
+def _print_columns(names: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    from rich.box import SIMPLE
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(box=SIMPLE, pad_edge=False)
+    for name in names:
+        table.add_column(name, no_wrap=name in {"run", "state", "rounds"})
+    for row in rows:
+        table.add_row(*row)
+    Console(highlight=False, markup=False).print(table)
+
+
+def _print_table(rows: Sequence[tuple[str, str]]) -> None:
+    from rich.box import SIMPLE
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(box=SIMPLE, show_header=False, pad_edge=False)
+    table.add_column(no_wrap=True, style="bold")
+    table.add_column()
+    for what, said in rows:
+        table.add_row(what, said)
+    Console(highlight=False, markup=False).print(table)
