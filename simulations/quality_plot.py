@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 FORMATS: Final = (".svg", ".png")
 _COLOURS: Final = {"without noise": "#57606a", "private": "#0b61a4"}
-_STYLE: Final[dict[Any, Any]] = {
+STYLE: Final[dict[Any, Any]] = {
     "svg.fonttype": "none",
     "svg.hashsalt": "quality-study",
     "font.family": "sans-serif",
@@ -49,7 +49,7 @@ def draw_study(summary: Mapping[str, Any], path: Path) -> None:
     from matplotlib.figure import Figure
 
     privacy = summary["privacy"]
-    with mpl.rc_context(_STYLE):
+    with mpl.rc_context(STYLE):
         figure = Figure(figsize=(8.6, 3.8), layout="constrained")
         left, right = figure.subplots(1, 2)
         _draw(left, summary, metric="auc", title="AUC, failure within 30 days")

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Self
 
 import typer
 
+from .faults import faults_command
 from .quality import quality_command
 
 if TYPE_CHECKING:
@@ -28,10 +29,11 @@ _OPTIONS_THAT_ARE_KNOBS = {
 
 
 def register(app: typer.Typer) -> None:
-    """Add the group `simulate` with the commands `fleet` and `quality`."""
+    """Add the group `simulate` with the commands `fleet`, `quality` and `faults`."""
     simulate = typer.Typer(help="Simulated fleets.", no_args_is_help=True)
     simulate.command("fleet")(simulate_fleet_command)
     simulate.command("quality")(quality_command)
+    simulate.command("faults")(faults_command)
     app.add_typer(simulate, name="simulate")
 
 

@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 from pathlib import Path
 from statistics import median
-from typing import TYPE_CHECKING, Annotated, Any, Self
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+from .study_progress import StudyProgress
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -44,7 +46,7 @@ def quality_command(
         raise typer.BadParameter(f"end it in {' or '.join(FORMATS)}", param_hint="'--plot'")
     plan = QualityPlan(num_rounds=rounds, cohort_size=cohort, epsilon=epsilon, delta=delta)
     of_fleet = StudyFleetPlan(num_devices=devices)
-    with _Progress(rounds=rounds, arms=len(ARMS) * seeds, shown=not as_json) as progress:
+    with StudyProgress(rounds=rounds, arms=len(ARMS) * seeds, shown=not as_json) as progress:
         fleet = prepared_fleet(
             out / f"fleet-{devices}", of_fleet, on_devices_done=progress.simulated
         )
@@ -97,46 +99,3 @@ def summary_lines(summary: Mapping[str, Any]) -> list[str]:
         *record["is_not"],
         *(f"assumes: {line}" for line in record["assumptions"]),
     ]
-
-
-class _Progress:
-    """Which arm runs and how far it is, on standard error: a bar, or a line an arm."""
-
-    def __init__(self, *, rounds: int, arms: int, shown: bool) -> None:
-        from rich.console import Console
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
-
-        self._console = Console(stderr=True)
-        self._rounds, self._arms, self._shown = rounds, arms, shown
-        self._has_bar = shown and self._console.is_terminal
-        self._bar = Progress(
-            "{task.description}",
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeRemainingColumn(),
-            console=self._console,
-            disable=not self._has_bar,
-            transient=True,
-        )
-        self._task = self._bar.add_task("reading the fleet", total=rounds * arms)
-        self._begun = 0
-
-    def __enter__(self) -> Self:
-        self._bar.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._bar.stop()
-
-    def simulated(self, devices: int) -> None:
-        self._bar.update(self._task, description=f"simulating the fleet, {devices} devices more")
-
-    def arm(self, seed: int, arm: str) -> None:
-        done = self._begun * self._rounds
-        self._begun += 1
-        self._bar.update(self._task, description=f"seed {seed}, {arm}", completed=done)
-        if self._shown and not self._has_bar:
-            typer.echo(f"seed {seed}, {arm} ({self._begun} of {self._arms})", err=True)
-
-    def round_done(self) -> None:
-        self._bar.advance(self._task)
