@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -20,12 +19,11 @@ from .counts.count_queries import CountOffice
 from .counts.run_counts import RunCounts
 from .engine.run_control import RunCancelledError
 from .engine.run_desk import Watching, open_desk
-from .engine.run_record import facts_of, record_of, versions_here
+from .engine.run_reporting import begin_reports
 from .flower_messages import Roster, ask_for_devices
 from .owners import read_owners
 from .plans.plan_file import require_same_plan, stream_name, terms_under
 from .rounds import RoundRecord, RoundsError
-from .rounds_report import record_epsilon, report_of
 from .run_configuration import path_of, planned_counts, planned_rounds, value_of
 from .run_folder import RunFolder
 from .server_optimizer import OptimizerState
@@ -50,7 +48,7 @@ if TYPE_CHECKING:
     from .cohorts import Schedule
     from .counts.private_metrics import ReleasedCounts
     from .counts.run_counts import CountsPlan
-    from .engine.run_desk import RunDesk
+    from .engine.optimizer_gain import OptimizerGain
     from .rounds import RoundsConfig
     from .strategy import Metrics
     from .streams.stream_key import OperatorKey
@@ -79,6 +77,7 @@ class PlannedRun:
         facts: what a replay must know beside the configuration: `seed`, `fleet_sha256`,
             `started_from`.
         on_start: told the metrics of the starting weights and the planned σ (0 without noise).
+        on_gain: told what correlated noise gains under the run's optimiser.
         on_round: told of each round.
         weights: the result, once the run has ended.
         report: what stands in `run.json`.
@@ -99,6 +98,7 @@ class PlannedRun:
     watching: Watching = field(default_factory=Watching)
     facts: Mapping[str, Any] = field(default_factory=dict)
     on_start: Callable[[Metrics | None, float], None] | None = None
+    on_gain: Callable[[OptimizerGain], None] | None = None
     on_round: Callable[[RoundRecord], None] | None = None
     weights: NDArray[np.float32] | None = None
     report: dict[str, Any] = field(default_factory=dict)
@@ -190,55 +190,37 @@ def carry_out(
 def _carry_out_stream(
     run: PlannedRun, grid: Grid, *, enrolled: Roster, rounds: FederatedRounds
 ) -> None:
-    started_at, started = rounds.clock(), time.perf_counter()
-    records, start_metrics = rounds.records, rounds.start_metrics
-    facts = facts_of(run.folder.report() if run.is_resumed else None, run.facts)
-    if not run.is_resumed:
-        run.folder.keep_start(run.start)
-    start_sha256 = run.folder.start_digest()
-    desk = _desk(run, rounds, records)
+    reporter = begin_reports(run, rounds)
+    desk = open_desk(
+        run.folder.path,
+        config=run.config,
+        clock=rounds.clock,
+        stop=rounds.stop,
+        watching=run.watching,
+        records=rounds.records,
+        is_resumed=run.is_resumed,
+        home="" if run.folder.has_own_home else str(run.folder.home.path.resolve()),
+    )
     rounds.on_progress = desk.take
     counts = _counts(run, grid, enrolled=enrolled, rounds=rounds)
     if run.on_start is not None:
-        run.on_start(start_metrics, rounds.stream.noise.noise_multiplier)
-
-    def report(status: str) -> None:
-        run.report = report_of(
-            run.config,
-            status=status,
-            schedule=rounds.schedule,
-            terms=rounds.stream.terms,
-            noise=rounds.stream.noise,
-            rounds=records,
-            start_metrics=start_metrics,
-            # The record-level figure takes a second to compute: it waits for the end.
-            record=(None, None) if status == "running" else _record(rounds),
-            entries=rounds.stream.home.entries,
-            versions=versions_here(),
-            started_at=started_at,
-            seconds=time.perf_counter() - started,
-        )
-        run.report["record"] = record_of(
-            run.report,
-            start_sha256=start_sha256,
-            end=None if status == "running" else run.weights,
-            facts=facts,
-        )
-        run.folder.save_report(run.report)
+        run.on_start(rounds.start_metrics, rounds.stream.noise.noise_multiplier)
+    if run.on_gain is not None and reporter.gain is not None:
+        run.on_gain(reporter.gain)
 
     def on_round(record: RoundRecord) -> None:
         is_last = record.index == run.config.num_rounds - 1
         if counts is not None and counts.plan.is_turn(record.index) and not is_last:
             counts.ask()
-        report("running")
+        reporter.save("running")
         desk.round_done(record)
         if run.on_round is not None:
             run.on_round(record)
 
     rounds.on_round = on_round
     with desk.attend():
-        report("running")
-        desk.begin(start_metrics, is_resumed=run.is_resumed)
+        reporter.save("running")
+        desk.begin(rounds.start_metrics, is_resumed=run.is_resumed)
         ended = "interrupted"
         try:
             desk.has_finished = rounds.run(grid)
@@ -249,24 +231,10 @@ def _carry_out_stream(
         finally:
             run.weights = rounds.weights()
             run.folder.save_weights(run.weights)
-            report(ended)
+            reporter.save(ended)
         if desk.has_finished and counts is not None:
             counts.ask()
-            report("finished")
-
-
-def _desk(run: PlannedRun, rounds: FederatedRounds, records: Sequence[RoundRecord]) -> RunDesk:
-    """Open the desk at which the run is watched and steered."""
-    return open_desk(
-        run.folder.path,
-        config=run.config,
-        clock=rounds.clock,
-        stop=rounds.stop,
-        watching=run.watching,
-        records=records,
-        is_resumed=run.is_resumed,
-        home="" if run.folder.has_own_home else str(run.folder.home.path.resolve()),
-    )
+            reporter.save("finished")
 
 
 def _counts(
@@ -306,14 +274,6 @@ def _looks_before(run: PlannedRun, *, next_index: int) -> tuple[list[RoundRecord
     report = run.folder.report()
     records = [RoundRecord(**record) for record in report["rounds"]]
     return [r for r in records if r.index < next_index], report["start_metrics"]
-
-
-def _record(rounds: FederatedRounds) -> tuple[float | None, float | None]:
-    return record_epsilon(
-        rounds.config.recipe,
-        participations=rounds.stream.most_participations,
-        delta=rounds.config.record_delta,
-    )
 
 
 def _terms(run: PlannedRun, *, num_devices: int) -> tuple[StreamTerms, Schedule]:

@@ -1,0 +1,105 @@
+"""Writes `run.json` while a run goes on: report, record for a replay, and the optimiser's gain."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from ..rounds_report import record_epsilon, report_of
+from .optimizer_gain import measure_gain
+from .run_record import facts_of, record_of, versions_here
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from datetime import datetime
+
+    from ..flower_app import PlannedRun
+    from ..strategy import FederatedRounds
+    from .optimizer_gain import OptimizerGain
+
+
+@dataclass(slots=True, kw_only=True)
+class RunReporter:
+    """Writes the report of one run; `begin_reports` makes it.
+
+    Attributes:
+        run: whose report it is.
+        rounds: at work.
+        started_at: aware UTC, of this process's part.
+        started: the same, by the clock that only counts.
+        facts: what whoever planned the run knows of it.
+        start_sha256: of the weights that the run started from; None where nobody kept them.
+        gain: of correlated noise under the run's optimiser; None for a comparison.
+    """
+
+    run: PlannedRun
+    rounds: FederatedRounds
+    started_at: datetime
+    started: float
+    facts: Mapping[str, Any]
+    start_sha256: str | None
+    gain: OptimizerGain | None
+
+    def save(self, status: str) -> None:
+        """Write the report as it stands.
+
+        Args:
+            status: running, finished, interrupted or cancelled.
+        """
+        run, rounds = self.run, self.rounds
+        is_running = status == "running"
+        run.report = report_of(
+            run.config,
+            status=status,
+            schedule=rounds.schedule,
+            terms=rounds.stream.terms,
+            noise=rounds.stream.noise,
+            rounds=rounds.records,
+            start_metrics=rounds.start_metrics,
+            # The record-level figure takes a second to compute: it waits for the end.
+            record=(None, None) if is_running else self._record(),
+            entries=rounds.stream.home.entries,
+            versions=versions_here(),
+            started_at=self.started_at,
+            seconds=time.perf_counter() - self.started,
+        )
+        run.report["optimizer_gain"] = None if self.gain is None else self.gain.to_json()
+        run.report["record"] = record_of(
+            run.report,
+            start_sha256=self.start_sha256,
+            end=None if is_running else run.weights,
+            facts=self.facts,
+        )
+        run.folder.save_report(run.report)
+
+    def _record(self) -> tuple[float | None, float | None]:
+        config = self.rounds.config
+        return record_epsilon(
+            config.recipe,
+            participations=self.rounds.stream.most_participations,
+            delta=config.record_delta,
+        )
+
+
+def begin_reports(run: PlannedRun, rounds: FederatedRounds) -> RunReporter:
+    """Keep what a replay needs of a run that begins or goes on, and measure its gain.
+
+    Args:
+        run: that begins or goes on.
+        rounds: at work.
+    """
+    if not run.is_resumed:
+        run.folder.keep_start(run.start)
+    policy = rounds.stream.terms.policy
+    return RunReporter(
+        run=run,
+        rounds=rounds,
+        started_at=rounds.clock(),
+        started=time.perf_counter(),
+        facts=facts_of(run.folder.report() if run.is_resumed else None, run.facts),
+        start_sha256=run.folder.start_digest(),
+        gain=None
+        if policy is None
+        else measure_gain(policy, run.config.server, num_weights=len(run.start)),
+    )
