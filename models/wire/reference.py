@@ -26,7 +26,11 @@ TABLE_FILE = Path("docs/reference/what-leaves.md")
 ROUND_PURPOSE = "learn together with other devices"
 ROUND_FIELDS: Mapping[str, tuple[str, bool, str]] = {
     rounds.FLAT_ARRAY: (
-        "sum of the clipped updates of the devices behind a node, whole numbers on a grid",
+        (
+            "sum of the clipped updates of the devices behind a node, whole numbers on a grid; "
+            "where the clipping norm adapts, over that norm, and last how many were not cut off "
+            "less how many were"
+        ),
         True,
         "no",
     ),

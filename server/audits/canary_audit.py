@@ -96,6 +96,7 @@ def audited_policy(
     num_rounds: int = 24,
     max_participations: int = 4,
     separation: int = 3,
+    target_quantile: float | None = None,
 ) -> StreamPolicy:
     """Return a policy that claims μ, with bands as wide as the separation.
 
@@ -105,6 +106,7 @@ def audited_policy(
         num_rounds: T; more than k·b, so that a cap that is ignored shows.
         max_participations: k.
         separation: b, and p.
+        target_quantile: γ of a clipping norm that adapts; None keeps C.
     """
     privacy = policy_for(
         epsilon=gaussian_epsilon(mu=mu, delta=DELTA),
@@ -114,6 +116,7 @@ def audited_policy(
         min_separation=separation,
         min_cohort_size=cohort_size,
         bands=separation,
+        target_quantile=target_quantile,
     )
     return StreamPolicy(
         stream="audit",

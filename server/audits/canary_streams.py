@@ -90,7 +90,11 @@ def policy_claim(policy: StreamPolicy) -> float:
     """The μ that a policy promises a device that takes part as often as the schedule lets it."""
     privacy = policy.privacy
     taken = min((policy.num_rounds - 1) // privacy.min_separation + 1, privacy.max_participations)
-    return mu_of_participations(noise_multiplier=privacy.noise_multiplier, participations=taken)
+    return mu_of_participations(
+        noise_multiplier=privacy.noise_multiplier,
+        participations=taken,
+        clip_noise_multiplier=privacy.clip_noise_multiplier,
+    )
 
 
 def run_stream(
@@ -139,12 +143,17 @@ def steps_by_device(policy: StreamPolicy) -> tuple[int, ...]:
         offer = StepOffer(
             stream=policy.stream,
             index=index,
-            clipping_norm=policy.privacy.clipping_norm,
+            clipping_norm=policy.privacy.first_norm,
             cohort_size=policy.cohort_size,
             record=policy.record,
+            has_norm_bit=policy.privacy.adaptive_clipping is not None,
         )
         if step_refusal(policy, offer=offer, history=history) is None:
-            history = history.after(index, noise_multiplier=policy.privacy.noise_multiplier)
+            history = history.after(
+                index,
+                noise_multiplier=policy.privacy.noise_multiplier,
+                clip_noise_multiplier=policy.privacy.clip_noise_multiplier,
+            )
             taken.append(index)
     return tuple(taken)
 
@@ -178,7 +187,11 @@ class _Keys:
 
 
 class _CanaryStream:
-    """One stream of canaries in a folder of its own."""
+    """One stream of canaries in a folder of its own.
+
+    Where the clipping norm adapts, canaries say nothing of it: what its bits release is noise,
+    so that updates are looked at under a norm that moves from step to step.
+    """
 
     def __init__(
         self, folder: Path, policy: StreamPolicy, parts: AggregationParts, canaries: int
@@ -203,7 +216,7 @@ class _CanaryStream:
 
     def run(self, coins: NoiseSource) -> AuditedStream:
         included = coins.uniform(self._width) < 0.5
-        updates = CohortSum.empty(self._width)
+        updates = CohortSum.empty(self._stream.size)
         for coordinate in np.flatnonzero(included):
             updates.add(self._update(int(coordinate)), num_devices=1)
         releases: list[NDArray[np.float64]] = []
@@ -267,17 +280,18 @@ class _CanaryStream:
 
     def _step(self, updates: CohortSum | None) -> NDArray[np.float64]:
         """Commit, charge, release and keep one step; returned is n times the release, in C."""
-        total = CohortSum.empty(self._width)
+        total = CohortSum.empty(self._stream.size)
         if updates is not None:
             total.add(updates.total, num_devices=updates.num_replied)
         self._stream.commit(total.total)
         self._stream.charge(datetime.now(UTC))
         mean = self._parts.release(self._stream, num_invited=COHORT_SIZE, num_replied=1)
+        in_unit = self._stream.norm.in_unit(mean)
         self._stream.checkpoint(self._state)
-        return mean * COHORT_SIZE / self._grid.clipping_norm
+        return in_unit * COHORT_SIZE / self._grid.clipping_norm
 
     def _update(self, coordinate: int) -> NDArray[np.int64]:
-        raw = np.zeros(self._width)
+        raw = np.zeros(self._stream.size)
         raw[coordinate] = CANARY_LENGTH * self._grid.clipping_norm
         clipped = self._parts.clip(raw, clipping_norm=self._grid.clipping_norm)
         return self._grid.quantise(clipped) * self._parts.weigh(CANARY_ROWS)
