@@ -16,6 +16,8 @@ from models.training.network import HazardNetwork
 from models.training.recipe import soon_labels
 from privacy import OperatingSystemNoise
 from server.cohorts import num_within_owner_cap
+from server.engine.run_desk import Watching
+from server.engine.run_record import folder_digest
 from server.flower_app import PlannedRun
 from server.plans.plan_file import (
     config_under,
@@ -48,6 +50,7 @@ if TYPE_CHECKING:
     from models.training_rows import TrainingRows
     from models.wire.rounds import LocalRecipe
     from privacy import StreamPolicy
+    from server.engine.optimizer_gain import OptimizerGain
     from server.rounds import NoiseName, RoundRecord
     from server.server_optimizer import ServerRecipe
     from server.strategy import Metrics
@@ -187,7 +190,9 @@ def run_rounds(
     start: Bundle | None = None,
     reference: TrainingRows | None = None,
     on_start: Callable[[Metrics | None, float], None] | None = None,
+    on_gain: Callable[[OptimizerGain], None] | None = None,
     on_round: Callable[[RoundRecord], None] | None = None,
+    watching: Watching | None = None,
     num_workers: int | None = None,
 ) -> RunOutcome:
     """Run rounds, and write ledger, checkpoint, weights, report and bundle into a folder.
@@ -204,7 +209,9 @@ def run_rounds(
         reference: rows of simulated devices, for calibration, threshold and surrogate tree; None
             simulates `REFERENCE_FLEET`.
         on_start: told the metrics of the starting weights and σ.
+        on_gain: told what correlated noise gains under the server optimiser.
         on_round: told of each round.
+        watching: how the run can be watched; None by its folder alone.
         num_workers: processes that train; None takes one a core.
 
     Raises:
@@ -218,7 +225,13 @@ def run_rounds(
         reference = source_rows(REFERENCE_FLEET)
     run = _planned(plan, rows, out, kept=kept or KeptAt(), start=parameters.flat())
     run.evaluate = looks_at(rows.held_out, reference=reference if plan.patience else None)
-    run.on_start, run.on_round = on_start, on_round
+    run.on_start, run.on_gain, run.on_round = on_start, on_gain, on_round
+    run.watching = replace(watching or Watching(), go_on=f"fedcell rounds resume {out}")
+    run.facts = {
+        "seed": plan.seed,
+        "fleet_sha256": None if isinstance(fleet, FleetRows) else folder_digest(fleet),
+        "started_from": RANDOM_WEIGHTS if start is None else start.version,
+    }
     run_planned(
         [run], rows, seed=plan.seed, clock=clock, log_file=out / LOG_FILE, num_workers=num_workers
     )

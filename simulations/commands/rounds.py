@@ -13,6 +13,7 @@ from server.commands.rounds import rounds as group
 
 if TYPE_CHECKING:
     from privacy import StreamPolicy
+    from server.engine.run_desk import Watching
     from server.server_optimizer import OptimizerName, ServerRecipe
 
 Fleet = Annotated[Path, typer.Option(help="Folder of a fleet dataset with outcomes.")]
@@ -91,6 +92,14 @@ PlanFile = Annotated[
         "--plan", help="Policy that fedcell privacy plan --out wrote: its constants are the run's."
     ),
 ]
+MetricsPort = Annotated[
+    int | None,
+    typer.Option(help="Serve Prometheus metrics on this TCP port; 0 for any free one.", min=0),
+]
+MetricsHost = Annotated[str, typer.Option(help="Address of that port; loopback unless given.")]
+LogLevel = Annotated[
+    str, typer.Option(help="Least level of engine.jsonl: debug, info, warning or error.")
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 
 
@@ -141,6 +150,9 @@ def start_command(
     resume: Resume = False,
     trusted_key: TrustedKey = None,
     allow_unsigned: AllowUnsigned = False,
+    metrics_port: MetricsPort = None,
+    metrics_host: MetricsHost = "127.0.0.1",
+    log_level: LogLevel = "info",
     as_json: AsJson = False,
 ) -> None:
     """Train the model in federated rounds, with a ledger of what they cost in privacy.
@@ -196,7 +208,9 @@ def start_command(
             kept=kept,
             start=start,
             on_start=progress.start,
+            on_gain=progress.gain,
             on_round=progress.advance,
+            watching=_watching(log_level, host=metrics_host, port=metrics_port),
             num_workers=workers,
         )
     exported = str(out / BUNDLE_FILE)
@@ -204,6 +218,18 @@ def start_command(
         print(json.dumps({"out": str(out), "bundle": exported, **outcome.report}))
         return
     print("\n".join(summary_lines(outcome.report, result=exported)))
+
+
+def _watching(level: str, *, host: str, port: int | None) -> Watching:
+    """Return how the run can be watched, and refuse a level that is none."""
+    from server.engine.engine_log import LEVELS
+    from server.engine.run_desk import Watching
+
+    if level not in LEVELS:
+        raise typer.BadParameter(
+            f"{level!r} is none of {', '.join(LEVELS)}", param_hint="'--log-level'"
+        )
+    return Watching(log_level=level, metrics_host=host, metrics_port=port)
 
 
 def _policy(path: Path, ctx: typer.Context) -> StreamPolicy:

@@ -16,6 +16,7 @@ from rich.progress import (
 )
 
 if TYPE_CHECKING:
+    from server.engine.optimizer_gain import OptimizerGain
     from server.rounds import RoundRecord
     from server.strategy import Metrics
 
@@ -63,6 +64,11 @@ class RoundsProgress:
         if self._shown and not self._has_bar:
             said = f"σ = {sigma:.3f}" if sigma > 0 else "without noise"
             _say(f"rounds start, {said}, {_figures(metrics, None, self._plan)}")
+
+    def gain(self, gain: OptimizerGain) -> None:
+        """Say what correlated noise gains under the run's optimiser."""
+        if self._shown:
+            self._console.print(f"correlated noise gains: {gain.to_line()}", highlight=False)
 
     def advance(self, record: RoundRecord) -> None:
         """Show one more round."""
