@@ -47,6 +47,8 @@ CLEAN: Final = "clean"
 FAULTS: Final = "30 % dropout, 5 % hostile replies"
 DEADLINE_S: Final = 3.0
 """Nodes have answered when it begins: only those that stay silent take a round to its end."""
+LEAST_SHARE: Final = 0.5
+"""Of the cohort: with fewer good replies a round is a step of noise alone, and marked so."""
 _NODES_DEADLINE_S: Final = 120.0
 
 Metrics = dict[str, float | None]
@@ -104,7 +106,9 @@ _SHARES: Final = (0.01, 0.05, 0.1)
 PARTS: Final[Mapping[str, tuple[Arm, ...]]] = {
     "faults": (
         Arm(
-            name=FAULTS, faults=FaultPlan(dropout=0.2, late=0.1, noticed=0.9, hostile_replies=0.05)
+            name=FAULTS,
+            faults=FaultPlan(dropout=0.2, late=0.1, noticed=0.9, hostile_replies=0.05),
+            devices_a_node=1,
         ),
     ),
     "poisons": tuple(_poisoned(some, Lies.BEFORE_CLIPPING) for some in _POISONS),
@@ -256,6 +260,7 @@ def config_of(plan: QualityPlan, *, seed: int) -> RoundsConfig:
         recipe=plan.local,
         server=plan.server,
         deadline_s=DEADLINE_S,
+        min_replies=max(1, round(plan.cohort_size * LEAST_SHARE)),
         evaluate_every=plan.look_every,
     )
 
