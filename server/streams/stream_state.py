@@ -153,15 +153,7 @@ class StreamState:
             cost=self.terms.cost,
         )
         self._cohort_digest = cohort_digest(cohort)
-        self.phase = StepPhase.INVITED
-        write_mark(
-            self.folder,
-            StepMark(
-                stream=self.terms.stream,
-                index=self.next_index,
-                cohort_digest=self._cohort_digest,
-            ),
-        )
+        self._mark_invited()
         return cohort
 
     def commit(self, total: NDArray[np.int64], *, noise_only: bool = False) -> None:
@@ -271,8 +263,9 @@ class StreamState:
             return
         step = steps[self.next_index]
         self._cohort_digest = step.cohort_digest
-        self.phase = StepPhase.INVITED
         if step.aggregate_digest is None:
+            # The process before this one may have ended before its mark; the next looks for it.
+            self._mark_invited()
             return
         self._aggregate = read_aggregate(
             self.folder,
@@ -301,6 +294,11 @@ class StreamState:
         if self.lock >= 0:
             os.close(self.lock)
             self.lock = -1
+
+    def _mark_invited(self) -> None:
+        self.phase, of = StepPhase.INVITED, self.terms.stream
+        mark = StepMark(stream=of, index=self.next_index, cohort_digest=self._cohort_digest)
+        write_mark(self.folder, mark)
 
     def _whole_cohort(
         self, chosen: Sequence[int] | NDArray[np.intp]

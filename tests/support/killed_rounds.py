@@ -15,6 +15,7 @@ import signal
 import sqlite3
 import sys
 import threading
+import traceback
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from hashlib import sha256
@@ -138,6 +139,8 @@ def one_life(folder: Path, num_rounds: int, *, events: int) -> tuple[bool, int]:
             live(folder, num_rounds, death)
             death._self, code = -1, 0
             os.write(tells, str(events - death._left).encode())
+        except BaseException:
+            traceback.print_exc()
         finally:
             os._exit(code)
     os.close(tells)

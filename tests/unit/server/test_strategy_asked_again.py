@@ -205,3 +205,20 @@ def test_facts_of_a_step_are_of_that_step_alone_and_damage_tells_nothing(tmp_pat
     assert read_facts(tmp_path, index=3) is None
     (tmp_path / STEP_FACTS_FILE).unlink()
     assert read_facts(tmp_path, index=3) is None
+
+
+def test_process_that_ends_twice_between_count_and_mark_leaves_a_stream_that_goes_on(
+    tmp_path, monkeypatch
+):
+    def dies(*_):
+        raise Killed
+
+    config = config_of(epsilon=2.0, num_rounds=3)
+    rounds = rounds_over([1, 2], tmp_path, config=config)
+    for _ in range(2):
+        with monkeypatch.context() as patched, pytest.raises(Killed):
+            patched.setattr("server.streams.stream_state.write_mark", dies)
+            rounds.run(GridInMemory({1: answers, 2: answers}))
+        rounds = resumed(rounds)
+    assert rounds.run(GridInMemory({1: answers, 2: answers}))
+    assert [entry.event.noise_only for entry in ledger_of(rounds)] == [False] * 3
