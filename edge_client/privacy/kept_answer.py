@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import zlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
@@ -38,6 +39,8 @@ if TYPE_CHECKING:
 
 KEPT_ANSWER_FACT: Final = "kept_answer"
 """Named value of the store: the last answer, from its debit until its receipt or the next step."""
+
+_BYTES = 8
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -83,7 +86,7 @@ class KeptAnswer:
             return None
         try:
             vector = None if total is None else _vector_of(total)
-        except (binascii.Error, ValueError):
+        except (binascii.Error, ValueError, zlib.error):
             return None
         return KeptAnswer(stream=stream, index=index, digest=digest, entry=entry, total=vector)
 
@@ -177,9 +180,12 @@ def drop_answer(store: StoreFile, *, stream: str, index: int) -> bool:
 
 
 def _text_of(total: NDArray[np.int64]) -> str:
-    return base64.b64encode(total.astype("<i8").tobytes()).decode("ascii")
+    """Write numbers as text, each byte of theirs apart: high bytes say little but the sign."""
+    planes = total.astype("<i8").view(np.uint8).reshape(-1, _BYTES).T
+    return base64.b64encode(zlib.compress(planes.tobytes(), 1)).decode("ascii")
 
 
 def _vector_of(text: str) -> NDArray[np.int64]:
-    content = base64.b64decode(text.encode("ascii"), validate=True)
-    return np.frombuffer(content, "<i8").astype(np.int64)
+    content = zlib.decompress(base64.b64decode(text.encode("ascii"), validate=True))
+    planes = np.frombuffer(content, np.uint8).reshape(_BYTES, -1)
+    return np.ascontiguousarray(planes.T).view("<i8").reshape(-1).astype(np.int64)

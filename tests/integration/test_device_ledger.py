@@ -388,11 +388,13 @@ def test_entry_is_on_the_disk_under_its_name_before_a_debit_returns(tmp_path, mo
     ]
 
 
-def test_one_prediction_loads_nothing_of_the_accounting(path):
+def test_one_prediction_loads_nothing_of_the_accounting_or_of_rounds(path):
     program = (
         "import json, sys; from edge_client.cli import run;"
         f"code = run(['--store', {str(path)!r}, 'predict', '--json']);"
-        "names = [n for n in sys.modules if n.startswith(('privacy', 'edge_client.privacy'))];"
+        "heavy = ('privacy', 'edge_client.privacy', 'edge_client.eligibility',"
+        " 'edge_client.sensing', 'models.wire.rounds');"
+        "names = [n for n in sys.modules if n.startswith(heavy)];"
         "print(json.dumps([code, names]))"
     )
     done = subprocess.run(

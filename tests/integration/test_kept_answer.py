@@ -1,6 +1,8 @@
 """The answer that a device keeps: sent again bit for bit to the very same task, and to no other."""
 
+import base64
 import os
+import zlib
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,11 +18,12 @@ from edge_client.sensing.conditions import ConditionSources
 from edge_client.store.erasure import erase_device
 from edge_client.store.mailbox import Purpose
 from edge_client.store.rewrite import rewrite_store
+from edge_client.store.size_limit import LEAST_STORE_BYTES
 from edge_client.telemetry_store import TelemetryStore
 from models.wire.rounds import DeviceReceipt, task_digest
 from privacy import Participation
 from tests.integration.test_store_disk_faults import fill_up, mounted
-from tests.support.edge_devices import NOW
+from tests.support.edge_devices import NOW, fading_life
 from tests.support.training_tasks import (
     POLICY,
     TERMS,
@@ -41,7 +44,8 @@ def key(request):
 
 
 @pytest.fixture
-def device(tmp_path, key):
+def device(tmp_path, request):
+    key = request.getfixturevalue("key") if "key" in request.fixturenames else None
     with agreeing_store(tmp_path, key=key) as store:
         return OwnDevice(store.path, NOW, (), key, TERMS, sources=NO_POWER_SUPPLIES)
 
@@ -77,9 +81,9 @@ def refused(device, task, **how):
     return fact(device, REFUSAL_FACT)["reason"]
 
 
-def test_same_task_is_answered_with_the_same_bits_and_debited_once(device):
+def test_same_task_is_answered_with_the_same_bits_and_debited_once(device, key):
     first, receipts = asked(device, task_of())
-    other_life = replace(device)
+    other_life = replace(device, key=key)
     for _ in range(3):
         again, again_receipts = asked(other_life, task_of(), train=never)
         assert (again.dtype, again.tobytes()) == (first.dtype, first.tobytes())
@@ -149,6 +153,7 @@ def test_answer_of_a_store_that_was_put_back_is_not_sent_after_a_later_step(devi
     [
         {"total": "not base64"},
         {"total": "QUJD"},
+        {"total": base64.b64encode(zlib.compress(b"1234567")).decode()},
         {"total": 3},
         {"index": True},
         {"entry": "0" * 64},
@@ -209,8 +214,23 @@ def test_altered_answer_is_a_damaged_store_and_is_not_sent(device):
         asked(device, task_of(), train=never)
 
 
+def test_smallest_store_makes_room_for_it(tmp_path, key):
+    with agreeing_store(tmp_path, key=key, max_store_bytes=LEAST_STORE_BYTES) as store:
+        store.record_many(fading_life(days=560), now=NOW)
+        full = store.num_readings()
+    device = OwnDevice(store.path, NOW, (), key, TERMS, sources=NO_POWER_SUPPLIES)
+    vector = np.random.default_rng(0).integers(-(2**31), 2**31, 2494)
+    for index in (0, 2, 4):
+        asked(device, task_of(index=index), train=lambda: vector)
+        again, _ = asked(device, task_of(index=index), train=never)
+        assert np.array_equal(again, vector)
+    with TelemetryStore(device.store, key=key) as store:
+        assert store.num_readings() > 0.8 * full
+    assert device.store.stat().st_size < LEAST_STORE_BYTES
+
+
 def test_full_disk_between_debit_and_keeping_sends_nothing_now_or_later(tmp_path, key):
-    vector = np.arange(100_000, dtype=np.int64)
+    vector = np.frombuffer(os.urandom(800_000), np.int64)
     with mounted(tmp_path / "disk", "-o", "size=2m") as disk:
         with agreeing_store(disk, key=key) as store:
             device = OwnDevice(store.path, NOW, (), key, TERMS, sources=NO_POWER_SUPPLIES)
