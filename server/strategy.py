@@ -26,6 +26,7 @@ from .aggregation import CohortSum
 from .cohorts import CohortHistory, invitation_order, select_cohort
 from .engine.collection import Collected, Collector
 from .engine.early_stop import REFERENCE_QUALITY, is_over
+from .engine.refusal_trail import NodeNames, RefusalTrail
 from .engine.run_control import RunCancelledError
 from .engine.run_record import weights_digest
 from .engine.run_status import EnginePhase, StepProgress
@@ -107,6 +108,7 @@ class FederatedRounds:
     order: NDArray[np.intp] = field(init=False)
     policy_text: str = field(init=False, default="")
     collector: Collector = field(init=False)
+    trail: RefusalTrail = field(init=False)
 
     def __post_init__(self) -> None:
         """Fix the order of invitations and the grid of the stream."""
@@ -116,8 +118,16 @@ class FederatedRounds:
         terms = self.stream.terms
         self.grid_step = grid_of(terms.clipping_norm, has_norm_bit=terms.has_norm_bit)
         self.order = invitation_order(self.roster.device_ids, stream=name)
+        self.trail = RefusalTrail(
+            self.stream.folder, NodeNames.of(name, self.stream.secrets), self.clock
+        )
         self.collector = Collector(
-            deadline_s=self.config.deadline_s, stop=self.stop, poll_s=self.poll_s
+            deadline_s=self.config.deadline_s,
+            stop=self.stop,
+            poll_s=self.poll_s,
+            on_refusal=lambda node_id, reason: self.trail.note(
+                self.stream.next_index, node_id, reason
+            ),
         )
         policy = self.stream.terms.policy
         if policy is not None and self.signing_key is not None:
@@ -192,6 +202,7 @@ class FederatedRounds:
         collected = self._ask(grid, cohort, index)
         if collected is None:
             return None
+        self.trail.end_round(index)
         self._require_known(collected)
         facts = StepFacts(
             index=index,

@@ -53,11 +53,13 @@ class Collector:
         deadline_s: how long a round waits for replies.
         stop: set from outside to end the wait.
         poll_s: pause between two looks for replies.
+        on_refusal: told the node that was asked (None where none was) and why its reply is zero.
     """
 
     deadline_s: float
     stop: threading.Event
     poll_s: float
+    on_refusal: Callable[[int | None, ReplyRefusal], None] = lambda _node_id, _reason: None
     _unanswered: dict[str, int] = field(init=False, default_factory=dict)
 
     def collect(
@@ -99,7 +101,7 @@ class Collector:
             node_id = sent.get(reply.metadata.reply_to_message_id)
             # An error may be Flower's own, in the node's place; nobody else speaks for a node.
             if node_id is None or not (reply.has_error() or _came_from(reply, node_id)):
-                collected.sum.refuse(ReplyRefusal.UNASKED)
+                self._refuse(collected, None, ReplyRefusal.UNASKED)
                 continue
             refusal = _refusal_of_way(reply, is_second=node_id in answered)
             answered.add(node_id)
@@ -112,13 +114,18 @@ class Collector:
                     unit=unit,
                 )
             if refusal is not None:
-                collected.sum.refuse(refusal)
+                self._refuse(collected, node_id, refusal)
                 collected.first_failure = collected.first_failure or failure_of(reply)
         for reply in pull_some(grid, before):
             if not reply.has_error():
-                collected.sum.refuse(ReplyRefusal.LATE)
+                late = before.get(reply.metadata.reply_to_message_id)
+                self._refuse(collected, late, ReplyRefusal.LATE)
         self._unanswered = {key: node for key, node in sent.items() if node not in answered}
         return None if self.stop.is_set() else collected
+
+    def _refuse(self, collected: Collected, node_id: int | None, reason: ReplyRefusal) -> None:
+        collected.sum.refuse(reason)
+        self.on_refusal(node_id, reason)
 
 
 def _came_from(reply: Message, node_id: int) -> bool:

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from ..aggregation import ReplyRefusal
+    from ..streams.stream_key import StreamSecrets
 
 logger = logging.getLogger(__name__)
 
@@ -44,6 +45,16 @@ class NodeNames:
     """
 
     key: bytes
+
+    @staticmethod
+    def of(stream: str, secrets: StreamSecrets | None) -> NodeNames:
+        """Return the names in a stream.
+
+        Args:
+            stream: its name.
+            secrets: of the stream; None for a comparison.
+        """
+        return NodeNames(stream.encode() if secrets is None else secrets.pseudonym_key)
 
     def name(self, node_id: int | None) -> str:
         """Return the name of a node: HMAC-SHA256 of its identifier, 16 hexadecimal digits."""

@@ -1,8 +1,12 @@
 """Why replies were refused, on disk: one line each, bounded, without a word of what they held."""
 
 import json
+import threading
+from collections import Counter
 from datetime import UTC, datetime
 
+from models.training.local_epochs import new_flat_weights
+from models.wire.rounds import LocalRecipe
 from server.aggregation import ReplyRefusal
 from server.engine.refusal_trail import (
     FULL_TRAIL_FILE,
@@ -11,6 +15,15 @@ from server.engine.refusal_trail import (
     RefusalTrail,
     read_trail,
 )
+from server.flower_app import PlannedRun, carry_out
+from server.flower_messages import ask_for_devices
+from server.run_folder import RunFolder
+from simulations.fault_study import config_of
+from simulations.fleet_faults import FaultPlan
+from simulations.hostile_fleet import FleetAtWork, FleetGrid
+from simulations.quality_study import QualityPlan
+from simulations.seeded_streams import SeededKeys
+from tests.support.small_fleet import SmallFleet
 
 NOW = datetime(2026, 3, 1, tzinfo=UTC)
 
@@ -87,3 +100,24 @@ def test_a_disk_that_refuses_does_not_stop_the_run(tmp_path, caplog):
     trail.note(0, 1, ReplyRefusal.LATE)
     trail.end_round(0)
     assert "could not be kept" in caplog.text
+
+
+def test_a_run_leaves_a_line_for_every_refused_reply(tmp_path):
+    fleet, stop = SmallFleet(16, 30), threading.Event()
+    recipe = LocalRecipe(least_rows=20)
+    plan = QualityPlan(num_rounds=3, cohort_size=8, local=recipe)
+    run = PlannedRun(
+        config=config_of(plan, seed=1),
+        folder=RunFolder(tmp_path / "run"),
+        start=new_flat_weights(seed=1),
+        keys=SeededKeys(1),
+    )
+    grid = FleetGrid(FleetAtWork(fleet, FaultPlan(seed=1, hostile_replies=0.6), 1))
+    roster = ask_for_devices(grid, num_nodes=16, deadline_s=5.0, stop=stop)
+    carry_out(run, grid, roster=roster, stop=stop, clock=lambda: NOW)
+    lines = list(read_trail(tmp_path / "run"))
+    for record in run.report["rounds"]:
+        noted = [line["reason"] for line in lines if line["round"] == record["index"]]
+        assert Counter(noted) == record["refused"]
+    assert len(lines) > 3
+    assert {tuple(sorted(line)) for line in lines} == {("at", "node", "reason", "round")}
