@@ -139,7 +139,7 @@ def one_life(folder: Path, num_rounds: int, *, events: int) -> tuple[bool, int]:
             live(folder, num_rounds, death)
             death._self, code = -1, 0
             os.write(tells, str(events - death._left).encode())
-        except BaseException:
+        except BaseException:  # noqa: BLE001 - whatever it is, the parent shows it
             traceback.print_exc()
         finally:
             os._exit(code)

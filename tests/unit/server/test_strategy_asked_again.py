@@ -215,10 +215,12 @@ def test_process_that_ends_twice_between_count_and_mark_leaves_a_stream_that_goe
 
     config = config_of(epsilon=2.0, num_rounds=3)
     rounds = rounds_over([1, 2], tmp_path, config=config)
+    (rounds.stream.folder / "run.json").write_text("{}")
     for _ in range(2):
-        with monkeypatch.context() as patched, pytest.raises(Killed):
+        with monkeypatch.context() as patched:
             patched.setattr("server.streams.stream_state.write_mark", dies)
-            rounds.run(GridInMemory({1: answers, 2: answers}))
+            with pytest.raises(Killed):
+                rounds.run(GridInMemory({1: answers, 2: answers}))
         rounds = resumed(rounds)
     assert rounds.run(GridInMemory({1: answers, 2: answers}))
     assert [entry.event.noise_only for entry in ledger_of(rounds)] == [False] * 3
