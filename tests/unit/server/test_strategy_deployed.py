@@ -3,7 +3,8 @@
 import json
 import re
 import tomllib
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -30,20 +31,24 @@ DECLARED = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["tool"]["f
 ]
 
 
-@pytest.fixture
-def run_config(tmp_path):
-    np.savez(tmp_path / "start.npz", weights=np.zeros(3, np.float32))
-    make_key_file(tmp_path / "policy.pem")
-    make_stream_key_file(tmp_path / "stream.operator")
+def config_in(folder):
+    np.savez(folder / "start.npz", weights=np.zeros(3, np.float32))
+    make_key_file(folder / "policy.pem")
+    make_stream_key_file(folder / "stream.operator")
     return DECLARED | {
-        "stream-key-file": str(tmp_path / "stream.operator"),
-        "policy-key": str(tmp_path / "policy.pem"),
-        "start-weights": str(tmp_path / "start.npz"),
-        "out": str(tmp_path / "run"),
+        "stream-key-file": str(folder / "stream.operator"),
+        "policy-key": str(folder / "policy.pem"),
+        "start-weights": str(folder / "start.npz"),
+        "out": str(folder / "run"),
         "rounds": 2,
         "cohort": 2,
         "delta": 1e-6,
     }
+
+
+@pytest.fixture
+def run_config(tmp_path):
+    return config_in(tmp_path)
 
 
 def node(message):
@@ -82,11 +87,25 @@ class NotingReads(dict):
         return super().get(key, *otherwise)
 
 
-def test_flower_lets_through_exactly_the_keys_that_a_run_reads(run_config):
-    noting = NotingReads(run_config)
-    app(grid=GridInMemory({1: node, 2: node}), context=context_of(noting))
+@dataclass(frozen=True, slots=True)
+class FinishedRun:
+    """A run over two nodes to its end: its folder, what it sent, and which keys it read."""
 
-    assert noting.read == set(DECLARED)
+    folder: Path
+    grid: GridInMemory
+    read: frozenset[str]
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    base = tmp_path_factory.mktemp("finished")
+    noting, grid = NotingReads(config_in(base)), GridInMemory({1: node, 2: node})
+    app(grid=grid, context=context_of(noting))
+    return FinishedRun(base / "run", grid, frozenset(noting.read))
+
+
+def test_flower_lets_through_exactly_the_keys_that_a_run_reads(finished):
+    assert finished.read == set(DECLARED)
 
 
 def test_described_keys_and_defaults_are_those_declared():
@@ -119,31 +138,24 @@ def test_a_deployed_run_trains_as_rounds_from_trained_weights_do(run_config):
     )
 
 
-def test_run_over_nodes_that_name_their_devices(run_config, tmp_path):
-    app(grid=GridInMemory({1: node, 2: node}), context=context_of(run_config))
-
-    report = json.loads((tmp_path / "run" / "run.json").read_text(encoding="utf-8"))
+def test_run_over_nodes_that_name_their_devices(finished):
+    report = json.loads((finished.folder / "run.json").read_text(encoding="utf-8"))
     assert report["status"] == "finished"
     # Of four devices 1-a and 2-a never train, whatever the schedule.
     assert report["schedule"]["population_size"] == 2
     # 85 % of μ² for updates: √0.85 of the μ that ε = 2 allows, by the closed form.
     assert report["privacy"]["epsilon_release"] == pytest.approx(1.830017, rel=1e-6)
-    entries = read_ledger((tmp_path / "run" / "ledger.jsonl").read_text(encoding="ascii"))
+    entries = read_ledger((finished.folder / "ledger.jsonl").read_text(encoding="ascii"))
     assert [entry.kind for entry in entries] == ["stream", "stream"]
     # Nobody sent anything: what moved the weights is noise, and it is there.
-    weights = np.load(tmp_path / "run" / "weights.npz", allow_pickle=False)["weights"]
+    weights = np.load(finished.folder / "weights.npz", allow_pickle=False)["weights"]
     assert np.abs(weights).min() > 0
 
 
-def test_devices_that_never_train_are_not_invited_and_a_run_says_what_it_did_not_ask(
-    run_config, tmp_path
-):
-    grid = GridInMemory({1: node, 2: node})
-    app(grid=grid, context=context_of(run_config))
-
-    tasks = [task_of(m) for m in grid.pushed if m.metadata.message_type == "train"]
+def test_devices_that_never_train_are_not_invited_and_a_run_says_what_it_did_not_ask(finished):
+    tasks = [task_of(m) for m in finished.grid.pushed if m.metadata.message_type == "train"]
     assert {name for task in tasks for name in task.device_ids} == {"1-b", "2-b"}
-    told = json.loads((tmp_path / "run" / "counts.json").read_text(encoding="utf-8"))
+    told = json.loads((finished.folder / "counts.json").read_text(encoding="utf-8"))
     assert told["releases"] == []
     assert set(told["not_asked"]) == {"metrics", "drift", "similar_devices"}
     assert "model-version" in told["not_asked"]["metrics"]
