@@ -19,6 +19,7 @@ COMMANDS = {
     "identity": ("identity", "print the public keys, for the server's file of device keys"),
     "record": ("device", "store one reading, or a file of them"),
     "predict": ("prediction", "predict from the stored readings"),
+    "personalisation": ("personal", "show what this device learnt of its battery, or reset it"),
     "update": ("prediction", "verify a bundle and put it on trial"),
     "consent": ("owner", "show, grant or withdraw the owner's consent"),
     "owner": ("owner", "show or set the owner's language and quiet hours"),

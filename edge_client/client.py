@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import Self
 
-    from models.device_report import DeviceFigures, DeviceReport
+    from models.device_report import DeviceFigures, DeviceReport, Personal
     from models.featurize import FeatureTable
     from models.inference import Backend, Predictor
     from models.prediction import Report
@@ -48,6 +48,7 @@ class EdgeClient:
         key: returns the 32 bytes that the store is sealed under; None: it is in the clear.
         backend: what runs the model; None takes ONNX Runtime where it is installed, else NumPy.
         band_epsilon: ε of the noise on each band that a summary tells; None tells them as they are.
+        personalise: whether the device corrects days to failure by what its forecasts were worth.
 
     Raises:
         StoreError: the store cannot be used.
@@ -62,6 +63,7 @@ class EdgeClient:
         key: KeySource | None = None,
         backend: Backend | None = None,
         band_epsilon: Fraction | None = None,
+        personalise: bool = True,
     ) -> None:
         self.store = TelemetryStore(Path(store_path), key=key)
         self.models = ModelStore.beside(self.store.path)
@@ -69,6 +71,7 @@ class EdgeClient:
         self._trusted_keys = trusted_keys
         self._backend = backend
         self.band_epsilon = band_epsilon
+        self._personalise = personalise
         self._predictor: Predictor | None = None
         self._is_start_counted = False
         self._latest: DeviceReport | None = None
@@ -86,6 +89,7 @@ class EdgeClient:
             key=config.key_source(),
             backend=config.chosen_backend(),
             band_epsilon=config.noise_epsilon(),
+            personalise=config.is_personal(),
         )
 
     def __enter__(self) -> Self:
@@ -153,7 +157,13 @@ class EdgeClient:
         """Store many readings in one transaction, and count those that break a rule."""
         return self.store.record_many(readings, now=_moment(now))
 
-    def predict(self, now: datetime | None = None, *, explain: bool = True) -> Report:
+    def predict(
+        self,
+        now: datetime | None = None,
+        *,
+        explain: bool = True,
+        log_factor: float | None = None,
+    ) -> Report:
         """Predict from the readings up to `now`.
 
         An installed model on trial is kept from its first prediction on. Only what runs it counts:
@@ -162,6 +172,8 @@ class EdgeClient:
         Args:
             now: the moment; later readings are not used.
             explain: whether to compute the top reasons.
+            log_factor: predict with this correction, as an earlier report was made, and learn
+                nothing; None takes the device's own and lets it learn.
 
         Returns:
             The report; its status says why where there is no prediction.
@@ -187,6 +199,7 @@ class EdgeClient:
             predictor=self.predictor,
             now=moment,
             explain=explain,
+            personal=self._personal(moment, log_factor),
         )
         if latest.references is not None and is_pack_told_anew:
             # Told anew the next time where the disk refuses: a prediction does not depend on it.
@@ -196,6 +209,39 @@ class EdgeClient:
             self.models.commit(moment, digest=self.predictor.bundle.digest)
         self._latest = latest
         return latest.report
+
+    def _personal(self, now: datetime, log_factor: float | None) -> Personal | None:
+        """Return what tells the device's own correction for a prediction."""
+        if log_factor is not None:
+            return lambda _table, _days: log_factor
+        if not self._personalise:
+            return None
+
+        def own(table: FeatureTable, days: float) -> float:
+            from .personalisation import learn
+
+            digest = self.predictor.bundle.digest
+            return learn(self.store, table, days, model_digest=digest, now=now)
+
+        return own
+
+    @property
+    def log_factor(self) -> float:
+        """Logarithm of the factor that corrected the latest report's days, 0 = none.
+
+        Raises:
+            ValueError: nothing was predicted yet.
+        """
+        return self._prediction().log_factor
+
+    @property
+    def model_report(self) -> Report:
+        """What the model alone says in the latest report's place; summaries are made of it.
+
+        Raises:
+            ValueError: nothing was predicted yet.
+        """
+        return self._prediction().model_report
 
     @property
     def report(self) -> Report:
@@ -298,13 +344,13 @@ class EdgeClient:
 
             bands = noised_bands(
                 self.store,
-                bands_of(self.report),
+                bands_of(self.model_report),
                 threshold=self.predictor.bundle.threshold,
                 epsilon=self.band_epsilon,
                 now=now,
             )
         return summary_of(
-            self.report,
+            self.model_report,
             bands=bands,
             profile=self.store.profile,
             language=self.store.language,

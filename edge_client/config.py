@@ -41,6 +41,8 @@ class DeviceConfig:
             acknowledgements and notices pass; the rest waits for the next day.
         band_epsilon: ε of the noise on each band that a summary tells, 0.01 to 16, as a decimal
             or a fraction; None: bands are told as they are.
+        personalisation: `on`: days to failure are corrected by what this device's own forecasts
+            were worth, and that never leaves it; `off`: the model's word stands.
         sensor: where `run` takes readings from: `none`, `power_supply`, `power_supply:NAME` or
             `csv:FILE`.
         sample_every_h: hours between two readings of the sensor.
@@ -81,6 +83,11 @@ class DeviceConfig:
         default=None, metadata={"what": "privacy parameter of noise on each reported band, or none"}
     )
 
+    personalisation: str = field(
+        default="on",
+        metadata={"what": "correct days to failure by this device's own forecasts: on or off"},
+    )
+
     sensor: str = field(
         default="none",
         metadata={"what": "sensor of run: none, power_supply, power_supply:NAME or csv:FILE"},
@@ -113,6 +120,17 @@ class DeviceConfig:
         if not LEAST_EPSILON <= epsilon <= MOST_EPSILON:
             raise InputError("band_epsilon", f"is out of range: {self.band_epsilon}", remedy)
         return epsilon
+
+    def is_personal(self) -> bool:
+        """Return whether the device corrects days to failure by its own forecasts.
+
+        Raises:
+            InputError: the setting is neither on nor off.
+        """
+        if self.personalisation not in {"on", "off"}:
+            what = f"is unknown: {self.personalisation!r}"
+            raise InputError("personalisation", what, "give on or off")
+        return self.personalisation == "on"
 
     def chosen_backend(self) -> Backend | None:
         """Return what runs the model, None for the best of this machine.

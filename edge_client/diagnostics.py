@@ -241,7 +241,8 @@ def _prediction(client: EdgeClient, now: datetime, took: dict[str, float]) -> Pa
         report = client.predict(now)
     with _timed(took, "second_prediction"):
         client.predict(now)
-    return {"status": str(report.status)}
+    is_corrected = report.model_days_to_failure_p50 is not None
+    return {"status": str(report.status), "is_corrected": is_corrected}
 
 
 def _sensors() -> Part:

@@ -10,7 +10,7 @@ import math
 import statistics
 import tempfile
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
 from importlib.util import find_spec
@@ -164,13 +164,15 @@ def computed(case: Mapping[str, Any], *, folder: Path) -> dict[str, Any]:
     from models.telemetry import DeviceProfiles
 
     from .client import EdgeClient
+    from .commands.prediction import report_json
     from .telemetry_store import TelemetryStore
 
     profile = profile_of(case["profile"])
     path = folder / "device.db"
     TelemetryStore.create(path, profile=profile).close()
     moments = []
-    with EdgeClient(path, "default") as client:
+    # What a device learns of itself is no part of what was released.
+    with EdgeClient(path, "default", personalise=False) as client:
         end = datetime.fromtimestamp(case["recorded_at_s"], UTC)
         done = client.record_many(readings_of_vector(case["readings"]), now=end)
         for now_s in case["moments_s"]:
@@ -183,7 +185,7 @@ def computed(case: Mapping[str, Any], *, folder: Path) -> dict[str, Any]:
                     "now_s": now_s,
                     "status": STATUSES[int(table.status[0])].value,
                     "features": with_none(table.features[0]),
-                    "report": _rounded(asdict(report) | {"as_of": report.as_of.isoformat()}),
+                    "report": _rounded(report_json(report)),
                 }
             )
     return {"refused": dict(done.refused), "moments": moments}

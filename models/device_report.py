@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -15,7 +15,12 @@ from .prediction import ACTIONS, STATUSES, URGENCIES, Report, Status
 from .telemetry import CAUSES, DeviceProfile
 
 if TYPE_CHECKING:
-    from .inference import Predictor
+    from collections.abc import Callable
+
+    from .inference import Predictions, Predictor
+
+    Personal = Callable[[FeatureTable, float], float]
+    """Of features and the model's p50, the logarithm of the device's own factor on days."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,14 +62,19 @@ class DeviceReport(NamedTuple):
     """A report with what belongs to it on the device.
 
     Attributes:
-        report: what may be shown, and summed up in bands.
+        report: what the device goes by and shows.
         figures: the device's own figures.
         references: what the device must remember of its pack; None before the first capacity.
+        model_report: what the model alone says, which may be summed up in bands; the same report
+            where nothing is corrected.
+        log_factor: logarithm of the device's own factor on days to failure, 0 = none.
     """
 
     report: Report
     figures: DeviceFigures
     references: PackReferences | None
+    model_report: Report
+    log_factor: float = 0.0
 
 
 def device_report(
@@ -74,6 +84,7 @@ def device_report(
     predictor: Predictor,
     now: datetime,
     explain: bool = True,
+    personal: Personal | None = None,
 ) -> DeviceReport:
     """Predict for one device at one moment.
 
@@ -83,6 +94,7 @@ def device_report(
         predictor: the model.
         now: aware time.
         explain: whether to compute the reasons.
+        personal: tells the device's own correction; None: the model's word stands.
     """
     status = STATUSES[int(table.status[0])] if len(table.status) else Status.INSUFFICIENT_HISTORY
     empty = Report(
@@ -93,19 +105,34 @@ def device_report(
         feature_spec_version=FEATURE_SPEC_VERSION,
     )
     if not len(table.status):
-        return DeviceReport(report=empty, figures=DeviceFigures(), references=None)
+        return DeviceReport(empty, DeviceFigures(), None, empty)
     figures, kept = _figures(profile, table), _references(table)
     if status is not Status.OK:
-        return DeviceReport(report=empty, figures=figures, references=kept)
-    predictions = predictor.predict(table.features)
+        return DeviceReport(empty, figures, kept, empty)
+    outputs = predictor.outputs(table.features)
     contributions = shapley_values(predictor, table.features)[0] if explain else np.zeros(1)
-    report = Report(
-        device_id=profile.device_id,
-        as_of=empty.as_of,
-        status=status,
-        model_version=empty.model_version,
-        feature_spec_version=empty.feature_spec_version,
+    said = replace(
+        empty,
         state_of_health=float(table.capacity_mah[0] / profile.design_capacity_mah),
+        reasons=top_reasons(contributions),
+    )
+    by_model = _with_predictions(said, predictor.decided(outputs))
+    days = float(outputs["days_to_failure"][0, 1])
+    log_factor = 0.0 if personal is None else personal(table, days)
+    if log_factor == 0.0:
+        return DeviceReport(by_model, figures, kept, by_model)
+    from .personal_correction import corrected_outputs
+
+    shorter = predictor.decided(corrected_outputs(outputs, np.array([log_factor])))
+    own = _with_predictions(said, shorter)
+    if own.days_to_failure_p50 != by_model.days_to_failure_p50:
+        own = replace(own, model_days_to_failure_p50=by_model.days_to_failure_p50)
+    return DeviceReport(own, figures, kept, by_model, log_factor)
+
+
+def _with_predictions(report: Report, predictions: Predictions) -> Report:
+    return replace(
+        report,
         failure_probability_30d=float(predictions.failure_probability_30d[0]),
         days_to_failure_p10=float(predictions.days_to_failure_p10[0]),
         days_to_failure_p50=float(predictions.days_to_failure_p50[0]),
@@ -115,9 +142,7 @@ def device_report(
         recommended_action=ACTIONS[int(predictions.action[0])],
         urgency=URGENCIES[int(predictions.urgency[0])],
         flagged=bool(predictions.flagged[0]),
-        reasons=top_reasons(contributions),
     )
-    return DeviceReport(report=report, figures=figures, references=kept)
 
 
 def _references(table: FeatureTable) -> PackReferences | None:

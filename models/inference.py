@@ -14,7 +14,7 @@ from .feature_spec import NUM_FEATURES
 from .prediction import action_band, urgency_band
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from numpy.typing import NDArray
 
@@ -186,7 +186,14 @@ class Predictor:
 
     def predict(self, features: NDArray[np.float32]) -> Predictions:
         """Return outputs and decisions for features of shape (n, n_features)."""
-        outputs = self.outputs(features)
+        return self.decided(self.outputs(features))
+
+    def decided(self, outputs: Mapping[str, NDArray[np.float32]]) -> Predictions:
+        """Return outputs with the decisions on them.
+
+        Args:
+            outputs: all of the graph's, as `outputs` returns them.
+        """
         probability, days = outputs["failure_probability_30d"], outputs["days_to_failure"]
         flagged = probability >= self.bundle.threshold
         action = action_band(days[:, 1])

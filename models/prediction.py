@@ -113,6 +113,9 @@ class Report:
         reasons: the top three.
         model_version: which model.
         feature_spec_version: which definitions of features.
+        model_days_to_failure_p50: what the model alone says, where the device's own record
+            shortens it (`models.personal_correction`): the days above are then the corrected ones.
+            None where they are the model's.
     """
 
     device_id: str
@@ -131,6 +134,7 @@ class Report:
     urgency: Urgency | None = None
     flagged: bool | None = None
     reasons: tuple[Reason, ...] = ()
+    model_days_to_failure_p50: float | None = None
 
     def notice_is_due(self) -> bool:
         """Return whether the owner should hear of it: flagged, or p50 under 30 days."""

@@ -11,7 +11,7 @@ from models.bundle import canonical_json
 from ..client import EdgeClient
 from ..errors import InputError, InputMissingError, UsageError
 from ..explanations.audiences import Audience, owner_sentences, support_figures, support_rows
-from ..explanations.audit_record import audit_record, differences, parse_record
+from ..explanations.audit_record import audit_record, differences, log_factor_of, parse_record
 from ..explanations.evidence import gather_evidence
 from ..notices import own_fields, reason_sentences
 from ..wording import chosen_language, load_wording
@@ -42,7 +42,7 @@ def explain(arguments: argparse.Namespace, audience: Audience) -> int:
     kept = None if check is None else _read_record(check)
     moment = now_of(arguments) if kept is None else datetime.fromisoformat(kept["as_of"])
     with EdgeClient.of_config(config_of(arguments)) as client:
-        client.predict(moment)
+        client.predict(moment, log_factor=None if kept is None else log_factor_of(kept))
         evidence = gather_evidence(client)
         language = arguments.language or client.store.language
     if audience is Audience.COMPLIANCE:
@@ -104,6 +104,7 @@ def _read_record(path: Path) -> dict[str, Any]:
         with path.open(encoding="utf-8") as file:
             record = parse_record(file.read(MAX_RECORD_BYTES))
         datetime.fromisoformat(record["as_of"]).astimezone()
+        log_factor_of(record)
     except FileNotFoundError:
         raise InputMissingError(path, "there is no such file", "check --check") from None
     except OSError as error:

@@ -95,10 +95,13 @@ def run_predict(arguments: argparse.Namespace) -> int:
 
 
 def report_json(report: Report) -> dict[str, object]:
-    """Return a report as JSON can carry it."""
+    """Return a report as JSON can carry it; what the model alone says only where it differs."""
     from dataclasses import asdict
 
-    return asdict(report) | {"as_of": report.as_of.isoformat()}
+    said = asdict(report) | {"as_of": report.as_of.isoformat()}
+    if report.model_days_to_failure_p50 is None:
+        del said["model_days_to_failure_p50"]
+    return said
 
 
 def report_lines(
@@ -139,6 +142,7 @@ def report_lines(
     rows = [
         ("battery health", f"{_percent(report.state_of_health)} {of_new}"),
         ("days to failure", f"{middle} (80 % between {low} and {high})"),
+        *_correction(report),
         ("failure in 30 days", _percent(report.failure_probability_30d)),
         ("confidence", _percent(report.confidence)),
         *_advice(report, wording),
@@ -146,6 +150,14 @@ def report_lines(
         ("model", report.model_version),
     ]
     return [heading, *table(rows)]
+
+
+def _correction(report: Report) -> list[tuple[str, str]]:
+    model = report.model_days_to_failure_p50
+    if model is None:
+        return []
+    what = f"from {model:.0f}: this battery wore faster than was forecast for it"
+    return [("corrected", what)]
 
 
 def _advice(report: Report, wording: Wording | None) -> list[tuple[str, str]]:

@@ -93,7 +93,25 @@ def audit_record(evidence: Evidence) -> dict[str, Any]:
             for group, value in zip(feature_spec.GROUPS, contributions, strict=True)
         },
     }
+    if evidence.log_factor != 0.0:
+        record["personalisation"] = {
+            "log_factor": evidence.log_factor,
+            "model_days_to_failure_p50": report.model_days_to_failure_p50,
+        }
     return record | {DIGEST: record_digest(record)}
+
+
+def log_factor_of(record: dict[str, Any]) -> float:
+    """Return the device's own correction that a record was made with, 0 = none.
+
+    Raises:
+        ValueError: the record names one that is no number.
+    """
+    said = record.get("personalisation", {})
+    log_factor = said.get("log_factor", 0.0) if isinstance(said, dict) else None
+    if not isinstance(log_factor, float) or not math.isfinite(log_factor):
+        raise ValueError("its correction is no number")
+    return log_factor
 
 
 def record_digest(record: dict[str, Any]) -> str:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
+
+import numpy as np
 
 from models.counterfactual import Estimate, find_counterfactual
 from models.explanation import shapley_values
@@ -15,7 +17,6 @@ from models.tree_path import follow_tree
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    import numpy as np
     from numpy.typing import NDArray
 
     from models.counterfactual import Counterfactual
@@ -45,6 +46,7 @@ class Evidence:
         counterfactual: what the search for a change found.
         audit: of the readings; None before the first one.
         refusals: readings that the store refused, by reason.
+        log_factor: logarithm of the device's own factor on days to failure, 0 = none.
     """
 
     profile: DeviceProfile
@@ -57,6 +59,7 @@ class Evidence:
     counterfactual: Counterfactual | None
     audit: AuditReport | None
     refusals: Mapping[str, int]
+    log_factor: float = 0.0
 
 
 def gather_evidence(client: EdgeClient) -> Evidence:
@@ -85,9 +88,10 @@ def gather_evidence(client: EdgeClient) -> Evidence:
             features,
             reference=bundle.explanation_reference,
         )
-        counterfactual = find_counterfactual(
-            predictor, features, chemistry=profile.chemistry, now=_estimate(report)
+        found = find_counterfactual(
+            predictor, features, chemistry=profile.chemistry, now=_estimate(client.model_report)
         )
+        counterfactual = _corrected(found, client.log_factor)
     return Evidence(
         profile=profile,
         report=report,
@@ -99,7 +103,22 @@ def gather_evidence(client: EdgeClient) -> Evidence:
         counterfactual=counterfactual,
         audit=table.audit if len(table.status) else None,
         refusals=store.refusals(),
+        log_factor=client.log_factor,
     )
+
+
+def _corrected(found: Counterfactual, log_factor: float) -> Counterfactual:
+    """Tell both estimates as the report tells its own; the search went by the model's."""
+    if log_factor == 0.0:
+        return found
+    from models.personal_correction import corrected_days
+
+    def own(estimate: Estimate) -> Estimate:
+        days = corrected_days(np.array([estimate.days]), np.array([log_factor]))
+        return estimate._replace(days=float(days[0]))
+
+    after = None if found.after is None else own(found.after)
+    return replace(found, now=own(found.now), after=after)
 
 
 def _estimate(report: Report) -> Estimate:

@@ -1,0 +1,169 @@
+"""What a device learns of its own battery beside the model; it never leaves the device.
+
+The rule is `models.personal_correction`. Here it is kept: one named value of the store, sealed
+where the store is, gone with it. It belongs to one pack and one model, and begins anew with either.
+No message is made from it: summaries tell what the model alone says.
+"""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from models.feature_spec import FEATURE_SPEC_VERSION
+from models.personal_correction import (
+    LEAST_LOG_FACTOR,
+    Correction,
+    Forecast,
+    forecast_of,
+    learnt,
+)
+from models.telemetry import SECONDS_PER_DAY
+
+from .errors import StoreBusyError
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from models.featurize import FeatureTable
+
+    from .store.sqlite_file import StoreFile
+
+FACT = "personalisation"
+FORMAT = 1
+PARAMETERS = Correction._fields
+
+
+class PersonalState(NamedTuple):
+    """What is kept.
+
+    Attributes:
+        model_digest: of the bundle whose forecasts were judged.
+        feature_spec_version: by which they were made.
+        pack_since_s: first reading of the pack, seconds since the epoch.
+        correction: the seven parameters.
+        waiting: the forecast that is judged next.
+    """
+
+    model_digest: str
+    feature_spec_version: str
+    pack_since_s: int
+    correction: Correction
+    waiting: Forecast
+
+    @property
+    def log_factor(self) -> float:
+        """Logarithm of the factor on days to failure, 0 = none."""
+        return float(self.correction.log_factor[0])
+
+    @property
+    def num_judged(self) -> int:
+        """Forecasts that were judged."""
+        return int(max(self.correction.num_margins[0], self.correction.num_resistances[0]))
+
+    def to_json(self) -> dict[str, Any]:
+        """Return it as a named value."""
+        return {
+            "format": FORMAT,
+            "model_digest": self.model_digest,
+            "feature_spec_version": self.feature_spec_version,
+            "pack_since_s": self.pack_since_s,
+            "parameters": [_number(value) for value in self.correction],
+            "waiting": [_number(value) for value in self.waiting],
+        }
+
+
+def kept_state(store: StoreFile) -> PersonalState | None:
+    """Return what was learnt; None where nothing was, or it is of another format.
+
+    Raises:
+        StoreDamagedError: it is not what was kept.
+    """
+    value = store.fact(FACT)
+    try:
+        if value is None or value["format"] != FORMAT:
+            return None
+        correction = Correction(*_arrays(value["parameters"], len(PARAMETERS)))
+        state = PersonalState(
+            model_digest=str(value["model_digest"]),
+            feature_spec_version=str(value["feature_spec_version"]),
+            pack_since_s=int(value["pack_since_s"]),
+            correction=correction,
+            waiting=Forecast(*_arrays(value["waiting"], len(Forecast._fields))),
+        )
+    except (KeyError, TypeError, ValueError):
+        return None
+    is_sound = np.isfinite(np.array(correction)).all()
+    return state if is_sound and LEAST_LOG_FACTOR <= state.log_factor <= 0.0 else None
+
+
+def learn(
+    store: StoreFile, table: FeatureTable, days_p50: float, *, model_digest: str, now: datetime
+) -> float:
+    """Judge the forecast that waits, where it is due, and return the correction in force.
+
+    At most one step in 14 days, whatever is recorded. A prediction does not depend on the disk:
+    what cannot be kept now is judged the next time.
+
+    Args:
+        store: of the device.
+        table: its features now; their status is ok.
+        days_p50: what the model alone says.
+        model_digest: of the bundle that says it.
+        now: aware time.
+
+    Returns:
+        The logarithm of the factor on days to failure, −0.7 to 0.
+    """
+    before = kept_state(store)
+    pack_since_s = int(table.pack_since_s[0])
+    if before is None or not _fits(before, model_digest, pack_since_s):
+        before = PersonalState(
+            model_digest, FEATURE_SPEC_VERSION, pack_since_s, Correction.none(), Forecast.none()
+        )
+    day = np.array([now.timestamp() // SECONDS_PER_DAY])
+    today = forecast_of(table.features, np.array([days_p50]), day)
+    correction, waiting = learnt(before.correction, before.waiting, today)
+    after = before._replace(correction=correction, waiting=waiting)
+    if after.to_json() != before.to_json():
+        with suppress(StoreBusyError), store.waiting_briefly():
+            store.keep_fact(FACT, after.to_json())
+    return after.log_factor
+
+
+def reset(store: StoreFile) -> bool:
+    """Forget what was learnt; tells whether there was anything.
+
+    Raises:
+        StoreBusyError: the disk refuses, or another process holds the store.
+    """
+    if store.fact(FACT) is None:
+        return False
+    with store.transaction() as connection:
+        connection.execute("DELETE FROM fact WHERE name = ?", (FACT,))
+    return True
+
+
+def _fits(state: PersonalState, model_digest: str, pack_since_s: int) -> bool:
+    """Tell whether what was learnt is of this pack and model.
+
+    A pack's first reading may be found to be earlier than was known; a later one is a new pack's.
+    """
+    return (
+        state.model_digest == model_digest
+        and state.feature_spec_version == FEATURE_SPEC_VERSION
+        and pack_since_s <= state.pack_since_s + SECONDS_PER_DAY
+    )
+
+
+def _arrays(values: list[float | None], count: int) -> list[np.ndarray]:
+    if len(values) != count:
+        raise ValueError(f"{count} numbers are expected, got {len(values)}")
+    return [np.array([np.nan if value is None else float(value)]) for value in values]
+
+
+def _number(value: np.ndarray) -> float | None:
+    number = float(value[0])
+    return number if np.isfinite(number) else None

@@ -1,0 +1,125 @@
+"""What is learnt is kept, fits one pack and one model, and bends nothing else."""
+
+import json
+from datetime import timedelta
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from edge_client.personalisation import FACT, PARAMETERS, kept_state, learn, reset
+from edge_client.telemetry_store import TelemetryStore
+from models.feature_spec import FEATURE_NAMES, NUM_FEATURES
+from tests.support.edge_devices import NOW, new_store
+
+MARGIN = FEATURE_NAMES.index("health_margin_fitted_30d")
+
+
+def table_of(margin, *, pack_since_s=1_700_000_000):
+    features = np.full((1, NUM_FEATURES), np.nan, np.float32)
+    features[0, MARGIN] = margin
+    return SimpleNamespace(features=features, pack_since_s=np.array([pack_since_s]))
+
+
+def taught(store, *, days=60, digest="a" * 64, start=0, **pack):
+    """Let the device wear four times as fast as forecast; returns the last factor."""
+    found = 0.0
+    for day in range(start, start + days, 2):
+        found = learn(
+            store,
+            table_of(0.9 - 0.002 * day, **pack),
+            1800.0,
+            model_digest=digest,
+            now=NOW + timedelta(days=day),
+        )
+    return found
+
+
+def test_what_is_learnt_survives_a_restart(tmp_path):
+    with new_store(tmp_path) as store:
+        factor = taught(store)
+        path = store.path
+    with TelemetryStore(path) as again:
+        state = kept_state(again)
+
+        assert factor < -0.2
+        assert state.log_factor == factor
+        assert state.num_judged >= 2
+        assert taught(again, start=60, days=30) <= factor
+        assert kept_state(again).num_judged > state.num_judged
+
+
+def test_at_most_eight_parameters():
+    assert len(PARAMETERS) <= 8
+
+
+@pytest.mark.parametrize(
+    "change", [{"digest": "b" * 64}, {"pack_since_s": 1_700_000_000 + 3 * 86_400}]
+)
+def test_another_model_or_a_new_pack_begins_anew(tmp_path, change):
+    with new_store(tmp_path) as store:
+        assert taught(store) < 0
+        assert taught(store, start=60, days=2, **change) == 0.0
+        assert kept_state(store).num_judged == 0
+
+
+def test_an_earlier_first_reading_of_the_same_pack_does_not(tmp_path):
+    with new_store(tmp_path) as store:
+        factor = taught(store)
+
+        assert taught(store, start=60, days=2, pack_since_s=1_690_000_000) <= factor
+
+
+def test_reset_forgets_and_says_whether_there_was_anything(tmp_path):
+    with new_store(tmp_path) as store:
+        taught(store)
+
+        assert reset(store) is True
+        assert kept_state(store) is None
+        assert reset(store) is False
+        store.check()
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        {"format": 2},
+        {"format": 1},
+        [],
+        {"format": 1, "parameters": [0.0] * 7, "waiting": [1, 2]},
+        {"format": 1, "parameters": [-9.0] + [0.0] * 6, "waiting": [None] * 4},
+        {"format": 1, "parameters": [None] * 7, "waiting": [None] * 4},
+    ],
+)
+def test_what_cannot_be_read_counts_as_nothing(tmp_path, value):
+    whole = {"model_digest": "a", "feature_spec_version": "1", "pack_since_s": 1}
+    with new_store(tmp_path) as store:
+        store.keep_fact(FACT, whole | value if isinstance(value, dict) else value)
+
+        assert kept_state(store) is None
+        assert taught(store, days=2) == 0.0
+
+
+def test_most_predictions_write_nothing(tmp_path):
+    with new_store(tmp_path) as store:
+        written = []
+        for day in range(28):
+            learn(
+                store,
+                table_of(0.9),
+                900.0,
+                model_digest="a",
+                now=NOW + timedelta(days=day, hours=1),
+            )
+            written.append(json.dumps(store.fact(FACT)))
+
+    assert len(set(written)) == 2
+
+
+def test_a_sealed_store_keeps_it_sealed(tmp_path):
+    with new_store(tmp_path, key=lambda: bytes(range(32))) as store:
+        taught(store)
+        kept = store.rows("SELECT value FROM fact WHERE name = ?", FACT)[0][0]
+
+    assert isinstance(kept, bytes)
+    assert b"parameters" not in kept
