@@ -2,9 +2,10 @@
 
 A server that was interrupted between asking a cohort and committing its sum asks the same cohort
 for the same step once more, and must get what it got before. A device never trains twice for one
-step, so it keeps its answer from the debit until the server's receipt, or until its next step takes
-the place. The answer is a named value of the store: durable when `keep_answer` returns, sealed
-where the store is, carried along when the store is sealed anew, and gone with it.
+step, so it keeps its answer from the debit until the server's receipt, until its next step takes
+the place, or until its owner withdraws. The answer is a named value of the store: durable when
+`keep_answer` returns, sealed where the store is, carried along when the store is sealed anew, and
+gone with it.
 
 It is resent only for the task that it answers, bit for bit, and only while that step is the last
 that the ledger holds. Asked for the same step in any other way, the device answers zeros.
@@ -23,6 +24,7 @@ import numpy as np
 from privacy.budget import Refusal
 from privacy.events import Participation
 
+from ..store.mailbox import KEPT_ANSWER_FACT
 from .ledger_file import read_device_ledger
 from .other_places import erasure_of
 from .task_policy import refused, verified_policy
@@ -37,10 +39,7 @@ if TYPE_CHECKING:
     from ..store.sqlite_file import StoreFile
     from .ledger_file import DeviceLedger
 
-KEPT_ANSWER_FACT: Final = "kept_answer"
-"""Named value of the store: the last answer, from its debit until its receipt or the next step."""
-
-_BYTES = 8
+_BYTES: Final = 8
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

@@ -9,10 +9,9 @@ from flwr.app import Context, RecordDict
 
 from edge_client.flower_app import client_app
 from edge_client.own_training import own_device
-from edge_client.privacy.kept_answer import KEPT_ANSWER_FACT
 from edge_client.privacy.ledger_file import read_device_ledger
 from edge_client.privacy.receipts import read_receipts
-from edge_client.store.mailbox import Purpose
+from edge_client.store.mailbox import KEPT_ANSWER_FACT, Purpose
 from edge_client.telemetry_store import TelemetryStore
 from models.telemetry import Reading
 from models.training.local_epochs import new_flat_weights

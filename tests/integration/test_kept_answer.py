@@ -11,12 +11,11 @@ import pytest
 
 from edge_client.errors import StoreDamagedError, TaskRefusedError
 from edge_client.own_training import OwnDevice
-from edge_client.privacy.kept_answer import KEPT_ANSWER_FACT
 from edge_client.privacy.ledger_file import read_device_ledger
 from edge_client.privacy.participation import REFUSAL_FACT
 from edge_client.sensing.conditions import ConditionSources
 from edge_client.store.erasure import erase_device
-from edge_client.store.mailbox import Purpose
+from edge_client.store.mailbox import KEPT_ANSWER_FACT, Purpose
 from edge_client.store.rewrite import rewrite_store
 from edge_client.store.size_limit import LEAST_STORE_BYTES
 from edge_client.telemetry_store import TelemetryStore
@@ -174,12 +173,16 @@ def test_refused_step_keeps_nothing_and_may_be_taken_once_it_is_allowed(device):
     assert total.any()
 
 
-def test_withdrawn_consent_holds_the_answer_back(device):
+def test_withdrawn_consent_drops_the_answer(device):
     asked(device, task_of())
     with TelemetryStore(device.store, key=device.key) as store:
         store.set_consent(Purpose.TRAINING, granted=False, now=NOW)
     with pytest.raises(TaskRefusedError, match="does not agree"):
         asked(device, task_of(), train=never)
+    assert fact(device, KEPT_ANSWER_FACT) is None
+    with TelemetryStore(device.store, key=device.key) as store:
+        store.set_consent(Purpose.TRAINING, granted=True, now=NOW)
+    assert refused(device, task_of()) == "index_used"
 
 
 def test_erasing_takes_it_along_and_nothing_is_sent_again(device, key):

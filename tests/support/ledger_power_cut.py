@@ -25,12 +25,11 @@ import numpy as np
 from edge_client.errors import EdgeError, ParticipationRefusedError
 from edge_client.own_training import OwnDevice
 from edge_client.privacy.account import account_of
-from edge_client.privacy.kept_answer import KEPT_ANSWER_FACT
 from edge_client.privacy.ledger_file import read_device_ledger
 from edge_client.privacy.participation import debit_count
 from edge_client.privacy.receipts import read_receipts
 from edge_client.sensing.conditions import ConditionSources
-from edge_client.store.mailbox import Purpose
+from edge_client.store.mailbox import KEPT_ANSWER_FACT, Purpose
 from edge_client.telemetry_store import TelemetryStore
 from models.wire.rounds import task_digest
 from privacy import CountAnswer, CountChannel, Participation
