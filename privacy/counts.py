@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from .discrete_gaussian import discrete_gaussian
 from .events import CountRelease
 from .noise import NoiseSource
-from .policy import CountChannel
+from .policy import CountChannel, PrivacyPolicy
 
 _GRID: Final = 256
 """σ²S² is rounded up to a multiple of 1/256: noise at least as promised, quick whole numbers."""
@@ -74,8 +74,18 @@ def count_release(
     cohort_size: int,
     most_answers: int,
     policy_digest: str,
+    privacy: PrivacyPolicy | None = None,
 ) -> CountRelease:
     """The ledger's event of a release: make it durable, then draw the noise.
+
+    Args:
+        channel: Of the policy.
+        index: Which release of the channel.
+        sensitivity_squared: S² of the question.
+        cohort_size: Devices asked.
+        most_answers: Greatest number of releases that any one device was asked for.
+        policy_digest: Of the signed policy.
+        privacy: Its limits, for the ledger to keep; None where nothing is kept.
 
     Raises:
         ValueError: A device would have been asked more often than the channel allows.
@@ -94,6 +104,10 @@ def count_release(
         most_answers=most_answers,
         policy_digest=policy_digest,
         held_out=channel.held_out,
+        epsilon=None if privacy is None else privacy.epsilon,
+        delta=None if privacy is None else privacy.delta,
+        update_share=None if privacy is None else privacy.update_share,
+        max_participations=None if privacy is None else privacy.max_participations,
     )
 
 

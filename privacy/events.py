@@ -110,6 +110,10 @@ class CorrelatedRelease:
         most_mu_squared: Greatest μ² that any one device was charged by this entry and all before it
             in the ledger, over all streams and channels, from the server's count for life; None
             where it is not known, and the ledger's counts bound it.
+        epsilon: ε that the policy promises: counts that are lost are made anew with its limits.
+        delta: Its δ.
+        update_share: Part of μ²_max(ε, δ) that updates may use.
+        max_participations: k of the policy.
     """
 
     stream: str
@@ -124,6 +128,10 @@ class CorrelatedRelease:
     noise_only: bool = False
     clip_noise_multiplier: float | None = None
     most_mu_squared: float | None = None
+    epsilon: float | None = None
+    delta: float | None = None
+    update_share: float | None = None
+    max_participations: int | None = None
 
     def __post_init__(self) -> None:
         """Refuse parameters under which the bound on the sensitivity does not hold."""
@@ -166,6 +174,10 @@ class CountRelease:
             where it is not known, and the ledger's counts bound it.
         held_out: True where only devices that never train were asked: what these spend and what
             the others spend is never the same device's.
+        epsilon: ε that the policy promises: counts that are lost are made anew with its limits.
+        delta: Its δ.
+        update_share: Part of μ²_max(ε, δ) that updates may use; the rest is for counts.
+        max_participations: k of the policy.
     """
 
     channel: str
@@ -177,6 +189,10 @@ class CountRelease:
     policy_digest: str
     most_mu_squared: float | None = None
     held_out: bool = False
+    epsilon: float | None = None
+    delta: float | None = None
+    update_share: float | None = None
+    max_participations: int | None = None
 
     def __post_init__(self) -> None:
         """Refuse parameters under which the mechanism is not defined."""

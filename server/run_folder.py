@@ -22,9 +22,10 @@ from .engine.run_control import CANCEL_FILE, PAUSE_FILE
 from .engine.run_record import START_FILE, weights_digest
 from .engine.run_status import METRICS_FILE, STATUS_FILE
 from .engine.step_facts import STEP_FACTS_FILE
+from .privacy_home.home_files import COUNTS_FILE, HOME_FILE
 from .privacy_home.home_lock import LOCK_FILE
 from .privacy_home.ledger_file import LEDGER_FILE
-from .privacy_home.privacy_ledger import COUNTS_FILE, HOME_FILE, open_home
+from .privacy_home.privacy_ledger import open_home
 from .rounds import RoundsConfig, RoundsError
 from .server_optimizer import ServerRecipe
 from .streams.stream_files import (

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 from privacy.audit.planted import DEFECTS
 
-from ..privacy_home.privacy_ledger import COUNTS_FILE
+from ..privacy_home.home_files import COUNTS_FILE
 
 if TYPE_CHECKING:
     from collections.abc import Callable

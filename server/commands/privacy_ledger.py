@@ -17,7 +17,7 @@ LAST_SHOWN = 10
 Home = Annotated[
     Path, typer.Option(help="Folder of a privacy home, or of a run that has none besides.")
 ]
-Delta = Annotated[float, typer.Option(help="δ at which ε is told.")]
+Delta = Annotated[float, typer.Option(min=1e-300, max=1e-5, help="δ at which ε is told.")]
 Repair = Annotated[bool, typer.Option("--repair", help="Cut a last line that a crash left torn.")]
 Rebuild = Annotated[
     bool,
@@ -28,12 +28,16 @@ Rebuild = Annotated[
 Head = Annotated[
     str,
     typer.Option(
-        help="For --rebuild-counts: hash of the ledger's newest entry, as the newest run.json, a "
-        "model card or a device's receipt has it."
+        help="Hash of the ledger's newest entry, as the newest run.json, a model card or a "
+        "device's receipt has it: --rebuild-counts and --accept-moved need it, and --repair where "
+        "the counts are gone."
     ),
 ]
 AcceptMoved = Annotated[
-    bool, typer.Option("--accept-moved", help="Take over a moved home: no newer copy of it exists.")
+    bool,
+    typer.Option(
+        "--accept-moved", help="Take over a moved home that holds the newest entry; streams end."
+    ),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 
@@ -55,15 +59,19 @@ def ledger(
     from ..privacy_home.home_repair import charge_everyone, cut_torn_line, take_over
     from ..privacy_home.ledger_report import home_report
 
+    for option, is_given in (
+        ("--rebuild-counts", rebuild_counts),
+        ("--accept-moved", accept_moved),
+    ):
+        if is_given and not head:
+            raise typer.BadParameter("give --head HASH with it", param_hint=option)
     if repair:
-        _say(f"cut {cut_torn_line(home, now=datetime.now(UTC))} bytes of a torn line")
+        cut = cut_torn_line(home, now=datetime.now(UTC), head=head)
+        _say(f"cut {cut} bytes of a torn line")
     if rebuild_counts:
-        if not head:
-            raise typer.BadParameter("give --head HASH with it", param_hint="--rebuild-counts")
         _say(f"charged every device for {charge_everyone(home, head=head)} releases")
     if accept_moved:
-        take_over(home)
-        _say("taken over; streams that were open here have ended")
+        _say(f"taken over; {take_over(home, head=head)} streams that were open here have ended")
     report = home_report(home, delta=delta)
     print(json.dumps(report) if as_json else "\n".join(ledger_lines(report)))
 

@@ -27,7 +27,7 @@ from privacy.counts import count_release
 from privacy.discrete_accounting import mu_squared_of_count
 
 from ..flower_messages import exchange
-from ..privacy_home.participation_counts import AnswerCost
+from ..privacy_home.participation_counts import AnswerCost, series_of
 from ..privacy_home.privacy_errors import StreamRefusedError
 from ..rounds import RoundsError
 from .count_release import CountCollection, count_tasks, release_counts
@@ -120,6 +120,7 @@ class CountOffice:
             policy_digest=self.policy.digest,
             source=self.source,
             charge=self._charge,
+            privacy=self.policy.privacy,
         )
         if self.stop.is_set():
             raise RoundsError(f"release {index} of {channel!r} was stopped: charged, not released")
@@ -152,7 +153,7 @@ class CountOffice:
                 )
             try:
                 return index, self.home.count_answers(
-                    f"{self.policy.digest} {channel.name}",
+                    series_of(self.policy.digest, channel.name),
                     index,
                     device_ids,
                     cost=self._cost(channel),
@@ -168,6 +169,7 @@ class CountOffice:
                         cohort_size=len(device_ids),
                         most_answers=index + 1,
                         policy_digest=self.policy.digest,
+                        privacy=self.policy.privacy,
                     )
                 )
         raise RoundsError(f"another process releases counts of {channel.name!r}; try again")

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from models.wire.counts import Counted, CountQuestion
-    from privacy import CountChannel, CountRelease, NoiseSource
+    from privacy import CountChannel, CountRelease, NoiseSource, PrivacyPolicy
 
 
 def count_tasks(
@@ -124,6 +124,7 @@ def release_counts(
     policy_digest: str,
     source: NoiseSource,
     charge: Callable[[CountRelease], str],
+    privacy: PrivacyPolicy | None = None,
 ) -> ReleasedCounts:
     """Charge a release, then draw its noise, once.
 
@@ -136,6 +137,7 @@ def release_counts(
         source: of the noise.
         charge: makes the event's entry durable and returns its hash; its kind says whether
             `source` can be repeated.
+        privacy: limits of the policy, for the ledger to keep; None where nothing is kept.
 
     Returns:
         What may leave. Who loses it asks anew, as a new release: the total is not kept.
@@ -154,6 +156,7 @@ def release_counts(
         cohort_size=collection.cohort_size,
         most_answers=most_answers,
         policy_digest=policy_digest,
+        privacy=privacy,
     )
     entry_hash = charge(event)
     found = noised(

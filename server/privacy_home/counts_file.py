@@ -20,6 +20,10 @@ if TYPE_CHECKING:
 
 SCHEMA_VERSION: Final = 2
 LOCK_TIMEOUT_S: Final = 10.0
+_LACKS: Final = ("no such table", "no such column")
+_REMEDY: Final = (
+    "put the newest copy back, or: fedcell privacy ledger --home DIR --rebuild-counts --head HASH"
+)
 
 _SCHEMA = """
 CREATE TABLE facts (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
@@ -70,7 +74,10 @@ _SINCE_VERSION_1 = (
 
 
 def create_counts(path: Path, facts: Mapping[str, str]) -> None:
-    """Make the file with its tables, readable for nobody else; it appears whole or not at all."""
+    """Make the file with its tables, readable for nobody else; it appears whole or not at all.
+
+    What stood there goes, with a journal that a crash may have left: it is not this file's.
+    """
     aside = path.with_name(f".{path.name}.{os.getpid()}.part")
     aside.unlink(missing_ok=True)
     os.close(os.open(aside, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
@@ -85,6 +92,8 @@ def create_counts(path: Path, facts: Mapping[str, str]) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+    path.unlink(missing_ok=True)
+    path.with_name(f"{path.name}-journal").unlink(missing_ok=True)
     aside.replace(path)
 
 
@@ -94,10 +103,15 @@ def transaction(path: Path) -> Iterator[sqlite3.Connection]:
 
     Raises:
         HomeUnavailableError: the file is held, or its disk is full or read-only.
-        HomeBrokenError: it is no such file.
+        HomeBrokenError: it is gone, or no such file.
     """
     try:
-        connection = sqlite3.connect(path, timeout=LOCK_TIMEOUT_S, isolation_level=None)
+        connection = sqlite3.connect(
+            f"{path.absolute().as_uri()}?mode=rw",
+            uri=True,
+            timeout=LOCK_TIMEOUT_S,
+            isolation_level=None,
+        )
         try:
             # EXTRA syncs the folder, too, once the journal is gone: a commit survives a power cut.
             connection.execute("PRAGMA synchronous=EXTRA")
@@ -113,11 +127,14 @@ def transaction(path: Path) -> Iterator[sqlite3.Connection]:
         finally:
             connection.close()
     except sqlite3.OperationalError as error:
+        if not path.exists():
+            raise HomeBrokenError(path, "is gone", _REMEDY) from error
+        if str(error).startswith(_LACKS):
+            raise HomeBrokenError(path, f"is damaged ({error})", _REMEDY) from error
         remedy = "free space, end the other process or make it writable, then try again"
         raise HomeUnavailableError(path, str(error), remedy) from error
     except sqlite3.DatabaseError as error:
-        remedy = "put the newest copy back, or: fedcell privacy ledger --home DIR --rebuild-counts"
-        raise HomeBrokenError(path, f"is damaged ({error})", remedy) from error
+        raise HomeBrokenError(path, f"is damaged ({error})", _REMEDY) from error
 
 
 @contextmanager
@@ -138,8 +155,7 @@ def reading(path: Path) -> Iterator[sqlite3.Connection]:
             _bring_up_to_date(connection)
         yield connection
     except sqlite3.DatabaseError as error:
-        remedy = "put the newest copy back, or: fedcell privacy ledger --home DIR --rebuild-counts"
-        raise HomeBrokenError(path, f"cannot be read ({error})", remedy) from error
+        raise HomeBrokenError(path, f"cannot be read ({error})", _REMEDY) from error
     finally:
         connection.close()
 

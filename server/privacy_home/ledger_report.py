@@ -17,10 +17,11 @@ from privacy.statement import ADAPTIVE, CORRELATED, INDEPENDENT, OF_RELEASES
 
 from ..rounds_report import accountable
 from . import counts_file
+from .home_files import COUNTS_FILE, WORST_CASE_FACT, is_behind
 from .ledger_file import LEDGER_FILE
-from .legacy_spending import legacy_spending
 from .participation_counts import all_devices, life_counts
-from .privacy_ledger import COUNTS_FILE, LEGACY_FACT, is_behind, read_home
+from .privacy_ledger import read_home
+from .worst_case import worst_case
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -108,26 +109,30 @@ def participants_of(home: Path, entries: Sequence[LedgerEntry]) -> Participants:
     with counts_file.reading(home / COUNTS_FILE) as connection:
         is_behind(home / LEDGER_FILE, entries, connection)
         found = life_counts(connection, all_devices(connection))
-        legacy = legacy_spending(entries[: int(counts_file.fact(connection, LEGACY_FACT))])
-    updates = found.mu_squared + legacy.mu_squared
-    counts = found.counts_mu_squared + legacy.counts_mu_squared
+        uncounted = worst_case(entries[: int(counts_file.fact(connection, WORST_CASE_FACT))])
+    uncounted.charge(found)
+    updates, counts = found.mu_squared, found.counts_mu_squared
     together = updates + counts
     spent = np.maximum(together, found.said_mu_squared)
     dearest = int(together.argmax()) if len(together) else None
     left = np.maximum(found.mu_squared_in_all - spent, 0.0)[np.isfinite(found.mu_squared_in_all)]
-    times = Counter((found.participations + legacy.participations).tolist())
+    times = Counter(found.participations.tolist())
     return Participants(
         devices=len(together),
         by_participations=dict(sorted(times.items())),
         most_mu_squared=_finite(
-            legacy.mu_squared_in_all if dearest is None else float(together[dearest])
+            uncounted.mu_squared_in_all if dearest is None else float(together[dearest])
         ),
         updates_mu_squared=_finite(
-            legacy.mu_squared if dearest is None else float(updates[dearest])
+            uncounted.mu_squared if dearest is None else float(updates[dearest])
         ),
-        counts_mu_squared=legacy.counts_mu_squared if dearest is None else float(counts[dearest]),
+        counts_mu_squared=uncounted.counts_mu_squared
+        if dearest is None
+        else float(counts[dearest]),
         said_mu_squared=float(found.said_mu_squared.max(initial=0.0)),
-        mu_squared_limit=_finite(float(found.mu_squared_in_all.min(initial=math.inf))),
+        mu_squared_limit=_finite(
+            float(found.mu_squared_in_all.min(initial=uncounted.mu_squared_limit_in_all))
+        ),
         mu_squared_left=_finite(float(left.min(initial=math.inf))),
     )
 

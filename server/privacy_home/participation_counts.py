@@ -16,6 +16,7 @@ import numpy as np
 
 from privacy.budget import MU_ROUNDING
 
+from .counts_file import fact, keep_fact
 from .privacy_errors import StreamRefusedError
 
 if TYPE_CHECKING:
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
 
 UNLIMITED: Final = 2**62
 _NEVER: Final = -(2**40)
+_OPENING_FACT: Final = "opening of "
+_ENDED_FACT: Final = "ended "
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -207,6 +210,42 @@ def stream_record(connection: sqlite3.Connection, stream: str) -> StreamRecord |
     if row is None:
         return None
     return StreamRecord(policy_digest=row[0], anchor=row[1], max_participations=row[2])
+
+
+def opening_of(connection: sqlite3.Connection, stream: str) -> str:
+    """Return what was noted of a stream's last opening for writing; empty if nothing was."""
+    return fact(connection, _OPENING_FACT + stream)
+
+
+def keep_opening(connection: sqlite3.Connection, stream: str, opening: str) -> None:
+    """Keep how a stream is opened for writing."""
+    keep_fact(connection, _OPENING_FACT + stream, opening)
+
+
+def end_streams(connection: sqlite3.Connection) -> int:
+    """End every stream that is known: none is opened again, and none takes another step.
+
+    Returns:
+        How many had not ended before.
+    """
+    streams = [row[0] for row in connection.execute("SELECT stream FROM streams")]
+    still_open = [stream for stream in streams if not fact(connection, _ENDED_FACT + stream)]
+    for stream in still_open:
+        keep_fact(connection, _ENDED_FACT + stream, "taken over")
+        connection.execute("DELETE FROM facts WHERE name = ?", (_OPENING_FACT + stream,))
+    connection.execute("UPDATE streams SET anchor = ''")
+    return len(still_open)
+
+
+def require_open(connection: sqlite3.Connection, stream: str, *, where: Path) -> None:
+    """Refuse a stream that ended when its home was taken over.
+
+    Raises:
+        StreamRefusedError: it did.
+    """
+    if fact(connection, _ENDED_FACT + stream):
+        what = f"was taken over, and ended stream {stream!r} with it"
+        raise StreamRefusedError(where, what, "open a new stream")
 
 
 def steps_of(connection: sqlite3.Connection, stream: str) -> tuple[StepRecord, ...]:
@@ -401,6 +440,19 @@ def add_answers(
         (series,),
     ).fetchone()
     return int(most[0])
+
+
+def series_of(policy_digest: str, channel: str) -> str:
+    """Name the releases of one channel under one policy."""
+    return f"{policy_digest} {channel}"
+
+
+def has_answers(connection: sqlite3.Connection, series: str, release: int) -> bool:
+    """Whether any device was counted for a release of a series."""
+    row = connection.execute(
+        "SELECT 1 FROM answers WHERE series = ? AND release = ? LIMIT 1", (series, release)
+    ).fetchone()
+    return row is not None
 
 
 def most_mu_squared(connection: sqlite3.Connection) -> float:

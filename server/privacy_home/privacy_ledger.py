@@ -11,31 +11,36 @@ whole disk shows nothing here: then devices say more than the server knows, and 
 
 from __future__ import annotations
 
-import json
 import math
-import secrets
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
-from models.durable_file import sync_folder, write_durably
 from privacy import CorrelatedRelease, CountRelease
 from privacy.accountant import mu_of_releases
 
 from . import counts_file
 from . import participation_counts as counts
-from .folder_origin import PUT_BACK, anchor_of, inode_of
 from .home_budget import require_budget, require_budget_for_answer, require_separation
+from .home_files import (
+    COUNTS_FILE,
+    HEAD_FACT,
+    WORST_CASE_FACT,
+    head_fact,
+    is_behind,
+    make_counts,
+    require_no_loss,
+    require_own_folder,
+)
 from .home_lock import locked_home
 from .ledger_file import LEDGER_FILE, LedgerFile, read_ledger_file
-from .legacy_spending import LegacySpending, legacy_spending
 from .owner_cap import keep_owners, require_owner_cap
 from .privacy_errors import (
-    HomeBrokenError,
     HomeMissingError,
     HomeUnavailableError,
     StreamRefusedError,
 )
+from .worst_case import WorstCase, worst_case
 
 if TYPE_CHECKING:
     import sqlite3
@@ -51,15 +56,6 @@ if TYPE_CHECKING:
     from .owner_cap import KeptOwners
     from .participation_counts import AnswerCost, LifeCounts, StepCost, StepRecord, StreamRecord
 
-COUNTS_FILE: Final = "participations.db"
-HOME_FILE: Final = "home.json"
-ANCHOR_FACT: Final = "anchor"
-LEGACY_FACT: Final = "legacy_entries"
-HEAD_FACT: Final = "head"
-INODE_FACT: Final = "inode"
-_OPENING_FACT: Final = "opening of "
-_COUNTED: Final = frozenset({"correlated_release", "count_release"})
-
 
 @dataclass(slots=True)
 class PrivacyHome:
@@ -67,11 +63,11 @@ class PrivacyHome:
 
     Attributes:
         path: the folder.
-        legacy: what every device is charged on top of its count.
+        worst_case: what every device is charged on top of its count.
     """
 
     path: Path
-    legacy: LegacySpending = field(init=False, default=LegacySpending())
+    worst_case: WorstCase = field(init=False, default=WorstCase())
     _ledger: LedgerFile = field(init=False)
 
     def __post_init__(self) -> None:
@@ -105,12 +101,17 @@ class PrivacyHome:
     def last_opening(self, stream: str) -> str:
         """Return what was noted of a stream's last opening for writing; empty if nothing was."""
         with self._turn() as connection:
-            return counts_file.fact(connection, _OPENING_FACT + stream)
+            return counts.opening_of(connection, stream)
 
     def note_opening(self, stream: str, opening: str) -> None:
-        """Note durably how a stream is opened for writing."""
+        """Note durably how a stream is opened for writing.
+
+        Raises:
+            StreamRefusedError: it ended when the home was taken over.
+        """
         with self._turn() as connection:
-            counts_file.keep_fact(connection, _OPENING_FACT + stream, opening)
+            counts.require_open(connection, stream, where=self.path)
+            counts.keep_opening(connection, stream, opening)
 
     def stream_history(
         self, stream: str, device_ids: Sequence[str]
@@ -168,12 +169,13 @@ class PrivacyHome:
             included, to which any one device was invited.
 
         Raises:
-            StreamRefusedError: the index was offered before, is not the next, or one owner would
-                have too many devices in the stream.
+            StreamRefusedError: the index was offered before, is not the next, one owner would have
+                too many devices in the stream, or it ended when the home was taken over.
             BudgetExceededError: a device that was chosen has no budget left, has answered as one
                 that never trains, or had its turn fewer than b steps ago.
         """
         with self._turn() as connection:
+            counts.require_open(connection, stream, where=self.path)
             steps = counts.steps_of(connection, stream)
             if index != len(steps):
                 what = f"has offered {len(steps)} steps of stream {stream!r}, not step {index}"
@@ -194,6 +196,7 @@ class PrivacyHome:
             StreamRefusedError: the step has one already, or was never invited.
         """
         with self._turn() as connection:
+            counts.require_open(connection, stream, where=self.path)
             if not counts.commit_step(
                 connection, stream, index, digest=digest, noise_only=noise_only
             ):
@@ -213,7 +216,7 @@ class PrivacyHome:
                 self._require_next(connection, event)
             stated = self._with_most_spent(connection, event, kind)
             entry = self._ledger.append(stated, kind=kind, at=at)
-            counts_file.keep_fact(connection, HEAD_FACT, _head_fact(self.entries))
+            counts_file.keep_fact(connection, HEAD_FACT, head_fact(self.entries))
         return entry
 
     def count_answers(
@@ -243,21 +246,19 @@ class PrivacyHome:
     def _turn(self) -> Iterator[sqlite3.Connection]:
         """Hold the lock and one transaction, over a home whose files agree."""
         with locked_home(self.path), counts_file.transaction(self.path / COUNTS_FILE) as connection:
-            _require_own_folder(self.path, connection)
+            require_own_folder(self.path, connection)
             self._ledger.catch_up()
             if is_behind(self._ledger.path, self.entries, connection):
                 # A crash came between the last entry and the note of it.
-                counts_file.keep_fact(connection, HEAD_FACT, _head_fact(self.entries))
-            num_legacy = int(counts_file.fact(connection, LEGACY_FACT))
-            if num_legacy and self.legacy == LegacySpending():
-                self.legacy = legacy_spending(self.entries[:num_legacy])
+                counts_file.keep_fact(connection, HEAD_FACT, head_fact(self.entries))
+            num_uncounted = int(counts_file.fact(connection, WORST_CASE_FACT))
+            if num_uncounted and self.worst_case == WorstCase():
+                self.worst_case = worst_case(self.entries[:num_uncounted])
             yield connection
 
     def _life_counts(self, connection: sqlite3.Connection, device_ids: Sequence[str]) -> LifeCounts:
         found = counts.life_counts(connection, device_ids)
-        found.participations[:] += self.legacy.participations
-        found.mu_squared[:] += self.legacy.mu_squared
-        found.counts_mu_squared[:] += self.legacy.counts_mu_squared
+        self.worst_case.charge(found)
         return found
 
     def _with_most_spent(
@@ -272,7 +273,7 @@ class PrivacyHome:
         others = [e for e in alike if getattr(e, "stream", None) != getattr(event, "stream", "")]
         if not others or not isinstance(event, CorrelatedRelease | CountRelease):
             return event
-        most = counts.most_mu_squared(connection) + self.legacy.mu_squared_in_all
+        most = counts.most_mu_squared(connection) + self.worst_case.mu_squared_in_all
         if not math.isfinite(most):
             return event
         stated = replace(event, most_mu_squared=most)
@@ -283,6 +284,7 @@ class PrivacyHome:
         return stated
 
     def _require_next(self, connection: sqlite3.Connection, event: CorrelatedRelease) -> None:
+        counts.require_open(connection, event.stream, where=self.path)
         charged = _releases_of(event.stream, self.entries)
         steps = counts.steps_of(connection, event.stream)
         record = counts.stream_record(connection, event.stream)
@@ -311,9 +313,7 @@ def open_home(path: Path) -> PrivacyHome:
     with locked_home(path):
         if not (path / COUNTS_FILE).exists():
             entries = read_ledger_file(path / LEDGER_FILE)
-            if any(_type_of(entry) in _COUNTED for entry in entries):
-                remedy = f"{PUT_BACK}, or: fedcell privacy ledger --home DIR --rebuild-counts"
-                raise HomeBrokenError(path / COUNTS_FILE, "is gone", remedy)
+            require_no_loss(path, entries)
             make_counts(path, entries)
     home = PrivacyHome(path)
     home.life_counts(())
@@ -333,75 +333,5 @@ def read_home(path: Path) -> tuple[LedgerEntry, ...]:
     return read_ledger_file(path / LEDGER_FILE)
 
 
-def _type_of(entry: LedgerEntry) -> str:
-    return str(entry.fields["event"].get("type"))
-
-
 def _releases_of(stream: str, entries: Sequence[LedgerEntry]) -> int:
     return sum(entry.fields["event"].get("stream") == stream for entry in entries)
-
-
-def make_counts(path: Path, entries: Sequence[LedgerEntry]) -> None:
-    """Make the counts of a home whose ledger was kept without any, or is empty."""
-    if not (path / HOME_FILE).exists():
-        content = {"schema_version": 1, "home": secrets.token_hex(16)}
-        write_durably(path / HOME_FILE, (json.dumps(content) + "\n").encode())
-    facts = {
-        "schema_version": str(counts_file.SCHEMA_VERSION),
-        ANCHOR_FACT: anchor_of(path / HOME_FILE),
-        LEGACY_FACT: str(len(entries)),
-        HEAD_FACT: _head_fact(entries),
-    }
-    counts_file.create_counts(path / COUNTS_FILE, facts)
-    sync_folder(path)
-
-
-def _require_own_folder(path: Path, connection: sqlite3.Connection) -> None:
-    known, here = counts_file.fact(connection, INODE_FACT), inode_of(path / COUNTS_FILE)
-    is_own = counts_file.fact(connection, ANCHOR_FACT) == anchor_of(path / HOME_FILE)
-    if is_own and not known:
-        counts_file.keep_fact(connection, INODE_FACT, here)
-    elif not is_own or known != here:
-        what = "was copied, moved between disks or put back from a backup, and may lack releases"
-        remedy = (
-            f"{PUT_BACK}; where this surely is the newest: fedcell privacy ledger --home DIR "
-            "--accept-moved"
-        )
-        raise HomeBrokenError(path, what, remedy)
-
-
-def is_behind(path: Path, entries: Sequence[LedgerEntry], connection: sqlite3.Connection) -> bool:
-    """Tell whether the counts have yet to note the ledger's last entry, as a crash leaves them.
-
-    Args:
-        path: of the ledger.
-        entries: of the ledger.
-        connection: to the counts.
-
-    Raises:
-        HomeBrokenError: the ledger is older than the counts, or the counts are older than it.
-    """
-    number, _, known = counts_file.fact(connection, HEAD_FACT).partition(":")
-    expected = int(number)
-    if len(entries) < expected or (expected and entries[expected - 1].hash != known):
-        what = f"lacks the entry {expected - 1} that the counts beside it have seen"
-        raise HomeBrokenError(path, what, f"{PUT_BACK}; it is older than what was released")
-    later = entries[expected:]
-    if len(later) > 1 or not all(_is_counted(entry, connection) for entry in later):
-        what = f"holds entries from {expected} on that the counts beside it do not know"
-        remedy = f"{PUT_BACK}, or: fedcell privacy ledger --home DIR --rebuild-counts"
-        raise HomeBrokenError(path, what, remedy)
-    return bool(later)
-
-
-def _is_counted(entry: LedgerEntry, connection: sqlite3.Connection) -> bool:
-    if _type_of(entry) != "correlated_release":
-        return True
-    event = entry.fields["event"]
-    steps = counts.steps_of(connection, event["stream"])
-    index = event["index"]
-    return index < len(steps) and steps[index].aggregate_digest is not None
-
-
-def _head_fact(entries: Sequence[LedgerEntry]) -> str:
-    return f"{len(entries)}:{entries[-1].hash if entries else ''}"

@@ -174,4 +174,8 @@ class StreamTerms:
             policy_digest=self.policy.digest,
             noise_only=noise_only,
             clip_noise_multiplier=self.policy.privacy.clip_noise_multiplier,
+            epsilon=self.policy.privacy.epsilon,
+            delta=self.policy.privacy.delta,
+            update_share=self.policy.privacy.update_share,
+            max_participations=self.policy.privacy.max_participations,
         )

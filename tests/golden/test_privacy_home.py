@@ -11,10 +11,11 @@ import pytest
 
 from privacy import BudgetExceededError
 from server.privacy_home.counts_file import transaction
-from server.privacy_home.home_repair import take_over
+from server.privacy_home.home_files import COUNTS_FILE
 from server.privacy_home.ledger_report import home_report
 from server.privacy_home.participation_counts import AnswerCost, StepCost
-from server.privacy_home.privacy_ledger import COUNTS_FILE, open_home
+from server.privacy_home.privacy_ledger import open_home
+from tests.support.moved_homes import made_here
 
 GOLDEN = Path(__file__).parent / "privacy_home_v1"
 DEVICES = ["device-1", "device-2", "device-10", "device-15"]
@@ -23,8 +24,7 @@ DEVICES = ["device-1", "device-2", "device-10", "device-15"]
 @pytest.fixture
 def home(tmp_path):
     shutil.copytree(GOLDEN, tmp_path / "home")
-    take_over(tmp_path / "home")
-    return open_home(tmp_path / "home")
+    return open_home(made_here(tmp_path / "home"))
 
 
 def test_counts_of_yesterday_mean_the_same(home):

@@ -16,7 +16,7 @@ from privacy.accountant import mu_of_releases
 from server.cli import main
 from server.commands.privacy_ledger import ledger_lines
 from server.privacy_home import ledger_file
-from server.privacy_home.home_repair import charge_everyone, cut_torn_line, take_over
+from server.privacy_home.home_repair import charge_everyone, cut_torn_line
 from server.privacy_home.ledger_file import LEDGER_FILE
 from server.privacy_home.ledger_report import home_report
 from server.privacy_home.participation_counts import StepCost, StreamRecord
@@ -310,21 +310,6 @@ def test_counts_that_are_gone_are_made_anew_with_everybody_charged(tmp_path):
     assert found.participations.tolist() == [2]
     with pytest.raises(StreamRefusedError, match="knows no stream"):
         resumed(tmp_path)
-
-
-def test_moved_home_is_taken_over_on_the_operators_word_and_its_streams_end(tmp_path):
-    stream = opened(tmp_path)
-    step(stream)
-    end_of_process(stream)
-    shutil.copytree(tmp_path, tmp_path / "moved")
-
-    with pytest.raises(HomeBrokenError, match="--accept-moved"):
-        open_home(tmp_path / "moved" / "home")
-    take_over(tmp_path / "moved" / "home")
-    counted = open_home(tmp_path / "moved" / "home").life_counts(DEVICES).participations
-    assert counted.sum() == 3
-    with pytest.raises(StreamRefusedError, match="copied or put back"):
-        resumed(tmp_path / "moved")
 
 
 def test_damaged_counts_are_told_as_such(tmp_path):

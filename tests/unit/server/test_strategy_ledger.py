@@ -73,6 +73,10 @@ def test_the_ledger_alone_gives_the_epsilon_that_was_reported(tmp_path):
         min_separation=2,
         most_participations=2,
         policy_digest=policy.digest,
+        epsilon=2.0,
+        delta=policy.privacy.delta,
+        update_share=policy.privacy.update_share,
+        max_participations=policy.privacy.max_participations,
     )
     for record, count in zip(records, range(1, 5), strict=True):
         derived = release_epsilon(events[:count], delta=1e-6)
