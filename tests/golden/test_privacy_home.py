@@ -12,13 +12,15 @@ import pytest
 from privacy import BudgetExceededError
 from server.privacy_home.counts_file import transaction
 from server.privacy_home.home_files import COUNTS_FILE
+from server.privacy_home.home_repair import charge_everyone
 from server.privacy_home.ledger_report import home_report
 from server.privacy_home.participation_counts import AnswerCost, StepCost
-from server.privacy_home.privacy_ledger import open_home
+from server.privacy_home.privacy_ledger import open_home, read_home
 from tests.support.moved_homes import made_here
 
 GOLDEN = Path(__file__).parent / "privacy_home_v1"
 DEVICES = ["device-1", "device-2", "device-10", "device-15"]
+CHEAP = StepCost(mu_squared=0.01)
 
 
 @pytest.fixture
@@ -60,3 +62,30 @@ def test_the_file_is_brought_up_to_date_once(home):
         with transaction(home.path / COUNTS_FILE) as connection:
             rows = connection.execute("SELECT value FROM facts WHERE name = 'schema_version'")
             assert rows.fetchall() == [("2",)]
+
+
+@pytest.fixture
+def without_limits(tmp_path):
+    """A home whose entries do not say their policies' limits, made by `make_privacy_home_v2.py`."""
+    shutil.copytree(GOLDEN.with_name("privacy_home_v2"), tmp_path / "home")
+    return made_here(tmp_path / "home")
+
+
+def test_a_home_whose_entries_said_no_limits_goes_on_by_its_counts(without_limits):
+    home = open_home(without_limits)
+    found = home.life_counts(["device-1", "device-3", "device-4"])
+    assert found.participations.tolist() == [2, 2, 0]
+    assert found.max_participations.tolist()[:2] == [4, 4]
+    assert home.invite("s", 2, device_ids=["device-1"], choose=lambda _: [0], cost=CHEAP)[1] == 3
+    mu_squared = home_report(without_limits, delta=1e-8)["mu_squared"]
+    assert mu_squared == pytest.approx(0.02 + 1 / 99)
+
+
+def test_a_home_whose_entries_said_no_limits_ends_where_its_counts_are_lost(without_limits):
+    (without_limits / COUNTS_FILE).unlink()
+    charge_everyone(without_limits, head=read_home(without_limits)[-1].hash)
+    home = open_home(without_limits)
+    found = home.life_counts(["anybody"])
+    assert (found.participations[0], found.max_participations[0]) == (2, 2)
+    assert not found.may_go_on(CHEAP)[0]
+    assert not found.may_answer(AnswerCost(mu_squared=1e-6))[0]
