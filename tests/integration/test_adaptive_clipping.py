@@ -174,18 +174,30 @@ def test_a_run_that_was_stopped_goes_on_from_the_norm_that_it_had(tmp_path):
     assert len(set(norms)) == 6
 
 
-def test_a_stream_killed_at_every_step_ends_with_the_norm_of_one_never_killed(tmp_path):
+def killed(folder, *, rounds, seed, timeout_s):
+    """Let another process kill a stream at every step, and return what it found."""
+    asked = [str(folder), str(rounds), str(seed), "0.8"]
     ran = subprocess.run(
-        [sys.executable, "-m", "tests.support.stream_crashes", str(tmp_path), "4", "1", "0.8"],
+        [sys.executable, "-m", "tests.support.stream_crashes", *asked],
         capture_output=True,
         text=True,
         cwd=REPOSITORY,
-        timeout=60,
+        timeout=timeout_s,
         check=False,
     )
     assert ran.returncode == 0, ran.stderr[-4000:]
-    found = json.loads(ran.stdout)
+    return json.loads(ran.stdout)
+
+
+def test_a_stream_killed_at_every_step_ends_with_the_norm_of_one_never_killed(tmp_path):
+    found = killed(tmp_path, rounds=4, seed=1, timeout_s=60)
     assert found["kills"] >= 16
     assert found["noise_only"] >= 2
     assert found["is_bit_identical"]
     assert found["clipping_norm"] != 1.0
+
+
+@pytest.mark.soak
+def test_a_stream_of_two_hundred_rounds_killed_at_every_step_ends_with_the_same_norm(tmp_path):
+    found = killed(tmp_path, rounds=200, seed=2, timeout_s=1800)
+    assert found["is_bit_identical"]
