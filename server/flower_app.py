@@ -347,15 +347,17 @@ def deployed_run(run_config: Mapping[str, object]) -> PlannedRun:
     `stream-key-file` (optional: key that seals the stream's), `owners` (optional: CSV file of
     devices and owners), `least-nodes` (1: nodes to wait for), `plan` (optional: policy that
     `fedcell privacy plan --out` wrote; its constants are the run's, and a key that says otherwise
-    is refused), `rounds` (24), `cohort` (2000), `epsilon` (2.0), `delta` (1e-8), `update-share`
-    (0.85), `count-years` (2.0: how long the rest is to last for counts), `max-participations`
-    (0: as many as the schedule asks of a device), `max-devices-per-owner` (5), `clipping-norm`
-    (0.3), `clipping-quantile` (0.0: the norm is fixed; else the quantile of updates' lengths that
-    it follows), `deadline-s` (600.0), `model-version` (optional: bundle version that devices have,
-    to be evaluated by counts), `drift-reference` (optional: JSON file of public shares, as `python
-    -m simulations.drift_reference` makes it), `similar-devices` (0; 1 counts them), `metrics-every`
-    (0: counts after the last round alone; else rounds between two turns), `resume` (0; 1 goes on
-    with the run in `out`).
+    is refused), `rounds` (24), `cohort` (2000), `replies` (0: as `cohort` says; else so many are
+    wanted, and `cohort` is worked out), `dropout` (0.0: share of devices that is expected not to
+    answer), `min-replies` (1: with fewer a round is noise alone), `epsilon` (2.0), `delta` (1e-8),
+    `update-share` (0.85), `count-years` (2.0: how long the rest is to last for counts),
+    `max-participations` (0: as many as the schedule asks of a device), `max-devices-per-owner` (5),
+    `clipping-norm` (0.3), `clipping-quantile` (0.0: the norm is fixed; else the quantile of
+    updates' lengths that it follows), `deadline-s` (600.0), `model-version` (optional: bundle
+    version that devices have, to be evaluated by counts), `drift-reference` (optional: JSON file of
+    public shares, as `python -m simulations.drift_reference` makes it), `similar-devices` (0; 1
+    counts them), `metrics-every` (0: counts after the last round alone; else rounds between two
+    turns), `resume` (0; 1 goes on with the run in `out`).
 
     Raises:
         RoundsError: a key is missing, has no value, or contradicts the plan.

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from .counts.run_counts import CountsPlan, DriftReference
+from .engine.over_invitation import invited_for
 from .plans.plan_file import config_under, constants_of, read_plan, require_agreement
 from .rounds import RoundsConfig, RoundsError
 from .training_recipes import FROM_TRAINED_WEIGHTS
@@ -26,6 +27,7 @@ UNSAID: Final = {
     "max-devices-per-owner": 5,
     "clipping-norm": 0.3,
     "clipping-quantile": 0.0,
+    "min-replies": 1,
 }
 """What stands in the configuration for a key that nobody gave: Flower fills it in, from
 `[tool.flwr.app.config]` in pyproject.toml. Beside a plan it says nothing."""
@@ -41,10 +43,12 @@ def planned_rounds(
         ValueError: a value is none.
     """
     value_of(run_config, "stream-key-file")
+    cohort, is_worked_out = _cohort(run_config)
     config = RoundsConfig(
         stream=f"run-{secrets.token_hex(8)}",
         num_rounds=int(value_of(run_config, "rounds")),
-        cohort_size=int(value_of(run_config, "cohort")),
+        cohort_size=cohort,
+        min_replies=int(value_of(run_config, "min-replies")),
         clipping_norm=float(value_of(run_config, "clipping-norm")),
         target_quantile=float(value_of(run_config, "clipping-quantile")) or None,
         recipe=FROM_TRAINED_WEIGHTS.local,
@@ -63,8 +67,30 @@ def planned_rounds(
         return config, None
     plan = read_plan(path)
     given = {key: float(value_of(run_config, key)) for key in constants_of(plan)}
-    require_agreement(plan, {key: value for key, value in given.items() if value != UNSAID[key]})
+    said = {key: value for key, value in given.items() if value != UNSAID[key]}
+    if is_worked_out:
+        said["cohort"] = float(cohort)
+    require_agreement(plan, said)
     return config_under(plan, config), plan
+
+
+def _cohort(run_config: Mapping[str, object]) -> tuple[int, bool]:
+    """Return how many devices are invited, and whether that was worked out from replies wanted.
+
+    Raises:
+        RoundsError: a number is said as well, and is another.
+        ValueError: a value is out of bounds.
+    """
+    named, replies = int(value_of(run_config, "cohort")), int(value_of(run_config, "replies"))
+    dropout = float(value_of(run_config, "dropout"))
+    if replies == 0:
+        return named, False
+    invited = invited_for(replies, dropout=dropout)
+    if named not in {invited, UNSAID["cohort"]}:
+        raise RoundsError(
+            f"{replies} replies take a cohort of {invited}, and cohort is {named}; leave one out"
+        )
+    return invited, True
 
 
 def planned_counts(run_config: Mapping[str, object]) -> CountsPlan:

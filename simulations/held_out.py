@@ -79,7 +79,8 @@ def looks_at(
         return None
 
     def look(weights: NDArray[np.float32]) -> dict[str, float | None]:
-        seen = {} if part is None else part.metrics(weights)
+        nothing = dict.fromkeys(("loss", "average_precision", "auc", "prevalence"))
+        seen = {**nothing} if part is None else part.metrics(weights)
         if public is not None:
             seen[REFERENCE_QUALITY] = public.metrics(weights)["average_precision"]
         return seen

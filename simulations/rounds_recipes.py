@@ -36,6 +36,8 @@ def plan_for(
     max_participations: int | None = None,
     max_devices_per_owner: int = DEVICES_PER_OWNER,
     target_quantile: float | None = None,
+    min_replies: int = 1,
+    patience: int = 0,
 ) -> RoundsPlan:
     """Return the plan of a run.
 
@@ -54,6 +56,8 @@ def plan_for(
         max_participations: k for life; None takes what the schedule asks of a device.
         max_devices_per_owner: most devices of one owner, where owners are known.
         target_quantile: γ of a clipping norm that adapts; None keeps C.
+        min_replies: least devices that must answer a round, else it is noise alone.
+        patience: looks at the reference fleet without gain that end the run; 0 never ends it.
     """
     usual = FROM_RANDOM_WEIGHTS if epsilon is None else FROM_RANDOM_WEIGHTS_WITH_NOISE
     if is_warm:
@@ -75,6 +79,8 @@ def plan_for(
         max_participations=max_participations,
         max_devices_per_owner=max_devices_per_owner,
         target_quantile=target_quantile,
+        min_replies=min_replies,
+        patience=patience,
     )
 
 
@@ -90,5 +96,6 @@ def under_policy(plan: RoundsPlan, policy: StreamPolicy) -> RoundsPlan:
         target_quantile=policy.privacy.target_quantile,
         max_participations=policy.privacy.max_participations,
         max_devices_per_owner=policy.max_devices_per_owner,
+        min_replies=policy.min_replies,
         policy=policy,
     )

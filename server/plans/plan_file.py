@@ -75,6 +75,7 @@ def constants_of(plan: StreamPolicy) -> dict[str, float]:
         "max-devices-per-owner": plan.max_devices_per_owner,
         "clipping-norm": plan.privacy.first_norm,
         "clipping-quantile": plan.privacy.target_quantile or 0.0,
+        "min-replies": plan.min_replies,
     }
 
 
