@@ -168,10 +168,7 @@ class RunFolder:
             RunFolderError: its report cannot be read.
         """
         try:
-            fields = self.report()["config"]
-            fields["recipe"] = LocalRecipe(**fields["recipe"])
-            fields["server"] = ServerRecipe(**fields["server"])
-            return RoundsConfig(**fields)
+            return config_of(self.report())
         except (OSError, ValueError, KeyError, TypeError) as error:
             what = f"{REPORT_FILE} does not say how the run was planned ({error})"
             raise RunFolderError(self.path, what, "start a new run with another --out") from error
@@ -213,6 +210,18 @@ class RunFolder:
         """Write `run.json`."""
         text = json.dumps(report, indent=2, allow_nan=False, ensure_ascii=False) + "\n"
         write_durably(self.path / REPORT_FILE, text.encode())
+
+
+def config_of(report: Mapping[str, Any]) -> RoundsConfig:
+    """Return the configuration that a report states.
+
+    Raises:
+        ValueError, KeyError, TypeError: it states none.
+    """
+    fields = dict(report["config"])
+    fields["recipe"] = LocalRecipe(**fields["recipe"])
+    fields["server"] = ServerRecipe(**fields["server"])
+    return RoundsConfig(**fields)
 
 
 def command_of(path: Path) -> dict[str, Any]:

@@ -11,6 +11,8 @@ import typer
 
 from server.commands.rounds import rounds as group
 
+from .rounds_replay import replay
+
 if TYPE_CHECKING:
     from privacy import StreamPolicy
     from server.engine.run_desk import Watching
@@ -119,6 +121,9 @@ _PLANNED = {
 def register(app: typer.Typer) -> None:
     """Add the group `rounds` with its commands."""
     app.add_typer(group)
+
+
+group.command("replay")(replay)
 
 
 @group.command("start")

@@ -68,7 +68,9 @@ class RoundsProgress:
     def gain(self, gain: OptimizerGain) -> None:
         """Say what correlated noise gains under the run's optimiser."""
         if self._shown:
-            self._console.print(f"correlated noise gains: {gain.to_line()}", highlight=False)
+            self._console.print(
+                f"correlated noise gains: {gain.to_line()}", highlight=False, soft_wrap=True
+            )
 
     def advance(self, record: RoundRecord) -> None:
         """Show one more round."""

@@ -1,0 +1,226 @@
+"""Checks a run's record against what is here: digests, ledger, counts, ε; and names what differs.
+
+All of it can be done without the stream's key. What needs the key, or the devices, is named as not
+verifiable: nobody can make noise again whose key came from the operating system's entropy.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+
+from privacy import StreamPolicy, release_epsilon
+
+from ..privacy_home.privacy_errors import HomeBrokenError, HomeMissingError, StreamRefusedError
+from ..privacy_home.privacy_ledger import read_home
+from ..rounds_report import accountable
+from ..streams.stream_files import read_checkpoint
+from .run_record import START_FILE, json_digest, versions_here, weights_digest
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+    from pathlib import Path
+
+    from privacy import LedgerEntry
+
+WEIGHTS_FILE: Final = "weights.npz"
+OF_REAL_ENTROPY: Final = (
+    "the weights of each round: the key of their noise is secret, and destroyed at the run's end",
+    "the devices' updates: only their sum with noise ever left",
+)
+"""What nobody can verify of a run with real noise."""
+
+
+class Verdict(StrEnum):
+    """What came of one check."""
+
+    SAME = "same"
+    DIFFERS = "differs"
+    UNKNOWN = "not_verifiable"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Check:
+    """One thing that was compared.
+
+    Attributes:
+        name: of it.
+        verdict: what came of it.
+        said: what the record has, or why nothing could be compared.
+        found: what is here.
+    """
+
+    name: str
+    verdict: Verdict
+    said: str = ""
+    found: str = ""
+
+    def to_json(self) -> dict[str, str]:
+        """Return the check as plain fields."""
+        return {name: str(getattr(self, name)) for name in self.__dataclass_fields__}
+
+
+def compared(name: str, said: object, found: object) -> Check:
+    """Compare one value of the record with what is here."""
+    if said is None or said == "":
+        return Check(name=name, verdict=Verdict.UNKNOWN, said="the run did not note it")
+    verdict = Verdict.SAME if said == found else Verdict.DIFFERS
+    return Check(name=name, verdict=verdict, said=str(said), found=str(found))
+
+
+def first_difference(checks: Sequence[Check]) -> Check | None:
+    """Return the first check that found something else; None where all agree."""
+    return next((check for check in checks if check.verdict is Verdict.DIFFERS), None)
+
+
+def verify_record(
+    folder: Path, report: Mapping[str, Any], *, home: Path, fleet_sha256: str | None
+) -> list[Check]:
+    """Check all that a run's record says of files, counts and ε.
+
+    Args:
+        folder: of the run.
+        report: its `run.json`.
+        home: privacy home that the run charges.
+        fleet_sha256: of the fleet dataset that is here; None where none was given.
+    """
+    record = report.get("record", {})
+    return [
+        *_of_plan(folder, report, record, fleet_sha256=fleet_sha256),
+        *_of_rounds(report),
+        *_of_ledger(report, home),
+        *_of_weights(folder, report, record),
+    ]
+
+
+def version_notes(report: Mapping[str, Any]) -> list[str]:
+    """Say which versions differ here from those that ran; the last digit may then, too."""
+    here = versions_here()
+    return [
+        f"{name} {said} then, {here.get(name, 'not installed')} here"
+        for name, said in report.get("versions", {}).items()
+        if here.get(name) != said
+    ]
+
+
+def entries_of(report: Mapping[str, Any], home: Path) -> tuple[LedgerEntry, ...]:
+    """Return the ledger's entries of a run, verified.
+
+    Raises:
+        HomeMissingError: there is no ledger.
+        HomeBrokenError: the chain does not verify.
+    """
+    stream = report["config"]["stream"]
+    return tuple(e for e in read_home(home) if e.fields["event"].get("stream") == stream)
+
+
+def _of_plan(
+    folder: Path,
+    report: Mapping[str, Any],
+    record: Mapping[str, Any],
+    *,
+    fleet_sha256: str | None,
+) -> Iterator[Check]:
+    fleet = compared("fleet dataset", record.get("fleet_sha256"), fleet_sha256)
+    if fleet_sha256 is None:
+        fleet = Check(name=fleet.name, verdict=Verdict.UNKNOWN, said="no fleet was given")
+    yield fleet
+    yield compared("configuration", record.get("config_sha256"), json_digest(report["config"]))
+    policy = report["privacy"].get("policy")
+    if policy is not None:
+        digest = StreamPolicy.from_json(policy).digest
+        yield compared("policy", report["privacy"]["policy_digest"], digest)
+    yield compared("start weights", record.get("start_sha256"), _digest_in(folder / START_FILE))
+
+
+def _of_rounds(report: Mapping[str, Any]) -> Iterator[Check]:
+    rounds, config = report["rounds"], report["config"]
+    found = [one["index"] for one in rounds]
+    yield compared("order of rounds", list(range(len(rounds))), found)
+    for one in rounds:
+        number = one["index"] + 1
+        if one["invited"] != config["cohort_size"]:
+            yield compared(f"round {number}: invited", config["cohort_size"], one["invited"])
+        if not 0 <= one["replied"] <= one["invited"]:
+            yield compared(f"round {number}: replied", f"0 to {one['invited']}", one["replied"])
+
+
+def _of_ledger(report: Mapping[str, Any], home: Path) -> Iterator[Check]:
+    try:
+        everything = read_home(home)
+    except HomeMissingError:
+        yield Check(name="ledger", verdict=Verdict.UNKNOWN, said=f"there is none in {home}")
+        return
+    except HomeBrokenError as error:
+        yield Check(name="ledger chain", verdict=Verdict.DIFFERS, said="whole", found=str(error))
+        return
+    yield Check(name="ledger chain", verdict=Verdict.SAME, said=f"{len(everything)} entries")
+    mine = entries_of(report, home)
+    rounds, config = report["rounds"], report["config"]
+    yield compared("ledger entries of the run", len(rounds), len(mine))
+    for one, entry in zip(rounds, mine, strict=False):
+        number, event = one["index"] + 1, entry.fields["event"]
+        if one.get("ledger_hash"):
+            yield compared(f"round {number}: ledger entry", one["ledger_hash"], entry.hash)
+        for name, said in (
+            ("cohort_size", config["cohort_size"]),
+            ("noise_multiplier", report["privacy"]["noise_multiplier"]),
+            ("most_participations", one["most_participations"]),
+        ):
+            if event.get(name) != said:
+                yield compared(f"round {number}: {name} of its entry", said, event.get(name))
+        yield from _of_epsilon(one, entry, everything, report)
+
+
+def _of_epsilon(
+    one: Mapping[str, Any],
+    entry: LedgerEntry,
+    everything: Sequence[LedgerEntry],
+    report: Mapping[str, Any],
+) -> Iterator[Check]:
+    stream, delta = report["config"]["stream"], report["privacy"]["delta"]
+    said = one["epsilon_release"]
+    upto = accountable(everything[: entry.index + 1], stream=stream)
+    derived = release_epsilon(upto, delta=delta)
+    found = derived if math.isfinite(derived) else None
+    agrees = (
+        said is None
+        if found is None
+        else said is not None and math.isclose(said, found, rel_tol=1e-9)
+    )
+    if not agrees:
+        yield Check(
+            name=f"round {one['index'] + 1}: ε at δ = {delta:g}",
+            verdict=Verdict.DIFFERS,
+            said=str(said),
+            found=str(found),
+        )
+
+
+def _of_weights(
+    folder: Path, report: Mapping[str, Any], record: Mapping[str, Any]
+) -> Iterator[Check]:
+    end = _digest_in(folder / WEIGHTS_FILE)
+    yield compared("weights at the end", record.get("end_sha256"), end)
+    rounds = report["rounds"]
+    if not rounds or not rounds[-1].get("weights_sha256"):
+        return
+    name = f"round {rounds[-1]['index'] + 1}: weights of the checkpoint"
+    try:
+        checkpoint = read_checkpoint(folder)
+    except StreamRefusedError:
+        yield Check(name=name, verdict=Verdict.UNKNOWN, said="there is no checkpoint here")
+        return
+    yield compared(name, rounds[-1]["weights_sha256"], weights_digest(checkpoint.state.weights))
+
+
+def _digest_in(path: Path) -> str | None:
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            return weights_digest(arrays["weights"])
+    except (OSError, ValueError, KeyError):
+        return None
