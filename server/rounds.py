@@ -11,6 +11,7 @@ from privacy.count_budget import count_channels
 from privacy.policy import record_policy
 
 from .cohorts import Schedule
+from .engine.group_rule import GroupedTerms, GroupRuleName
 from .server_optimizer import ServerRecipe
 from .streams.stream_terms import StreamTerms
 
@@ -105,6 +106,8 @@ class RoundsConfig:
             where a fleet's files are split beforehand, none is.
         target_quantile: γ of a clipping norm that adapts; None keeps C.
         min_replies: least devices that must answer a round, else it is noise alone.
+        group_rule: median or trimmed mean over groups of nodes, for comparison only; none is usual.
+        num_groups: G, where there is a rule.
         patience: looks at public data without gain that end the run early; 0 never ends it.
         recipe: how devices train.
         server: how released updates move the weights.
@@ -136,6 +139,8 @@ class RoundsConfig:
     target_quantile: float | None = None
     min_replies: int = 1
     patience: int = 0
+    group_rule: GroupRuleName = "none"
+    num_groups: int = 8
 
     def __post_init__(self) -> None:
         """Refuse replies and looks that cannot come."""
@@ -146,6 +151,8 @@ class RoundsConfig:
             )
         if self.patience < 0:
             raise ValueError(f"patience must be at least 0, got {self.patience}")
+        if self.group_rule != "none" and self._is_correlated:
+            raise ValueError("group_rule needs independent noise: a median breaks a correlation")
 
     def schedule(self, population_size: int) -> Schedule:
         """Return the public schedule over so many enrolled devices."""
@@ -188,6 +195,16 @@ class RoundsConfig:
     def terms(self, schedule: Schedule) -> StreamTerms:
         """Return the constants of the run's stream."""
         privacy = self.policy(schedule)
+        if self.group_rule != "none":
+            return GroupedTerms(
+                stream=self.stream,
+                num_rounds=self.num_rounds,
+                cohort_size=self.cohort_size,
+                clipping_norm=self.clipping_norm,
+                privacy=privacy,
+                policy=None,
+                num_groups=self.num_groups,
+            )
         if privacy is None or not self._is_correlated:
             return StreamTerms(
                 stream=self.stream,

@@ -26,6 +26,7 @@ from .aggregation import CohortSum
 from .cohorts import CohortHistory, invitation_order, select_cohort
 from .engine.collection import Collected, Collector
 from .engine.early_stop import REFERENCE_QUALITY, is_over
+from .engine.group_rule import NodeGroups, robust_mean
 from .engine.refusal_trail import NodeNames, RefusalTrail
 from .engine.run_control import RunCancelledError
 from .engine.run_record import weights_digest
@@ -109,6 +110,7 @@ class FederatedRounds:
     policy_text: str = field(init=False, default="")
     collector: Collector = field(init=False)
     trail: RefusalTrail = field(init=False)
+    groups: NodeGroups | None = field(init=False, default=None)
 
     def __post_init__(self) -> None:
         """Fix the order of invitations and the grid of the stream."""
@@ -118,6 +120,8 @@ class FederatedRounds:
         terms = self.stream.terms
         self.grid_step = grid_of(terms.clipping_norm, has_norm_bit=terms.has_norm_bit)
         self.order = invitation_order(self.roster.device_ids, stream=name)
+        if self.config.group_rule != "none":
+            self.groups = NodeGroups.of(self.roster.node_ids, num_groups=self.config.num_groups)
         self.trail = RefusalTrail(
             self.stream.folder, NodeNames.of(name, self.stream.secrets), self.clock
         )
@@ -125,6 +129,7 @@ class FederatedRounds:
             deadline_s=self.config.deadline_s,
             stop=self.stop,
             poll_s=self.poll_s,
+            groups=self.groups,
             on_refusal=lambda node_id, reason: self.trail.note(
                 self.stream.next_index, node_id, reason
             ),
@@ -301,11 +306,24 @@ class FederatedRounds:
         released = self.stream.release()
         self.state = optimizer_step(
             self.state,
-            released,
+            released if self.groups is None else self._of_groups(released, index),
             recipe=self.config.server,
             rate=self.config.server.rate_at(index, num_rounds=self.config.num_rounds),
         )
         self.stream.checkpoint(self.state, released=released)
+
+    def _of_groups(self, released: NDArray[np.float64], index: int) -> NDArray[np.float64]:
+        """Return what the group rule makes of the released sums: post-processing."""
+        if self.groups is None:
+            return released
+        cohort = self.stream.home.cohort(self.config.stream, index)
+        invited = self.groups.invited(self.roster.behind(cohort))
+        return robust_mean(
+            released,
+            invited=invited,
+            num_invited=self.config.cohort_size,
+            rule=self.config.group_rule,
+        )
 
     def _tell(self, collected: Collected, *, index: int, seconds: float) -> None:
         """Keep the record of a round that is kept, and tell it."""

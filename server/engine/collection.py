@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from models.wire.rounds import NodeFailure, RoundTask
     from privacy.clipping import StepGrid
 
+    from .group_rule import NodeGroups
+
 
 @dataclass(slots=True)
 class Collected:
@@ -53,6 +55,7 @@ class Collector:
         deadline_s: how long a round waits for replies.
         stop: set from outside to end the wait.
         poll_s: pause between two looks for replies.
+        groups: of nodes, whose sums are kept apart for a group rule; None adds all up.
         on_refusal: told the node that was asked (None where none was) and why its reply is zero.
     """
 
@@ -60,6 +63,7 @@ class Collector:
     stop: threading.Event
     poll_s: float
     on_refusal: Callable[[int | None, ReplyRefusal], None] = lambda _node_id, _reason: None
+    groups: NodeGroups | None = None
     _unanswered: dict[str, int] = field(init=False, default_factory=dict)
 
     def collect(
@@ -85,7 +89,8 @@ class Collector:
         Returns:
             What came by the deadline; None if the run was stopped meanwhile.
         """
-        collected = Collected(cohort, CohortSum.empty(unit.size(len(weights))))
+        num_sums = 1 if self.groups is None else self.groups.num_groups
+        collected = Collected(cohort, CohortSum.empty(num_sums * unit.size(len(weights))))
         before = self._unanswered
         sent: dict[str, int] = {}
         answered: set[int] = set()
@@ -112,6 +117,8 @@ class Collector:
                     collected=collected,
                     num_weights=len(weights),
                     unit=unit,
+                    groups=self.groups,
+                    node_id=node_id,
                 )
             if refusal is not None:
                 self._refuse(collected, node_id, refusal)
@@ -146,6 +153,8 @@ def _take(
     collected: Collected,
     num_weights: int,
     unit: StepGrid,
+    groups: NodeGroups | None,
+    node_id: int,
 ) -> ReplyRefusal | None:
     """Add one reply to the sum, or return why it is a zero."""
     read = read_contribution(reply, num_weights=num_weights)
@@ -154,7 +163,9 @@ def _take(
     total, contribution = read
     refusal = reply_refusal(total, contribution, task=task, num_weights=num_weights, grid=unit)
     if refusal is None:
-        collected.sum.add(total.astype(np.int64), num_devices=contribution.num_devices)
+        own = total.astype(np.int64)
+        whole = own if groups is None else groups.placed(node_id, own)
+        collected.sum.add(whole, num_devices=contribution.num_devices)
         device_of = dict(zip(task.pseudonyms, task.device_ids, strict=False))
         collected.said |= said_by_devices(contribution.receipts, device_of=device_of)
     return refusal
