@@ -81,18 +81,20 @@ class OptimizerGain:
         return f"each round's mean update is constant, {self.step_snr:.2g} of one step's noise"
 
     def to_line(self) -> str:
-        """Say the gain in one line."""
+        """Say optimiser and gain in one line."""
+        return f"{self.optimizer}: {self.to_words()}"
+
+    def to_words(self) -> str:
+        """Say the gain."""
         if self.bands == 1:
-            return f"{self.optimizer}: none, the noise is independent in effect (b = 1)"
+            return "none, for the noise is independent in effect (one band)"
         if self.correlated_snr is not None and self.independent_snr is not None:
             return (
-                f"{self.optimizer}: {self.at_end:.2f}×, signal to noise at the end "
-                f"{self.correlated_snr:.1f} against {self.independent_snr:.1f}; assumes that "
-                f"{self.assumption}"
+                f"{self.at_end:.2f}×, signal to noise at the end {self.correlated_snr:.1f} against "
+                f"{self.independent_snr:.1f}; assumes that {self.assumption}"
             )
         return (
-            f"{self.optimizer}: error {self.at_end:.2f}× smaller at the end, "
-            f"{self.over_run or 1.0:.2f}× over the run"
+            f"error {self.at_end:.2f}× smaller at the end, {self.over_run or 1.0:.2f}× over the run"
         )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import statistics
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
 from models.held_out_devices import HELD_OUT_SHARE
@@ -16,6 +16,8 @@ from privacy.planner import PlanRequest
 from privacy.simulated_quality import run_that_speaks_for, simulated_runs
 from privacy.statement import OF_PLAN
 
+from ..engine.optimizer_gain import measure_gain
+from ..server_optimizer import OPTIMIZER_NAMES
 from ..training_recipes import FROM_TRAINED_WEIGHTS
 
 if TYPE_CHECKING:
@@ -24,6 +26,8 @@ if TYPE_CHECKING:
     from privacy.count_intervals import Estimate
     from privacy.planner import Plan
     from privacy.simulated_quality import SimulatedRun
+
+    from ..engine.optimizer_gain import OptimizerGain
 
 SCORES: Final = (
     "a score with this AUC, whose log-odds are normal in both groups, at this prevalence"
@@ -56,6 +60,7 @@ class PlanReport:
         scores: assumed of the model, for the metrics' outlook.
         metrics: outlook of each figure; empty where nothing is held out.
         simulated: the measured run that speaks for the plan, or None.
+        gains: measured of correlated noise under each server optimiser.
     """
 
     plan: Plan
@@ -63,6 +68,7 @@ class PlanReport:
     scores: AssumedScores
     metrics: tuple[MetricOutlook, ...]
     simulated: SimulatedRun | None
+    gains: tuple[OptimizerGain, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """Return the report as a JSON object."""
@@ -85,6 +91,7 @@ class PlanReport:
                 "least_devices": plan.least_devices_for_rule,
             },
             "signal_to_noise": plan.signal_to_noise,
+            "optimizer_gains": [gain.to_json() for gain in self.gains],
             "epsilon_release": {
                 "epsilon": plan.epsilon,
                 "delta": plan.request.delta,
@@ -121,6 +128,7 @@ class PlanReport:
             "noise": f"σ = {chosen.noise_multiplier:.3f}, {chosen.bands} bands (p)",
             "error a weight": f"{chosen.error:.3g} C, {gain:.2f} times below independent noise",
             "signal to noise": agreed,
+            **{f"gain, {one.optimizer}": one.to_words() for one in self.gains},
             "rule n ≥ σ√P": self._rule(chosen.least_cohort(asked.weights)),
         }
 
@@ -237,6 +245,7 @@ def report_of_plan(plan: Plan, *, start: dt.date, auc: float, prevalence: float)
         prevalence: assumed share of devices that fail within 30 days.
     """
     scores = AssumedScores(auc=auc, prevalence=prevalence, edges=SCORE_EDGES)
+    policy = plan.policy(stream="plan")
     channels = [channel for channel in plan.channels if channel.name == METRICS]
     return PlanReport(
         plan=plan,
@@ -258,5 +267,13 @@ def report_of_plan(plan: Plan, *, start: dt.date, auc: float, prevalence: float)
             weights=plan.request.weights,
             num_rounds=plan.request.num_rounds,
             signal_to_noise=plan.signal_to_noise,
+        ),
+        gains=tuple(
+            measure_gain(
+                policy,
+                replace(FROM_TRAINED_WEIGHTS.server, optimizer=name),
+                num_weights=plan.request.weights,
+            )
+            for name in OPTIMIZER_NAMES
         ),
     )
