@@ -1,9 +1,9 @@
-"""`fedcell rounds start`: federated rounds over a fleet dataset, beside the server's commands."""
+"""`fedcell rounds start`: rounds over a fleet dataset, beside the server's commands."""
+
+# ruff: noqa: ARG001 - options are handed on as the command's context holds them
 
 from __future__ import annotations
 
-import json
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,11 +12,10 @@ import typer
 from server.commands.rounds import rounds as group
 
 from .rounds_replay import replay
+from .rounds_resume import resume_command
 
 if TYPE_CHECKING:
     from privacy import StreamPolicy
-    from server.engine.run_desk import Watching
-    from server.server_optimizer import OptimizerName, ServerRecipe
 
 Fleet = Annotated[Path, typer.Option(help="Folder of a fleet dataset with outcomes.")]
 Rounds = Annotated[
@@ -29,6 +28,16 @@ Start = Annotated[
 Cohort = Annotated[
     int | None,
     typer.Option(help="Devices invited to each round; all of them unless given.", min=1),
+]
+Replies = Annotated[
+    int | None,
+    typer.Option(help="Replies wanted: so many more are invited as --dropout takes.", min=1),
+]
+Dropout = Annotated[
+    float, typer.Option(help="Share of devices that is expected not to answer, below 1.", min=0.0)
+]
+MinReplies = Annotated[
+    int, typer.Option(help="With fewer answering devices a round is noise alone.", min=1)
 ]
 EpsilonOption = Annotated[float, typer.Option(help="ε of a device's life, over all models.")]
 Delta = Annotated[float, typer.Option(help="Its δ, at most 1e-5.", max=1e-5)]
@@ -47,6 +56,13 @@ ServerRate = Annotated[
 ]
 EvaluateEvery = Annotated[
     int, typer.Option(help="Rounds between two looks at the held-out part.", min=1)
+]
+Patience = Annotated[
+    int,
+    typer.Option(
+        help="Stop after so many looks at the simulated reference fleet without gain; 0 never.",
+        min=0,
+    ),
 ]
 Workers = Annotated[
     int | None, typer.Option(help="Processes that train; one a core unless given.", min=1)
@@ -112,6 +128,7 @@ _PLANNED = {
     "delta": "delta",
     "clip": "clipping-norm",
     "clip_quantile": "clipping-quantile",
+    "min_replies": "min-replies",
     "max_participations": "max-participations",
     "max_devices_per_owner": "max-devices-per-owner",
 }
@@ -120,6 +137,7 @@ _PLANNED = {
 
 def register(app: typer.Typer) -> None:
     """Add the group `rounds` with its commands."""
+    group.command("resume")(resume_command)
     app.add_typer(group)
 
 
@@ -135,6 +153,9 @@ def start_command(
     plan_file: PlanFile = None,
     bundle: Start = "default",
     cohort: Cohort = None,
+    replies: Replies = None,
+    dropout: Dropout = 0.0,
+    min_replies: MinReplies = 1,
     epsilon: EpsilonOption = 2.0,
     delta: Delta = 1e-8,
     noise: Noise = True,
@@ -150,6 +171,7 @@ def start_command(
     optimizer: Optimizer = None,
     server_rate: ServerRate = None,
     evaluate_every: EvaluateEvery = 1,
+    patience: Patience = 0,
     workers: Workers = None,
     seed: Seed = None,
     resume: Resume = False,
@@ -166,78 +188,32 @@ def start_command(
     clipped, the server adds correlated noise, and the ledger is charged before anything leaves. The
     folder gets run.json, ledger.jsonl, weights.npz, bundle.zip and flower.log.
     """
-    from models.trusted_keys import read_trusted_keys
-    from server.owners import read_owners
-    from server.streams.stream_key import read_operator_key
+    from .rounds_carrying import carry_out
 
-    from ..rounds import BUNDLE_FILE, KeptAt, run_rounds, starting_bundle
-    from ..rounds_recipes import plan_for, under_policy
-    from ..rounds_summary import summary_lines
-    from .rounds_progress import RoundsProgress
-
-    policy = None if plan_file is None else _policy(plan_file, ctx)
+    invited = _invited(cohort, replies=replies, dropout=dropout)
+    policy = None if plan_file is None else _policy(plan_file, ctx, invited=invited)
     if rounds is None and policy is None:
         raise typer.BadParameter("say --rounds N, or --plan FILE", param_hint="'--rounds'")
-    keys = {} if trusted_key is None else read_trusted_keys(trusted_key)
-    start = starting_bundle(bundle, trusted_keys=keys, allow_unsigned=allow_unsigned)
-    plan = plan_for(
-        num_rounds=rounds or 1,
-        cohort_size=cohort,
-        epsilon=epsilon if noise else None,
-        delta=delta,
-        is_record_private=record_level,
-        is_warm=start is not None,
-        clipping_norm=clip,
-        target_quantile=clip_quantile,
-        server=_server_recipe(optimizer, server_rate, is_warm=start is not None),
-        seed=seed,
-        evaluate_every=evaluate_every,
-        noise="independent" if independent_noise else "correlated",
-        max_participations=max_participations,
-        max_devices_per_owner=max_devices_per_owner,
-    )
-    if policy is not None:
-        plan = under_policy(plan, policy)
-    kept = KeptAt(
-        privacy_home=privacy_home,
-        operator=None if stream_key_file is None else read_operator_key(stream_key_file),
-        owners={} if owners is None else read_owners(owners),
-        is_resumed=resume,
-    )
-    with RoundsProgress(plan, shown=not as_json) as progress:
-        outcome = run_rounds(
-            fleet,
-            out,
-            plan,
-            clock=lambda: datetime.now(UTC),
-            kept=kept,
-            start=start,
-            on_start=progress.start,
-            on_gain=progress.gain,
-            on_round=progress.advance,
-            watching=_watching(log_level, host=metrics_host, port=metrics_port),
-            num_workers=workers,
-        )
-    exported = str(out / BUNDLE_FILE)
-    if as_json:
-        print(json.dumps({"out": str(out), "bundle": exported, **outcome.report}))
-        return
-    print("\n".join(summary_lines(outcome.report, result=exported)))
+    carry_out({**ctx.params, "cohort": invited}, policy=policy, is_resumed=resume)
 
 
-def _watching(level: str, *, host: str, port: int | None) -> Watching:
-    """Return how the run can be watched, and refuse a level that is none."""
-    from server.engine.engine_log import LEVELS
-    from server.engine.run_desk import Watching
+def _invited(cohort: int | None, *, replies: int | None, dropout: float) -> int | None:
+    """Return how many devices are invited: as many as are named, or as the replies take."""
+    from server.engine.over_invitation import invited_for
 
-    if level not in LEVELS:
+    if replies is None:
+        if dropout:
+            raise typer.BadParameter("say --replies N as well", param_hint="'--dropout'")
+        return cohort
+    invited = invited_for(replies, dropout=dropout)
+    if cohort not in {None, invited}:
         raise typer.BadParameter(
-            f"{level!r} is none of {', '.join(LEVELS)}", param_hint="'--log-level'"
+            f"{replies} replies take a cohort of {invited}, not {cohort}", param_hint="'--cohort'"
         )
-    return Watching(log_level=level, metrics_host=host, metrics_port=port)
+    return invited
 
 
-def _policy(path: Path, ctx: typer.Context) -> StreamPolicy:
+def _policy(path: Path, ctx: typer.Context, *, invited: int | None) -> StreamPolicy:
     """Read a plan, and refuse options that say otherwise."""
     from server.plans.plan_file import PlanContradictedError, read_plan, require_agreement
 
@@ -255,27 +231,14 @@ def _policy(path: Path, ctx: typer.Context) -> StreamPolicy:
     ):
         if name in said and ctx.params[name] is not planned:
             raise PlanContradictedError(f"{flag} is not what the plan says; leave it out")
+    spelt = {key: f"--{name.replace('_', '-')}" for name, key in _PLANNED.items()}
+    if "replies" in said:
+        said, spelt["cohort"] = said | {"cohort"}, "--replies"
     numbers = {key: name for name, key in _PLANNED.items() if name in said}
+    values = {**ctx.params, "cohort": invited}
     require_agreement(
         plan,
-        {key: ctx.params[name] for key, name in numbers.items()},
-        spelt={key: f"--{name.replace('_', '-')}" for key, name in numbers.items()},
+        {key: values[name] for key, name in numbers.items()},
+        spelt=spelt,
     )
     return plan
-
-
-def _server_recipe(
-    optimizer: str | None, rate: float | None, *, is_warm: bool
-) -> ServerRecipe | None:
-    from server.server_optimizer import OPTIMIZER_NAMES, WARM_RATE, ServerRecipe
-
-    if optimizer is None and rate is None:
-        return None
-    if optimizer not in {None, *OPTIMIZER_NAMES}:
-        raise typer.BadParameter(
-            f"{optimizer!r} is none of {', '.join(OPTIMIZER_NAMES)}", param_hint="'--optimizer'"
-        )
-    name: OptimizerName = optimizer or "fedadam"
-    of_adam = WARM_RATE if is_warm else ServerRecipe().learning_rate
-    usual = of_adam if name == "fedadam" else 1.0
-    return ServerRecipe(optimizer=name, learning_rate=usual if rate is None else rate)

@@ -1,0 +1,57 @@
+"""`fedcell rounds resume`: lifts a pause, or goes on with a run whose process has gone."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+Run = Annotated[Path, typer.Argument(help="Folder of the run, as --out named it.")]
+Workers = Annotated[
+    int | None, typer.Option(help="Processes that train; one a core unless given.", min=1)
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
+
+
+def resume_command(run: Run, workers: Workers = None, as_json: AsJson = False) -> None:
+    """Go on with a run: lift its pause, or take it up where its process was ended, at any point.
+
+    The options are those it was started with. The result is that of a run nobody interrupted, bit
+    for bit. A run that is finished is told once more; one that was cancelled goes on nowhere.
+    """
+    from server.commands.rounds_steering import lift_pause_of_live_run
+    from server.engine.run_status import STATUS_FILE
+    from server.run_folder import command_of
+
+    from ..rounds import BUNDLE_FILE
+    from ..rounds_summary import summary_lines
+    from .rounds_carrying import carry_out, options_from
+
+    report = _report_of(run)
+    is_finished = report.get("status") == "finished"
+    if is_finished and (run / BUNDLE_FILE).exists():
+        exported = str(run / BUNDLE_FILE)
+        if as_json:
+            print(json.dumps({"out": str(run), "bundle": exported, **report}))
+        else:
+            print("\n".join(summary_lines(report, result=exported)))
+        return
+    is_watched = (run / STATUS_FILE).exists() and not is_finished
+    if is_watched and lift_pause_of_live_run(run, as_json=as_json):
+        return
+    record = command_of(run)
+    options, policy = options_from(record, out=run, workers=workers, as_json=as_json)
+    carry_out(options, policy=policy, is_resumed=True)
+
+
+def _report_of(run: Path) -> dict[str, Any]:
+    """Return what `run.json` holds; nothing where the run was ended before it was written."""
+    from server.run_folder import REPORT_FILE
+
+    try:
+        found = json.loads((run / REPORT_FILE).read_bytes())
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
