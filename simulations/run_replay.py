@@ -124,6 +124,7 @@ def replay_seeded(
     clock: Callable[[], datetime],
     owners: Mapping[str, str] | None = None,
     on_check: Callable[[Check], None] | None = None,
+    carry: Callable[..., None] = run_planned,
     num_workers: int | None = None,
 ) -> list[Check]:
     """Run a seeded run anew, and compare it round by round up to the first difference.
@@ -136,6 +137,7 @@ def replay_seeded(
         clock: gives now, aware UTC.
         owners: of devices, where the run knew them.
         on_check: told of each comparison.
+        carry: carries the run out; takes what `federation.run_planned` takes.
         num_workers: processes that train; None takes one a core.
 
     Returns:
@@ -175,7 +177,7 @@ def replay_seeded(
     if first_difference(replay.checks) or not report["rounds"]:
         return replay.checks
     with contextlib.suppress(ReplayEndedError):
-        run_planned(
+        carry(
             [planned],
             rows,
             seed=seed,
