@@ -151,7 +151,7 @@ class RoundsConfig:
             )
         if self.patience < 0:
             raise ValueError(f"patience must be at least 0, got {self.patience}")
-        if self.group_rule != "none" and self._is_correlated:
+        if self.has_group_rule and self._is_correlated:
             raise ValueError("group_rule needs independent noise: a median breaks a correlation")
 
     def schedule(self, population_size: int) -> Schedule:
@@ -195,7 +195,7 @@ class RoundsConfig:
     def terms(self, schedule: Schedule) -> StreamTerms:
         """Return the constants of the run's stream."""
         privacy = self.policy(schedule)
-        if self.group_rule != "none":
+        if self.has_group_rule:
             return GroupedTerms(
                 stream=self.stream,
                 num_rounds=self.num_rounds,
@@ -236,6 +236,11 @@ class RoundsConfig:
             update_share=self.update_share,
             years=self.count_years,
         )
+
+    @property
+    def has_group_rule(self) -> bool:
+        """Whether sums of groups are kept apart, for a median or trimmed mean of them."""
+        return self.group_rule != "none"
 
     @property
     def _is_correlated(self) -> bool:

@@ -19,7 +19,6 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from privacy import release_epsilon
 from privacy.adaptive_clipping import grid_of
 
 from .aggregation import CohortSum
@@ -120,7 +119,7 @@ class FederatedRounds:
         terms = self.stream.terms
         self.grid_step = grid_of(terms.clipping_norm, has_norm_bit=terms.has_norm_bit)
         self.order = invitation_order(self.roster.device_ids, stream=name)
-        if self.config.group_rule != "none":
+        if self.config.has_group_rule:
             self.groups = NodeGroups.of(self.roster.node_ids, num_groups=self.config.num_groups)
         self.trail = RefusalTrail(
             self.stream.folder, NodeNames.of(name, self.stream.secrets), self.clock
@@ -406,8 +405,9 @@ class FederatedRounds:
     def _epsilon(self) -> float | None:
         if self.stream.terms.privacy is None:
             return None
-        released = accountable(self.stream.home.entries, stream=self.config.stream)
-        return release_epsilon(released, delta=self.config.delta)
+        home, stream = self.stream.home, self.config.stream
+        words = home.words_on(stream)
+        return words.epsilon(accountable(home.entries, stream=stream), delta=self.config.delta)
 
     def _metrics(self, index: int) -> Metrics | None:
         is_last = index == self.config.num_rounds - 1

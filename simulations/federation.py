@@ -112,7 +112,8 @@ def run_planned(
         KeyboardInterrupt: passed on once every file is whole and Ray has ended.
     """
     workers = num_workers or os.cpu_count() or 1
-    num_blocks = min(workers * BLOCKS_A_WORKER, len(rows.device_ids))
+    groups = max((run.config.num_groups for run in runs if run.config.has_group_rule), default=0)
+    num_blocks = min(max(workers * BLOCKS_A_WORKER, groups), len(rows.device_ids))
     stop, done = threading.Event(), threading.Event()
     failure: list[BaseException] = []
     with _scratch() as scratch, _logs_to(log_file):

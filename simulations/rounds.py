@@ -50,6 +50,7 @@ if TYPE_CHECKING:
     from models.training_rows import TrainingRows
     from models.wire.rounds import LocalRecipe
     from privacy import StreamPolicy
+    from server.engine.group_rule import GroupRuleName
     from server.engine.optimizer_gain import OptimizerGain
     from server.rounds import NoiseName, RoundRecord
     from server.server_optimizer import ServerRecipe
@@ -84,6 +85,8 @@ class RoundsPlan:
         max_devices_per_owner: most devices of one owner, where owners are known.
         target_quantile: γ of a clipping norm that adapts; None keeps C.
         min_replies: least devices that must answer a round, else it is noise alone.
+        group_rule: median or trimmed mean over groups of nodes, for comparison only.
+        num_groups: G, where there is a rule.
         patience: looks at the reference fleet without gain that end the run; 0 never ends it.
         policy: of a plan that is carried out, whose constants stand above; None works σ, k, b and
             p out from them.
@@ -104,6 +107,8 @@ class RoundsPlan:
     target_quantile: float | None = None
     min_replies: int = 1
     patience: int = 0
+    group_rule: GroupRuleName = "none"
+    num_groups: int = 8
     policy: StreamPolicy | None = None
 
     @property
@@ -138,6 +143,8 @@ class RoundsPlan:
             max_devices_per_owner=self.max_devices_per_owner,
             min_replies=self.min_replies,
             patience=self.patience,
+            group_rule=self.group_rule,
+            num_groups=self.num_groups,
         )
         if self.policy is not None:
             require_fleet(self.policy, population_size)

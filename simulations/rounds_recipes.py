@@ -16,6 +16,7 @@ from .rounds import RoundsPlan
 
 if TYPE_CHECKING:
     from privacy import StreamPolicy
+    from server.engine.group_rule import GroupRuleName
     from server.rounds import NoiseName
     from server.server_optimizer import ServerRecipe
 
@@ -38,6 +39,8 @@ def plan_for(
     target_quantile: float | None = None,
     min_replies: int = 1,
     patience: int = 0,
+    group_rule: GroupRuleName = "none",
+    num_groups: int = 8,
 ) -> RoundsPlan:
     """Return the plan of a run.
 
@@ -57,6 +60,8 @@ def plan_for(
         max_devices_per_owner: most devices of one owner, where owners are known.
         target_quantile: γ of a clipping norm that adapts; None keeps C.
         min_replies: least devices that must answer a round, else it is noise alone.
+        group_rule: median or trimmed mean over groups of nodes, for comparison only.
+        num_groups: G, where there is a rule.
         patience: looks at the reference fleet without gain that end the run; 0 never ends it.
     """
     usual = FROM_RANDOM_WEIGHTS if epsilon is None else FROM_RANDOM_WEIGHTS_WITH_NOISE
@@ -81,6 +86,8 @@ def plan_for(
         target_quantile=target_quantile,
         min_replies=min_replies,
         patience=patience,
+        group_rule=group_rule,
+        num_groups=num_groups,
     )
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from server.engine.group_rule import cost_in_report
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -42,6 +44,8 @@ def summary_lines(report: Mapping[str, Any], *, result: str) -> list[str]:
     if adapted:
         moved = f"{adapted[0]:.4g} → {adapted[-1]:.4g}"
         lines.append(f"clipping     C follows a quantile in private: {moved}")
+    if (cost := cost_in_report(report)) is not None:
+        lines.append(f"group rule   {cost}")
     lines += _quality_lines(report["start_metrics"], last)
     lines.append(f"result       {result}")
     return lines

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 import numpy as np
 
@@ -209,4 +209,27 @@ def group_rule_cost(
         prefix=step * independent,
         prefix_independent=independent,
         prefix_correlated=prefix_sum_error(num_rounds, bands),
+    )
+
+
+def cost_in_report(report: Mapping[str, Any]) -> GroupRuleCost | None:
+    """Return what the group rule of a run costs, held against the stream it could have been.
+
+    Args:
+        report: as `run.json` holds it, or held it before there was the rule.
+
+    Returns:
+        The cost; None for a run without a rule.
+    """
+    config = report["config"]
+    rule: GroupRuleName = config.get("group_rule", "none")
+    if rule == "none":
+        return None
+    num_rounds: int = config["num_rounds"]
+    separation: int = report["schedule"]["population_size"] // config["cohort_size"]
+    return group_rule_cost(
+        rule,
+        num_groups=config["num_groups"],
+        num_rounds=num_rounds,
+        bands=min(max(separation, 1), num_rounds),
     )

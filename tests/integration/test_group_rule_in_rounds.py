@@ -8,6 +8,7 @@ import pytest
 
 from models.training.local_epochs import new_flat_weights
 from models.wire.rounds import LocalRecipe
+from server.engine.group_rule import cost_in_report
 from server.flower_app import PlannedRun, carry_out
 from server.flower_messages import ask_for_devices
 from server.rounds import RoundsConfig
@@ -15,6 +16,7 @@ from server.run_folder import RunFolder
 from server.server_optimizer import ServerRecipe
 from simulations.fleet_faults import Fault, FaultPlan, Lies
 from simulations.hostile_fleet import FleetAtWork, FleetGrid
+from simulations.rounds_summary import summary_lines
 from tests.support.small_fleet import SmallFleet
 
 NOW = datetime(2026, 3, 1, tzinfo=UTC)
@@ -51,6 +53,10 @@ def moved(folder, *, group_rule, poisoned, epsilon=None):
     return run.result() - START, run.report
 
 
+def _lines(report):
+    return summary_lines(report, result="nowhere")
+
+
 @pytest.mark.parametrize("rule", ["median", "trimmed"])
 def test_a_run_under_the_rule_learns_and_is_no_basis_for_a_release(tmp_path, rule):
     usual, _ = moved(tmp_path / "usual", group_rule="none", poisoned=0.0)
@@ -59,6 +65,10 @@ def test_a_run_under_the_rule_learns_and_is_no_basis_for_a_release(tmp_path, rul
     assert cosine > 0.8
     assert report["config"]["group_rule"] == rule
     assert report["privacy"]["policy"] is None
+    cost = cost_in_report(report)
+    assert cost.num_groups == 5
+    assert cost.prefix > cost.prefix_independent > cost.prefix_correlated
+    assert any(line.startswith(f"group rule   {rule} of 5") for line in _lines(report))
 
 
 def test_every_group_is_noised_by_itself(tmp_path):
