@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from privacy import StreamPolicy
+    from server.engine.group_rule import GroupRuleName
     from server.engine.run_desk import Watching
     from server.server_optimizer import OptimizerName, ServerRecipe
 
@@ -34,7 +35,7 @@ def carry_out(
     """Carry a run out, and print what came of it.
 
     Args:
-        options: of `rounds start`, by the names of its parameters.
+        options: of `rounds start`, by the names of its parameters; paths may be texts.
         policy: of a plan that is carried out.
         is_resumed: whether the run's folder holds its first part.
     """
@@ -46,6 +47,7 @@ def carry_out(
     from ..rounds_summary import summary_lines
     from .rounds_progress import RoundsProgress
 
+    options = {**options, **_paths(options)}
     trusted, sealed_under = options["trusted_key"], options["stream_key_file"]
     start = starting_bundle(
         options["bundle"],
@@ -122,9 +124,13 @@ def options_from(
     if not is_known:
         what = f"{COMMAND_FILE} names a command or options that this version does not know"
         raise RunFolderError(out, what, "go on with the version that started it")
-    paths = {name: Path(said[name]) for name in PATHS if said.get(name) is not None}
     here = {"out": out, "workers": workers, "as_json": as_json, "resume": True}
-    return {**usual, **said, **paths, **here}, policy
+    return {**usual, **said, **here}, policy
+
+
+def _paths(options: Mapping[str, Any]) -> dict[str, Path]:
+    """Return the options that name files and folders."""
+    return {name: Path(options[name]) for name in PATHS if options.get(name) is not None}
 
 
 def _usual_options(command: Any) -> dict[str, Any]:
@@ -143,6 +149,8 @@ def _absolute(name: str, value: Any) -> Any:
 def _plan(options: Mapping[str, Any], *, policy: StreamPolicy | None, is_warm: bool) -> RoundsPlan:
     from ..rounds_recipes import plan_for, under_policy
 
+    group_rule = _group_rule(options["group_rule"])
+    is_independent = options["independent_noise"] or group_rule != "none"
     plan = plan_for(
         num_rounds=options["rounds"] or 1,
         cohort_size=options["cohort"],
@@ -155,13 +163,25 @@ def _plan(options: Mapping[str, Any], *, policy: StreamPolicy | None, is_warm: b
         server=_server_recipe(options["optimizer"], options["server_rate"], is_warm=is_warm),
         seed=options["seed"],
         evaluate_every=options["evaluate_every"],
-        noise="independent" if options["independent_noise"] else "correlated",
+        noise="independent" if is_independent else "correlated",
         max_participations=options["max_participations"],
         max_devices_per_owner=options["max_devices_per_owner"],
         min_replies=options["min_replies"],
         patience=options["patience"],
+        group_rule=group_rule,
+        num_groups=options["groups"],
     )
     return plan if policy is None else under_policy(plan, policy)
+
+
+def _group_rule(said: str) -> GroupRuleName:
+    from server.engine.group_rule import GROUP_RULES
+
+    for rule in GROUP_RULES:
+        if said == rule:
+            return rule
+    what = f"{said!r} is none of {', '.join(GROUP_RULES)}"
+    raise typer.BadParameter(what, param_hint="'--group-rule'")
 
 
 def _watching(options: Mapping[str, Any]) -> Watching:

@@ -1,0 +1,163 @@
+"""`fedcell rounds resume`: a run goes on from its folder alone, with the options it was started."""
+
+import json
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from server.run_folder import COMMAND_FILE, RunFolder, RunFolderError, command_of
+from simulations.commands.rounds_carrying import command_record, options_from
+from tests.support.stream_policies import stream_policy
+
+FEDCELL = str(Path(sys.executable).with_name("fedcell"))
+OPTIONS = {
+    "fleet": "fleet",
+    "out": "run",
+    "bundle": "none",
+    "cohort": 5,
+    "rounds": 3,
+    "seed": 3,
+    "privacy_home": None,
+    "owners": Path("owners.csv"),
+    "resume": False,
+    "as_json": True,
+    "workers": 2,
+    "patience": 4,
+}
+
+
+def test_options_come_back_with_absolute_paths_and_those_of_today(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "bundle.zip").touch()
+    policy = stream_policy()
+    record = json.loads(json.dumps(command_record(OPTIONS, policy=policy)))
+    assert record["options"]["owners"] == str(tmp_path / "owners.csv")
+    options, plan = options_from(record, out=Path("moved"), workers=1, as_json=False)
+    assert plan == policy
+    assert (options["cohort"], options["patience"], options["seed"]) == (5, 4, 3)
+    assert (options["out"], options["workers"], options["as_json"]) == (Path("moved"), 1, False)
+    assert options["delta"] == 1e-8
+
+    named = command_record(OPTIONS | {"bundle": "bundle.zip"}, policy=None)
+    assert named["options"]["bundle"] == str(tmp_path / "bundle.zip")
+    assert named["policy"] is None
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"command": "rounds end"},
+        {"options": {"a_later_option": 1}},
+        {"options": None},
+        {"policy": {"schema_version": 99}},
+    ],
+)
+def test_command_of_another_version_is_refused(change):
+    record = command_record(OPTIONS, policy=None) | change
+    with pytest.raises(RunFolderError, match=COMMAND_FILE):
+        options_from(record, out=Path("run"), workers=None, as_json=False)
+
+
+def said_by(*words):
+    """Run `fedcell` in a process of its own."""
+    return subprocess.run(
+        [FEDCELL, *map(str, words)],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=600,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+    )
+
+
+def test_folder_without_a_run_is_no_run_to_go_on_with(tmp_path):
+    ran = said_by("rounds", "resume", tmp_path)
+    assert ran.returncode == 3
+    assert "command.json does not say how the run was started" in ran.stderr
+    assert ran.stderr.count("\n") == 1
+
+
+def test_run_that_is_finished_is_told_once_more(tmp_path):
+    report = {"status": "finished", "rounds": []}
+    (tmp_path / "run.json").write_text(json.dumps(report))
+    (tmp_path / "bundle.zip").touch()
+    ran = said_by("rounds", "resume", tmp_path, "--json")
+    assert ran.returncode == 0
+    assert json.loads(ran.stdout)["status"] == "finished"
+
+
+@pytest.mark.parametrize("held", [(), ("stream.key",), ("checkpoint.npz", "ledger.jsonl")])
+def test_run_that_was_killed_before_it_began_begins_anew(tmp_path, held):
+    RunFolder(tmp_path, command={"seed": 1})
+    for name in held:
+        (tmp_path / name).touch()
+    (tmp_path / "run.json").touch()
+    folder = RunFolder(tmp_path, is_resumed=True)
+    assert not folder.is_resumed
+    assert command_of(tmp_path) == {"seed": 1}
+    assert not (tmp_path / "stream.key").exists()
+    assert not (tmp_path / "checkpoint.npz").exists()
+
+
+@pytest.mark.parametrize(("name", "content"), [("ledger.jsonl", "{}"), ("step.json", "{}")])
+def test_run_that_may_have_asked_somebody_never_begins_anew(tmp_path, name, content):
+    RunFolder(tmp_path, command={})
+    (tmp_path / name).write_text(content)
+    with pytest.raises(RunFolderError, match="holds no stream that could go on"):
+        RunFolder(tmp_path, is_resumed=True)
+    assert (tmp_path / name).read_text() == content
+
+
+def test_folder_that_holds_nothing_never_becomes_a_run_by_resuming(tmp_path):
+    with pytest.raises(RunFolderError, match="holds no stream"):
+        RunFolder(tmp_path / "typed wrongly", is_resumed=True)
+    assert not (tmp_path / "typed wrongly").exists()
+
+
+def left_by(folder):
+    with np.load(folder / "weights.npz") as arrays:
+        weights = arrays["weights"].tobytes()
+    ledger = [json.loads(line)["event"] for line in (folder / "ledger.jsonl").open()]
+    with sqlite3.connect(folder / "participations.db") as counts:
+        invited = counts.execute("SELECT * FROM invitations ORDER BY 1, 2, 3").fetchall()
+    rounds = json.loads((folder / "run.json").read_text())["rounds"]
+    return weights, ledger, invited, [(one["index"], one["metrics"]) for one in rounds]
+
+
+@pytest.mark.soak
+def test_flower_run_that_is_killed_once_ends_as_one_that_nobody_touched(tmp_path):
+    fleet = tmp_path / "fleet"
+    made = said_by("simulate", "fleet", "--devices", 40, "--days", 400, "--seed", 7, "--out", fleet)
+    assert made.returncode == 0, made.stderr
+    words = ["rounds", "start", "--fleet", fleet, "--rounds", 40, "--cohort", 10, "--seed", 3]
+    words += ["--workers", 1]
+    whole = said_by(*words, "--out", tmp_path / "unbroken")
+    assert whole.returncode == 0, whole.stderr
+
+    killed = tmp_path / "killed"
+    started = subprocess.Popen(
+        [FEDCELL, *map(str, words), "--out", str(killed)],
+        start_new_session=True,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    end, rounds = time.monotonic() + 300, 0
+    while rounds < 5 and time.monotonic() < end and started.poll() is None:
+        time.sleep(0.01)
+        if (killed / "run.json").exists():
+            rounds = len(json.loads((killed / "run.json").read_text())["rounds"])
+    os.killpg(started.pid, signal.SIGKILL)
+    assert started.wait() == -signal.SIGKILL
+    assert 5 <= rounds < 40
+
+    resumed = said_by("rounds", "resume", killed, "--workers", 1, "--json")
+    assert resumed.returncode == 0, resumed.stderr
+    assert left_by(killed) == left_by(tmp_path / "unbroken")
+    assert (killed / "bundle.zip").exists()
