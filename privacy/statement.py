@@ -35,6 +35,14 @@ REACHABILITY: Final = (
     "whether a device answers at all does not depend on its data: a step to which fewer answered "
     "than the policy's least is noise alone, and is marked so"
 )
+OWNERS_UNKNOWN: Final = (
+    "who owns which device is not known: what several devices of one owner give adds up, and their "
+    "number is not bounded"
+)
+SAID_MORE: Final = (
+    "devices say that they have spent more than the ledger holds, in other homes or in releases it "
+    "has lost: the figure is theirs"
+)
 ADAPTIVE: Final = (
     "the clipping norm follows a noised sum of one bit from each device, whose cost is in the "
     "figure; each step has one norm, and neither bits nor updates are seen without noise"

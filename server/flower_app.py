@@ -343,7 +343,7 @@ def deployed_run(run_config: Mapping[str, object]) -> PlannedRun:
     Keys, with the defaults that `[tool.flwr.app.config]` in pyproject.toml gives them: `out`
     (required: a folder), `start-weights` (required: an .npz with the array `weights`, as a run
     leaves it), `policy-key` (required: key file as `fedcell server key` makes it; devices trust its
-    public half for policies), `privacy-home` (optional: folder that counts devices over all runs),
+    public half for policies), `privacy-home` (required: folder that counts devices over all runs),
     `stream-key-file` (optional: key that seals the stream's), `owners` (optional: CSV file of
     devices and owners), `least-nodes` (1: nodes to wait for), `plan` (optional: policy that
     `fedcell privacy plan --out` wrote; its constants are the run's, and a key that says otherwise
@@ -368,9 +368,8 @@ def deployed_run(run_config: Mapping[str, object]) -> PlannedRun:
     config, plan = planned_rounds(run_config)
     counts = planned_counts(run_config)
     out, is_resumed = Path(value_of(run_config, "out")), bool(int(value_of(run_config, "resume")))
-    home, operator, owners = (
-        path_of(run_config, key) for key in ("privacy-home", "stream-key-file", "owners")
-    )
+    home = Path(value_of(run_config, "privacy-home"))
+    operator, owners = (path_of(run_config, key) for key in ("stream-key-file", "owners"))
     signer = load_signer(Path(value_of(run_config, "policy-key")))
     folder = RunFolder(out, home=home, is_resumed=is_resumed)
     if folder.is_resumed:

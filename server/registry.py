@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
     from privacy import LedgerEntry, StreamPolicy
 
+    from .privacy_home.home_words import HomeWords
+
 CLAIM_ROUNDING = 1e-6
 """Relative amount by which a stated ε may lie below the ledger's: cards round."""
 _DIGEST = re.compile(r"[0-9a-f]{64}")
@@ -98,6 +100,7 @@ def admit(
     ledger: Sequence[LedgerEntry] | None = None,
     claim: Mapping[str, Any] | None = None,
     paid_by: PaidBy | None = None,
+    words: HomeWords | None = None,
 ) -> RegisteredModel:
     """Return a new candidate.
 
@@ -110,11 +113,12 @@ def admit(
             which is enough for the pinned default bundle alone.
         claim: `value` and `delta` of ε_release, as the card states them; a stream's model needs it.
         paid_by: of the run that made a stream's model.
+        words: what that privacy home knows beside its ledger; a stream's model needs it.
 
     Raises:
         RegistryError: no ledger entry, one of another kind, one that the ledger does not hold, a
-            claim below what the ledger gives or at another δ than the policy's, or weights that are
-            not those of the quoted step.
+            claim below what the ledger gives or devices say, or at another δ than the policy's, or
+            weights that are not those of the quoted step.
     """
     if _DIGEST.fullmatch(digest) is None:
         raise RegistryError(version, "has no SHA-256 digest", "build the bundle again")
@@ -128,7 +132,9 @@ def admit(
         raise RegistryError(version, f"quotes a ledger entry of kind {shown}", remedy)
     entry_hash = ledger_entry.get("hash")
     if kind == LedgerKind.STREAM:
-        _require_paid(version, ledger_entry, ledger=ledger, claim=claim, paid_by=paid_by)
+        _require_paid(
+            version, ledger_entry, ledger=ledger, claim=claim, paid_by=paid_by, words=words
+        )
     elif not _is_pinned(digest):
         _require_public(version, ledger_entry, ledger=ledger)
     return RegisteredModel(
@@ -149,10 +155,13 @@ def _require_paid(
     ledger: Sequence[LedgerEntry] | None,
     claim: Mapping[str, Any] | None,
     paid_by: PaidBy | None,
+    words: HomeWords | None,
 ) -> None:
     """Refuse what a stream's ledger does not hold as it is quoted."""
     # Imported where a stream's model enters: the hub, which only reads the registry, needs neither.
-    from privacy import CorrelatedRelease
+    from privacy import CorrelatedRelease, release_epsilon
+
+    from .rounds_report import accountable
 
     entry = _quoted_entry(version, quoted, ledger=ledger)
     event = entry.event
@@ -170,8 +179,17 @@ def _require_paid(
     if paid_by.witness.get(entry.hash) != paid_by.weights_digest:
         what = f"has other weights than the step that entry {entry.index} paid for"
         raise RegistryError(version, what, "build the bundle again from its run")
-    paid = [*(ledger or ())][: entry.index + 1]
-    _require_honest_claim(version, claim or {}, paid, delta=paid_by.policy.privacy.delta)
+    if words is None:
+        what = "names a ledger, and not what devices say beside it"
+        raise RegistryError(version, what, "name the privacy home that paid for it")
+    delta = paid_by.policy.privacy.delta
+    paid = accountable([*(ledger or ())][: entry.index + 1])
+    spent = release_epsilon(paid, delta=delta)
+    # Later releases of the ledger are not in the model; what no ledger explains may be.
+    said = accountable(ledger or ())
+    if words.is_more_than(said, delta=delta):
+        spent = max(spent, words.epsilon(said, delta=delta))
+    _require_honest_claim(version, claim or {}, spent, delta=delta)
 
 
 def _quoted_entry(
@@ -213,20 +231,19 @@ def _require_public(
 
 
 def _require_honest_claim(
-    version: str, claim: Mapping[str, Any], paid: Sequence[LedgerEntry], *, delta: float
+    version: str,
+    claim: Mapping[str, Any],
+    spent: float,
+    *,
+    delta: float,
 ) -> None:
-    """Refuse a card whose ε is no number at the policy's δ, or smaller than the ledger gives."""
-    from privacy import release_epsilon
-
-    from .rounds_report import accountable
-
+    """Refuse a card whose ε is no number at the policy's δ, or less than ledger or devices say."""
     value, stated = claim.get("value"), claim.get("delta")
     if not isinstance(value, float | int) or not math.isfinite(value) or stated != delta:
         what = f"states no ε_release at its policy's δ = {delta:g}"
         raise RegistryError(version, what, "build the bundle again from its run")
-    spent = release_epsilon(accountable(paid), delta=delta)
     if value < spent * (1 - CLAIM_ROUNDING):
-        what = f"claims ε_release {value:.6g}, and the ledger gives {spent:.6g} at δ = {delta:g}"
+        what = f"claims ε_release {value:.6g}, and it is {spent:.6g} at δ = {delta:g}"
         raise RegistryError(version, what, "build the bundle again from its run")
 
 

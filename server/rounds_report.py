@@ -16,8 +16,12 @@ from privacy.statement import (
     CORRELATED,
     INDEPENDENT,
     OF_RELEASES,
+    OWNERS_UNKNOWN,
     REACHABILITY,
+    SAID_MORE,
 )
+
+from .privacy_home.home_words import HomeWords
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -32,12 +36,18 @@ if TYPE_CHECKING:
     from .streams.stream_terms import StreamTerms
 
 
-def statement_of(terms: StreamTerms) -> PrivacyStatement:
-    """Return what stands beside the figures of a stream."""
+def statement_of(terms: StreamTerms, *, knows_owners: bool = True) -> PrivacyStatement:
+    """Return what stands beside the figures of a stream.
+
+    Args:
+        terms: constants of the stream.
+        knows_owners: whether the bound on an owner's devices could be kept.
+    """
+    owners = () if knows_owners else (OWNERS_UNKNOWN,)
     adaptive = (ADAPTIVE,) if terms.has_norm_bit else ()
     noise = INDEPENDENT if terms.is_comparison else CORRELATED
     reachability = (REACHABILITY,) if terms.policy and terms.policy.min_replies > 1 else ()
-    return OF_RELEASES.and_assumes(*noise, *adaptive, *reachability)
+    return OF_RELEASES.and_assumes(*noise, *adaptive, *reachability, *owners)
 
 
 def accountable(entries: Sequence[LedgerEntry], *, stream: str = "") -> tuple[Event, ...]:
@@ -90,6 +100,7 @@ def report_of(
     versions: Mapping[str, str],
     started_at: datetime,
     seconds: float,
+    words: HomeWords | None = None,
 ) -> dict[str, Any]:
     """Lay out `run.json`: every ε stands beside its δ, unit, relation and assumptions.
 
@@ -106,6 +117,7 @@ def report_of(
         versions: of the libraries that ran.
         started_at: aware UTC.
         seconds: since then.
+        words: what the privacy home knows beside its ledger; None where nobody said anything.
     """
     return {
         "schema_version": 1,
@@ -119,7 +131,13 @@ def report_of(
             "min_separation": schedule.min_separation,
         },
         "privacy": _privacy(
-            config, schedule=schedule, terms=terms, noise=noise, record=record, entries=entries
+            config,
+            schedule=schedule,
+            terms=terms,
+            noise=noise,
+            record=record,
+            entries=entries,
+            words=words or HomeWords(),
         ),
         "start_metrics": start_metrics,
         "rounds": [asdict(record) for record in rounds],
@@ -135,17 +153,26 @@ def _privacy(
     noise: ReleaseNoise,
     record: tuple[float | None, float | None],
     entries: Sequence[LedgerEntry],
+    words: HomeWords,
 ) -> dict[str, Any]:
     of_stream = [e for e in entries if e.fields["event"].get("stream") == config.stream]
-    released = _epsilon(accountable(entries, stream=config.stream), delta=config.delta)
+    released = accountable(entries, stream=config.stream)
+    told = _finite(words.epsilon(released, delta=config.delta))
+    of_ledger = _finite(release_epsilon(released, delta=config.delta))
+    statement = statement_of(terms, knows_owners=words.knows_owners)
+    if words.is_more_than(released, delta=config.delta):
+        statement = statement.and_assumes(SAID_MORE)
     return {
-        "epsilon_release": None if terms.privacy is None else released,
-        "epsilon_stream": _epsilon(part_of_ledger(e.event for e in of_stream), delta=config.delta),
+        "epsilon_release": None if terms.privacy is None else told,
+        "epsilon_ledger": None if terms.privacy is None else of_ledger,
+        "epsilon_stream": _finite(
+            release_epsilon(part_of_ledger(e.event for e in of_stream), delta=config.delta)
+        ),
         "delta": config.delta,
         "epsilon_release_unbounded": terms.privacy is None,
         "epsilon_server": None,
         "epsilon_server_unbounded": True,
-        **statement_of(terms).to_json(),
+        **statement.to_json(),
         "noise_mechanism": noise.mechanism,
         "noise_multiplier": noise.noise_multiplier,
         "entry_kind": terms.entry_kind(noise),
@@ -163,7 +190,6 @@ def _privacy(
     }
 
 
-def _epsilon(events: Sequence[Event], *, delta: float) -> float | None:
-    """Return ε at δ, None where it is unbounded."""
-    found = release_epsilon(events, delta=delta)
-    return found if math.isfinite(found) else None
+def _finite(epsilon: float) -> float | None:
+    """Return an ε, None where it is unbounded."""
+    return epsilon if math.isfinite(epsilon) else None

@@ -27,7 +27,8 @@ from privacy.counts import count_release
 from privacy.discrete_accounting import mu_squared_of_count
 
 from ..flower_messages import exchange
-from ..privacy_home.participation_counts import AnswerCost, series_of
+from ..privacy_home.counted_answers import series_of
+from ..privacy_home.participation_counts import AnswerCost
 from ..privacy_home.privacy_errors import StreamRefusedError
 from ..rounds import RoundsError
 from .count_release import CountCollection, count_tasks, release_counts

@@ -63,6 +63,7 @@ class RunReporter:
             versions=versions_here(),
             started_at=self.started_at,
             seconds=time.perf_counter() - self.started,
+            words=rounds.stream.home.words_on(run.config.stream),
         )
         run.report["optimizer_gain"] = None if self.gain is None else self.gain.to_json()
         run.report["record"] = record_of(

@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Final
 from models.durable_file import sync_folder, write_durably
 
 from . import counts_file
-from . import participation_counts as counts
+from .counted_answers import has_answers, series_of
 from .folder_origin import PUT_BACK, anchor_of, inode_of
+from .participation_counts import steps_of
 from .privacy_errors import HomeBrokenError
 
 if TYPE_CHECKING:
@@ -128,12 +129,12 @@ def _is_counted(entry: LedgerEntry, connection: sqlite3.Connection) -> bool:
     """Whether the counts hold what was counted, and made durable, before an entry was written."""
     event = entry.fields["event"]
     if "stream" in event:
-        steps = counts.steps_of(connection, event["stream"])
+        steps = steps_of(connection, event["stream"])
         index = event["index"]
         return index < len(steps) and steps[index].aggregate_digest is not None
     if "channel" in event:
-        series = counts.series_of(event["policy_digest"], event["channel"])
-        return counts.has_answers(connection, series, event["index"])
+        series = series_of(event["policy_digest"], event["channel"])
+        return has_answers(connection, series, event["index"])
     return _type_of(entry) == "public_data"
 
 

@@ -27,8 +27,8 @@ from .home_files import (
 )
 from .home_lock import locked_home
 from .ledger_file import LEDGER_FILE, read_ledger_file, torn_tail
-from .participation_counts import end_streams
 from .privacy_errors import HomeBrokenError
+from .stream_openings import end_streams
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -13,13 +13,22 @@ from privacy import CorrelatedRelease, CountRelease, GaussianRelease, release_ep
 from privacy.accountant import gaussian_epsilon, mu_of_releases, mu_squared_of_step
 from privacy.budget import MU_ROUNDING
 from privacy.discrete_accounting import mu_squared_of_count
-from privacy.statement import ADAPTIVE, CORRELATED, INDEPENDENT, OF_RELEASES
+from privacy.statement import (
+    ADAPTIVE,
+    CORRELATED,
+    INDEPENDENT,
+    OF_RELEASES,
+    OWNERS_UNKNOWN,
+    SAID_MORE,
+)
 
 from ..rounds_report import accountable
 from . import counts_file
 from .home_files import COUNTS_FILE, WORST_CASE_FACT, is_behind
+from .home_words import HomeWords
 from .ledger_file import LEDGER_FILE
-from .participation_counts import all_devices, life_counts
+from .owner_cap import knows_owners
+from .participation_counts import all_devices, life_counts, most_said_mu_squared
 from .privacy_ledger import read_home
 from .worst_case import worst_case
 
@@ -73,7 +82,9 @@ def home_report(home: Path, *, delta: float) -> dict[str, Any]:
     has_counts = (home / COUNTS_FILE).exists()
     events = accountable(entries)
     mu = mu_of_releases(events)
-    epsilon = release_epsilon(events, delta=delta)
+    words = read_words(home, entries)
+    epsilon = words.epsilon(events, delta=delta)
+    of_ledger = release_epsilon(events, delta=delta)
     return {
         "schema_version": 1,
         "home": str(home),
@@ -81,13 +92,14 @@ def home_report(home: Path, *, delta: float) -> dict[str, Any]:
         "entries": len(entries),
         "head": entries[-1].hash if entries else None,
         "epsilon_release": epsilon if math.isfinite(epsilon) else None,
+        "epsilon_ledger": of_ledger if math.isfinite(of_ledger) else None,
         "epsilon_release_unbounded": not math.isfinite(epsilon),
         "never_released": sum(e.kind in {"comparison", "simulated"} for e in entries),
         "delta": delta,
         "mu_squared": mu**2 if math.isfinite(mu) else None,
         "epsilon_server": None,
         "epsilon_server_unbounded": True,
-        **_statement(entries).to_json(),
+        **_statement(entries, words, is_said=words.is_more_than(events, delta=delta)).to_json(),
         "participants": _participants_json(home, entries, mu=mu, delta=delta)
         if has_counts
         else None,
@@ -152,13 +164,39 @@ def _participants_json(
     return asdict(found) | {"by_participations": by_participations, "epsilon_said": said}
 
 
-def _statement(entries: Sequence[LedgerEntry]) -> PrivacyStatement:
+def read_words(home: Path, entries: Sequence[LedgerEntry]) -> HomeWords:
+    """Return what a home knows beside its ledger, without changing anything there.
+
+    Args:
+        home: folder of a privacy home, or of a run that is one itself.
+        entries: of its ledger.
+
+    Raises:
+        HomeBrokenError: the counts cannot be read.
+    """
+    if not (home / COUNTS_FILE).exists():
+        return HomeWords(knows_owners=not any("stream" in e.fields["event"] for e in entries))
+    with counts_file.reading(home / COUNTS_FILE) as connection:
+        uncounted = worst_case(entries[: int(counts_file.fact(connection, WORST_CASE_FACT))])
+        return HomeWords(
+            said_mu_squared=min(
+                most_said_mu_squared(connection), uncounted.mu_squared_limit_in_all
+            ),
+            knows_owners=knows_owners(connection),
+        )
+
+
+def _statement(
+    entries: Sequence[LedgerEntry], words: HomeWords, *, is_said: bool
+) -> PrivacyStatement:
     kinds = {str(entry.fields["event"].get("type")) for entry in entries}
     correlated = CORRELATED if "correlated_release" in kinds else ()
     independent = INDEPENDENT if "gaussian_release" in kinds else ()
     is_adaptive = any(entry.fields["event"].get("clip_noise_multiplier") for entry in entries)
     adaptive = (ADAPTIVE,) if is_adaptive else ()
-    return OF_RELEASES.and_assumes(*correlated, *independent, *adaptive)
+    owners = () if words.knows_owners else (OWNERS_UNKNOWN,)
+    said = (SAID_MORE,) if is_said else ()
+    return OF_RELEASES.and_assumes(*correlated, *independent, *adaptive, *owners, *said)
 
 
 def _streams(entries: Sequence[LedgerEntry]) -> list[dict[str, Any]]:

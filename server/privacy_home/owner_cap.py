@@ -84,6 +84,16 @@ def _invited_devices(connection: sqlite3.Connection, stream: str) -> tuple[str, 
     return tuple(row[0] for row in rows)
 
 
+def knows_owners(connection: sqlite3.Connection, stream: str = "") -> bool:
+    """Whether the owners of a stream's devices are known; without a name, of every stream's."""
+    row = connection.execute(
+        "SELECT 1 FROM steps WHERE (? = '' OR stream = ?) "
+        "AND stream NOT IN (SELECT stream FROM owners) LIMIT 1",
+        (stream, stream),
+    ).fetchone()
+    return row is None
+
+
 def require_owner_cap(connection: sqlite3.Connection, stream: str) -> None:
     """Refuse a step by which one owner would have more devices in the stream than is allowed.
 

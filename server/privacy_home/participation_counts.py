@@ -16,7 +16,6 @@ import numpy as np
 
 from privacy.budget import MU_ROUNDING
 
-from .counts_file import fact, keep_fact
 from .privacy_errors import StreamRefusedError
 
 if TYPE_CHECKING:
@@ -27,8 +26,6 @@ if TYPE_CHECKING:
 
 UNLIMITED: Final = 2**62
 _NEVER: Final = -(2**40)
-_OPENING_FACT: Final = "opening of "
-_ENDED_FACT: Final = "ended "
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -212,42 +209,6 @@ def stream_record(connection: sqlite3.Connection, stream: str) -> StreamRecord |
     return StreamRecord(policy_digest=row[0], anchor=row[1], max_participations=row[2])
 
 
-def opening_of(connection: sqlite3.Connection, stream: str) -> str:
-    """Return what was noted of a stream's last opening for writing; empty if nothing was."""
-    return fact(connection, _OPENING_FACT + stream)
-
-
-def keep_opening(connection: sqlite3.Connection, stream: str, opening: str) -> None:
-    """Keep how a stream is opened for writing."""
-    keep_fact(connection, _OPENING_FACT + stream, opening)
-
-
-def end_streams(connection: sqlite3.Connection) -> int:
-    """End every stream that is known: none is opened again, and none takes another step.
-
-    Returns:
-        How many had not ended before.
-    """
-    streams = [row[0] for row in connection.execute("SELECT stream FROM streams")]
-    still_open = [stream for stream in streams if not fact(connection, _ENDED_FACT + stream)]
-    for stream in still_open:
-        keep_fact(connection, _ENDED_FACT + stream, "taken over")
-        connection.execute("DELETE FROM facts WHERE name = ?", (_OPENING_FACT + stream,))
-    connection.execute("UPDATE streams SET anchor = ''")
-    return len(still_open)
-
-
-def require_open(connection: sqlite3.Connection, stream: str, *, where: Path) -> None:
-    """Refuse a stream that ended when its home was taken over.
-
-    Raises:
-        StreamRefusedError: it did.
-    """
-    if fact(connection, _ENDED_FACT + stream):
-        what = f"was taken over, and ended stream {stream!r} with it"
-        raise StreamRefusedError(where, what, "open a new stream")
-
-
 def steps_of(connection: sqlite3.Connection, stream: str) -> tuple[StepRecord, ...]:
     """Return the steps of a stream, oldest first."""
     rows = connection.execute(
@@ -360,7 +321,7 @@ def add_invitations(
     except sqlite3.IntegrityError:
         what = f"a device was invited to step {index} of {stream!r} twice"
         raise StreamRefusedError("participation counts", what, "name each device once") from None
-    _enter(connection, device_ids)
+    enter(connection, device_ids)
     limits = (cost.max_participations, cost.mu_squared_limit, cost.mu_squared_in_all)
     connection.executemany(
         "UPDATE devices SET participations = participations + 1, mu_squared = mu_squared + ?, "
@@ -396,65 +357,6 @@ def commit_step(
     return changed.rowcount == 1
 
 
-def add_answers(
-    connection: sqlite3.Connection,
-    series: str,
-    release: int,
-    device_ids: Sequence[str],
-    cost: AnswerCost,
-) -> int:
-    """Count each device that is asked for a count.
-
-    Returns:
-        Greatest number of releases of this series that any one device was asked for.
-
-    Raises:
-        StreamRefusedError: a device was asked for this release before.
-    """
-    try:
-        connection.executemany(
-            "INSERT INTO answers VALUES (?, ?, ?)",
-            [(series, release, device_id) for device_id in device_ids],
-        )
-    except sqlite3.IntegrityError:
-        what = f"a device was asked for release {release} of {series!r} before"
-        raise StreamRefusedError("participation counts", what, "ask for the next one") from None
-    _enter(connection, device_ids)
-    changes = (
-        cost.mu_squared,
-        cost.mu_squared_limit,
-        cost.mu_squared_in_all,
-        cost.held_out,
-        not cost.held_out,
-    )
-    connection.executemany(
-        "UPDATE devices SET counts_mu_squared = counts_mu_squared + ?, "
-        "counts_limit = MIN(counts_limit, ?), mu_squared_in_all = MIN(mu_squared_in_all, ?), "
-        "answers_held_out = MAX(answers_held_out, ?), "
-        "answers_in_training = MAX(answers_in_training, ?) WHERE device = ?",
-        [(*changes, device_id) for device_id in device_ids],
-    )
-    most = connection.execute(
-        "SELECT COALESCE(MAX(asked), 0) FROM "
-        "(SELECT COUNT(*) AS asked FROM answers WHERE series = ? GROUP BY device)",
-        (series,),
-    ).fetchone()
-    return int(most[0])
-
-
-def series_of(policy_digest: str, channel: str) -> str:
-    """Name the releases of one channel under one policy."""
-    return f"{policy_digest} {channel}"
-
-
-def has_answers(connection: sqlite3.Connection, series: str, release: int) -> bool:
-    """Whether any device was counted for a release of a series."""
-    row = connection.execute(
-        "SELECT 1 FROM answers WHERE series = ? AND release = ? LIMIT 1", (series, release)
-    ).fetchone()
-    return row is not None
-
-
 def most_mu_squared(connection: sqlite3.Connection) -> float:
     """Return the greatest μ² of any one device, updates and counts together."""
     row = connection.execute(
@@ -463,9 +365,17 @@ def most_mu_squared(connection: sqlite3.Connection) -> float:
     return float(row[0])
 
 
+def most_said_mu_squared(connection: sqlite3.Connection) -> float:
+    """Return the greatest μ² that any one device says it spent, up to what policies here let it."""
+    row = connection.execute(
+        "SELECT COALESCE(MAX(MIN(said_mu_squared, mu_squared_in_all)), 0.0) FROM devices"
+    ).fetchone()
+    return float(row[0])
+
+
 def keep_said(connection: sqlite3.Connection, said: Mapping[str, tuple[int, float]]) -> None:
     """Keep what devices said of their own ledgers: participations and μ², where it is more."""
-    _enter(connection, said)
+    enter(connection, said)
     connection.executemany(
         "UPDATE devices SET said_participations = MAX(said_participations, ?), "
         "said_mu_squared = MAX(said_mu_squared, ?) WHERE device = ?",
@@ -473,7 +383,7 @@ def keep_said(connection: sqlite3.Connection, said: Mapping[str, tuple[int, floa
     )
 
 
-def _enter(connection: sqlite3.Connection, device_ids: Iterable[str]) -> None:
+def enter(connection: sqlite3.Connection, device_ids: Iterable[str]) -> None:
     """Begin to count devices that were never seen before."""
     connection.executemany(
         "INSERT OR IGNORE INTO devices (device, participations, mu_squared, counts_mu_squared, "

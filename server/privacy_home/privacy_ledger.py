@@ -21,6 +21,7 @@ from privacy.accountant import mu_of_releases
 
 from . import counts_file
 from . import participation_counts as counts
+from .counted_answers import add_answers
 from .home_budget import require_budget, require_budget_for_answer, require_separation
 from .home_files import (
     COUNTS_FILE,
@@ -33,13 +34,15 @@ from .home_files import (
     require_own_folder,
 )
 from .home_lock import locked_home
+from .home_words import HomeWords
 from .ledger_file import LEDGER_FILE, LedgerFile, read_ledger_file
-from .owner_cap import keep_owners, require_owner_cap
+from .owner_cap import keep_owners, knows_owners, require_owner_cap
 from .privacy_errors import (
     HomeMissingError,
     HomeUnavailableError,
     StreamRefusedError,
 )
+from .stream_openings import keep_opening, opening_of, require_open
 from .worst_case import WorstCase, worst_case
 
 if TYPE_CHECKING:
@@ -101,7 +104,7 @@ class PrivacyHome:
     def last_opening(self, stream: str) -> str:
         """Return what was noted of a stream's last opening for writing; empty if nothing was."""
         with self._turn() as connection:
-            return counts.opening_of(connection, stream)
+            return opening_of(connection, stream)
 
     def note_opening(self, stream: str, opening: str) -> None:
         """Note durably how a stream is opened for writing.
@@ -110,8 +113,8 @@ class PrivacyHome:
             StreamRefusedError: it ended when the home was taken over.
         """
         with self._turn() as connection:
-            counts.require_open(connection, stream, where=self.path)
-            counts.keep_opening(connection, stream, opening)
+            require_open(connection, stream, where=self.path)
+            keep_opening(connection, stream, opening)
 
     def stream_history(
         self, stream: str, device_ids: Sequence[str]
@@ -175,7 +178,7 @@ class PrivacyHome:
                 that never trains, or had its turn fewer than b steps ago.
         """
         with self._turn() as connection:
-            counts.require_open(connection, stream, where=self.path)
+            require_open(connection, stream, where=self.path)
             steps = counts.steps_of(connection, stream)
             if index != len(steps):
                 what = f"has offered {len(steps)} steps of stream {stream!r}, not step {index}"
@@ -196,7 +199,7 @@ class PrivacyHome:
             StreamRefusedError: the step has one already, or was never invited.
         """
         with self._turn() as connection:
-            counts.require_open(connection, stream, where=self.path)
+            require_open(connection, stream, where=self.path)
             if not counts.commit_step(
                 connection, stream, index, digest=digest, noise_only=noise_only
             ):
@@ -233,7 +236,7 @@ class PrivacyHome:
         """
         with self._turn() as connection:
             found = self._life_counts(connection, device_ids)
-            most = counts.add_answers(connection, series, release, device_ids, cost)
+            most = add_answers(connection, series, release, device_ids, cost)
             require_budget_for_answer(found, cost)
             return most
 
@@ -241,6 +244,15 @@ class PrivacyHome:
         """Keep what devices say they have spent: participations and μ²; the larger counts."""
         with self._turn() as connection:
             counts.keep_said(connection, said)
+
+    def words_on(self, stream: str) -> HomeWords:
+        """Return what is known beside the ledger, of a stream and of all that devices said."""
+        with self._turn() as connection:
+            said = counts.most_said_mu_squared(connection)
+            return HomeWords(
+                said_mu_squared=min(said, self.worst_case.mu_squared_limit_in_all),
+                knows_owners=knows_owners(connection, stream),
+            )
 
     @contextmanager
     def _turn(self) -> Iterator[sqlite3.Connection]:
@@ -284,7 +296,7 @@ class PrivacyHome:
         return stated
 
     def _require_next(self, connection: sqlite3.Connection, event: CorrelatedRelease) -> None:
-        counts.require_open(connection, event.stream, where=self.path)
+        require_open(connection, event.stream, where=self.path)
         charged = _releases_of(event.stream, self.entries)
         steps = counts.steps_of(connection, event.stream)
         record = counts.stream_record(connection, event.stream)

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from models.training.export_onnx import read_parameters
 from server.audits.release_audit import audit_run, audited_policy_of
+from server.privacy_home.ledger_report import read_words
 from server.privacy_home.privacy_ledger import read_home
 from server.registry import LedgerKind, ModelState, PaidBy, admit, move
 from server.storage.database import open_database
@@ -58,6 +59,7 @@ def register(
                 ledger=ledger,
                 claim=bundle.card["privacy"]["epsilon_release"],
                 paid_by=_paid_by(bundle, run),
+                words=read_words(run, ledger),
             )
             registry.add(model)
             if bundle.version == released.version:

@@ -9,6 +9,7 @@ import pytest
 from privacy import BudgetExceededError, CorrelatedRelease, CountRelease
 from privacy.accountant import gaussian_epsilon
 from privacy.budget import Refusal
+from privacy.statement import SAID_MORE
 from server.commands.privacy_ledger import ledger_lines
 from server.privacy_home.ledger_report import home_report
 from server.privacy_home.participation_counts import AnswerCost, StepCost, StreamRecord
@@ -196,7 +197,8 @@ def test_the_report_tells_updates_counts_and_what_devices_say(home):
     report = home_report(home.path, delta=1e-8)
     said = gaussian_epsilon(mu=3.0, delta=1e-8)
     assert report["participants"]["epsilon_said"] == pytest.approx(said)
-    assert report["epsilon_release"] < said
+    assert report["epsilon_ledger"] < said == report["epsilon_release"]
+    assert SAID_MORE in report["assumptions"]
     shown = "\n".join(ledger_lines(report))
     assert "devices say" in shown
     assert "μ² 0.0625 to each device asked" in shown

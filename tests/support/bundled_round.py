@@ -84,6 +84,7 @@ make_key_file(work / "policy.pem")
 run = declared | {
     "stream-key-file": str(work / "stream.operator"),
     "policy-key": str(work / "policy.pem"),
+    "privacy-home": str(work / "home"),
     "start-weights": str(work / "start.npz"),
     "out": str(work / "run"),
     "rounds": 1,

@@ -5,7 +5,8 @@ from datetime import UTC, datetime
 from privacy import CorrelatedRelease, CountRelease
 from privacy.accountant import mu_for
 from privacy.discrete_accounting import mu_squared_of_count
-from server.privacy_home.participation_counts import AnswerCost, StepCost, StreamRecord, series_of
+from server.privacy_home.counted_answers import series_of
+from server.privacy_home.participation_counts import AnswerCost, StepCost, StreamRecord
 
 NOW = datetime(2026, 3, 1, tzinfo=UTC)
 SIGMA, DELTA, POLICY = 4.0, 1e-6, "ab" * 32

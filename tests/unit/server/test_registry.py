@@ -9,6 +9,7 @@ from privacy import CorrelatedRelease, PublicData, next_entry, release_epsilon
 from server.audits.canary_audit import audited_policy
 from server.audits.privacy_audit import production_policy
 from server.errors import RegistryError
+from server.privacy_home.home_words import HomeWords
 from server.registry import LedgerKind, ModelState, PaidBy, admit, move
 from tests.unit.privacy.test_accountant import release
 
@@ -44,10 +45,13 @@ STREAM = LEDGER[2].reference() | {"stream": "2026-a"}
 SPENT = release_epsilon((entry.event for entry in LEDGER), delta=DELTA)
 CLAIM = {"value": SPENT, "delta": DELTA}
 PAID_BY = PaidBy(policy=POLICY, witness={LEDGER[2].hash: WEIGHTS}, weights_digest=WEIGHTS)
+NOTHING_SAID = HomeWords()
 SIMULATED = {"kind": "stream", "hash": "cd" * 32, "simulated": True}
 
 
-def candidate(entry, *, ledger=LEDGER, claim=CLAIM, paid_by=PAID_BY, digest=DIGEST):
+def candidate(
+    entry, *, ledger=LEDGER, claim=CLAIM, paid_by=PAID_BY, digest=DIGEST, words=NOTHING_SAID
+):
     return admit(
         version="2.0.0",
         digest=digest,
@@ -56,6 +60,7 @@ def candidate(entry, *, ledger=LEDGER, claim=CLAIM, paid_by=PAID_BY, digest=DIGE
         ledger=ledger,
         claim=claim,
         paid_by=paid_by,
+        words=words,
     )
 
 
@@ -113,6 +118,32 @@ def test_independent_noise_is_for_comparison_whatever_its_entry_says():
     ledger = ledger_of("stream", event=release())
     with pytest.raises(RegistryError, match="not a stream's release"):
         candidate(ledger[0].reference(), ledger=ledger)
+
+
+def test_a_claim_below_what_devices_say_is_refused():
+    said = HomeWords(said_mu_squared=4 * 3 / 16)
+    more = said.epsilon([], delta=DELTA)
+    with pytest.raises(RegistryError, match="claims ε_release"):
+        candidate(STREAM, words=said)
+    assert candidate(STREAM, words=said, claim={"value": more, "delta": DELTA}).version == "2.0.0"
+
+
+def test_what_devices_say_of_later_releases_is_no_matter_of_an_earlier_model():
+    earlier = LEDGER[0].reference() | {"stream": "2026-a"}
+    paid_by = replace(PAID_BY, witness={LEDGER[0].hash: WEIGHTS})
+    spent = {"value": release_epsilon([LEDGER[0].event], delta=DELTA), "delta": DELTA}
+    for mu_squared, is_refused in ((3 / 16, False), (3.1 / 16, True)):
+        words = HomeWords(said_mu_squared=mu_squared)
+        if is_refused:
+            with pytest.raises(RegistryError, match="claims ε_release"):
+                candidate(earlier, paid_by=paid_by, claim=spent, words=words)
+        else:
+            assert candidate(earlier, paid_by=paid_by, claim=spent, words=words).version == "2.0.0"
+
+
+def test_a_streams_model_enters_only_with_what_devices_say():
+    with pytest.raises(RegistryError, match="what devices say beside it"):
+        candidate(STREAM, words=None)
 
 
 @pytest.mark.parametrize("value", [SPENT, SPENT * 1.1])

@@ -38,6 +38,7 @@ def config_in(folder):
     return DECLARED | {
         "stream-key-file": str(folder / "stream.operator"),
         "policy-key": str(folder / "policy.pem"),
+        "privacy-home": str(folder / "home"),
         "start-weights": str(folder / "start.npz"),
         "out": str(folder / "run"),
         "rounds": 2,
@@ -145,7 +146,8 @@ def test_run_over_nodes_that_name_their_devices(finished):
     assert report["schedule"]["population_size"] == 2
     # 85 % of μ² for updates: √0.85 of the μ that ε = 2 allows, by the closed form.
     assert report["privacy"]["epsilon_release"] == pytest.approx(1.830017, rel=1e-6)
-    entries = read_ledger((finished.folder / "ledger.jsonl").read_text(encoding="ascii"))
+    ledger = finished.folder.parent / "home" / "ledger.jsonl"
+    entries = read_ledger(ledger.read_text(encoding="ascii"))
     assert [entry.kind for entry in entries] == ["stream", "stream"]
     # Nobody sent anything: what moved the weights is noise, and it is there.
     weights = np.load(finished.folder / "weights.npz", allow_pickle=False)["weights"]
@@ -181,9 +183,8 @@ def plan_file(tmp_path, **constants):
 
 def test_a_plan_is_carried_out_to_the_last_constant(run_config, tmp_path):
     plan, key = plan_file(tmp_path, participations=2)
-    home = {"privacy-home": str(tmp_path / "home")}
     said = {"rounds": DECLARED["rounds"], "cohort": DECLARED["cohort"], "delta": DECLARED["delta"]}
-    run_config |= said | key | home
+    run_config |= said | key
     app(grid=GridInMemory({1: node, 2: node}), context=context_of(run_config))
 
     report = json.loads((tmp_path / "run" / "run.json").read_text(encoding="utf-8"))
@@ -191,7 +192,7 @@ def test_a_plan_is_carried_out_to_the_last_constant(run_config, tmp_path):
     assert (report["status"], len(report["rounds"])) == ("finished", 3)
     again = deployed_run(run_config | {"out": str(tmp_path / "second")})
     assert again.config.stream.startswith("run-")
-    elsewhere = {"out": str(tmp_path / "third"), "privacy-home": ""}
+    elsewhere = {"out": str(tmp_path / "third"), "privacy-home": str(tmp_path / "other home")}
     assert deployed_run(run_config | elsewhere).config == replace(again.config, stream="planned")
 
 
@@ -227,7 +228,9 @@ def test_what_nobody_said_is_what_flower_fills_in():
     assert {key: DECLARED[key] for key in UNSAID} == UNSAID
 
 
-@pytest.mark.parametrize("key", ["out", "start-weights", "policy-key", "stream-key-file"])
+@pytest.mark.parametrize(
+    "key", ["out", "start-weights", "policy-key", "stream-key-file", "privacy-home"]
+)
 def test_missing_key_is_named_with_what_to_add(run_config, key):
     run_config[key] = DECLARED[key]
     with pytest.raises(RoundsError, match=f"lacks '{key}'; add --run-config"):
