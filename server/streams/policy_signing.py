@@ -4,14 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from models.wire.codec import parse_object
-from models.wire.envelope import open_signed, sign_payload
-from privacy import StreamPolicy
+from models.wire.envelope import sign_payload
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from models.wire.envelope import SigningKey, VerifyKey
+    from models.wire.envelope import SigningKey
+    from privacy import StreamPolicy
 
 
 def signed_policy(policy: StreamPolicy, key: SigningKey) -> str:
@@ -25,18 +22,3 @@ def signed_policy(policy: StreamPolicy, key: SigningKey) -> str:
         MessageTooLargeError: it would not fit into a message.
     """
     return sign_payload(policy.to_bytes(), key).decode("ascii")
-
-
-def verified_policy(envelope: str, trusted: Mapping[str, VerifyKey]) -> StreamPolicy:
-    """Return the policy of an envelope whose signature holds.
-
-    Args:
-        envelope: as a task carries it.
-        trusted: keys that may sign policies, by key id.
-
-    Raises:
-        WireError: it is no envelope, or nobody who is trusted signed it.
-        ValueError: what was signed is no policy.
-    """
-    payload = open_signed(envelope.encode(), trusted)
-    return StreamPolicy.from_json(parse_object(payload))

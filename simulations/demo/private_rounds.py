@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from server.flower_app import PlannedRun
 from server.rounds import RoundsConfig
+from server.rounds_report import statement_of
 from server.run_folder import RunFolder
 from server.training_recipes import FROM_TRAINED_WEIGHTS
 
@@ -74,21 +75,24 @@ def run_rounds(
         RoundsError: a run could not go on.
     """
     look = HeldOutPart(scene.judged.rows, every_days=LOOK_EVERY_DAYS)
+    configured = configurations(plan)
     planned = {
         name: PlannedRun(
             config=config,
             folder=RunFolder(folder / name),
             start=start,
             evaluate=look.metrics,
-            on_round=_teller(name, plan.rounds, tell),
+            on_round=teller(name, config, tell),
         )
-        for name, config in configurations(plan).items()
+        for name, config in configured.items()
     }
     rows = FleetRows(
         device_ids=scene.training.device_ids,
         training=scene.training.rows,
         held_out=scene.judged.rows,
     )
+    for line in stated(configured[PRIVATE], num_devices=len(scene.training.device_ids)):
+        tell(line)
     tell(f"starting Flower: {plan.rounds} rounds over {plan.devices:,} devices, twice")
     run_planned(
         list(planned.values()),
@@ -151,13 +155,32 @@ def _weights_of(run: PlannedRun) -> NDArray[np.float32]:
     return run.weights
 
 
-def _teller(
-    name: str, num_rounds: int, tell: Callable[[str], None]
+def stated(config: RoundsConfig, *, num_devices: int) -> tuple[str, ...]:
+    """Say once what every ε of the private rounds means, and rests on.
+
+    Args:
+        config: of the private rounds.
+        num_devices: that take part.
+    """
+    terms = config.terms(config.schedule(num_devices))
+    return statement_of(terms, knows_owners=False).to_lines()
+
+
+def teller(
+    name: str, config: RoundsConfig, tell: Callable[[str], None]
 ) -> Callable[[RoundRecord], None]:
+    """Return what tells each round of one of the runs in a line, each ε with its δ.
+
+    Args:
+        name: of the run.
+        config: of it.
+        tell: takes a line.
+    """
+
     def on_round(record: RoundRecord) -> None:
-        parts = [f"{_SPOKEN[name]} {record.index + 1}/{num_rounds}"]
+        parts = [f"{_SPOKEN[name]} {record.index + 1}/{config.num_rounds}"]
         if record.epsilon_release is not None:
-            parts.append(f"ε {record.epsilon_release:.2f}")
+            parts.append(f"ε {record.epsilon_release:.2f} at δ = {config.delta:g}")
         if record.metrics is not None and record.metrics["average_precision"] is not None:
             parts.append(f"average precision {record.metrics['average_precision']:.3f}")
         tell(", ".join(parts))

@@ -3,6 +3,7 @@
 import pytest
 from flwr.app import RecordDict
 
+from edge_client.privacy.task_policy import verified_policy
 from models.wire.envelope import SigningKey, open_signed, trusted_keys
 from models.wire.rounds import (
     RECEIPT_MESSAGE,
@@ -17,7 +18,6 @@ from privacy import (
 )
 from privacy.ledger import entry_from_line
 from server.rounds import FleetSpentError
-from server.streams.policy_signing import verified_policy
 from tests.support.federated_rounds import (
     SENT,
     config_of,
@@ -162,7 +162,8 @@ def test_policy_and_receipts_travel_signed(tmp_path):
     rounds = rounds_over([1, 2], tmp_path, config=config, signing_key=key)
     assert rounds.run(GridInMemory({1: node, 2: node}))
 
-    assert {verified_policy(task.policy, trusted) for task in tasks} == {rounds.stream.terms.policy}
+    keys = {key.verify_key.key_id: key.verify_key.to_bytes()}
+    assert {verified_policy(task.policy, keys) for task in tasks} == {rounds.stream.terms.policy}
     names = [name for task in tasks for name in task.pseudonyms]
     assert len(set(names)) == len(names) == 8
     said = [open_signed(one.entry.encode(), trusted).decode() for one in receipts]
