@@ -83,6 +83,13 @@ Independent = Annotated[
         "--independent-noise", help="Fresh noise each round, to compare with; never released."
     ),
 ]
+GroupRule = Annotated[
+    str,
+    typer.Option(
+        help="median or trimmed mean over groups of nodes, with independent noise, to compare with."
+    ),
+]
+Groups = Annotated[int, typer.Option(help="Groups of nodes, where there is a rule.", min=3)]
 PrivacyHome = Annotated[
     Path | None,
     typer.Option(help="Folder that counts devices over all runs; the run's own unless given."),
@@ -160,6 +167,8 @@ def start_command(
     delta: Delta = 1e-8,
     noise: Noise = True,
     independent_noise: Independent = False,
+    group_rule: GroupRule = "none",
+    groups: Groups = 8,
     privacy_home: PrivacyHome = None,
     max_participations: MaxParticipations = None,
     owners: Owners = None,
@@ -227,9 +236,10 @@ def _policy(path: Path, ctx: typer.Context, *, invited: int | None) -> StreamPol
     for name, planned, flag in (
         ("noise", True, "--no-noise"),
         ("independent_noise", False, "--independent-noise"),
+        ("group_rule", "none", "--group-rule"),
         ("record_level", trains_privately, "--record-level or --no-record-level"),
     ):
-        if name in said and ctx.params[name] is not planned:
+        if name in said and ctx.params[name] != planned:
             raise PlanContradictedError(f"{flag} is not what the plan says; leave it out")
     spelt = {key: f"--{name.replace('_', '-')}" for name, key in _PLANNED.items()}
     if "replies" in said:
