@@ -36,8 +36,8 @@ class Delivery:
 
     Attributes:
         reply: what the node says.
-        is_late: whether it comes after the round's deadline; it can be pulled once the next
-            messages were pushed.
+        is_late: whether it comes after the round's deadline; it can be pulled once messages of
+            another group, as of the next round, were pushed.
     """
 
     reply: Message
@@ -165,11 +165,9 @@ class InProcessGrid(Grid):
 
     def push_messages(self, messages: Iterable[Message]) -> list[str]:
         """Send messages; the identifiers under which their replies can be pulled come back."""
-        for reply in self._late:
-            self._hold(reply)
-        self._late.clear()
         pushed = []
         for message in messages:
+            self._let_in_before(message.metadata.group_id)
             message_id = f"message-{next(self._numbers):012}"
             message.metadata.__dict__["_message_id"] = message_id
             pushed.append(message_id)
@@ -231,6 +229,14 @@ class InProcessGrid(Grid):
                 self._late.append(delivery.reply)
             else:
                 self._hold(delivery.reply)
+
+    def _let_in_before(self, group_id: str) -> None:
+        """Let late replies in, except those of the group that is being sent now."""
+        late = [reply for reply in self._late if reply.metadata.group_id != group_id]
+        if late:
+            self._late = [reply for reply in self._late if reply.metadata.group_id == group_id]
+            for reply in late:
+                self._hold(reply)
 
     def _hold(self, reply: Message) -> None:
         self._held.setdefault(reply.metadata.reply_to_message_id, []).append(reply)

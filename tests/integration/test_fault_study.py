@@ -56,6 +56,14 @@ def test_every_fault_of_a_reply_is_refused_by_its_reason_and_the_run_goes_on(loo
     assert result.looks[3]["average_precision"] is not None
 
 
+def test_what_comes_late_counts_as_nothing_and_is_named(looks, monkeypatch):
+    monkeypatch.setattr("simulations.fault_study.DEADLINE_S", 0.5)
+    result = run_arm(FLEET, looks, PLAN, arm_with(late=0.5), seed=1)
+    assert set(result.refused) == {"late"}
+    assert result.replied < PLAN.cohort_size
+    assert 0 < result.refused["late"] < PLAN.cohort_size * PLAN.num_rounds
+
+
 def test_rounds_that_nobody_answers_are_marked_and_charged_all_the_same(looks):
     faults = {"dropout": 0.94, "noticed": 1.0}
     result = run_arm(FLEET, looks, PLAN, arm_with(**faults), seed=3)

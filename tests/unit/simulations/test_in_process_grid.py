@@ -24,8 +24,10 @@ def counting_app(seen):
     return app
 
 
-def questions(node_ids):
-    return [Message(RecordDict(), node_id, MessageType.QUERY) for node_id in node_ids]
+def questions(node_ids, *, group_id="1"):
+    return [
+        Message(RecordDict(), node_id, MessageType.QUERY, group_id=group_id) for node_id in node_ids
+    ]
 
 
 def asked(grid, *, deadline_s=5.0):
@@ -83,11 +85,13 @@ def test_a_line_loses_doubles_and_delays():
     assert [reply.metadata.src_node_id for reply in replies] == [2, 2]
 
 
-def test_a_late_reply_can_be_pulled_after_the_next_messages_only():
+def test_a_late_reply_can_be_pulled_after_messages_of_the_next_round_only():
     grid = InProcessGrid.of_blocks(counting_app([]), 3, line=OddLine(), is_ahead=True)
     (late,) = grid.push_messages(questions([3]))
     assert grid.pull_messages([late]) == []
-    grid.push_messages([])
+    grid.push_messages(questions([1]))
+    assert grid.pull_messages([late]) == []
+    grid.push_messages(questions([1], group_id="2"))
     assert [reply.metadata.src_node_id for reply in grid.pull_messages([late])] == [3]
 
 
