@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
     from ..engine.round_explanation import Evidence
 
 LAST = "last"
+WIDTH_OF_FILES = 120
+"""Columns of a table that no terminal bounds."""
 
 Folder = Annotated[Path, typer.Argument(help="Folder of a run, or of several runs.")]
 Number = Annotated[str, typer.Argument(help="Number of the round, from 1, or 'last'.")]
@@ -153,24 +156,24 @@ def _print_rounds(report: Mapping[str, Any], row: Mapping[str, Any]) -> None:
     print(f"{row['run']}: {row['state']}, {row['rounds_done']} of {row['num_rounds']} rounds")
     delta = report["privacy"]["delta"]
     _print_columns(
-        ("round", "invited", "replied", "refused", f"ε at δ={delta:g}", "quality", "s", ""),
+        ("round", "invited", "replied", "refused", "released", "ε", "quality", "s"),
         [
             (
                 str(record["index"] + 1),
                 str(record["invited"]),
                 str(record["replied"]),
                 ", ".join(f"{count} {why}" for why, count in record["refused"].items()) or "0",
+                "noise" if record.get("noise_only") else "mean",
                 "unbounded"
                 if record["epsilon_release"] is None
                 else f"{record['epsilon_release']:.3f}",
                 _quality(record["metrics"]),
                 f"{record['seconds']:.1f}",
-                "noise alone" if record.get("noise_only") else "",
             )
             for record in report["rounds"]
         ],
     )
-    print(f"unit of ε: {report['privacy']['unit_of_privacy']}")
+    print(f"ε at δ = {delta:g}; its unit: {report['privacy']['unit_of_privacy']}")
 
 
 def _share(row: Mapping[str, Any]) -> str:
@@ -196,12 +199,13 @@ def _print_columns(names: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     from rich.console import Console
     from rich.table import Table
 
+    width = None if sys.stdout.isatty() else WIDTH_OF_FILES
     table = Table(box=SIMPLE, pad_edge=False)
     for name in names:
         table.add_column(name, no_wrap=name in {"run", "state", "rounds"})
     for row in rows:
         table.add_row(*row)
-    Console(highlight=False, markup=False).print(table)
+    Console(highlight=False, markup=False, width=width).print(table)
 
 
 def _print_table(rows: Sequence[tuple[str, str]]) -> None:

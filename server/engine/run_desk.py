@@ -139,8 +139,9 @@ class RunDesk:
             deadline = self.clock().timestamp() + self.deadline_s
             at = self.clock().fromtimestamp(deadline, tz=self.clock().tzinfo)
             status = replace(status, deadline_at=at)
-        if is_new:
+        if progress.index != self.status.index:
             self._refused = {}
+        if is_new:
             self.log.say(
                 "debug",
                 "phase",
