@@ -35,7 +35,6 @@ from models.wire.rounds import (
     NodeFailure,
     ReleaseReceipt,
     RoundTask,
-    task_digest,
 )
 from privacy.adaptive_clipping import grid_of
 
@@ -85,12 +84,9 @@ class AccountedBlock(Protocol):
     """A block that keeps a privacy ledger of its own, as a real device does."""
 
     def answer(
-        self, task: RoundTask, train: Callable[[], NDArray[np.int64]], *, digest: str
+        self, task: RoundTask, train: Callable[[], NDArray[np.int64]]
     ) -> tuple[NDArray[np.int64] | None, tuple[str, ...]]:
-        """Debit a step and return its update, None for zeros, and receipts of its ledger.
-
-        `digest` names the task with its weights: the same is answered with the same bits.
-        """
+        """Debit a step and return its update, None for zeros, and receipts of its ledger."""
 
     def keep_receipt(self, receipt: ReleaseReceipt) -> None:
         """Hold the server's receipt against the ledger, and keep it."""
@@ -223,7 +219,7 @@ def _answered(
 
     if not task.device_ids or not isinstance(block, AccountedBlock):
         return train(), present.num_devices, ()
-    total, receipts = block.answer(task, train, digest=task_digest(task, weights))
+    total, receipts = block.answer(task, train)
     num_devices = len(task.device_ids)
     if total is None:
         return np.zeros(grid.size(weights.size), np.int64), num_devices, receipts

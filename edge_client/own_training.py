@@ -39,7 +39,6 @@ from .errors import (
 from .link.configuration import allowed
 from .local_training import TrainingPath
 from .own_counts import own_count
-from .privacy.kept_answer import answer_again, drop_answer, keep_answer
 from .privacy.ledger_file import DeviceLedger, read_device_ledger
 from .privacy.participation import REFUSAL_FACT, Terms, admit, debit, receipt_line
 from .privacy.receipts import check_receipt, keep_receipt
@@ -154,17 +153,16 @@ class OwnDevice:
         return OperatingSystemNoise()
 
     def answer(
-        self, task: RoundTask, train: Callable[[], NDArray[np.int64]], *, digest: str
+        self, task: RoundTask, train: Callable[[], NDArray[np.int64]]
     ) -> tuple[NDArray[np.int64] | None, tuple[str, ...]]:
-        """Decide, train, debit, keep the answer: only then may it leave.
+        """Decide, train, debit: only then may the update leave, and never a second time.
 
-        The task whose answer is kept gets it once more, as it was. A device that sits out debits
-        the step, too.
+        A step that was debited is refused from then on, whoever asks and however often. A device
+        that sits out debits the step, too.
 
         Args:
             task: as the server sent it.
             train: trains this device and returns its clipped update.
-            digest: of the task and its weights: `models.wire.rounds.task_digest`.
 
         Returns:
             The update, None where zeros are the answer: policy or ledger refuse the step, or the
@@ -177,20 +175,12 @@ class OwnDevice:
         try:
             with self._open() as store:
                 _require_consent(store)
-                keys = self.terms.policy_keys
-                kept = answer_again(store, task, digest=digest, keys=keys)
-                if kept is not None:
-                    logger.info("step %d of stream %s is answered again", task.index, task.stream)
-                    ledger = read_device_ledger(store.path, store)
-                    return kept.total, self._receipts(task, ledger)
                 admission = admit(store, task, terms=self.terms, now=self.now)
             update, reasons = self._update_or_why_not(task, train)
             with self._open() as store:
                 _require_consent(store)
                 ledger = debit(store, admission, terms=self.terms, now=self.now)
-                with store.transaction():
-                    keep_answer(store, task, update, digest=digest, ledger=ledger)
-                    self._keep_why_not(store, task, reasons)
+                self._keep_why_not(store, task, reasons)
         except (ParticipationRefusedError, LedgerError, StoreBusyError) as error:
             return None, self._receipts(task, self._refused(task, error))
         return update, self._receipts(task, ledger)
@@ -202,9 +192,8 @@ class OwnDevice:
     def keep_receipt(self, receipt: ReleaseReceipt) -> None:
         """Hold the server's receipt for a released step against the ledger, and keep it.
 
-        The answer to the step is dropped: the server has its sum. A receipt that none of the keys
-        has signed, or that comes while the ledger cannot be relied on, is dropped, and the log says
-        so.
+        A receipt that none of the keys has signed, or that comes while the ledger cannot be relied
+        on, is dropped, and the log says so.
 
         Raises:
             StoreError: the store cannot be used.
@@ -218,7 +207,6 @@ class OwnDevice:
                 logger.warning("a receipt of the server was dropped: %s", error)
                 return
             keep_receipt(store.path, checked, receipt, now=self.now)
-            drop_answer(store, stream=checked.stream, index=checked.index)
 
     def _update_or_why_not(
         self, task: RoundTask, train: Callable[[], NDArray[np.int64]]

@@ -30,7 +30,6 @@ class Refusal(StrEnum):
     RETIRED = "retired"
     TOO_SOON = "too_soon"
     INDEX_USED = "index_used"
-    ASKED_OTHERWISE = "asked_otherwise"
     BUDGET_SPENT = "budget_spent"
     COHORT_TOO_SMALL = "cohort_too_small"
     STREAM_ENDED = "stream_ended"

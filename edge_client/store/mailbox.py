@@ -18,8 +18,6 @@ if TYPE_CHECKING:
 
 MAX_WAITING_MESSAGES = 1_000
 TRAFFIC_KEPT_DAYS = 400
-KEPT_ANSWER_FACT = "kept_answer"
-"""Named value: the last answer to a round, which may have to leave once more."""
 
 
 class Purpose(StrEnum):
@@ -157,8 +155,6 @@ class Mailbox(StoreFile):
             )
             if not granted:
                 connection.execute("DELETE FROM outbox WHERE purpose = ?", (purpose.value,))
-            if not granted and purpose is Purpose.TRAINING:
-                connection.execute("DELETE FROM fact WHERE name = ?", (KEPT_ANSWER_FACT,))
 
     def next_sequence(self, kind: str, *, now: datetime) -> int:
         """Count up durably: the number of the next message of one kind to the server.

@@ -6,7 +6,6 @@ and step it is for, and how many devices are in it: no loss, no number of rows, 
 device.
 """
 
-import hashlib
 import json
 import math
 import re
@@ -14,9 +13,6 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from enum import StrEnum
 from typing import Any, Final
-
-import numpy as np
-from numpy.typing import NDArray
 
 from .plain_values import PlainValue, read_value
 
@@ -210,27 +206,6 @@ def _plain_recipe(recipe: LocalRecipe) -> dict[str, PlainValue]:
         for name, value in values.items()
         if name not in _OF_NEWER_RECIPES or value != _OF_NEWER_RECIPES[name]
     }
-
-
-def task_digest(task: RoundTask, weights: NDArray[np.float32]) -> str:
-    """Name what a task asks for: two tasks of one digest have one answer.
-
-    A device keeps its last answer under it, so that a server that was interrupted may ask again and
-    gets the very bits; asked anything else for the same step, the device does not train again. The
-    pseudonyms decide nothing about an answer's sum, and are left out.
-
-    Args:
-        task: As the node was sent it.
-        weights: float32, shape (n_weights,), as they came beside it.
-
-    Returns:
-        SHA-256 of the task's plain values as canonical JSON, a line feed, and the weights as
-        little-endian float32; 64 hexadecimal digits.
-    """
-    values = {name: value for name, value in task.to_plain().items() if name != "pseudonyms"}
-    line = json.dumps(values, sort_keys=True, separators=(",", ":"), allow_nan=False)
-    content = line.encode("ascii") + b"\n" + weights.astype("<f4").tobytes()
-    return hashlib.sha256(content).hexdigest()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

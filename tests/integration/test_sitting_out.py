@@ -1,4 +1,4 @@
-"""A device that sits a step out: zeros of the same form, debited, kept, and shown to its owner."""
+"""A device that sits a step out: zeros of the same form, debited, and shown to its owner."""
 
 import json
 from dataclasses import replace
@@ -13,12 +13,10 @@ from edge_client.own_training import OwnDevice, own_device
 from edge_client.privacy.ledger_file import read_device_ledger
 from edge_client.sensing.conditions import ConditionSources
 from edge_client.telemetry_store import TelemetryStore
-from models.wire.rounds import DeviceReceipt, task_digest
+from models.wire.rounds import DeviceReceipt
 from privacy import Participation
 from tests.support.edge_devices import NOW
 from tests.support.training_tasks import TERMS, agreeing_store, task_of
-
-WEIGHTS = np.zeros(3, np.float32)
 
 
 @pytest.fixture
@@ -44,8 +42,7 @@ def trained():
 
 
 def asked(device, index, *, train=trained):
-    task = task_of(index=index)
-    return device.answer(task, train, digest=task_digest(task, WEIGHTS))
+    return device.answer(task_of(index=index), train)
 
 
 def never():

@@ -29,9 +29,8 @@ from edge_client.privacy.ledger_file import read_device_ledger
 from edge_client.privacy.participation import debit_count
 from edge_client.privacy.receipts import read_receipts
 from edge_client.sensing.conditions import ConditionSources
-from edge_client.store.mailbox import KEPT_ANSWER_FACT, Purpose
+from edge_client.store.mailbox import Purpose
 from edge_client.telemetry_store import TelemetryStore
-from models.wire.rounds import task_digest
 from privacy import CountAnswer, CountChannel, Participation
 from tests.support.edge_devices import NOW, new_store
 from tests.support.stream_policies import stream_policy
@@ -61,7 +60,6 @@ COUNTING = stream_policy(participations=9, separation=1)
 
 
 NO_POWER_SUPPLIES = ConditionSources(power_supplies=Path("/nowhere"))
-WEIGHTS = np.zeros(2, np.float32)
 
 
 class Countdown:
@@ -90,7 +88,7 @@ def take_part(path: Path, say: Say, *, key: KeySource | None = None) -> None:
 
     for index in _indices(path):
         task = task_of(POLICY, index=index)
-        update, _ = device.answer(task, train, digest=task_digest(task, WEIGHTS))
+        update, _ = device.answer(task, train)
         if update is not None:
             say("update", [index, *update.tolist()])
 
@@ -195,7 +193,6 @@ def held(path: Path, *, key: KeySource | None = None) -> dict[str, Any]:
     """Return what the ledger holds, as the device would rely on it."""
     with TelemetryStore(path, key=key) as store:
         account = account_of(path, store, is_brief=True)
-        kept = store.fact(KEPT_ANSWER_FACT)
         try:
             events = read_device_ledger(path, store).events
         except EdgeError:
@@ -205,7 +202,6 @@ def held(path: Path, *, key: KeySource | None = None) -> dict[str, Any]:
         "update": [event.index for event in events if isinstance(event, Participation)],
         "answer": [event.index for event in events if isinstance(event, CountAnswer)],
         "receipt": [receipt["state"] for receipt in read_receipts(path)],
-        "kept": None if kept is None else kept["index"],
     }
 
 
@@ -222,7 +218,7 @@ def race(folder: Path) -> list[list[Any]]:
             for index in range(9):
                 task, random = task_of(POLICY, index=index), os.urandom(16)
                 train = partial(np.frombuffer, random, np.int64)
-                update, _ = device.answer(task, train, digest=task_digest(task, WEIGHTS))
+                update, _ = device.answer(task, train)
                 mine.append(None if update is None else update.tolist())
             os.write(said, json.dumps(mine).encode())
             os._exit(0)
