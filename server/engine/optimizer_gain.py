@@ -76,6 +76,8 @@ class OptimizerGain:
     @property
     def assumption(self) -> str:
         """What the figure rests on."""
+        if self.bands == 1:
+            return "nothing: independent noise is what it is compared with"
         if self.correlated_snr is None:
             return "none of the signal: the optimiser is linear"
         return f"each round's mean update is constant, {self.step_snr:.2g} of one step's noise"
@@ -124,6 +126,17 @@ def measure_gain(
     signal = step_snr * noise_a_step
     least, most = _DIMENSIONS
     size = int(np.clip(_NORMALS // num_rounds, least, most))
+    if privacy.bands == 1:
+        return OptimizerGain(
+            optimizer=recipe.optimizer,
+            num_rounds=num_rounds,
+            bands=1,
+            at_end=1.0,
+            over_run=None if recipe.optimizer == "fedadam" else 1.0,
+            correlated_snr=None,
+            independent_snr=None,
+            step_snr=step_snr,
+        )
     alone = replace(policy, privacy=replace(privacy, bands=1))
     correlated, independent = (
         _path(one, recipe, key=key, size=size, signal=signal) for one in (policy, alone)

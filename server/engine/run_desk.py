@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Final
 
+from models.errors import PlaceRefusedError
 from privacy.statement import OF_RELEASES
 
 from ..rounds import RoundsError
@@ -307,8 +308,8 @@ class RunDesk:
             if is_due:
                 self._written = time.monotonic()
                 self._show_metrics()
-        except OSError as error:
-            logger.warning("%s: no status can be written (%s)", self.folder, error.strerror)
+        except (OSError, PlaceRefusedError) as error:
+            logger.warning("%s: no status can be written (%s)", self.folder, error)
 
     def _show_metrics(self) -> None:
         if self.metrics is not None:
