@@ -47,6 +47,8 @@ if TYPE_CHECKING:
 
 WEIGHTS_FILE: Final = "weights.npz"
 REPORT_FILE: Final = "run.json"
+BUNDLE_FILE: Final = "bundle.zip"
+"""What a finished run is exported as, where its starter does so."""
 COMMAND_FILE: Final = "command.json"
 """How the run was started, in whatever form its starter can read again."""
 

@@ -26,7 +26,7 @@ from server.plans.plan_file import (
     stream_name,
 )
 from server.rounds import DEVICES_PER_OWNER, RoundsConfig
-from server.run_folder import RunFolder
+from server.run_folder import BUNDLE_FILE, RunFolder
 from server.streams.stream_terms import OperatingSystemKeys
 
 from .federated_bundle import REFERENCE_FLEET, federated_bundle, fitted
@@ -58,7 +58,6 @@ if TYPE_CHECKING:
     from server.streams.stream_key import OperatorKey
 
 LOG_FILE = "flower.log"
-BUNDLE_FILE = "bundle.zip"
 RANDOM_WEIGHTS = "none"
 JUDGED_CENTRALLY = (
     "Figures come from devices that never trained, looked at centrally and without noise."

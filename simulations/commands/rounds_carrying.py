@@ -41,9 +41,10 @@ def carry_out(
     """
     from models.trusted_keys import read_trusted_keys
     from server.owners import read_owners
+    from server.run_folder import BUNDLE_FILE
     from server.streams.stream_key import read_operator_key
 
-    from ..rounds import BUNDLE_FILE, KeptAt, run_rounds, starting_bundle
+    from ..rounds import KeptAt, run_rounds, starting_bundle
     from ..rounds_summary import summary_lines
     from .rounds_progress import RoundsProgress
 

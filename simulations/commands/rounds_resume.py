@@ -23,9 +23,8 @@ def resume_command(run: Run, workers: Workers = None, as_json: AsJson = False) -
     """
     from server.commands.rounds_steering import lift_pause_of_live_run
     from server.engine.run_status import STATUS_FILE
-    from server.run_folder import command_of
+    from server.run_folder import BUNDLE_FILE, command_of
 
-    from ..rounds import BUNDLE_FILE
     from ..rounds_summary import summary_lines
     from .rounds_carrying import carry_out, options_from
 

@@ -14,6 +14,7 @@ import pytest
 
 from server.run_folder import COMMAND_FILE, RunFolder, RunFolderError, command_of
 from simulations.commands.rounds_carrying import command_record, options_from
+from tests.support.command_line import fedcell
 from tests.support.stream_policies import stream_policy
 
 FEDCELL = str(Path(sys.executable).with_name("fedcell"))
@@ -78,19 +79,30 @@ def said_by(*words):
 
 
 def test_folder_without_a_run_is_no_run_to_go_on_with(tmp_path):
-    ran = said_by("rounds", "resume", tmp_path)
-    assert ran.returncode == 3
-    assert "command.json does not say how the run was started" in ran.stderr
-    assert ran.stderr.count("\n") == 1
+    ran = fedcell("rounds", "resume", tmp_path)
+    assert ran.is_refused(3, "command.json does not say how the run was started")
 
 
 def test_run_that_is_finished_is_told_once_more(tmp_path):
-    report = {"status": "finished", "rounds": []}
-    (tmp_path / "run.json").write_text(json.dumps(report))
+    (tmp_path / "run.json").write_text(json.dumps({"status": "finished", "rounds": []}))
     (tmp_path / "bundle.zip").touch()
-    ran = said_by("rounds", "resume", tmp_path, "--json")
-    assert ran.returncode == 0
-    assert json.loads(ran.stdout)["status"] == "finished"
+    ran = fedcell("rounds", "resume", tmp_path, "--json")
+    assert ran.code == 0
+    assert ran.json()["status"] == "finished"
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--replies", 70, "--dropout", 0.3, "--cohort", 99], "take a cohort of 100, not 99"),
+        (["--dropout", 0.3], "say --replies N as well"),
+    ],
+)
+def test_replies_and_cohort_that_contradict_each_other_are_refused(tmp_path, words, said):
+    ran = fedcell("rounds", "start", "--fleet", tmp_path, "--out", tmp_path / "run", *words)
+    assert ran.code == 2
+    assert said in " ".join(ran.err.split())
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize("held", [(), ("stream.key",), ("checkpoint.npz", "ledger.jsonl")])
@@ -124,7 +136,8 @@ def test_folder_that_holds_nothing_never_becomes_a_run_by_resuming(tmp_path):
 def left_by(folder):
     with np.load(folder / "weights.npz") as arrays:
         weights = arrays["weights"].tobytes()
-    ledger = [json.loads(line)["event"] for line in (folder / "ledger.jsonl").open()]
+    lines = (folder / "ledger.jsonl").read_text().splitlines()
+    ledger = [json.loads(line)["event"] for line in lines]
     with sqlite3.connect(folder / "participations.db") as counts:
         invited = counts.execute("SELECT * FROM invitations ORDER BY 1, 2, 3").fetchall()
     rounds = json.loads((folder / "run.json").read_text())["rounds"]
