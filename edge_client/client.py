@@ -218,10 +218,10 @@ class EdgeClient:
             return None
 
         def own(table: FeatureTable, days: float) -> float:
-            from .personalisation import learn
+            from .personalisation.in_force import own_log_factor
 
             digest = self.predictor.bundle.digest
-            return learn(self.store, table, days, model_digest=digest, now=now)
+            return own_log_factor(self.store, table, days, model_digest=digest, now=now)
 
         return own
 

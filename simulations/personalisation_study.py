@@ -15,7 +15,7 @@ import numpy as np
 
 from models.evaluation import device_windows
 from models.featurize import featurize
-from models.metrics import NEAR_DAYS, average_precision
+from models.metrics import NEAR_DAYS
 from models.personal_correction import Correction, Forecast, corrected_days, forecast_of, learnt
 from models.prediction import MAX_DAYS
 from models.telemetry import SECONDS_PER_DAY
@@ -51,7 +51,7 @@ class JudgedDays:
         model_days: float64, shape (n,): p50 of the model alone.
         model_p90: float64, shape (n,).
         own_days: float64, shape (n,): p50 as the device would have said it.
-        probability: float32, shape (n,): of a failure within 30 days, which is not corrected.
+        features: float32, shape (n, n_features).
         label: bool, shape (n,): a failure within 30 days.
         label_known: bool, shape (n,).
         segments: by kind, the name of each device's segment, shape (n_devices,).
@@ -62,7 +62,7 @@ class JudgedDays:
     model_days: Floats
     model_p90: Floats
     own_days: Floats
-    probability: NDArray[np.float32]
+    features: NDArray[np.float32]
     label: NDArray[np.bool_]
     label_known: NDArray[np.bool_]
     segments: Mapping[str, NDArray[np.object_]]
@@ -83,10 +83,6 @@ class JudgedDays:
         """Return the mean absolute error of days to failure over some rows, days."""
         left = np.minimum(self.days_left[rows], MAX_DAYS)
         return float(np.abs(said[rows] - left).mean())
-
-    def average_precision(self) -> float | None:
-        """Return that of the 30-day probability, corrected or not."""
-        return average_precision(self.label[self.label_known], self.probability[self.label_known])
 
     def error_by_segment(self, said: Floats, rows: NDArray[np.bool_]) -> dict[str, float]:
         """Return the error over some rows in every segment with enough devices among them."""
@@ -174,7 +170,7 @@ def judged_days(
         model_days=days[kept, 1],
         model_p90=days[kept, 2],
         own_days=own[kept],
-        probability=outputs["failure_probability_30d"][kept],
+        features=table.features[kept],
         label=windows.label[kept],
         label_known=windows.known[kept],
         segments=segments,

@@ -11,7 +11,7 @@ from .answers import answer, config_of, open_store, table
 if TYPE_CHECKING:
     import argparse
 
-    from ..personalisation import PersonalState
+    from ..personalisation.learning import PersonalState
 
 
 def add_personalisation(personalisation: argparse.ArgumentParser) -> None:
@@ -23,7 +23,7 @@ def add_personalisation(personalisation: argparse.ArgumentParser) -> None:
 
 def run_personalisation(arguments: argparse.Namespace) -> int:
     """Show it, or forget it; nothing is predicted."""
-    from ..personalisation import kept_state, reset
+    from ..personalisation.learning import kept_state, reset
 
     is_on = config_of(arguments).is_personal()
     with open_store(arguments) as store:
@@ -42,7 +42,7 @@ def run_personalisation(arguments: argparse.Namespace) -> int:
 def _learnt(state: PersonalState) -> dict[str, Any]:
     from models.telemetry import SECONDS_PER_DAY
 
-    from ..personalisation import PARAMETERS
+    from ..personalisation.learning import PARAMETERS
 
     day = float(state.waiting.day[0])
     waiting = None

@@ -11,7 +11,8 @@ import pytest
 
 from edge_client.cli import run
 from edge_client.client import EdgeClient
-from edge_client.personalisation import FACT, kept_state
+from edge_client.personalisation.in_force import FACT
+from edge_client.personalisation.learning import kept_state
 from edge_client.store.erasure import erase_device
 from edge_client.store.mailbox import Purpose
 from models.telemetry import Reading

@@ -1,13 +1,16 @@
 """What is learnt is kept, fits one pack and one model, and bends nothing else."""
 
 import json
+import subprocess
+import sys
 from datetime import timedelta
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
-from edge_client.personalisation import FACT, PARAMETERS, kept_state, learn, reset
+from edge_client.personalisation.in_force import FACT, own_log_factor
+from edge_client.personalisation.learning import PARAMETERS, kept_state, learn, reset
 from edge_client.telemetry_store import TelemetryStore
 from models.feature_spec import FEATURE_NAMES, NUM_FEATURES
 from tests.support.edge_devices import NOW, new_store
@@ -25,7 +28,7 @@ def taught(store, *, days=60, digest="a" * 64, start=0, **pack):
     """Let the device wear four times as fast as forecast; returns the last factor."""
     found = 0.0
     for day in range(start, start + days, 2):
-        found = learn(
+        found = own_log_factor(
             store,
             table_of(0.9 - 0.002 * day, **pack),
             1800.0,
@@ -104,7 +107,7 @@ def test_most_predictions_write_nothing(tmp_path):
     with new_store(tmp_path) as store:
         written = []
         for day in range(28):
-            learn(
+            own_log_factor(
                 store,
                 table_of(0.9),
                 900.0,
@@ -114,6 +117,42 @@ def test_most_predictions_write_nothing(tmp_path):
             written.append(json.dumps(store.fact(FACT)))
 
     assert len(set(written)) == 2
+
+
+def test_between_two_steps_the_row_alone_says_what_the_rule_would(tmp_path):
+    with new_store(tmp_path) as store:
+        for day in range(0, 90, 3):
+            later = NOW + timedelta(days=day)
+            table = table_of(0.9 - 0.002 * day)
+            quick = own_log_factor(store, table, 1800.0, model_digest="a", now=later)
+
+            assert learn(store, table, 1800.0, model_digest="a", now=later) == quick
+
+
+def test_a_day_without_a_step_does_not_load_the_rule(tmp_path):
+    with new_store(tmp_path) as store:
+        taught(store)
+        path = store.path
+    program = f"""
+import sys
+from datetime import datetime, timedelta
+from pathlib import Path
+from types import SimpleNamespace
+from edge_client.personalisation.in_force import own_log_factor
+from edge_client.telemetry_store import TelemetryStore
+with TelemetryStore(Path({str(path)!r})) as store:
+    now = datetime.fromisoformat({NOW.isoformat()!r}) + timedelta(days=59)
+    table = SimpleNamespace(pack_since_s=[1_700_000_000])
+    print(own_log_factor(store, table, 1800.0, model_digest="a" * 64, now=now))
+print("models.personal_correction" in sys.modules)
+"""
+    answer = subprocess.run(
+        [sys.executable, "-c", program], check=True, capture_output=True, text=True
+    )
+    factor, is_loaded = answer.stdout.split()
+
+    assert float(factor) < -0.2
+    assert is_loaded == "False"
 
 
 def test_a_sealed_store_keeps_it_sealed(tmp_path):

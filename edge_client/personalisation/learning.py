@@ -1,8 +1,7 @@
-"""What a device learns of its own battery beside the model; it never leaves the device.
+"""What a device has learnt: kept in its store, judged when a forecast is due, forgotten on demand.
 
-The rule is `models.personal_correction`. Here it is kept: one named value of the store, sealed
-where the store is, gone with it. It belongs to one pack and one model, and begins anew with either.
-No message is made from it: summaries tell what the model alone says.
+The rule is `models.personal_correction`. It belongs to one pack and one model, and begins anew with
+either.
 """
 
 from __future__ import annotations
@@ -14,6 +13,7 @@ import numpy as np
 
 from models.feature_spec import FEATURE_SPEC_VERSION
 from models.personal_correction import (
+    JUDGED_AFTER_DAYS,
     LEAST_LOG_FACTOR,
     Correction,
     Forecast,
@@ -22,17 +22,16 @@ from models.personal_correction import (
 )
 from models.telemetry import SECONDS_PER_DAY
 
-from .errors import StoreBusyError
+from ..errors import StoreBusyError
+from .in_force import FACT, FORMAT, fits
 
 if TYPE_CHECKING:
     from datetime import datetime
 
     from models.featurize import FeatureTable
 
-    from .store.sqlite_file import StoreFile
+    from ..store.sqlite_file import StoreFile
 
-FACT = "personalisation"
-FORMAT = 1
 PARAMETERS = Correction._fields
 
 
@@ -70,6 +69,9 @@ class PersonalState(NamedTuple):
             "model_digest": self.model_digest,
             "feature_spec_version": self.feature_spec_version,
             "pack_since_s": self.pack_since_s,
+            "log_factor": self.log_factor,
+            "same_from_day": float(self.waiting.day[0]),
+            "same_until_day": float(self.waiting.day[0]) + JUDGED_AFTER_DAYS,
             "parameters": [_number(value) for value in self.correction],
             "waiting": [_number(value) for value in self.waiting],
         }
@@ -102,10 +104,9 @@ def kept_state(store: StoreFile) -> PersonalState | None:
 def learn(
     store: StoreFile, table: FeatureTable, days_p50: float, *, model_digest: str, now: datetime
 ) -> float:
-    """Judge the forecast that waits, where it is due, and return the correction in force.
+    """Judge the forecast that waits, where it is due, and return the correction from now on.
 
-    At most one step in 14 days, whatever is recorded. A prediction does not depend on the disk:
-    what cannot be kept now is judged the next time.
+    A prediction does not depend on the disk: what cannot be kept now is judged the next time.
 
     Args:
         store: of the device.
@@ -119,7 +120,7 @@ def learn(
     """
     before = kept_state(store)
     pack_since_s = int(table.pack_since_s[0])
-    if before is None or not _fits(before, model_digest, pack_since_s):
+    if before is None or not fits(before.to_json(), model_digest, pack_since_s):
         before = PersonalState(
             model_digest, FEATURE_SPEC_VERSION, pack_since_s, Correction.none(), Forecast.none()
         )
@@ -144,18 +145,6 @@ def reset(store: StoreFile) -> bool:
     with store.transaction() as connection:
         connection.execute("DELETE FROM fact WHERE name = ?", (FACT,))
     return True
-
-
-def _fits(state: PersonalState, model_digest: str, pack_since_s: int) -> bool:
-    """Tell whether what was learnt is of this pack and model.
-
-    A pack's first reading may be found to be earlier than was known; a later one is a new pack's.
-    """
-    return (
-        state.model_digest == model_digest
-        and state.feature_spec_version == FEATURE_SPEC_VERSION
-        and pack_since_s <= state.pack_since_s + SECONDS_PER_DAY
-    )
 
 
 def _arrays(values: list[float | None], count: int) -> list[np.ndarray]:
