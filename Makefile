@@ -4,7 +4,8 @@ SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
 .PHONY: help demo test check bench soak fix venv \
-        check-style check-types check-layers check-leaves check-upper test-light test-heavy
+        check-style check-types check-layers check-leaves check-upper \
+        test-units test-talks test-whole test-counts
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -24,12 +25,19 @@ export FLWR_TELEMETRY_ENABLED := 0
 export FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION := 1
 export RAY_USAGE_STATS_ENABLED := 0
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
+# Tests start hundreds of processes, and each would compile our modules anew.
+unexport PYTHONDONTWRITEBYTECODE
 
-PARALLEL := $(MAKE) --no-print-directory -j2 -k --output-sync=target
+PARALLEL := $(MAKE) --no-print-directory -k --output-sync=target
 PYTEST := $(BIN)/python -m pytest --no-header
 QUICK := $(PYTEST) --hypothesis-profile=quick -m 'not soak and not slow'
-LEAVES := tests/unit/models tests/unit/privacy
-TALKING := $(wildcard $(addprefix tests/integration/test_,hub*.py link*.py agent*.py requests.py))
+LEAVES := tests/unit/models tests/unit/privacy tests/unit/simulations
+integration = $(wildcard $(addsuffix .py,$(addprefix tests/integration/test_,$(1))))
+TALKING := $(filter-out %_power_cut.py,$(call integration,hub* link* agent* requests))
+# Loops of many thousand draws, which tracing slows several times, and processes that are killed,
+# which leave no coverage.
+COUNTING := $(call integration,privacy_audit privacy_audit_command) \
+	$(call integration,*_power_cut *_crashes mutated_bundles)
 COVERED := $(BIN)/coverage run -m pytest --no-header
 
 help: ## List these targets
@@ -41,13 +49,13 @@ demo: $(STAMP) ## Simulated fleet, private rounds, devices, notices over MQTT; w
 
 test: $(STAMP) ## The whole suite with coverage (at least 85 %), about 4 minutes
 	@rm -rf build/coverage && mkdir -p build/coverage
-	@echo "Two halves of the suite run side by side; what they print comes at the end of each"
-	@$(PARALLEL) test-light test-heavy
+	@echo "Parts of the suite run side by side; what they print comes at the end of each"
+	@$(PARALLEL) -j3 test-whole test-units test-talks test-counts
 	@$(BIN)/coverage combine -q
 	@$(BIN)/coverage report
 
 check: $(STAMP) ## Style, types, import layers and unit tests, in a minute
-	@$(PARALLEL) check-types check-style check-layers check-leaves check-upper
+	@$(PARALLEL) -j2 check-leaves check-upper check-types check-style check-layers
 
 bench: $(STAMP) ## Benchmarks; figures in build/bench
 	@$(PYTEST) tests/benchmarks -m '' -s
@@ -76,11 +84,18 @@ check-leaves: $(STAMP)
 check-upper: $(STAMP)
 	@$(QUICK) $(filter-out $(LEAVES),$(wildcard tests/unit/*)) tests/property
 
-test-light: $(STAMP)
-	@$(COVERED) tests/unit tests/property tests/golden tests/packaging $(TALKING)
+# The longest first. Much of a test of processes is waiting, so a third part finds time on two cores.
+test-whole: $(STAMP)
+	@$(COVERED) $(filter-out $(TALKING) $(COUNTING),$(call integration,*))
 
-test-heavy: $(STAMP)
-	@$(COVERED) $(filter-out $(TALKING),$(wildcard tests/integration/test_*.py))
+test-units: $(STAMP)
+	@$(COVERED) tests/unit tests/property tests/golden
+
+test-talks: $(STAMP)
+	@$(COVERED) tests/packaging $(TALKING)
+
+test-counts: $(STAMP)
+	@$(PYTEST) $(COUNTING)
 
 venv: $(STAMP)
 
