@@ -120,7 +120,7 @@ class FederatedRounds:
         self.grid_step = grid_of(terms.clipping_norm, has_norm_bit=terms.has_norm_bit)
         self.order = invitation_order(self.roster.device_ids, stream=name)
         if self.config.has_group_rule:
-            self.groups = NodeGroups.of(self.roster.node_ids, num_groups=self.config.num_groups)
+            self.groups = _node_groups(self.roster, num_groups=self.config.num_groups)
         self.trail = RefusalTrail(
             self.stream.folder, NodeNames.of(name, self.stream.secrets), self.clock
         )
@@ -429,3 +429,10 @@ def require_way_on(rounds: FederatedRounds) -> None:
     if has_ended and not rounds.is_over():
         what = f"ended with step {rounds.stream.next_index - 1}, and its key is destroyed"
         raise StreamRefusedError(rounds.stream.folder, what, OPEN_A_NEW_STREAM)
+
+
+def _node_groups(roster: Roster, *, num_groups: int) -> NodeGroups:
+    try:
+        return NodeGroups.of(roster.node_ids, num_groups=num_groups)
+    except ValueError as error:
+        raise RoundsError(f"{error}; say fewer groups, or spread devices over more nodes") from None
