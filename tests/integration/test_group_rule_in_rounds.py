@@ -11,7 +11,7 @@ from models.wire.rounds import LocalRecipe
 from server.engine.group_rule import cost_in_report
 from server.flower_app import PlannedRun, carry_out
 from server.flower_messages import ask_for_devices
-from server.rounds import RoundsConfig
+from server.rounds import RoundsConfig, RoundsError
 from server.run_folder import RunFolder
 from server.server_optimizer import ServerRecipe
 from simulations.fleet_faults import Fault, FaultPlan, Lies
@@ -24,7 +24,7 @@ FLEET = SmallFleet(30, 30)
 START = new_flat_weights(seed=1)
 
 
-def moved(folder, *, group_rule, poisoned, epsilon=None):
+def moved(folder, *, group_rule, poisoned, epsilon=None, num_groups=5):
     """How far the weights moved in two rounds."""
     config = RoundsConfig(
         stream="s",
@@ -35,7 +35,7 @@ def moved(folder, *, group_rule, poisoned, epsilon=None):
         delta=1e-6,
         noise="independent",
         group_rule=group_rule,
-        num_groups=5,
+        num_groups=num_groups,
         recipe=LocalRecipe(least_rows=20, record_noise_multiplier=0.0, learning_rate=4.0),
         server=ServerRecipe(optimizer="fedavg", learning_rate=1.0, final_rate=1.0),
         deadline_s=5.0,
@@ -65,6 +65,7 @@ def test_a_run_under_the_rule_learns_and_is_no_basis_for_a_release(tmp_path, rul
     assert cosine > 0.8
     assert report["config"]["group_rule"] == rule
     assert report["privacy"]["policy"] is None
+    assert report["privacy"]["entry_kind"] == "comparison"
     cost = cost_in_report(report)
     assert cost.num_groups == 5
     assert cost.prefix > cost.prefix_independent > cost.prefix_correlated
@@ -77,3 +78,8 @@ def test_every_group_is_noised_by_itself(tmp_path):
     sigma = report["privacy"]["noise_multiplier"]
     one_sum = np.sqrt(2) * sigma * 1.0 / 15
     assert (noisy - quiet).std() > 2 * one_sum
+
+
+def test_more_groups_than_nodes_are_refused_before_anybody_is_invited(tmp_path):
+    with pytest.raises(RoundsError, match=r"3 to 30 \(the nodes\), got 31; say fewer groups"):
+        moved(tmp_path / "run", group_rule="median", poisoned=0.0, num_groups=31)
