@@ -12,7 +12,7 @@ import os
 from typing import TYPE_CHECKING, Final
 
 from models.durable_file import sync_folder, write_durably
-from privacy import read_ledger
+from privacy import LedgerBrokenError, read_ledger
 
 from . import counts_file
 from .folder_origin import PUT_BACK, anchor_of, inode_of
@@ -62,7 +62,10 @@ def cut_torn_line(home: Path, *, now: datetime, head: str = "") -> int:
         if not tail:
             return 0
         whole = path.read_bytes()[: -len(tail)]
-        entries = read_ledger(whole.decode("ascii", errors="replace"))
+        try:
+            entries = read_ledger(whole.decode("ascii", errors="replace"))
+        except LedgerBrokenError as error:
+            raise HomeBrokenError(path, str(error), "put the newest whole copy back") from error
         seen = _entries_seen(home)
         if seen is None:
             _require_newest(path, entries, head)

@@ -121,8 +121,8 @@ class LedgerFile:
 
 
 def torn_tail(path: Path) -> bytes:
-    """Return what stands behind the last line end of a ledger; empty for a whole one."""
-    content = path.read_bytes()
+    """Return what stands behind the last line end of a ledger; empty for a whole one, or none."""
+    content = path.read_bytes() if path.exists() else b""
     return content[content.rfind(b"\n") + 1 :]
 
 
