@@ -14,7 +14,7 @@ from server.extras import (
 from tests.support.system_parts import REPOSITORY
 
 PROJECT = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
-INSTALLED_AS = {"ray": "flwr[simulation]"}
+INSTALLED_AS = {"prometheus_client": "prometheus-client", "ray": "flwr[simulation]"}
 PROVIDERS = packages_distributions()
 
 
