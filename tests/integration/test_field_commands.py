@@ -276,7 +276,7 @@ def test_archive_tells_what_support_needs(run, planted, tmp_path):
     assert found["store"]["consents"] == {"training": False, "summaries": True, "notices": False}
     assert found["link"]["waiting"] == {"summaries": 1}
     assert found["link"]["notices"] == {"received": 1}
-    assert found["prediction"] == {"status": "ok"}
+    assert found["prediction"] == {"status": "ok", "is_corrected": False}
     assert found["settings"]["store_key"] == {"is_set": True}
     assert found["files"]["STORE"]["bytes"] > 10_000
     assert set(found["took_ms"]) == {
