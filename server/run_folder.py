@@ -9,6 +9,7 @@ invited before `run.json` is there: without it a run that was killed has not beg
 from __future__ import annotations
 
 import json
+import os
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -33,6 +34,7 @@ from .streams.stream_files import (
     CHECKPOINT_FILE,
     STEP_FILE,
     STREAM_LOCK_FILE,
+    lock_stream,
     npz_bytes,
 )
 from .streams.stream_key import KEY_FILE
@@ -158,10 +160,19 @@ class RunFolder:
             (self.path / name).unlink(missing_ok=True)
 
     def _forget_what_never_began(self) -> None:
-        """Remove what a run left that was killed before anybody was invited."""
-        own = _OF_A_HOME if self.has_own_home else ()
-        for name in (REPORT_FILE, *_OF_A_STREAM, *_OF_WATCHING, *own):
-            (self.path / name).unlink(missing_ok=True)
+        """Remove what a run left that was killed before anybody was invited.
+
+        Raises:
+            HomeUnavailableError: its process lives, and is about to begin.
+        """
+        lock = lock_stream(self.path)
+        try:
+            own = _OF_A_HOME if self.has_own_home else ()
+            for name in (REPORT_FILE, *_OF_A_STREAM, *_OF_WATCHING, *own):
+                if name not in {STREAM_LOCK_FILE, LOCK_FILE}:
+                    (self.path / name).unlink(missing_ok=True)
+        finally:
+            os.close(lock)
 
     def config(self) -> RoundsConfig:
         """Return the configuration of the run that the folder holds.

@@ -12,7 +12,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from server.privacy_home.privacy_errors import HomeUnavailableError
 from server.run_folder import COMMAND_FILE, RunFolder, RunFolderError, command_of
+from server.streams.stream_files import lock_stream
 from simulations.commands.rounds_carrying import command_record, options_from
 from tests.support.command_line import fedcell
 from tests.support.stream_policies import stream_policy
@@ -116,6 +118,19 @@ def test_run_that_was_killed_before_it_began_begins_anew(tmp_path, held):
     assert command_of(tmp_path) == {"seed": 1}
     assert not (tmp_path / "stream.key").exists()
     assert not (tmp_path / "checkpoint.npz").exists()
+
+
+def test_run_that_is_about_to_begin_in_another_process_is_left_alone(tmp_path):
+    RunFolder(tmp_path, command={})
+    (tmp_path / "stream.key").touch()
+    lock = lock_stream(tmp_path)
+    try:
+        with pytest.raises(HomeUnavailableError, match="run by another process"):
+            RunFolder(tmp_path, is_resumed=True)
+    finally:
+        os.close(lock)
+    assert (tmp_path / "stream.key").exists()
+    assert (tmp_path / "participations.db").exists()
 
 
 @pytest.mark.parametrize(("name", "content"), [("ledger.jsonl", "{}"), ("step.json", "{}")])
