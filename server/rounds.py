@@ -51,8 +51,8 @@ class FleetSpentError(RoundsError):
         self.index, self.found, self.wanted = index, found, wanted
         super().__init__(
             f"round {index}: {found} of {wanted} devices may be invited, the others have spent "
-            "their participations or were invited too recently; the stream is at its "
-            "end: open a new one with more devices, or fewer to a round"
+            "their participations or were invited too recently; enrol more devices and resume, "
+            "or end it with fedcell rounds cancel and open a new one, with fewer to a round"
         )
 
 

@@ -149,7 +149,8 @@ class FederatedRounds:
 
         Raises:
             NoAnswerError: not one good reply came to several rounds in a row, or to any.
-            FleetSpentError: too few devices may still be invited; the stream is at its end.
+            FleetSpentError: too few devices may still be invited; the key is left, for others may
+                come, until somebody cancels the run.
             RunCancelledError: somebody asked that the run end; the stream is at its end.
             StreamRefusedError: devices' ledgers show steps that the home has forgotten.
         """
@@ -159,7 +160,7 @@ class FederatedRounds:
                 self.on_progress(StepProgress(index=index, phase=EnginePhase.BETWEEN))
                 started = time.perf_counter()
                 collected = None if self.stop.is_set() else self._committed(grid, index)
-            except (FleetSpentError, RunCancelledError):
+            except RunCancelledError:
                 self.stream.abandon()
                 raise
             if collected is None:
@@ -282,20 +283,24 @@ class FederatedRounds:
         return cohort
 
     def _require_known(self, collected: Collected) -> None:
-        """Keep what devices say, and end the stream where the home knows less than they do."""
+        """Keep what devices say, and refuse to go on where the home knows less than they do.
+
+        Nothing is destroyed for a vote, and the words are not kept: whoever put the home back may
+        put its newest copy in place, and the run goes on.
+        """
         home, said = self.stream.home, collected.said
         if not said:
             return
-        is_forgetful = shows_forgotten_releases(said, home.life_counts([*said]).participations)
-        home.note_said(said)
-        if is_forgetful:
-            self.stream.abandon()
+        if shows_forgotten_releases(said, home.standings([*said])):
             what = "most devices have taken part in more steps than this home knows of"
             remedy = (
-                "it was put back from a backup, or they train for another home, too: use one home "
-                "for all runs, put its newest copy back, and open a new stream"
+                "it was put back from a backup, or they train for another home, too: put its "
+                "newest copy back, and resume or open a new stream; where this is the newest, "
+                "use it for all runs, after: fedcell privacy ledger --home DIR --accept-moved "
+                "--head HASH"
             )
             raise StreamRefusedError(home.path, what, remedy)
+        home.note_said(said)
 
     def _release(self) -> None:
         """Charge, noise, step and keep: after this the new weights may leave."""

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from pathlib import Path
 
-SCHEMA_VERSION: Final = 2
+SCHEMA_VERSION: Final = 3
 LOCK_TIMEOUT_S: Final = 10.0
 _LACKS: Final = ("no such table", "no such column")
 _REMEDY: Final = (
@@ -42,7 +42,7 @@ CREATE TABLE devices (
     mu_squared_limit REAL NOT NULL, said_participations INTEGER NOT NULL,
     said_mu_squared REAL NOT NULL, counts_limit REAL NOT NULL DEFAULT 9e999,
     mu_squared_in_all REAL NOT NULL DEFAULT 9e999, answers_held_out INTEGER NOT NULL DEFAULT 0,
-    answers_in_training INTEGER NOT NULL DEFAULT 0
+    answers_in_training INTEGER NOT NULL DEFAULT 0, said_surplus INTEGER
 ) WITHOUT ROWID;
 CREATE TABLE invitations (
     stream TEXT NOT NULL, step INTEGER NOT NULL, device TEXT NOT NULL,
@@ -71,6 +71,8 @@ _SINCE_VERSION_1 = (
     _OWNERS,
 )
 """What a file of version 1 lacks; the limits of what it counted are not known: none, as then."""
+_SINCE_VERSION_2 = ("ALTER TABLE devices ADD COLUMN said_surplus INTEGER",)
+"""What a file of version 2 lacks: how far ahead devices were, as if none had spoken."""
 
 
 def create_counts(path: Path, facts: Mapping[str, str]) -> None:
@@ -165,9 +167,18 @@ def _version(connection: sqlite3.Connection) -> int:
 
 
 def _bring_up_to_date(connection: sqlite3.Connection) -> None:
-    """Give a file of version 1 what it lacks; who answered as what follows from the identifier."""
-    if _version(connection) >= SCHEMA_VERSION:
+    version = _version(connection)
+    if version >= SCHEMA_VERSION:
         return
+    if version < 2:
+        _bring_to_version_2(connection)
+    for statement in _SINCE_VERSION_2:
+        connection.execute(statement)
+    keep_fact(connection, "schema_version", str(SCHEMA_VERSION))
+
+
+def _bring_to_version_2(connection: sqlite3.Connection) -> None:
+    """Add limits and roles; who answered as what follows from the identifier."""
     for statement in _SINCE_VERSION_1:
         connection.execute(statement)
     answered = [row[0] for row in connection.execute("SELECT DISTINCT device FROM answers")]
@@ -176,7 +187,6 @@ def _bring_up_to_date(connection: sqlite3.Connection) -> None:
         "UPDATE devices SET answers_held_out = ?, answers_in_training = ? WHERE device = ?",
         [(*role, device) for role, device in zip(roles, answered, strict=True)],
     )
-    keep_fact(connection, "schema_version", str(SCHEMA_VERSION))
 
 
 def fact(connection: sqlite3.Connection, name: str) -> str:

@@ -15,6 +15,7 @@ from models.durable_file import sync_folder, write_durably
 from privacy import LedgerBrokenError, read_ledger
 
 from . import counts_file
+from .device_words import begin_words_anew
 from .folder_origin import PUT_BACK, anchor_of, inode_of
 from .home_files import (
     ANCHOR_FACT,
@@ -113,7 +114,8 @@ def charge_everyone(home: Path, *, head: str) -> int:
 def take_over(home: Path, *, head: str) -> int:
     """Accept a home that was moved, where it is shown to hold the newest entry.
 
-    Its streams end: only their next steps could show whether a later copy released them.
+    Its streams end: only their next steps could show whether a later copy released them. How far
+    devices are ahead of its counts is taken as it is from their next word on.
 
     Args:
         home: the folder.
@@ -132,6 +134,7 @@ def take_over(home: Path, *, head: str) -> int:
         _require_newest(path, entries, head)
         is_behind(path, entries, connection)
         ended = end_streams(connection)
+        begin_words_anew(connection)
         if not (home / HOME_FILE).exists():
             write_durably(home / HOME_FILE, b'{"schema_version": 1}\n')
             sync_folder(home)

@@ -19,7 +19,7 @@ from privacy.budget import MU_ROUNDING
 from .privacy_errors import StreamRefusedError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -371,16 +371,6 @@ def most_said_mu_squared(connection: sqlite3.Connection) -> float:
         "SELECT COALESCE(MAX(MIN(said_mu_squared, mu_squared_in_all)), 0.0) FROM devices"
     ).fetchone()
     return float(row[0])
-
-
-def keep_said(connection: sqlite3.Connection, said: Mapping[str, tuple[int, float]]) -> None:
-    """Keep what devices said of their own ledgers: participations and μ², where it is more."""
-    enter(connection, said)
-    connection.executemany(
-        "UPDATE devices SET said_participations = MAX(said_participations, ?), "
-        "said_mu_squared = MAX(said_mu_squared, ?) WHERE device = ?",
-        [(count, mu_squared, device_id) for device_id, (count, mu_squared) in said.items()],
-    )
 
 
 def enter(connection: sqlite3.Connection, device_ids: Iterable[str]) -> None:

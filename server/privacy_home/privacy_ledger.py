@@ -22,6 +22,7 @@ from privacy.accountant import mu_of_releases
 from . import counts_file
 from . import participation_counts as counts
 from .counted_answers import add_answers
+from .device_words import keep_words, standings
 from .home_budget import require_budget, require_budget_for_answer, require_separation
 from .home_files import (
     COUNTS_FILE,
@@ -56,6 +57,7 @@ if TYPE_CHECKING:
 
     from privacy import EntryKind, Event, LedgerEntry
 
+    from .device_words import Standing
     from .owner_cap import KeptOwners
     from .participation_counts import AnswerCost, LifeCounts, StepCost, StepRecord, StreamRecord
 
@@ -243,7 +245,16 @@ class PrivacyHome:
     def note_said(self, said: Mapping[str, tuple[int, float]]) -> None:
         """Keep what devices say they have spent: participations and μ²; the larger counts."""
         with self._turn() as connection:
-            counts.keep_said(connection, said)
+            keep_words(connection, said)
+
+    def standings(self, device_ids: Sequence[str]) -> dict[str, Standing]:
+        """Return what devices' words are held against: the count of each, and how far it was ahead.
+
+        Args:
+            device_ids: stable identifiers.
+        """
+        with self._turn() as connection:
+            return standings(connection, device_ids)
 
     def words_on(self, stream: str) -> HomeWords:
         """Return what is known beside the ledger, of a stream and of all that devices said."""

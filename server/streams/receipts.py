@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from models.wire.envelope import sign_payload
 from models.wire.rounds import DeviceReceipt, ReleaseReceipt
@@ -10,11 +10,13 @@ from models.wire.rounds import DeviceReceipt, ReleaseReceipt
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    import numpy as np
-    from numpy.typing import NDArray
-
     from models.wire.envelope import SigningKey
     from privacy import LedgerEntry
+
+    from ..privacy_home.device_words import Standing
+
+LEAST_WITNESSES: Final = 2
+"""Devices that must show forgotten releases, however few say anything."""
 
 
 def release_receipt(
@@ -57,22 +59,21 @@ def said_by_devices(
 
 
 def shows_forgotten_releases(
-    said: Mapping[str, tuple[int, float]], counted: NDArray[np.int64]
+    said: Mapping[str, tuple[int, float]], standings: Mapping[str, Standing]
 ) -> bool:
     """Tell whether devices' ledgers show steps that this home does not know: it was put back.
 
-    A device's first word to a home says nothing: it may have spent before in other homes. Nor does
-    the word of a minority, for one node must never end a run. So more than half of those that the
-    home knew already must say more than it counted for them and was told by them.
+    A device may have spent in other homes before: how far it is ahead of this home's count says
+    nothing, and its first word says nothing else. Nor does the word of a minority, for one node
+    must never end a run. So more than half of all that say something now, and at least two, must be
+    further ahead than they ever said before.
 
     Args:
         said: participations and μ² by device, after the step at hand.
-        counted: int64, shape (n_devices,): participations in the order of `said`, by the home's
-            count or their own earlier word, whichever is more; the step at hand included.
+        standings: what the home knows of each of them, before these words are kept.
     """
-    known: list[bool] = [
-        participations > before
-        for (participations, _), before in zip(said.values(), counted.tolist(), strict=True)
-        if before > 1
-    ]
-    return 2 * known.count(True) > len(known)
+    ahead = sum(
+        standings[device_id].grows_with(participations)
+        for device_id, (participations, _) in said.items()
+    )
+    return ahead >= LEAST_WITNESSES and 2 * ahead > len(said)

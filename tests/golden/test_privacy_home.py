@@ -61,7 +61,7 @@ def test_the_file_is_brought_up_to_date_once(home):
     for _ in range(2):
         with transaction(home.path / COUNTS_FILE) as connection:
             rows = connection.execute("SELECT value FROM facts WHERE name = 'schema_version'")
-            assert rows.fetchall() == [("2",)]
+            assert rows.fetchall() == [("3",)]
 
 
 @pytest.fixture

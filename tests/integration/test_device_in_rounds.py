@@ -21,11 +21,14 @@ from models.wire.rounds import LocalRecipe
 from privacy import Participation
 from privacy.accountant import device_epsilon, release_epsilon
 from privacy.ledger import events_of
+from server.engine.run_status import RunState, read_status
 from server.flower_app import PlannedRun, carry_out
 from server.flower_messages import ask_for_devices
 from server.privacy_home.ledger_file import LEDGER_FILE, read_ledger_file
 from server.rounds import FleetSpentError, RoundsConfig
 from server.run_folder import RunFolder
+from server.streams.stream_key import KEY_FILE
+from tests.support.command_line import fedcell
 from tests.support.edge_devices import NOW, PROFILE
 from tests.support.flower_grid import GridInMemory
 from tests.support.training_tasks import KEY, KEYS
@@ -112,3 +115,19 @@ def test_device_stops_where_a_server_forgets_what_it_has_spent(device, tmp_path)
     with TelemetryStore(path) as store:
         assert read_device_ledger(path, store).entries == before
         assert store.fact("training_refusal")["reason"] == "retired"
+
+
+def test_run_of_a_spent_fleet_keeps_its_key_until_somebody_cancels_it(device, tmp_path):
+    _, answer = device
+    run = tmp_path / "second"
+    run_rounds(GridInMemory({1: answer}), tmp_path / "first")
+    with pytest.raises(FleetSpentError, match="fedcell rounds cancel"):
+        run_rounds(GridInMemory({1: answer}), run, config=replace(CONFIG, stream="second"))
+    assert read_status(run).state is RunState.FAILED
+    assert (run / KEY_FILE).exists()
+
+    done = fedcell("rounds", "cancel", run, "--yes")
+    assert (done.code, "the stream's key is destroyed" in done.out) == (0, True)
+    assert not (run / KEY_FILE).exists()
+    assert read_status(run).state is RunState.CANCELLED
+    assert fedcell("rounds", "cancel", run, "--yes").code == 1

@@ -418,4 +418,5 @@ def test_counts_say_nothing_of_a_device_beyond_its_id_and_sums(tmp_path):
         "mu_squared_in_all",
         "answers_held_out",
         "answers_in_training",
+        "said_surplus",
     ]

@@ -111,7 +111,7 @@ def rounds_over(nodes, tmp_path, *, config=None, source=None, home=None, run="ru
 def resumed(rounds):
     """The same run in another process."""
     rounds.stream.close()
-    folder = RunFolder(rounds.stream.folder, is_resumed=True)
+    folder = RunFolder(rounds.stream.folder, home=rounds.stream.home.path, is_resumed=True)
     stream, state = resume_stream(
         folder.path, folder.home, rounds.stream.terms, keys=OperatingSystemKeys()
     )
