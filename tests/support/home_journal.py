@@ -8,10 +8,14 @@ from typing import TYPE_CHECKING
 import mpmath
 
 from privacy import CountChannel, RecordPolicy, StreamPolicy, policy_for
+from server.privacy_home.participation_counts import UNLIMITED
 from tests.support.random_schedules import DELTA, explicit_norm_squared
 
 if TYPE_CHECKING:
     import random
+    from collections.abc import Sequence
+
+    from server.privacy_home.privacy_ledger import PrivacyHome
 
 
 @dataclass(slots=True, kw_only=True)
@@ -68,8 +72,23 @@ class Journal:
             total += norm / mpmath.mpf(privacy.noise_multiplier) ** 2
         return total
 
-    def require_promises(self, device: str) -> None:
-        """Fail where what left of a device is more than a policy promised it."""
+    def require_known(self, home: PrivacyHome, devices: Sequence[str]) -> None:
+        """Fail where a home counts less for a device than what left, or forgot a promise to it."""
+        found = home.life_counts(devices)
+        counted = (found.mu_squared + found.counts_mu_squared).tolist()
+        for place, device in enumerate(devices):
+            spent = self.spent(device, released=True)
+            assert counted[place] >= spent * (1 - mpmath.mpf(10) ** -12), "a device's count is low"
+            self._require_promises(device)
+            for one in self.asked:
+                if one.released and device in one.devices:
+                    privacy = one.policy.privacy
+                    in_all = float(found.mu_squared_in_all[place])
+                    assert in_all <= privacy.mu_squared_in_all * (1 + 1e-9), "a limit is forgotten"
+                    most = UNLIMITED if one.sigma else privacy.max_participations
+                    assert found.max_participations[place] <= most, "a device's k is forgotten"
+
+    def _require_promises(self, device: str) -> None:
         taken = [one for one in self.asked if device in one.devices and one.released]
         if not taken:
             return

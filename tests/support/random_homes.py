@@ -115,8 +115,7 @@ class RandomLife:
         told = mu_of_releases(accountable(home.entries)) ** 2
         spent = max(self.journal.spent(device, released=True) for device in DEVICES)
         assert told >= spent * (1 - mpmath.mpf(10) ** -12), "the ledger tells less than what left"
-        for device in DEVICES:
-            self.journal.require_promises(device)
+        self.journal.require_known(home, DEVICES)
         return home
 
     # What an operator's runs do.
@@ -285,9 +284,27 @@ class RandomLife:
         """Put one file of the home back from a backup, in place or in a new file."""
         if not self._backups:
             return
-        name, old = self.chance.choice(FILES), self.chance.choice(self._backups)
+        name, old = self.chance.choice(FILES), self._backup()
         how = self.chance.choice((_in_place, _anew))
         self._harm(f"{name} {how.__name__}", lambda: how(self.path / name, old[name]))
+
+    def _put_the_home_back(self) -> None:
+        """Put the whole home back as a copy of what it was once."""
+        if not self._backups:
+            return
+        old = self._backup()
+
+        def put_back() -> None:
+            for name, content in ({HOME_FILE: self._content(HOME_FILE)} | old).items():
+                _anew(self.path / name, content)
+
+        self._harm("home put back", put_back)
+
+    def _backup(self) -> dict[str, bytes]:
+        """A backup: of late, as often as not."""
+        return self.chance.choice(
+            self._backups[-2:] if self.chance.random() < 0.5 else self._backups
+        )
 
     def _lose(self) -> None:
         names = self.chance.choice(((COUNTS_FILE,), FILES, (LEDGER_FILE,)))
@@ -321,10 +338,20 @@ class RandomLife:
         path = self.path / LEDGER_FILE
         if not path.exists() or not path.stat().st_size:
             return
-        if self.chance.random() < 0.5:
-            self._harm("torn", lambda: _in_place(path, path.read_bytes() + b'{"at":"20'))
-        else:
-            self._harm("cut", lambda: _in_place(path, path.read_bytes()[:-30]))
+        whole, counts = path.read_bytes(), self.path / COUNTS_FILE
+
+        def cut_and_lose() -> None:
+            _in_place(path, whole[:-30])
+            counts.unlink()
+
+        what, harm = self.chance.choice(
+            (
+                ("torn", lambda: _in_place(path, whole + b'{"at":"20')),
+                ("cut", lambda: _in_place(path, whole[:-30])),
+                ("cut, counts lost", cut_and_lose),
+            )
+        )
+        self._harm(what, harm)
 
     def _harm(self, what: str, harm: Callable[[], object]) -> None:
         """Do something to the files; where the home refuses, the operator mends it in some way."""
@@ -381,7 +408,8 @@ _MOVES = {
     "_step": 12,
     "_ask": 3,
     "_begin": 1,
-    "_put_back": 2,
+    "_put_back": 3,
+    "_put_the_home_back": 1,
     "_lose": 1,
     "_move": 1,
     "_put_a_run_back": 1,
