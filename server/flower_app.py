@@ -357,8 +357,8 @@ def deployed_run(run_config: Mapping[str, object]) -> PlannedRun:
     version that devices have, to be evaluated by counts), `drift-reference` (optional: JSON file of
     public shares, as `python -m simulations.drift_reference` makes it), `similar-devices` (0; 1
     counts them), `metrics-every` (0: counts after the last round alone; else rounds between two
-    turns), `metrics-port` (0: none; else serves Prometheus metrics on loopback), `resume` (0; 1 goes
-    on with the run in `out`).
+    turns), `metrics-port` (0: none; else serves Prometheus metrics on loopback), `resume` (0; 1
+    goes on with the run in `out`).
 
     Raises:
         RoundsError: a key is missing, has no value, or contradicts the plan.
