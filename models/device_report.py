@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from .inference import Predictions, Predictor
+    from .prediction import Reason
 
     Personal = Callable[[FeatureTable, float], float]
     """Of features and the model's p50, the logarithm of the device's own factor on days."""
@@ -111,12 +112,9 @@ def device_report(
         return DeviceReport(empty, figures, kept, empty)
     outputs = predictor.outputs(table.features)
     contributions = shapley_values(predictor, table.features)[0] if explain else np.zeros(1)
-    said = replace(
-        empty,
-        state_of_health=float(table.capacity_mah[0] / profile.design_capacity_mah),
-        reasons=top_reasons(contributions),
-    )
-    by_model = _with_predictions(said, predictor.decided(outputs))
+    health = float(table.capacity_mah[0] / profile.design_capacity_mah)
+    reasons = top_reasons(contributions)
+    by_model = _whole(empty, predictor.decided(outputs), health=health, reasons=reasons)
     days = float(outputs["days_to_failure"][0, 1])
     log_factor = 0.0 if personal is None else personal(table, days)
     if log_factor == 0.0:
@@ -124,15 +122,23 @@ def device_report(
     from .personal_correction import corrected_outputs
 
     shorter = predictor.decided(corrected_outputs(outputs, np.array([log_factor])))
-    own = _with_predictions(said, shorter)
+    own = _whole(empty, shorter, health=health, reasons=reasons)
     if own.days_to_failure_p50 != by_model.days_to_failure_p50:
         own = replace(own, model_days_to_failure_p50=by_model.days_to_failure_p50)
     return DeviceReport(own, figures, kept, by_model, log_factor)
 
 
-def _with_predictions(report: Report, predictions: Predictions) -> Report:
-    return replace(
-        report,
+def _whole(
+    empty: Report, predictions: Predictions, *, health: float, reasons: tuple[Reason, ...]
+) -> Report:
+    return Report(
+        device_id=empty.device_id,
+        as_of=empty.as_of,
+        status=empty.status,
+        model_version=empty.model_version,
+        feature_spec_version=empty.feature_spec_version,
+        state_of_health=health,
+        reasons=reasons,
         failure_probability_30d=float(predictions.failure_probability_30d[0]),
         days_to_failure_p10=float(predictions.days_to_failure_p10[0]),
         days_to_failure_p50=float(predictions.days_to_failure_p50[0]),
