@@ -37,7 +37,8 @@ def test_killed_runs_end_bit_for_bit_as_the_unbroken_one(tmp_path):
 
 
 @pytest.mark.soak
-def test_runs_killed_at_fifty_points_end_bit_for_bit_as_the_unbroken_one(tmp_path):
-    found = killed_again_and_again(tmp_path, rounds=12, kills=50, seed=2, timeout_s=1800)
+@pytest.mark.parametrize("seed", [2, 3])
+def test_runs_killed_at_fifty_points_end_bit_for_bit_as_the_unbroken_one(tmp_path, seed):
+    found = killed_again_and_again(tmp_path, rounds=12, kills=50, seed=seed, timeout_s=1800)
     assert_told(found, rounds=12, kills=50)
     assert found["runs"] >= 5

@@ -90,8 +90,8 @@ class PatchyLine:
         return [Delivery(answer(message))]
 
 
-def config_of(num_rounds: int) -> RoundsConfig:
-    """What decides the run."""
+def config_of(num_rounds: int, *, adapts: bool) -> RoundsConfig:
+    """What decides the run; its clipping norm may follow a quantile."""
     return RoundsConfig(
         stream=f"simulated-{SEED}",
         num_rounds=num_rounds,
@@ -103,15 +103,16 @@ def config_of(num_rounds: int) -> RoundsConfig:
         server=ServerRecipe(learning_rate=0.01),
         deadline_s=0.02,
         min_replies=4,
+        target_quantile=0.5 if adapts else None,
     )
 
 
-def live(folder: Path, num_rounds: int, death: Death) -> None:
+def live(folder: Path, config: RoundsConfig, death: Death) -> None:
     """Carry the run out, from wherever it stands."""
     resumed = (folder / COMMAND_FILE).exists()
-    held = RunFolder(folder, is_resumed=resumed, command={"rounds": num_rounds})
+    held = RunFolder(folder, is_resumed=resumed, command={"rounds": config.num_rounds})
     run = PlannedRun(
-        config=held.config() if held.is_resumed else config_of(num_rounds),
+        config=held.config() if held.is_resumed else config,
         folder=held,
         start=new_flat_weights(seed=SEED),
         source=SeededNoise(SEED, "release", "run"),
@@ -127,7 +128,7 @@ def live(folder: Path, num_rounds: int, death: Death) -> None:
     run.result()
 
 
-def one_life(folder: Path, num_rounds: int, *, events: int) -> tuple[bool, int]:
+def one_life(folder: Path, config: RoundsConfig, *, events: int) -> tuple[bool, int]:
     """Fork a process that lives until its n-th event; return whether it died, and its events."""
     told, tells = os.pipe()
     child = os.fork()
@@ -136,7 +137,7 @@ def one_life(folder: Path, num_rounds: int, *, events: int) -> tuple[bool, int]:
         try:
             os.close(told)
             death = Death(-1, "", events, Journal(folder.with_suffix(".journal")))
-            live(folder, num_rounds, death)
+            live(folder, config, death)
             death._self, code = -1, 0
             os.write(tells, str(events - death._left).encode())
         except BaseException:  # noqa: BLE001 - whatever it is, the parent shows it
@@ -196,11 +197,11 @@ class Left:
 def run(folder: Path, num_rounds: int, kills: int, seed: int) -> dict[str, Any]:
     """Kill so often, and hold each run against the unbroken one."""
     random = Random(seed)
-    config = config_of(num_rounds)
+    config = config_of(num_rounds, adapts=seed % 2 == 1)
     # Costs seconds, and each process that is forked from here has it.
     participations = config.schedule(NODES * DEVICES_A_NODE).participations
     record_epsilon(config.recipe, participations=participations, delta=config.record_delta)
-    died, events = one_life(folder / "unbroken", num_rounds, events=PATIENT)
+    died, events = one_life(folder / "unbroken", config, events=PATIENT)
     assert not died
     unbroken = Left.by(folder / "unbroken")
     killed, broken, points = 0, 0, []
@@ -210,7 +211,7 @@ def run(folder: Path, num_rounds: int, kills: int, seed: int) -> dict[str, Any]:
         while not ends:
             left = kills - killed
             at = random.randrange(1, events // 2) if left else PATIENT
-            died, _ = one_life(place, num_rounds, events=at)
+            died, _ = one_life(place, config, events=at)
             killed, ends = killed + died, not died
             points += [at] if died else []
         found = Left.by(place)
@@ -223,6 +224,7 @@ def run(folder: Path, num_rounds: int, kills: int, seed: int) -> dict[str, Any]:
         "points": points,
         "entries": unbroken.ledger.count(b"\n"),
         "replied": [one["replied"] for one in unbroken.rounds],
+        "norms": [one["clipping_norm"] for one in unbroken.rounds],
         "noise_only": sum(one["noise_only"] for one in unbroken.rounds),
     }
 
