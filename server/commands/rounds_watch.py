@@ -19,6 +19,14 @@ if TYPE_CHECKING:
     from ..engine.run_reading import Look
 
 EVERY_S = 0.5
+STYLES = {
+    "paused": "yellow",
+    "process_gone": "red",
+    "failed": "red",
+    "cancelled": "red",
+    "interrupted": "yellow",
+    "finished": "green",
+}
 
 Run = Annotated[Path, typer.Argument(help="Folder of the run, as --out named it.")]
 Once = Annotated[bool, typer.Option("--once", help="Look once and leave.")]
@@ -69,7 +77,7 @@ def view_of(look: Look) -> RenderableType:
     table.add_column(no_wrap=True, style="bold")
     table.add_column()
     for what, value in rows_of(look).items():
-        table.add_row(what, value)
+        table.add_row(what, value, style=STYLES.get(look.word) if what == "state" else None)
     if look.status is None:
         return table
     bar = ProgressBar(
