@@ -6,17 +6,22 @@ import signal
 import sqlite3
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from server.engine.early_stop import REFERENCE_QUALITY
+from server.flower_app import PlannedRun, carry_out
 from server.privacy_home.privacy_errors import HomeUnavailableError
 from server.run_folder import COMMAND_FILE, RunFolder, RunFolderError, command_of
 from server.streams.stream_files import lock_stream
 from simulations.commands.rounds_carrying import command_record, options_from
 from tests.support.command_line import fedcell
+from tests.support.federated_rounds import NOW, config_of, honest, roster_of
+from tests.support.flower_grid import GridInMemory
 from tests.support.stream_policies import stream_policy
 
 FEDCELL = str(Path(sys.executable).with_name("fedcell"))
@@ -146,6 +151,49 @@ def test_folder_that_holds_nothing_never_becomes_a_run_by_resuming(tmp_path):
     with pytest.raises(RunFolderError, match="holds no stream"):
         RunFolder(tmp_path / "typed wrongly", is_resumed=True)
     assert not (tmp_path / "typed wrongly").exists()
+
+
+class Killed(BaseException):
+    """Stands for the end of the process."""
+
+
+def stopping_run(folder, *, is_resumed=False):
+    """A run that public data ends after its second round, over one node."""
+    held = RunFolder(folder, is_resumed=is_resumed, command={})
+    config = config_of(stream="test", epsilon=2.0, num_rounds=9, patience=2)
+    run = PlannedRun(
+        config=held.config() if held.is_resumed else config,
+        folder=held,
+        start=np.zeros(3, np.float32),
+        is_resumed=held.is_resumed,
+        evaluate=lambda _: {REFERENCE_QUALITY: 0.5},
+    )
+    grid = GridInMemory({1: honest, 2: honest})
+    carry_out(run, grid, roster=roster_of([1, 2]), stop=threading.Event(), clock=lambda: NOW)
+    return run, grid
+
+
+def test_run_that_stopped_early_and_was_killed_before_its_report_is_finished_without_asking(
+    tmp_path, monkeypatch
+):
+    def dies(*_):
+        raise Killed
+
+    with monkeypatch.context() as patched:
+        patched.setattr(RunFolder, "save_weights", dies)
+        with pytest.raises(Killed):
+            stopping_run(tmp_path)
+    assert not (tmp_path / "stream.key").exists()
+    assert not (tmp_path / "weights.npz").exists()
+
+    run, grid = stopping_run(tmp_path, is_resumed=True)
+    assert grid.pushed == []
+    assert run.report["status"] == "finished"
+    assert [one["index"] for one in run.report["rounds"]] == [0, 1]
+    assert run.report["privacy"]["noise_mechanism"] == "banded_matrix_factorisation"
+    assert len((tmp_path / "ledger.jsonl").read_text().splitlines()) == 2
+    with np.load(tmp_path / "weights.npz") as arrays:
+        assert arrays["weights"].tolist() == run.result().tolist()
 
 
 def left_by(folder):
