@@ -9,12 +9,9 @@ from __future__ import annotations
 import time
 from collections import defaultdict
 from dataclasses import dataclass
-from functools import lru_cache
 from itertools import islice
-from tokenize import TokenError
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
-import numpy as np
 from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MessageType, RecordDict
 
 from models.wire.rounds import (
@@ -31,12 +28,14 @@ from models.wire.rounds import (
     RoundTask,
 )
 
+from .reply_arrays import read_reply
 from .rounds import RoundsError
 
 if TYPE_CHECKING:
     import threading
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
+    import numpy as np
     from flwr.serverapp import Grid
     from numpy.typing import NDArray
 
@@ -46,22 +45,6 @@ if TYPE_CHECKING:
 
 MESSAGES_AT_A_TIME = 32
 """Messages that are handed to Flower's grid, or taken from it, at once."""
-
-_HEADER_BYTES: Final = 128
-_GREATEST_WIDTH, _GREATEST_HEADER = 32, 4096
-_UNREADABLE = (
-    KeyError,
-    ValueError,
-    TypeError,
-    EOFError,
-    OSError,
-    MemoryError,
-    ArithmeticError,
-    RecursionError,
-    SyntaxError,
-    TokenError,
-)
-"""What numpy and Flower's records raise of bytes that are no array, and of headers that lie."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -268,29 +251,13 @@ def read_contribution(
         reply: as it came; anybody may have written it.
         num_weights: of the model; an array of many times its bytes is not even read.
     """
-    try:
-        values = reply.content.config_records[CONTRIBUTION_RECORD]
-        array = reply.content.array_records[SUM_RECORD][FLAT_ARRAY]
-        if len(array.data) > _GREATEST_WIDTH * num_weights + _GREATEST_HEADER:
-            return None
-        return _values_of(array), Contribution.from_plain(values)
-    except _UNREADABLE:
-        return None
-
-
-def _values_of(array: Array) -> NDArray[np.generic]:
-    """Read an array; one in the form that honest nodes send without looking for others."""
-    size, rest = divmod(len(array.data) - _HEADER_BYTES, 8)
-    if rest == 0 and size > 0 and (array.stype, array.data[:_HEADER_BYTES]) == _usual_form(size):
-        return np.frombuffer(array.data, "<i8", offset=_HEADER_BYTES)
-    return array.numpy()
-
-
-@lru_cache(maxsize=8)
-def _usual_form(size: int) -> tuple[str, bytes]:
-    """Return how so many int64 in one dimension are written, and the header before them."""
-    usual = Array(np.zeros(size, "<i8"))
-    return usual.stype, usual.data[:_HEADER_BYTES]
+    return read_reply(
+        reply,
+        array_record=SUM_RECORD,
+        facts_record=CONTRIBUTION_RECORD,
+        size=num_weights,
+        facts_of=Contribution.from_plain,
+    )
 
 
 def ask_for_devices(

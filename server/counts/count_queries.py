@@ -20,7 +20,6 @@ from models.wire.counts import (
     QUESTION_RECORD,
     Counted,
 )
-from models.wire.rounds import FLAT_ARRAY
 from privacy import BudgetExceededError, CountRelease
 from privacy.budget import CountHistory, count_limit
 from privacy.counts import count_release
@@ -30,6 +29,7 @@ from ..flower_messages import exchange
 from ..privacy_home.counted_answers import series_of
 from ..privacy_home.participation_counts import AnswerCost
 from ..privacy_home.privacy_errors import StreamRefusedError
+from ..reply_arrays import read_reply
 from ..rounds import RoundsError
 from .count_release import CountCollection, count_tasks, release_counts
 from .private_metrics import devices_asked
@@ -113,7 +113,8 @@ class CountOffice:
             stop=self.stop,
             poll_s=self.poll_s,
         ):
-            collection.add(reply.metadata.src_node_id, _read(reply))
+            read = read_counted(reply, size=question.size)
+            collection.add(reply.metadata.src_node_id, read)
         released = release_counts(
             collection,
             asked_of,
@@ -232,12 +233,17 @@ def _question(node_id: int, task: CountTask) -> Message:
     )
 
 
-def _read(reply: Message) -> tuple[NDArray[np.generic], Counted] | None:
-    """Read a reply's array and facts; None for an error or what does not have their form."""
-    if reply.has_error():
-        return None
-    try:
-        total = reply.content.array_records[COUNTS_RECORD][FLAT_ARRAY].numpy()
-        return total, Counted.from_plain(reply.content.config_records[COUNTED_RECORD])
-    except (KeyError, ValueError, TypeError, EOFError, OSError):
-        return None
+def read_counted(reply: Message, *, size: int) -> tuple[NDArray[np.generic], Counted] | None:
+    """Read a reply's array and facts; None for an error or what does not have their form.
+
+    Args:
+        reply: as it came; anybody may have written it.
+        size: of an honest answer.
+    """
+    return read_reply(
+        reply,
+        array_record=COUNTS_RECORD,
+        facts_record=COUNTED_RECORD,
+        size=size,
+        facts_of=Counted.from_plain,
+    )
