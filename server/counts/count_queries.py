@@ -154,7 +154,7 @@ class CountOffice:
                     "a new policy has to account for more"
                 )
             try:
-                return index, self.home.count_answers(
+                return index, self.home.charge_answers(
                     series_of(self.policy.digest, channel.name),
                     index,
                     device_ids,

@@ -224,7 +224,7 @@ class PrivacyHome:
             counts_file.keep_fact(connection, HEAD_FACT, head_fact(self.entries))
         return entry
 
-    def count_answers(
+    def charge_answers(
         self, series: str, release: int, device_ids: Sequence[str], *, cost: AnswerCost
     ) -> int:
         """Count each device that is asked for a count, durably, before any question leaves.

@@ -47,7 +47,7 @@ def test_a_device_that_answered_as_one_that_never_trains_stays_one(home):
     with pytest.raises(BudgetExceededError):
         home.invite("s", 1, device_ids=DEVICES, choose=lambda _: [2], cost=cost)
     with pytest.raises(BudgetExceededError):
-        home.count_answers("d drift", 1, ["device-10"], cost=AnswerCost(mu_squared=0.01))
+        home.charge_answers("d drift", 1, ["device-10"], cost=AnswerCost(mu_squared=0.01))
     assert home.invite("s", 1, device_ids=DEVICES, choose=lambda _: [0, 3], cost=cost)[1] == 2
 
 

@@ -238,7 +238,7 @@ def test_a_channel_asks_as_often_as_its_policy_says(fleet, tmp_path):
 def test_a_release_that_was_cut_off_after_asking_stays_charged_and_its_number_used(fleet, tmp_path):
     office, roster = office_of(tmp_path), roster_of(fleet)
     channel = POLICY_WITH_COUNTS.channels[0]
-    office.home.count_answers(
+    office.home.charge_answers(
         f"{POLICY_WITH_COUNTS.digest} drift",
         0,
         IN_TRAINING,

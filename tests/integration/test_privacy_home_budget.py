@@ -38,27 +38,27 @@ def invite(home, *device_ids, cost=STEP):
 
 def test_counts_of_several_policies_stay_within_one_share(home):
     for policy in ("p", "q"):
-        home.count_answers(f"{policy} drift", 0, ["a"], cost=ANSWER)
+        home.charge_answers(f"{policy} drift", 0, ["a"], cost=ANSWER)
     with pytest.raises(BudgetExceededError) as refused:
-        home.count_answers("r drift", 0, ["a"], cost=ANSWER)
+        home.charge_answers("r drift", 0, ["a"], cost=ANSWER)
 
     assert refused.value.reason == Refusal.BUDGET_SPENT
     assert (refused.value.spent, refused.value.limit) == (pytest.approx(0.2), 0.2)
     assert home.life_counts(["a"]).counts_mu_squared == pytest.approx([0.2])
-    home.count_answers("r drift", 0, ["b"], cost=ANSWER)
+    home.charge_answers("r drift", 0, ["b"], cost=ANSWER)
 
 
 def test_a_stricter_policy_binds_the_counts_of_later_ones(home):
-    home.count_answers("p drift", 0, ["a"], cost=ANSWER)
+    home.charge_answers("p drift", 0, ["a"], cost=ANSWER)
     generous = AnswerCost(mu_squared=0.1, mu_squared_limit=9.0, mu_squared_in_all=9.0)
-    home.count_answers("q drift", 0, ["a"], cost=generous)
+    home.charge_answers("q drift", 0, ["a"], cost=generous)
     with pytest.raises(BudgetExceededError):
-        home.count_answers("q drift", 1, ["a"], cost=generous)
+        home.charge_answers("q drift", 1, ["a"], cost=generous)
 
 
 def test_what_counts_have_spent_is_not_left_for_updates(home):
     generous = AnswerCost(mu_squared=0.75, mu_squared_limit=9.0, mu_squared_in_all=9.0)
-    home.count_answers("p drift", 0, ["a"], cost=generous)
+    home.charge_answers("p drift", 0, ["a"], cost=generous)
     invite(home, "a")
     invite(home, "a")
     assert not home.life_counts(["a"]).may_go_on(STEP)[0]
@@ -72,32 +72,32 @@ def test_what_counts_have_spent_is_not_left_for_updates(home):
 def test_what_a_device_said_is_not_left_for_counts(home):
     home.note_said({"a": (1, 0.95)})
     with pytest.raises(BudgetExceededError):
-        home.count_answers("p drift", 0, ["a"], cost=ANSWER)
+        home.charge_answers("p drift", 0, ["a"], cost=ANSWER)
 
 
 def test_who_answered_as_one_that_never_trains_takes_part_in_no_step(home):
-    home.count_answers("p metrics", 0, ["a"], cost=HELD_OUT)
+    home.charge_answers("p metrics", 0, ["a"], cost=HELD_OUT)
     with pytest.raises(BudgetExceededError) as refused:
         invite(home, "a")
     assert refused.value.reason == Refusal.HELD_OUT
     with pytest.raises(BudgetExceededError):
-        home.count_answers("p drift", 0, ["a"], cost=ANSWER)
+        home.charge_answers("p drift", 0, ["a"], cost=ANSWER)
 
 
 def test_who_was_in_a_step_or_may_be_is_not_asked_as_one_that_never_trains(home):
     invite(home, "a")
-    home.count_answers("p drift", 0, ["b"], cost=ANSWER)
+    home.charge_answers("p drift", 0, ["b"], cost=ANSWER)
     for device_id in ("a", "b"):
         with pytest.raises(BudgetExceededError) as refused:
-            home.count_answers("p metrics", 0, [device_id], cost=HELD_OUT)
+            home.charge_answers("p metrics", 0, [device_id], cost=HELD_OUT)
         assert refused.value.reason == Refusal.NOT_HELD_OUT
 
 
 def test_a_release_that_was_asked_before_is_told_from_a_spent_budget(home):
     whole = AnswerCost(mu_squared=0.2, mu_squared_limit=0.2, mu_squared_in_all=1.0)
-    home.count_answers("p drift", 0, ["a"], cost=whole)
+    home.charge_answers("p drift", 0, ["a"], cost=whole)
     with pytest.raises(StreamRefusedError, match="before"):
-        home.count_answers("p drift", 0, ["a"], cost=whole)
+        home.charge_answers("p drift", 0, ["a"], cost=whole)
 
 
 def test_an_owner_has_no_more_devices_than_the_bound_over_all_steps(home):
@@ -167,7 +167,7 @@ def count_of(channel, *, held_out=False):
 
 def test_the_report_tells_updates_counts_and_what_devices_say(home):
     once, answer = 1 / 16, AnswerCost(mu_squared=1 / 15, mu_squared_in_all=0.5)
-    home.count_answers("p drift", 0, ["a"], cost=answer)
+    home.charge_answers("p drift", 0, ["a"], cost=answer)
     charged(home, count_of("drift"))
     invite(home, "a", cost=StepCost(mu_squared=once, mu_squared_in_all=0.4))
     home.commit("s", 0, digest="x", noise_only=False)

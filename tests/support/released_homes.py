@@ -59,7 +59,7 @@ def ask(home, index, *, limits=LIMITS, most=10, held_out=False):
     """Count both devices for a release of counts, and charge it; at most so many for a device."""
     cost = mu_squared_of_count(SIGMA)
     answer = AnswerCost(mu_squared=cost, mu_squared_limit=most * cost * 1.0001, held_out=held_out)
-    most = home.count_answers(series_of(POLICY, "metrics"), index, DEVICES, cost=answer)
+    most = home.charge_answers(series_of(POLICY, "metrics"), index, DEVICES, cost=answer)
     event = CountRelease(
         channel="metrics",
         index=index,
