@@ -177,10 +177,11 @@ class RandomLife:
             return
         if stream.phase is StepPhase.COMMITTED:
             with self._perhaps_killed():
-                self.head = stream.charge(NOW).hash
+                stream.charge(NOW)
         if until is StepPhase.CHARGED:
             return
         stream.release()
+        self.head = "" if stream.entry is None else stream.entry.hash
         for one in self.journal.asked:
             if (one.stream, one.index) == (stream.terms.stream, stream.next_index):
                 one.released = True
