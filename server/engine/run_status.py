@@ -26,6 +26,8 @@ STATUS_FILE: Final = "status.json"
 METRICS_FILE: Final = "metrics.prom"
 SCHEMA_VERSION: Final = 1
 ROUNDS_OF_ETA: Final = 20
+_DEAD: Final = frozenset("ZXx")
+"""States of a process that has ended and whose parent has not asked for its exit code."""
 QUIET_S: Final = 30.0
 """After so long without a sign of life from a process that cannot be looked at, it is taken for
 gone: the engine gives one a second while it waits, and at each phase."""
@@ -95,9 +97,8 @@ class ProcessMark:
     @staticmethod
     def here() -> ProcessMark:
         """Return the mark of this process."""
-        return ProcessMark(
-            pid=os.getpid(), host=platform.node(), started_ticks=_started_ticks(os.getpid())
-        )
+        _, ticks = _state_and_start(os.getpid())
+        return ProcessMark(pid=os.getpid(), host=platform.node(), started_ticks=ticks)
 
     def is_alive(self) -> bool | None:
         """Tell whether the process still runs; None where this machine cannot know."""
@@ -109,7 +110,9 @@ class ProcessMark:
             return False
         except PermissionError:
             pass
-        return self.started_ticks is None or _started_ticks(self.pid) == self.started_ticks
+        state, ticks = _state_and_start(self.pid)
+        is_dead = state in _DEAD
+        return not is_dead and (self.started_ticks is None or ticks == self.started_ticks)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -256,10 +259,14 @@ def is_gone(status: RunStatus, *, now: datetime, alive: bool | None) -> bool:
     return not alive
 
 
-def _started_ticks(pid: int) -> int | None:
-    """Return when a process started (field 22 of /proc/PID/stat); None where nobody says."""
+def _state_and_start(pid: int) -> tuple[str, int | None]:
+    """Return a process's state and when it started (fields 3 and 22 of /proc/PID/stat).
+
+    Both are empty where the system does not say.
+    """
     try:
         after_name = Path(f"/proc/{pid}/stat").read_text(encoding="ascii").rpartition(")")[2]
-        return int(after_name.split()[19])
+        fields = after_name.split()
+        return fields[0], int(fields[19])
     except (OSError, ValueError, IndexError):
-        return None
+        return "", None

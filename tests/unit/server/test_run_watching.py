@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import threading
+import time
 import urllib.request
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -145,9 +146,17 @@ def test_a_process_of_the_same_number_that_started_later_is_another():
     assert mine.is_alive() is True
     assert replace(mine, started_ticks=1).is_alive() is False
     assert replace(mine, host="elsewhere").is_alive() is None
-    done = subprocess.Popen([sys.executable, "-c", ""])
+
+
+def test_a_process_that_has_ended_is_dead_before_its_parent_has_noticed():
+    done = subprocess.Popen(["true"])
+    mark = replace(ProcessMark.here(), pid=done.pid, started_ticks=None)
+    end = time.monotonic() + 10
+    while mark.is_alive() and time.monotonic() < end:
+        time.sleep(0.01)
+    assert mark.is_alive() is False
     done.wait()
-    assert replace(mine, pid=done.pid, started_ticks=None).is_alive() is False
+    assert mark.is_alive() is False
 
 
 def test_the_eta_is_the_median_of_the_last_rounds_for_each_that_is_left():
