@@ -12,6 +12,7 @@ import logging
 import time
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from datetime import timedelta
 from typing import TYPE_CHECKING, Final
 
 from models.errors import PlaceRefusedError
@@ -137,9 +138,8 @@ class RunDesk:
         if progress.phase is not EnginePhase.COLLECTING:
             status = replace(status, deadline_at=None)
         elif is_new:
-            deadline = self.clock().timestamp() + self.deadline_s
-            at = self.clock().fromtimestamp(deadline, tz=self.clock().tzinfo)
-            status = replace(status, deadline_at=at)
+            deadline = self.clock() + timedelta(seconds=self.deadline_s)
+            status = replace(status, deadline_at=deadline)
         if progress.index != self.status.index:
             self._refused = {}
         if is_new:

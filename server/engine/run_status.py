@@ -265,8 +265,8 @@ def _state_and_start(pid: int) -> tuple[str, int | None]:
     Both are empty where the system does not say.
     """
     try:
-        after_name = Path(f"/proc/{pid}/stat").read_text(encoding="ascii").rpartition(")")[2]
-        fields = after_name.split()
+        text = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
+        fields = text.rpartition(")")[2].split()
         return fields[0], int(fields[19])
     except (OSError, ValueError, IndexError):
         return "", None
