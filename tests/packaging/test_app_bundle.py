@@ -74,7 +74,7 @@ def test_unpacked_bundle_alone_carries_a_round_on_server_and_device(bundle, tmp_
 
 
 def test_bundle_fits_what_flower_accepts(bundle):
-    assert len(bundle) < LARGEST_BUNDLE / 5
+    assert len(bundle) < LARGEST_BUNDLE / 3
 
 
 def test_same_tree_gives_the_same_bundle(bundle, tmp_path):
