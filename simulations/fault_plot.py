@@ -43,7 +43,7 @@ def draw_faults(summary: Mapping[str, Any], path: Path) -> None:
         _draw_trigger(right, arms)
         figure.suptitle(
             f"ε_release = {privacy['epsilon_release']:.2f} at δ = {privacy['delta']:g} "
-            f"(unit: one device) in every arm, {len(arms[0]['seeds'])} seeds",
+            f"(unit: one device) in every arm; seeds: {len(arms[0]['seeds'])}",
             fontsize=10.5,
         )
         content = io.BytesIO()
@@ -62,6 +62,7 @@ def _draw_lost(axes: Axes, arms: Sequence[Mapping[str, Any]]) -> None:
         axes.plot([arm["lost"]], [place], "D", color=_COLOUR, markersize=6)
     axes.set_yticks(list(places), [arm["arm"] for arm in arms])
     axes.invert_yaxis()
+    axes.locator_params(axis="x", nbins=5)
     axes.set_title("Average precision lost to the clean run (dashed: 0.02)")
 
 

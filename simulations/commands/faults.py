@@ -106,7 +106,7 @@ def summary_lines(summary: Mapping[str, Any]) -> list[str]:
         *lines,
         *_refusals(arms),
         (
-            f"{len(arms[0]['seeds'])} seeds, medians (least to greatest loss); "
+            f"seeds: {len(arms[0]['seeds'])}; medians (least to greatest loss); "
             f"{plan['num_rounds']} rounds of {plan['cohort_size']} of "
             f"{summary['fleet']['num_devices']} simulated devices"
         ),
