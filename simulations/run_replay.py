@@ -147,30 +147,16 @@ def replay_seeded(
         ValueError: the run has no seed, or nobody kept what it started from.
         EngineError, RoundsError: the run anew could not go on.
     """
-    seed = report.get("record", {}).get("seed")
-    if seed is None:
-        raise ValueError("seed must stand in the run's record: a run with real noise has none")
-    with np.load(run / START_FILE, allow_pickle=False) as arrays:
-        start = arrays["weights"].astype(np.float32)
-    config = config_of(report)
-    policy = report["privacy"]["policy"]
-    planned = PlannedRun(
-        config=config,
-        folder=RunFolder(scratch),
-        start=start,
-        source=SeededNoise(seed, "release", config.stream),
-        keys=SeededKeys(seed),
-        owners=owners or {},
-        plan=None if policy is None else StreamPolicy.from_json(policy),
-        evaluate=looks_at(
-            rows.held_out, reference=source_rows(REFERENCE_FLEET) if config.patience else None
-        ),
-    )
+    planned = _planned_anew(run, report, rows, scratch=scratch, owners=owners or {})
     replay = Replay(
         report=report,
         entries=_entries(report, run),
         planned=planned,
-        checks=[compared("start weights", report["record"]["start_sha256"], weights_digest(start))],
+        checks=[
+            compared(
+                "start weights", report["record"]["start_sha256"], weights_digest(planned.start)
+            )
+        ],
         on_check=on_check,
     )
     planned.on_round = replay.compare
@@ -180,12 +166,41 @@ def replay_seeded(
         carry(
             [planned],
             rows,
-            seed=seed,
+            seed=report["record"]["seed"],
             clock=clock,
             log_file=scratch / "flower.log",
             num_workers=num_workers,
         )
     return replay.checks
+
+
+def _planned_anew(
+    run: Path,
+    report: Mapping[str, Any],
+    rows: FleetRows,
+    *,
+    scratch: Path,
+    owners: Mapping[str, str],
+) -> PlannedRun:
+    seed = report.get("record", {}).get("seed")
+    if seed is None:
+        raise ValueError("seed must stand in the run's record: a run with real noise has none")
+    with np.load(run / START_FILE, allow_pickle=False) as arrays:
+        start = arrays["weights"].astype(np.float32)
+    config = config_of(report)
+    policy = report["privacy"]["policy"]
+    return PlannedRun(
+        config=config,
+        folder=RunFolder(scratch),
+        start=start,
+        source=SeededNoise(seed, "release", config.stream),
+        keys=SeededKeys(seed),
+        owners=owners,
+        plan=None if policy is None else StreamPolicy.from_json(policy),
+        evaluate=looks_at(
+            rows.held_out, reference=source_rows(REFERENCE_FLEET) if config.patience else None
+        ),
+    )
 
 
 def _entries(report: Mapping[str, Any], run: Path) -> tuple[LedgerEntry, ...]:

@@ -120,52 +120,36 @@ def measure_gain(
     Returns:
         The gain; 1 where the noise has one band.
     """
-    privacy, num_rounds = policy.privacy, policy.num_rounds
+    privacy = policy.privacy
     step_snr = agreement * policy.cohort_size / (privacy.noise_multiplier * num_weights**0.5)
-    noise_a_step = privacy.noise_multiplier * privacy.clipping_norm / policy.cohort_size
-    signal = step_snr * noise_a_step
-    least, most = _DIMENSIONS
-    size = int(np.clip(_NORMALS // num_rounds, least, most))
+    is_linear = recipe.optimizer != "fedadam"
+    nothing = OptimizerGain(
+        optimizer=recipe.optimizer,
+        num_rounds=policy.num_rounds,
+        bands=privacy.bands,
+        at_end=1.0,
+        over_run=1.0 if is_linear else None,
+        correlated_snr=None,
+        independent_snr=None,
+        step_snr=step_snr,
+    )
     if privacy.bands == 1:
-        return OptimizerGain(
-            optimizer=recipe.optimizer,
-            num_rounds=num_rounds,
-            bands=1,
-            at_end=1.0,
-            over_run=None if recipe.optimizer == "fedadam" else 1.0,
-            correlated_snr=None,
-            independent_snr=None,
-            step_snr=step_snr,
-        )
+        return nothing
+    signal = step_snr * privacy.noise_multiplier * privacy.clipping_norm / policy.cohort_size
+    size = int(np.clip(_NORMALS // policy.num_rounds, *_DIMENSIONS))
     alone = replace(policy, privacy=replace(privacy, bands=1))
     correlated, independent = (
         _path(one, recipe, key=key, size=size, signal=signal) for one in (policy, alone)
     )
-    if recipe.optimizer == "fedadam":
-        with_bands, without = (_snr(path[-1]) for path in (correlated, independent))
-        return OptimizerGain(
-            optimizer=recipe.optimizer,
-            num_rounds=num_rounds,
-            bands=privacy.bands,
-            at_end=with_bands / without,
-            over_run=None,
-            correlated_snr=with_bands,
-            independent_snr=without,
-            step_snr=step_snr,
-        )
-    clean = _path(None, recipe, key=key, size=1, signal=signal, num_rounds=num_rounds)
-    errors = [path - clean for path in (correlated, independent)]
-    at_end = [float(np.sqrt(np.mean(np.square(error[-1])))) for error in errors]
-    over_run = [float(np.sqrt(np.mean(np.square(error)))) for error in errors]
-    return OptimizerGain(
-        optimizer=recipe.optimizer,
-        num_rounds=num_rounds,
-        bands=privacy.bands,
-        at_end=at_end[1] / at_end[0],
-        over_run=over_run[1] / over_run[0],
-        correlated_snr=None,
-        independent_snr=None,
-        step_snr=step_snr,
+    if not is_linear:
+        ours, without = _snr(correlated[-1]), _snr(independent[-1])
+        return replace(nothing, at_end=ours / without, correlated_snr=ours, independent_snr=without)
+    rounds = policy.num_rounds
+    clean = _path(None, recipe, key=key, size=1, signal=signal, num_rounds=rounds)
+    return replace(
+        nothing,
+        at_end=_length(independent[-1] - clean[-1]) / _length(correlated[-1] - clean[-1]),
+        over_run=_length(independent - clean) / _length(correlated - clean),
     )
 
 
@@ -197,3 +181,8 @@ def _path(
 def _snr(weights: NDArray[np.float64]) -> float:
     """Mean way of the weights over its spread: every weight has the same signal."""
     return float(abs(weights.mean()) / weights.std())
+
+
+def _length(error: NDArray[np.float64]) -> float:
+    """Root mean square of an error."""
+    return float(np.sqrt(np.mean(np.square(error))))
