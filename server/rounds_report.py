@@ -187,6 +187,7 @@ def _privacy(
         "record_is_not": list(RECORD_IS_NOT),
         "ledger_head": of_stream[-1].reference() if of_stream else None,
         "releases_in_home": len(entries),
+        "home_head": entries[-1].reference() if entries else None,
     }
 
 

@@ -28,9 +28,8 @@ Rebuild = Annotated[
 Head = Annotated[
     str,
     typer.Option(
-        help="Hash of the ledger's newest entry, as the newest run.json, a model card or a "
-        "device's receipt has it: --rebuild-counts and --accept-moved need it, and --repair where "
-        "the counts are gone."
+        help="Hash of the ledger's newest entry, as the newest run.json has it under home_head: "
+        "--rebuild-counts and --accept-moved need it, and --repair where the counts are gone."
     ),
 ]
 AcceptMoved = Annotated[

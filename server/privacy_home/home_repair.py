@@ -94,7 +94,8 @@ def charge_everyone(home: Path, *, head: str) -> int:
     Args:
         home: the folder.
         head: hash of the newest entry, or its first 16 digits or more, from what was kept
-            elsewhere: the newest run's `run.json`, a model card, a device's receipt.
+            elsewhere: `home_head` in the `run.json` that was written last. A card or a receipt
+            names a step, after which counts may have been released.
 
     Returns:
         Number of ledger entries that every device is charged for.

@@ -153,6 +153,7 @@ def test_counts_of_a_deployed_run_from_the_question_to_the_record(fleet, tmp_pat
         assert device_epsilon(node.events(), delta=1e-8) <= spent * (1 + 1e-6) <= 2.0
     report = json.loads((tmp_path / "run" / "run.json").read_text(encoding="utf-8"))
     assert report["privacy"]["epsilon_release"] == pytest.approx(spent)
+    assert report["privacy"]["home_head"] == entries[-1].reference()
 
     # So few devices cannot be heard over the noise, and the record says so.
     figures = {**told["evaluations"][0]["figures"], **told["drift"]}

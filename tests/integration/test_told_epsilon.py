@@ -15,8 +15,17 @@ from server.privacy_home.ledger_report import home_report, read_words
 from server.privacy_home.participation_counts import StepCost, StreamRecord
 from server.privacy_home.privacy_ledger import open_home
 from server.rounds import RoundsError
-from tests.support.federated_rounds import SENT, config_of, contribution, rounds_over, task_of
+from server.rounds_report import report_of
+from tests.support.federated_rounds import (
+    SENT,
+    config_of,
+    contribution,
+    honest,
+    rounds_over,
+    task_of,
+)
 from tests.support.flower_grid import GridInMemory
+from tests.support.released_homes import NOW, ask
 from tests.unit.server import test_strategy_deployed
 
 run_config = test_strategy_deployed.run_config
@@ -118,3 +127,27 @@ def test_deployed_run_without_a_privacy_home_is_refused(run_config):
     with pytest.raises(RoundsError, match="lacks 'privacy-home'; add --run-config"):
         deployed_run(run_config | {"privacy-home": ""})
     assert np.load(run_config["start-weights"])["weights"].shape == (3,)
+
+
+def test_report_names_the_newest_entry_of_the_home_beside_its_streams_own(tmp_path):
+    config = config_of(epsilon=2.0, num_rounds=1, cohort_size=2, max_participations=20)
+    rounds = rounds_over([1], tmp_path, config=config)
+    rounds.run(GridInMemory({1: honest}))
+    step = rounds.stream.home.entries[-1]
+    ask(rounds.stream.home, 0)
+    told = report_of(
+        config,
+        status="finished",
+        schedule=rounds.schedule,
+        terms=rounds.stream.terms,
+        noise=rounds.stream.noise,
+        rounds=rounds.records,
+        start_metrics=None,
+        record=(None, None),
+        entries=rounds.stream.home.entries,
+        versions={},
+        started_at=NOW,
+        seconds=1.0,
+    )["privacy"]
+    assert told["ledger_head"] == step.reference()
+    assert told["home_head"] == rounds.stream.home.entries[-1].reference() != step.reference()

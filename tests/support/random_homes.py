@@ -181,7 +181,7 @@ class RandomLife:
         if until is StepPhase.CHARGED:
             return
         stream.release()
-        self.head = "" if stream.entry is None else stream.entry.hash
+        self.head = open_home(self.path).entries[-1].hash
         for one in self.journal.asked:
             if (one.stream, one.index) == (stream.terms.stream, stream.next_index):
                 one.released = True
