@@ -46,6 +46,7 @@ class Refusal(StrEnum):
     POLICY_CHANGED = "policy_changed"
     TOO_MANY_BANDS = "too_many_bands"
     DELTA_TOO_GREAT = "delta_too_great"
+    EPSILON_TOO_GREAT = "epsilon_too_great"
     LEDGER_MISSING = "ledger_missing"
     LEDGER_BROKEN = "ledger_broken"
     LEDGER_BEHIND = "ledger_behind"

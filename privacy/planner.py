@@ -26,7 +26,14 @@ from .accountant import gaussian_epsilon, noise_multiplier_for
 from .adaptive_clipping import BITS_SHARE
 from .banded_factor import band_coefficients
 from .count_budget import count_channels
-from .policy import GREATEST_DELTA, CountChannel, RecordPolicy, StreamPolicy, policy_for
+from .policy import (
+    GREATEST_DELTA,
+    GREATEST_EPSILON,
+    CountChannel,
+    RecordPolicy,
+    StreamPolicy,
+    policy_for,
+)
 
 WEEKS_A_YEAR: Final = 365.25 / 7
 UPDATE_SHARE: Final = 0.85
@@ -98,7 +105,7 @@ class PlanRequest:
             ("years", self.years, 30.0),
             ("rounds_a_week", self.rounds_a_week, 7.0),
             ("most_a_year", self.most_a_year, 366.0),
-            ("epsilon", self.epsilon, 100.0),
+            ("epsilon", self.epsilon, GREATEST_EPSILON),
         ):
             if not 0.0 < number <= most:
                 raise ValueError(f"{name} must lie in (0, {most:g}], got {number:g}")

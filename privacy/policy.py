@@ -21,10 +21,16 @@ from .accountant import (
 from .adaptive_clipping import BITS_SHARE, REACH, AdaptiveClipping
 from .canonical_json import canonical_json
 from .discrete_accounting import mu_squared_of_count
+from .policy_bounds import checked
 
 SCHEMA_VERSION: Final = 1
 GREATEST_DELTA: Final = 1e-5
 """Greatest δ of a policy that is made or obeyed today: with probability δ nothing is promised."""
+GREATEST_EPSILON: Final = 20.0
+"""Greatest ε of a policy that is planned, run with devices or obeyed by them: above it, whoever
+guesses whether a device took part is all but certain to be right, and nothing is promised."""
+GREATEST_STEPS: Final = 10_000
+"""Most steps of training on a device that one participation may ask for."""
 USUAL_DELTA: Final = 1e-8
 """δ of the default policy. A device tells what it spent at this δ or a smaller one."""
 
@@ -199,6 +205,17 @@ class RecordPolicy:
     steps: int
     least_rows: int
 
+    def __post_init__(self) -> None:
+        """Refuse constants that no device can train by."""
+        if not self.noise_multiplier >= 0:
+            raise ValueError(f"noise_multiplier must be at least 0, got {self.noise_multiplier}")
+        if not self.max_grad_norm > 0:
+            raise ValueError(f"max_grad_norm must be greater than 0, got {self.max_grad_norm}")
+        if not 0 < self.sampling_rate <= 1:
+            raise ValueError(f"sampling_rate must lie in (0, 1], got {self.sampling_rate}")
+        if not 1 <= self.steps <= GREATEST_STEPS:
+            raise ValueError(f"steps must lie in 1..{GREATEST_STEPS}, got {self.steps}")
+
 
 class RecordRecipe(Protocol):
     """What a recipe for the training on a device says of the training on rows."""
@@ -276,6 +293,10 @@ class StreamPolicy:
                 f"min_replies must lie in 1..{self.cohort_size} (the cohort), "
                 f"got {self.min_replies}"
             )
+        if self.max_devices_per_owner < 1:
+            raise ValueError(
+                f"max_devices_per_owner must be at least 1, got {self.max_devices_per_owner}"
+            )
         if len({channel.name for channel in self.channels}) != len(self.channels):
             raise ValueError("channels must not name one twice")
         for held_out, limit, whose in (
@@ -320,11 +341,13 @@ class StreamPolicy:
             raise ValueError(f"schema_version must be {SCHEMA_VERSION}, got {version!r}")
         try:
             fields["privacy"] = _privacy_of(fields["privacy"])
-            fields["record"] = RecordPolicy(**fields["record"])
+            fields["record"] = RecordPolicy(**checked(RecordPolicy, fields["record"]))
             channels = fields.get("channels", ())
-            fields["channels"] = tuple(CountChannel(**channel) for channel in channels)
-            return StreamPolicy(**fields)
-        except (KeyError, TypeError) as error:
+            fields["channels"] = tuple(
+                CountChannel(**checked(CountChannel, channel)) for channel in channels
+            )
+            return StreamPolicy(**checked(StreamPolicy, fields))
+        except (KeyError, TypeError, ArithmeticError) as error:
             raise ValueError(f"not a policy of a stream: {error}") from None
 
 
@@ -395,6 +418,6 @@ def policy_for(
 
 
 def _privacy_of(fields: Mapping[str, Any]) -> PrivacyPolicy:
-    adaptive = fields.get("adaptive_clipping")
-    made = None if adaptive is None else AdaptiveClipping(**adaptive)
-    return PrivacyPolicy(**{**fields, "adaptive_clipping": made})
+    adaptive = checked(PrivacyPolicy, fields).get("adaptive_clipping")
+    made = None if adaptive is None else AdaptiveClipping(**checked(AdaptiveClipping, adaptive))
+    return PrivacyPolicy(**{**checked(PrivacyPolicy, fields), "adaptive_clipping": made})

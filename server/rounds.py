@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal
 from models.wire.rounds import LocalRecipe
 from privacy import PrivacyPolicy, StreamPolicy, policy_for
 from privacy.count_budget import count_channels
-from privacy.policy import record_policy
+from privacy.policy import GREATEST_EPSILON, record_policy
 
 from .cohorts import Schedule
 from .engine.group_rule import GroupedTerms, GroupRuleName
@@ -174,6 +174,8 @@ class RoundsConfig:
             )
         if self.epsilon is None:
             return None
+        if self.epsilon > GREATEST_EPSILON:
+            raise ValueError(f"epsilon must be at most {GREATEST_EPSILON:g}, got {self.epsilon:g}")
         most = self.max_participations or schedule.participations
         if most < schedule.participations:
             raise ValueError(

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from models.wire.envelope import VerifyKey, open_signed
 from models.wire.errors import SignatureError, WireError
 from privacy.budget import Refusal
-from privacy.policy import GREATEST_DELTA, StreamPolicy
+from privacy.policy import GREATEST_DELTA, GREATEST_EPSILON, StreamPolicy
 
 from ..errors import ParticipationRefusedError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+_UNREADABLE: Final = (ValueError, TypeError, AttributeError, ArithmeticError, RecursionError)
+"""What reading a policy raises, and the arithmetic on constants that nobody has checked."""
 
 
 def verified_policy(envelope: str, keys: Mapping[str, bytes]) -> StreamPolicy:
@@ -25,7 +28,7 @@ def verified_policy(envelope: str, keys: Mapping[str, bytes]) -> StreamPolicy:
 
     Raises:
         ParticipationRefusedError: it is missing, not signed by one of the keys, not canonical,
-            its constants contradict each other, or its δ is above 1e-5; `refusal` says which.
+            its constants contradict each other, or its δ or ε is too great; `refusal` says which.
     """
     if not envelope:
         raise refused(Refusal.POLICY_MISSING, "the task brings no signed policy")
@@ -36,12 +39,17 @@ def verified_policy(envelope: str, keys: Mapping[str, bytes]) -> StreamPolicy:
             what = "the noise has more bands than rounds lie between two participations"
             raise refused(Refusal.TOO_MANY_BANDS, what)
         policy = StreamPolicy.from_json(value)
-    except (ValueError, TypeError, AttributeError) as error:
+        is_canonical = policy.to_bytes() == body
+    except _UNREADABLE as error:
         raise refused(Refusal.POLICY_UNREADABLE, str(error)) from None
-    if policy.privacy.delta > GREATEST_DELTA:
-        what = f"delta is {policy.privacy.delta:g}, above {GREATEST_DELTA:g}"
+    privacy = policy.privacy
+    if privacy.delta > GREATEST_DELTA:
+        what = f"delta is {privacy.delta:g}, above {GREATEST_DELTA:g}"
         raise refused(Refusal.DELTA_TOO_GREAT, what)
-    if policy.to_bytes() != body:
+    if privacy.epsilon > GREATEST_EPSILON:
+        what = f"epsilon is {privacy.epsilon:g}, above {GREATEST_EPSILON:g}"
+        raise refused(Refusal.EPSILON_TOO_GREAT, what)
+    if not is_canonical:
         # Two texts of one policy would have two names.
         raise refused(Refusal.POLICY_UNREADABLE, "the policy is not in its canonical form")
     return policy

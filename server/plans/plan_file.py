@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from models.held_out_devices import HELD_OUT_SHARE
 from privacy import StreamPolicy
-from privacy.policy import GREATEST_DELTA
+from privacy.policy import GREATEST_DELTA, GREATEST_EPSILON
 
 from ..rounds import RoundsError
 from ..streams.stream_terms import StreamTerms
@@ -55,11 +55,13 @@ def read_plan(path: Path) -> StreamPolicy:
         raise PlanError(f"{path}: cannot be read ({error.strerror}); {remedy}") from error
     except ValueError as error:
         raise PlanError(f"{path}: holds no policy of a stream ({error}); {remedy}") from error
-    if plan.privacy.delta > GREATEST_DELTA:
-        raise PlanError(
-            f"{path}: delta is {plan.privacy.delta:g}, and devices refuse more than "
-            f"{GREATEST_DELTA:g}; make another plan"
-        )
+    for name, most in (("delta", GREATEST_DELTA), ("epsilon", GREATEST_EPSILON)):
+        value = getattr(plan.privacy, name)
+        if value > most:
+            raise PlanError(
+                f"{path}: {name} is {value:g}, and devices refuse more than {most:g}; make "
+                "another plan"
+            )
     return plan
 
 

@@ -91,7 +91,7 @@ def test_a_picture_stands_alone(tmp_path):
     ("arguments", "code", "parts"),
     [
         (("--devices", 60), 1, ("too few", "it takes")),
-        (("--devices", 9000, "--epsilon", 0), 2, ("epsilon", "(0, 100]")),
+        (("--devices", 9000, "--epsilon", 0), 2, ("epsilon", "(0, 20]")),
         (("--devices", 9000, "--delta", 0.5), 2, ("delta",)),
         (("--devices", 9000, "--dropout", 1), 2, ("dropout",)),
         (("--devices", 9000, "--auc", 0.4), 2, ("auc",)),
