@@ -84,6 +84,27 @@ COUNT_FIELDS: Mapping[str, tuple[str, bool, str]] = {
 }
 """What `counts` sends up: in words, whether it is accounted, what it says about a person."""
 
+ENVELOPE_PURPOSE = "bring an answer to the question that it belongs to"
+ENVELOPE_FIELDS: Mapping[str, tuple[str, bool, str]] = {
+    "run_id": ("Flower's number of the run, from the question", False, "no"),
+    "message_id": ("hash of the answer, by which Flower names it; empty before", False, "no"),
+    "src_node_id": ("Flower's number of the node that answers", False, "pseudonym"),
+    "dst_node_id": ("Flower's number of the server", False, "no"),
+    "reply_to_message_id": ("the question's name", False, "no"),
+    "group_id": ("the step or release, from the question", False, "no"),
+    "ttl": (
+        "seconds for which the answer is kept: what is left of the question's time",
+        False,
+        "no",
+    ),
+    "message_type": ("of the question: training, a count, a receipt", False, "no"),
+    "created_at": ("time of the node's clock, seconds since 1970; it may be wrong", False, "no"),
+    "src_task_id": ("Flower's number of the work on the node, where it has one", False, "no"),
+    "dst_task_id": ("of the work on the server, from the question", False, "no"),
+    "code": ("in place of an answer: Flower's number of what failed", False, "no"),
+}
+"""What Flower writes around an answer: its metadata, and the number of an error."""
+
 INTRODUCTION = """# What leaves the device
 
 Generated from `models/wire/messages.py` by `python -m models.wire.reference`; do not edit.
@@ -112,7 +133,7 @@ def what_leaves() -> str:
     """Return the page "what leaves the device" in Markdown."""
     sections = [INTRODUCTION]
     sections += [_section(m) for topic, m in MESSAGES.items() if isinstance(topic, Up)]
-    sections += [_round_section(), _count_section(), ARRIVAL]
+    sections += [_round_section(), _count_section(), _envelope_section(), ARRIVAL]
     sections += [_arrival_section(m) for topic, m in MESSAGES.items() if isinstance(topic, Down)]
     return "\n".join(sections)
 
@@ -194,6 +215,16 @@ def _count_section() -> str:
         "The answer to one question for counts, over Flower. Who may not answer sends zeros.",
         COUNT_PURPOSE,
         COUNT_FIELDS,
+    )
+
+
+def _envelope_section() -> str:
+    return _flower_section(
+        "envelope of an answer",
+        "What Flower writes around each answer to a round or a count. Its length and when it comes "
+        "say when a device answers, and nothing of what.",
+        ENVELOPE_PURPOSE,
+        ENVELOPE_FIELDS,
     )
 
 

@@ -139,6 +139,8 @@ class TappedNode:
 def require_round_named(sent):
     """Hold the bytes of one answer against the page, and make them again from what it names."""
     proto = MessageProto.FromString(sent)
+    envelope = {field.name: value for field, value in proto.metadata.ListFields()}
+    assert set(envelope) <= NAMED["envelope of an answer"], envelope
     content = recorddict_from_proto(proto.content)
     named = NAMED["count answer" if COUNTS_RECORD in content else "round contribution"]
     leaves = {}
@@ -147,7 +149,8 @@ def require_round_named(sent):
             assert name in named, name
             leaves[name] = value
     again = MessageProto()
-    again.metadata.CopyFrom(proto.metadata)
+    for name, value in envelope.items():
+        setattr(again.metadata, name, value)
     again.content.CopyFrom(recorddict_to_proto(content))
     assert again.SerializeToString() == sent
     return leaves

@@ -1,9 +1,10 @@
 from pathlib import Path
 
 import pytest
+from flwr.proto.message_pb2 import Metadata
 
 from models.wire import rounds
-from models.wire.reference import ROUND_FIELDS, generated_files
+from models.wire.reference import ENVELOPE_FIELDS, ROUND_FIELDS, generated_files
 from tests.support.system_parts import REPOSITORY
 
 
@@ -24,6 +25,10 @@ def test_the_page_lists_every_field_that_rounds_send_up():
     reply = rounds.Contribution(stream="s", index=0, num_devices=1).to_plain()
 
     assert set(ROUND_FIELDS) == {rounds.FLAT_ARRAY, "device_ids", "failure", *reply}
+
+
+def test_the_page_lists_every_field_that_flower_writes_around_an_answer():
+    assert set(ENVELOPE_FIELDS) == {field.name for field in Metadata.DESCRIPTOR.fields} | {"code"}
 
 
 def test_the_page_says_whose_consent_covers_what():
