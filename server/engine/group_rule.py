@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 
 import numpy as np
 
+from privacy import OperatingSystemNoise
 from privacy.banded_factor import prefix_sum_error
 
 from ..streams.stream_terms import StreamTerms
@@ -198,9 +199,8 @@ def group_rule_cost(
         num_rounds: T.
         bands: p of the stream that it is held against.
     """
-    # Public draws, to measure the rule with; nothing is protected by them.
-    draws = np.random.default_rng(0).standard_normal((num_groups, _DRAWS))
-    step = num_groups * float(_of_groups(draws, rule).std())
+    draws = OperatingSystemNoise().gaussian(num_groups * _DRAWS, std=1.0)
+    step = num_groups * float(_of_groups(draws.reshape(num_groups, _DRAWS), rule).std())
     independent = prefix_sum_error(num_rounds, 1)
     return GroupRuleCost(
         rule=rule,

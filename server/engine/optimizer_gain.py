@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from privacy.streams import CorrelatedNoise
+from privacy.streams import CorrelatedNoise, new_stream_key
 
 from ..server_optimizer import OptimizerState, optimizer_step
 
@@ -29,14 +29,12 @@ if TYPE_CHECKING:
 
     from ..server_optimizer import ServerRecipe
 
-MEASURING_KEY: Final = bytes(range(32))
-"""A public key for measurements alone: the same policy gives the same figure everywhere. No stream
-is ever run under it; those draw their keys from the operating system."""
 AGREEMENT: Final = 0.25
 """Length of the mean update over C that is assumed: devices agree to a quarter."""
 _NORMALS: Final = 200_000
 _DIMENSIONS: Final = (256, 1024)
-"""Least and greatest number of weights in a measurement; its spread is about 1/√(2·weights)."""
+"""Least and greatest number of weights in a measurement, whose spread is about 1/√(2·weights): the
+noise is drawn anew each time, from the operating system's entropy as everywhere."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -105,7 +103,6 @@ def measure_gain(
     recipe: ServerRecipe,
     *,
     num_weights: int,
-    key: bytes = MEASURING_KEY,
     agreement: float = AGREEMENT,
 ) -> OptimizerGain:
     """Measure what correlated noise gains under an optimiser, over a policy's rounds.
@@ -114,7 +111,6 @@ def measure_gain(
         policy: of the stream; its T, n, σ, C, p.
         recipe: of the server optimiser, with its rates.
         num_weights: P of the model, for the signal in each weight.
-        key: of the noise; a public one, for measurements alone.
         agreement: length of the mean update over C, in (0, 1].
 
     Returns:
@@ -138,6 +134,7 @@ def measure_gain(
     signal = step_snr * privacy.noise_multiplier * privacy.clipping_norm / policy.cohort_size
     size = int(np.clip(_NORMALS // policy.num_rounds, *_DIMENSIONS))
     alone = replace(policy, privacy=replace(privacy, bands=1))
+    key = new_stream_key()
     correlated, independent = (
         _path(one, recipe, key=key, size=size, signal=signal) for one in (policy, alone)
     )
