@@ -1,6 +1,6 @@
-"""Records a hub's database of revision 0001, as SQL: a device, a summary, a notice that waits.
+"""Records a hub's database as SQL, one file a revision: a device, a summary, a notice that waits.
 
-Made by the code of that revision (`python -m tests.golden.make_hub_database`); a file that is there
+Each was made by the code of its revision (`python -m tests.golden.make_hub_database`); a file that is there
 is never overwritten.
 """
 
@@ -14,11 +14,15 @@ from server.storage.database import open_database
 from tests.support.hubs import HubOnPaper
 from tests.support.wire_messages import birth, summary
 
-FILE = Path(__file__).parent / "hubs" / "revision_0001.sql"
+FOLDER = Path(__file__).parent / "hubs"
+NEWEST = "0002"
+"""The last revision that was recorded; raise it before a migration is added."""
+FILES = sorted(FOLDER.glob("revision_*.sql"))
 
 
 def main() -> None:
-    if FILE.exists():
+    file = FOLDER / f"revision_{NEWEST}.sql"
+    if file.exists():
         return
     with TemporaryDirectory() as folder:
         path = Path(folder) / "hub.db"
@@ -28,7 +32,7 @@ def main() -> None:
             paper.hear(summary())
             paper.hub.tick()
         connection = sqlite3.connect(path)
-        FILE.write_text("\n".join(connection.iterdump()) + "\n")
+        file.write_text("\n".join(connection.iterdump()) + "\n")
         connection.close()
 
 

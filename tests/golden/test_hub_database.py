@@ -1,18 +1,21 @@
-"""A hub's database of revision 0001 is brought up to date, and nothing in it is lost."""
+"""A hub's database of any revision is brought up to date, and nothing in it is lost."""
 
 import sqlite3
 
+import pytest
+
 from server.hub_status import hub_status
 from server.storage.database import open_database
-from tests.golden.make_hub_database import FILE
+from tests.golden.make_hub_database import FILES
 from tests.support.hubs import HubOnPaper
 from tests.support.wire_messages import ack
 
 
-def test_a_database_of_revision_0001_goes_on(tmp_path):
+@pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
+def test_a_database_of_an_earlier_revision_goes_on(tmp_path, file):
     path = tmp_path / "hub.db"
     connection = sqlite3.connect(path)
-    connection.executescript(FILE.read_text())
+    connection.executescript(file.read_text())
     connection.close()
 
     with open_database(f"sqlite:///{path}") as database:
