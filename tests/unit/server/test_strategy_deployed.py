@@ -12,6 +12,7 @@ from flwr.app import ConfigRecord, Context, RecordDict
 from flwr.app.user_config import UserConfig
 
 from edge_client import own_training
+from edge_client.sensing import conditions
 from models.wire.rounds import DEVICES_RECORD, RECEIPT_MESSAGE
 from privacy import CountChannel, read_ledger
 from server.flower_app import app, deployed_run
@@ -124,8 +125,12 @@ def test_reference_lists_every_key_of_runs_and_nodes():
         return {key for row in rows for key in re.findall(r"`([a-z-]+)`", row)}
 
     assert listed("## A deployed run: `flwr run --run-config`") == set(DECLARED)
-    of_node = {value for name, value in vars(own_training).items() if name.endswith("_KEY")}
-    of_node.add(own_training.SEALED_UNDER_KEY)
+    of_node = {
+        value
+        for module in (own_training, conditions)
+        for name, value in vars(module).items()
+        if name.endswith("_KEY")
+    }
     assert listed("## A node in rounds: `flower-supernode --node-config`") == of_node
 
 
