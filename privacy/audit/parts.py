@@ -52,6 +52,9 @@ class AggregationParts:
         release: noise and division.
         counted: what happens to a privacy home, named by its folder, once it has counted a cohort.
         claim: μ that is claimed for a stream.
+        draw_nonce: what makes the commit of a sum another than all others.
+        is_put_back: whether the stream's folder and its home are put back in place between two
+            steps, as from a hot backup, so that the steps since are played a second time.
     """
 
     clip: Clip
@@ -60,3 +63,5 @@ class AggregationParts:
     release: Release
     counted: Callable[[Path], None]
     claim: Callable[[StreamPolicy], float]
+    draw_nonce: Callable[[], str]
+    is_put_back: bool = False

@@ -133,6 +133,15 @@ def reused_noise(parts: AggregationParts) -> AggregationParts:
     )
 
 
+def put_back_folder(parts: AggregationParts) -> AggregationParts:
+    """Folder and home are put back, and noise belongs to a sum alone, not to its one commit.
+
+    Where both lives commit an equal sum (zeros: devices refuse what they debited), both noises are
+    one, and the recursion of correlated noise lays open how earlier steps differ.
+    """
+    return replace(parts, is_put_back=True, draw_nonce=lambda: "")
+
+
 def fixed_schedule_claimed_as_poisson(parts: AggregationParts) -> AggregationParts:
     """The claim assumes amplification by Poisson sampling; the schedule is fixed.
 
@@ -156,6 +165,7 @@ DEFECTS: Final[dict[str, Callable[[AggregationParts], AggregationParts]]] = {
     "data-dependent weights": data_dependent_weights,
     "dropout without compensation": dropout_without_compensation,
     "reused noise": reused_noise,
+    "folder put back": put_back_folder,
     "fixed schedule claimed as Poisson": fixed_schedule_claimed_as_poisson,
 }
 """Every planted defect of noise, sum and claim by name, in the order of a report."""

@@ -29,12 +29,16 @@ from privacy.policy import policy_for
 from .canary_streams import num_beyond_rules, run_stream
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from numpy.typing import NDArray
 
     from privacy import NoiseSource
     from privacy.audit.bounds import MuBound
     from privacy.audit.one_run import OneRunBound
     from privacy.audit.parts import AggregationParts
+
+    from .canary_streams import AuditedStream
 
 ALPHA: Final = 1e-3
 """Probability with which a bound on μ or ε may lie above the truth."""
@@ -157,7 +161,7 @@ def audit_stream(
     factor = band_coefficients(policy.privacy.bands)
     scores = np.concatenate([canary_scores(run, factor) for run in runs])
     included = np.concatenate([run.included for run in runs])
-    noise = np.concatenate([residuals(run, factor) for run in runs])
+    noise = np.concatenate([residuals(run, factor) for run in runs] + _forgotten(streams, factor))
     claim = min([parts.claim(policy), *(s.claim for s in streams if not s.broken_off)])
     deviations = -NormalDist().inv_cdf(NOISE_ALPHA)
     return CanaryFinding(
@@ -172,6 +176,17 @@ def audit_stream(
         beyond_rules=max(num_beyond_rules(policy, stream.invited) for stream in streams),
         broken_off=next((s.broken_off for s in streams if s.broken_off), ""),
     )
+
+
+def _forgotten(
+    streams: Sequence[AuditedStream], factor: Sequence[float]
+) -> list[NDArray[np.float64]]:
+    """Return the noise of the steps that were played twice, as they were released at first."""
+    return [
+        residuals(stream.forgotten, factor)[stream.put_back_to :]
+        for stream in streams
+        if stream.forgotten is not None
+    ]
 
 
 def _root_mean_square(noise: NDArray[np.float64]) -> float:

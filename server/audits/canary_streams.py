@@ -9,8 +9,9 @@ by one.
 from __future__ import annotations
 
 import os
+import shutil
 import tempfile
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from itertools import pairwise
 from pathlib import Path
@@ -30,11 +31,12 @@ from ..cohorts import CohortHistory, Schedule, invitation_order, select_cohort
 from ..privacy_home.privacy_errors import PrivacyHomeError
 from ..privacy_home.privacy_ledger import open_home
 from ..server_optimizer import OptimizerState
-from ..streams.stream_state import begin_stream
+from ..streams.stream_files import new_nonce
+from ..streams.stream_state import begin_stream, resume_stream
 from ..streams.stream_terms import OperatingSystemKeys, StreamTerms
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from numpy.typing import NDArray
 
@@ -66,12 +68,16 @@ class AuditedStream:
         invited: steps to which the home let the canary be invited.
         claim: μ by the entries of its ledger; 0 where nothing was released.
         broken_off: why it ended before its last step; empty where it did not.
+        forgotten: what was released before the folder was put back; None where it never was.
+        put_back_to: first step that was played a second time.
     """
 
     run: CanaryRun
     invited: tuple[int, ...]
     claim: float
     broken_off: str
+    forgotten: CanaryRun | None = None
+    put_back_to: int = 0
 
 
 def honest_parts() -> AggregationParts:
@@ -83,6 +89,7 @@ def honest_parts() -> AggregationParts:
         release=_release,
         counted=lambda _home: None,
         claim=policy_claim,
+        draw_nonce=new_nonce,
     )
 
 
@@ -186,6 +193,30 @@ class _Keys:
         return noise
 
 
+@dataclass(slots=True)
+class _Life:
+    """What one life of a stream came to: releases, steps with a canary invited, and answered."""
+
+    releases: list[NDArray[np.float64]] = field(default_factory=list)
+    invited: list[int] = field(default_factory=list)
+    answered: list[int] = field(default_factory=list)
+
+
+def put_back(copy: Path, folder: Path) -> None:
+    """Write what differs back into the files that are there, and remove what was not: a restore.
+
+    No file is another afterwards, so that nothing shows it.
+    """
+    for path in sorted(folder.rglob("*")):
+        old = copy / path.relative_to(folder)
+        if path.is_dir():
+            continue
+        if not old.exists():
+            path.unlink()
+        elif path.read_bytes() != old.read_bytes():
+            path.write_bytes(old.read_bytes())
+
+
 class _CanaryStream:
     """One stream of canaries in a folder of its own.
 
@@ -199,7 +230,9 @@ class _CanaryStream:
         self._policy, self._parts, self._width = policy, parts, canaries
         self._grid = UpdateGrid(clipping_norm=policy.privacy.clipping_norm)
         self._state = OptimizerState.start(np.zeros(canaries))
-        run = folder / "run"
+        # A stream that is taken up again needs its own key; the noise is real there.
+        self._keys = OperatingSystemKeys() if parts.is_put_back else _Keys(parts)
+        self._folder, run = folder, folder / "run"
         run.mkdir()
         self._home_folder = folder / "home"
         self._stream: StreamState = begin_stream(
@@ -207,39 +240,80 @@ class _CanaryStream:
             open_home(self._home_folder),
             StreamTerms.under(policy),
             start=self._state,
-            keys=_Keys(parts),
+            keys=self._keys,
             source=OperatingSystemNoise(),
         )
+        self._stream.draw_nonce = parts.draw_nonce
         others = COHORT_SIZE * policy.num_rounds
         self._devices = [_CANARY, *(f"other-{number}" for number in range(others))]
         self._order = invitation_order(self._devices, stream=policy.stream)
+        self._answered: set[int] = set()
 
     def run(self, coins: NoiseSource) -> AuditedStream:
         included = coins.uniform(self._width) < 0.5
         updates = CohortSum.empty(self._stream.size)
         for coordinate in np.flatnonzero(included):
             updates.add(self._update(int(coordinate)), num_devices=1)
-        releases: list[NDArray[np.float64]] = []
-        invited: list[int] = []
-        broken_off = ""
+        life, forgotten = _Life(), _Life()
+        back_to, broken_off = 2 * self._policy.privacy.min_separation, ""
         try:
-            for index in range(self._policy.num_rounds):
-                if self._invite(index):
-                    invited.append(index)
-                releases.append(self._step(updates if index in invited[-1:] else None))
+            self._play(life, range(back_to if self._parts.is_put_back else 0), updates)
+            if self._parts.is_put_back:
+                forgotten = self._play_and_go_back(life, back_to, updates)
+            self._play(life, range(len(life.releases), self._policy.num_rounds), updates)
         except _REFUSED as error:
-            broken_off = f"step {len(releases)}: {error}"
+            broken_off = f"step {len(life.releases)}: {error}"
         finally:
             self._stream.close()
         events = [entry.event for entry in self._stream.home.entries]
-        shown = np.array(releases).reshape(len(releases), self._width)
-        admitted = np.isin(np.arange(len(releases)), invited)
         return AuditedStream(
-            run=CanaryRun(releases=shown, included=included, admitted=admitted),
-            invited=tuple(invited),
+            run=self._seen(life, included),
+            invited=tuple(life.invited),
             claim=mu_of_releases(events),
             broken_off=broken_off,
+            forgotten=self._seen(forgotten, included) if self._parts.is_put_back else None,
+            put_back_to=back_to,
         )
+
+    def _play(self, life: _Life, steps: Iterable[int], updates: CohortSum) -> None:
+        """Play steps; a canary answers each step once, whoever asks for it again."""
+        for index in steps:
+            if self._invite(index):
+                life.invited.append(index)
+            answers = index in life.invited[-1:] and index not in self._answered
+            if answers:
+                self._answered.add(index)
+                life.answered.append(index)
+            life.releases.append(self._step(updates if answers else None))
+
+    def _play_and_go_back(self, life: _Life, back_to: int, updates: CohortSum) -> _Life:
+        """Play on for as many steps as lie between two of a canary, and put everything back.
+
+        Returns:
+            The life that the server forgot, from its first step.
+        """
+        copy = self._folder.with_name(f"{self._folder.name}-copy")
+        shutil.copytree(self._folder, copy)
+        try:
+            forgotten = _Life(list(life.releases), list(life.invited), list(life.answered))
+            self._play(forgotten, range(back_to, back_to + self._policy.privacy.bands), updates)
+            self._stream.close()
+            put_back(copy, self._folder)
+        finally:
+            shutil.rmtree(copy)
+        self._stream, self._state = resume_stream(
+            self._folder / "run",
+            open_home(self._home_folder),
+            self._stream.terms,
+            keys=self._keys,
+        )
+        self._stream.draw_nonce = self._parts.draw_nonce
+        return forgotten
+
+    def _seen(self, life: _Life, included: NDArray[np.bool_]) -> CanaryRun:
+        shown = np.array(life.releases).reshape(len(life.releases), self._width)
+        admitted = np.isin(np.arange(len(life.releases)), life.answered)
+        return CanaryRun(releases=shown, included=included, admitted=admitted)
 
     def _invite(self, index: int) -> bool:
         """Offer the home the canary whatever its past; else what the schedule chooses."""

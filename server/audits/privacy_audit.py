@@ -7,7 +7,7 @@ seed could hide is hidden, and each run of the audit is a new one.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
@@ -143,6 +143,7 @@ def _all_checks(scale: AuditScale) -> Iterator[AuditCheck]:
             note="lower bound over claim: what the audit is able to see",
         )
     yield from _production_checks(scale)
+    yield _restore_check(scale)
     yield _counts_check()
     yield from _planted_checks(scale)
     yield from _inversion_checks()
@@ -226,6 +227,22 @@ def _production_checks(scale: AuditScale) -> Iterator[AuditCheck]:
         bound=LARGEST_UNSEEN,
         held=Held.AT_MOST,
         note=f"true μ over a claim of {finding.claim:.3f}: σ {sigma / least:.1f} for {sigma:.1f}",
+    )
+
+
+def _restore_check(scale: AuditScale) -> AuditCheck:
+    finding = audit_stream(
+        audited_policy(2.0, cohort_size=scale.canaries),
+        replace(honest_parts(), is_put_back=True),
+        canaries=scale.canaries,
+    )
+    return AuditCheck(
+        name="reused noise after a restore",
+        value=math.inf if finding.broken_off else finding.correlation,
+        bound=finding.correlation_bound,
+        held=Held.AT_MOST,
+        note=finding.broken_off
+        or "folder and home put back in place between two steps: both lives, whitened",
     )
 
 

@@ -13,6 +13,7 @@ import hashlib
 import io
 import json
 import os
+import secrets
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
@@ -36,6 +37,7 @@ STEP_FILE: Final = "step.json"
 AGGREGATE_FILE: Final = "aggregate.bin"
 CHECKPOINT_FILE: Final = "checkpoint.npz"
 STREAM_LOCK_FILE: Final = "stream.lock"
+_NONCE_BYTES: Final = 16
 OPEN_A_NEW_STREAM: Final = "open a new stream, with a new name and a new key: a new --out does"
 
 
@@ -126,6 +128,11 @@ class Checkpoint:
     index: int
     entry_hash: str
     clipping_norm: float | None = None
+
+
+def new_nonce() -> str:
+    """Draw what makes a commit another than all others, of an equal sum too: 32 hex digits."""
+    return secrets.token_hex(_NONCE_BYTES)
 
 
 def lock_stream(folder: Path) -> int:

@@ -18,7 +18,6 @@ together show no sum without noise.
 from __future__ import annotations
 
 import os
-import secrets
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING
@@ -42,6 +41,7 @@ from .stream_files import (
     StepMark,
     discard_aggregate,
     lock_stream,
+    new_nonce,
     read_aggregate,
     read_checkpoint,
     write_aggregate,
@@ -69,9 +69,6 @@ if TYPE_CHECKING:
     from .stream_terms import StreamKeys, StreamTerms
 
 
-_NONCE_BYTES = 16
-
-
 class StepPhase(StrEnum):
     """How far the step at hand has come."""
 
@@ -97,6 +94,7 @@ class StreamState:
         operator: seals what is kept.
         entry: the ledger entry of the last step charged here.
         was_noise_only: whether the last step that was committed is noise alone.
+        draw_nonce: for each commit of a real stream.
     """
 
     folder: Path
@@ -112,6 +110,7 @@ class StreamState:
     operator: OperatorKey | None = None
     entry: LedgerEntry | None = None
     was_noise_only: bool = False
+    draw_nonce: Callable[[], str] = new_nonce
     _most: int = field(init=False, default=0)
     _cohort_digest: str = field(init=False, default="")
     _aggregate: Aggregate | None = field(init=False, default=None)
@@ -171,7 +170,7 @@ class StreamState:
             cohort_size=self.terms.cohort_size,
             noise_only=noise_only,
             total=np.zeros(self.size, np.int64) if noise_only else total,
-            nonce=secrets.token_hex(_NONCE_BYTES) if self.noise.entry_kind == "stream" else "",
+            nonce=self.draw_nonce() if self.noise.entry_kind == "stream" else "",
         )
         write_aggregate(self.folder, aggregate, self.operator)
         self.home.commit(

@@ -77,7 +77,7 @@ def test_planted_defect_is_caught(name):
     finding = finding_of(2.0, PLANTED[name](honest_parts()))
 
     assert max(finding.excess, finding.reuse) > 1.0
-    expected = "reuse" if name == "reused noise" else "excess"
+    expected = "reuse" if name in {"reused noise", "folder put back"} else "excess"
     assert getattr(finding, expected) > 1.0
 
 
@@ -90,6 +90,28 @@ def test_one_key_for_two_streams_is_caught_where_their_sums_do_not_bind_the_nois
     careless = replace(honest_parts(), open_noise=unbound)
 
     assert finding_of(2.0, careless, canaries=2_000).reuse > 1.0
+
+
+def test_stream_that_is_put_back_and_played_again_is_sound_and_seen_whole():
+    finding = finding_of(2.0, replace(honest_parts(), is_put_back=True), canaries=2_000)
+
+    assert (finding.broken_off, finding.reuse < 1.0, finding.excess < 1.0) == ("", True, True)
+    policy = audited_policy(2.0, cohort_size=40)
+    parts = replace(honest_parts(), is_put_back=True)
+    stream = run_stream(policy, parts, canaries=20, coins=OperatingSystemNoise())
+    assert np.flatnonzero(stream.forgotten.admitted).tolist() == [0, 3, 6]
+    # The home invites the canary to step 6 again, and it does not answer a second time.
+    assert np.flatnonzero(stream.run.admitted).tolist() == [0, 3, 9]
+    assert stream.invited == (0, 3, 6, 9)
+    assert (len(stream.forgotten.releases), len(stream.run.releases)) == (9, policy.num_rounds)
+
+
+def test_stream_that_is_put_back_is_caught_where_noise_belongs_to_a_sum_alone():
+    finding = finding_of(2.0, PLANTED["folder put back"](honest_parts()), canaries=2_000)
+
+    assert finding.broken_off == ""
+    assert finding.correlation == pytest.approx(1.0, abs=1e-6)
+    assert finding.reuse > 1.0
 
 
 class ForgetfulNoise:

@@ -89,7 +89,7 @@ def test_command_says_what_it_found_to_machines():
     answer = ran.json()
     assert [check["name"] for check in answer["checks"] if not check["ok"]] == []
     assert (ran.code, answer["ok"]) == (0, True)
-    assert sum(check["name"].startswith("planted: ") for check in answer["checks"]) == 8
+    assert sum(check["name"].startswith("planted: ") for check in answer["checks"]) == 9
     assert answer["canaries"] == 6_000
     assert all({"name", "value", "bound", "ok"} <= set(check) for check in answer["checks"])
     assert json.loads(json.dumps(answer, allow_nan=False)) == answer

@@ -1,4 +1,4 @@
-"""Six planted defects of noise, sum and claim, each a small substitution of a real part."""
+"""Seven planted defects of noise, sum and claim, each a small substitution of a real part."""
 
 from dataclasses import fields
 
@@ -60,6 +60,7 @@ REAL = AggregationParts(
     release=mean,
     counted=lambda _home: None,
     claim=lambda policy: 2.0,
+    draw_nonce=lambda: "a nonce",
 )
 REPLACED = {
     "half the noise": "open_noise",
@@ -67,11 +68,12 @@ REPLACED = {
     "data-dependent weights": "weigh",
     "dropout without compensation": "release",
     "reused noise": "open_noise",
+    "folder put back": "draw_nonce",
     "fixed schedule claimed as Poisson": "claim",
 }
 
 
-def test_there_are_six_defects():
+def test_there_are_seven_defects():
     assert list(DEFECTS) == list(REPLACED)
 
 
@@ -84,7 +86,8 @@ def test_defect_replaces_one_part_and_leaves_the_others(name):
         for field in fields(REAL)
         if getattr(broken, field.name) is not getattr(REAL, field.name)
     ]
-    assert changed == [REPLACED[name]]
+    # A folder that is put back is no defect of a part; it shows the one of the nonce.
+    assert [part for part in changed if part != "is_put_back"] == [REPLACED[name]]
 
 
 def test_division_by_who_answered_leaves_the_noise_too_small():
