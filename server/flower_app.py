@@ -17,15 +17,15 @@ from privacy import OperatingSystemNoise
 from .cohorts import invitation_order, within_owner_cap
 from .counts.count_queries import CountOffice
 from .counts.run_counts import RunCounts
-from .engine.run_control import RunCancelledError
-from .engine.run_desk import Watching, open_desk
-from .engine.run_reporting import begin_reports
 from .flower_messages import Roster, ask_for_devices
 from .owners import read_owners
 from .plans.plan_file import require_same_plan, stream_name, terms_under
 from .rounds import RoundRecord, RoundsError
 from .run_configuration import path_of, planned_counts, planned_rounds, value_of
 from .run_folder import RunFolder
+from .runs.control import RunCancelledError
+from .runs.desk import Watching, open_desk
+from .runs.reporting import begin_reports
 from .server_optimizer import OptimizerState
 from .signer import load_signer
 from .strategy import FederatedRounds, require_way_on
@@ -353,7 +353,7 @@ def deployed_run(run_config: Mapping[str, object]) -> PlannedRun:
     `update-share` (0.85), `count-years` (2.0: how long the rest is to last for counts),
     `max-participations` (0: as many as the schedule asks of a device), `max-devices-per-owner` (5),
     `clipping-norm` (0.3), `clipping-quantile` (0.0: the norm is fixed; else the quantile of
-    updates' lengths that it follows), `deadline-s` (600.0), `model-version` (optional: bundle
+    updates' lengths that it follows), `proximal` (0.0: μ of FedProx), `deadline-s` (600.0), `model-version` (optional: bundle
     version that devices have, to be evaluated by counts), `drift-reference` (optional: JSON file of
     public shares, as `python -m simulations.drift_reference` makes it), `similar-devices` (0; 1
     counts them), `metrics-every` (0: counts after the last round alone; else rounds between two

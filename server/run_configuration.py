@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -51,7 +52,9 @@ def planned_rounds(
         min_replies=int(value_of(run_config, "min-replies")),
         clipping_norm=float(value_of(run_config, "clipping-norm")),
         target_quantile=float(value_of(run_config, "clipping-quantile")) or None,
-        recipe=FROM_TRAINED_WEIGHTS.local,
+        recipe=replace(
+            FROM_TRAINED_WEIGHTS.local, proximal=float(value_of(run_config, "proximal"))
+        ),
         server=FROM_TRAINED_WEIGHTS.server,
         epsilon=float(value_of(run_config, "epsilon")),
         delta=float(value_of(run_config, "delta")),

@@ -18,16 +18,16 @@ from models.durable_file import sync_folder, write_durably
 from models.wire.rounds import LocalRecipe
 from privacy import StreamPolicy
 
-from .engine.engine_log import LOG_FILE
-from .engine.run_control import CANCEL_FILE, PAUSE_FILE
-from .engine.run_record import START_FILE, weights_digest
-from .engine.run_status import METRICS_FILE, STATUS_FILE
 from .engine.step_facts import STEP_FACTS_FILE
 from .privacy_home.home_files import COUNTS_FILE, HOME_FILE
 from .privacy_home.home_lock import LOCK_FILE
 from .privacy_home.ledger_file import LEDGER_FILE
 from .privacy_home.privacy_ledger import open_home
 from .rounds import RoundsConfig, RoundsError
+from .runs.control import CANCEL_FILE, PAUSE_FILE
+from .runs.log import LOG_FILE
+from .runs.record import START_FILE, weights_digest
+from .runs.status import METRICS_FILE, STATUS_FILE
 from .server_optimizer import ServerRecipe
 from .streams.stream_files import (
     AGGREGATE_FILE,

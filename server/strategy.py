@@ -26,15 +26,15 @@ from .cohorts import CohortHistory, invitation_order, select_cohort
 from .engine.collection import Collected, Collector
 from .engine.early_stop import REFERENCE_QUALITY, is_over
 from .engine.group_rule import NodeGroups, robust_mean
-from .engine.refusal_trail import NodeNames, RefusalTrail
-from .engine.run_control import RunCancelledError
-from .engine.run_record import weights_digest
-from .engine.run_status import EnginePhase, StepProgress
 from .engine.step_facts import StepFacts, read_facts, write_facts
 from .flower_messages import Roster, exchange, receipt_messages
 from .privacy_home.privacy_errors import StreamRefusedError
 from .rounds import SILENT_ROUNDS, FleetSpentError, NoAnswerError, RoundRecord, RoundsError
 from .rounds_report import accountable
+from .runs.control import RunCancelledError
+from .runs.record import weights_digest
+from .runs.refusal_trail import NodeNames, RefusalTrail
+from .runs.status import EnginePhase, StepProgress
 from .server_optimizer import OptimizerState, optimizer_step
 from .streams.policy_signing import signed_policy
 from .streams.receipts import release_receipt, shows_forgotten_releases

@@ -16,8 +16,6 @@ from models.training.network import HazardNetwork
 from models.training.recipe import soon_labels
 from privacy import OperatingSystemNoise
 from server.cohorts import num_within_owner_cap
-from server.engine.run_desk import Watching
-from server.engine.run_record import folder_digest
 from server.flower_app import PlannedRun
 from server.plans.plan_file import (
     config_under,
@@ -27,6 +25,8 @@ from server.plans.plan_file import (
 )
 from server.rounds import DEVICES_PER_OWNER, RoundsConfig
 from server.run_folder import BUNDLE_FILE, RunFolder
+from server.runs.desk import Watching
+from server.runs.record import folder_digest
 from server.streams.stream_terms import OperatingSystemKeys
 
 from .federated_bundle import REFERENCE_FLEET, federated_bundle, fitted

@@ -41,6 +41,7 @@ def plan_for(
     patience: int = 0,
     group_rule: GroupRuleName = "none",
     num_groups: int = 8,
+    proximal: float = 0.0,
 ) -> RoundsPlan:
     """Return the plan of a run.
 
@@ -63,11 +64,15 @@ def plan_for(
         group_rule: median or trimmed mean over groups of nodes, for comparison only.
         num_groups: G, where there is a rule.
         patience: looks at the reference fleet without gain that end the run; 0 never ends it.
+        proximal: μ of FedProx, by which devices are held to a round's weights; 0 is without.
+
+    Raises:
+        ValueError: a device would step past the weights that it is held to.
     """
     usual = FROM_RANDOM_WEIGHTS if epsilon is None else FROM_RANDOM_WEIGHTS_WITH_NOISE
     if is_warm:
         usual = FROM_TRAINED_WEIGHTS
-    local = usual.local
+    local = replace(usual.local, proximal=proximal)
     if not is_record_private:
         local = replace(local, record_noise_multiplier=0.0)
     return RoundsPlan(

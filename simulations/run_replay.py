@@ -14,18 +14,18 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from privacy import StreamPolicy, next_entry
-from server.engine.run_record import START_FILE, weights_digest
-from server.engine.run_verification import (
+from server.flower_app import PlannedRun
+from server.privacy_home.privacy_errors import HomeBrokenError, HomeMissingError
+from server.rounds import RoundsError
+from server.run_folder import RunFolder, config_of
+from server.runs.record import START_FILE, weights_digest
+from server.runs.verification import (
     Check,
     Verdict,
     compared,
     entries_of,
     first_difference,
 )
-from server.flower_app import PlannedRun
-from server.privacy_home.privacy_errors import HomeBrokenError, HomeMissingError
-from server.rounds import RoundsError
-from server.run_folder import RunFolder, config_of
 
 from .federated_bundle import REFERENCE_FLEET
 from .federation import run_planned

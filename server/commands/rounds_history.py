@@ -13,7 +13,7 @@ import typer
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from ..engine.round_explanation import Evidence
+    from ..runs.round_explanation import Evidence
 
 LAST = "last"
 WIDTH_OF_FILES = 120
@@ -34,7 +34,7 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 
 def history(folder: Folder = Path(), plot: Plot = None, as_json: AsJson = False) -> None:
     """Show the rounds of a run, or the runs of a folder: replies, ε, quality, how it ended."""
-    from ..engine.run_reading import read_report, run_row, runs_in
+    from ..runs.reading import read_report, run_row, runs_in
 
     runs = runs_in(folder)
     now = datetime.now(UTC)
@@ -42,7 +42,7 @@ def history(folder: Folder = Path(), plot: Plot = None, as_json: AsJson = False)
     if plot is not None:
         if not is_one:
             raise typer.BadParameter("names several runs; name one", param_hint="--plot")
-        from ..engine.history_plot import draw_history
+        from ..runs.history_plot import draw_history
 
         draw_history(read_report(folder), plot)
     rows = [run_row(run, now=now) for run in runs]
@@ -69,9 +69,9 @@ def explain(
     Verifies the ledger's chain. Ends with 5 where the chain does not verify, or where ledger or
     checkpoint are not what the run noted.
     """
-    from ..engine.round_explanation import explain_round
-    from ..engine.round_words import explanation_rows
-    from ..engine.run_reading import read_report
+    from ..runs.reading import read_report
+    from ..runs.round_explanation import explain_round
+    from ..runs.round_words import explanation_rows
 
     report = read_report(run)
     evidence = _evidence(run, privacy_home, report)
@@ -100,11 +100,11 @@ def _number(said: str, report: Mapping[str, Any]) -> int:
 
 def _evidence(run: Path, home: Path | None, report: Mapping[str, Any]) -> Evidence:
     """Read ledger and checkpoint as far as they are here."""
-    from ..engine.round_explanation import Evidence
-    from ..engine.run_reading import look_at
-    from ..engine.run_record import weights_digest
     from ..privacy_home.privacy_errors import HomeBrokenError, HomeMissingError, StreamRefusedError
     from ..privacy_home.privacy_ledger import read_home
+    from ..runs.reading import look_at
+    from ..runs.record import weights_digest
+    from ..runs.round_explanation import Evidence
     from ..streams.stream_files import read_checkpoint
 
     look = look_at(run, now=datetime.now(UTC))
@@ -189,7 +189,7 @@ def _epsilon(row: Mapping[str, Any]) -> str:
 
 
 def _quality(look: Mapping[str, float | None] | None) -> str:
-    from ..engine.watch_words import quality
+    from ..runs.watch_words import quality
 
     return "–" if look is None else quality(look)
 

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from ..engine.run_control import Request
-    from ..engine.run_reading import Look
+    from ..runs.control import Request
+    from ..runs.reading import Look
 
 CANCEL_WAIT_S = 60.0
 
@@ -32,7 +32,7 @@ def pause(run: Run, reason: Reason = "", as_json: AsJson = False) -> None:
     A pause outlives the process: a run that is taken up again holds until `rounds resume` lifts it.
     Ends with 1 where the run is over.
     """
-    from ..engine.run_control import ask_pause
+    from ..runs.control import ask_pause
 
     look = _look_at_open_run(run, "nothing to pause")
     request = _request(reason)
@@ -49,10 +49,10 @@ def cancel(run: Run, reason: Reason = "", yes: Yes = False, as_json: AsJson = Fa
     It cannot be taken back. Devices that were invited to the round at hand stay charged for it.
     Ends with 1 where the run is over, 6 where its process does not answer within a minute.
     """
-    from ..engine.run_control import ask_cancel
-    from ..engine.run_ending import Released, end_run_of_no_process
-    from ..engine.run_reading import read_report
-    from ..engine.run_status import RunState
+    from ..runs.control import ask_cancel
+    from ..runs.ending import Released, end_run_of_no_process
+    from ..runs.reading import read_report
+    from ..runs.status import RunState
 
     look = _look_at_open_run(run, "nothing to cancel", is_open_when_interrupted=True)
     if not yes:
@@ -95,7 +95,7 @@ def lift_pause_of_live_run(run: Path, *, as_json: bool = False) -> bool:
         RunMissingError: there is no run.
         RunOverError: it is finished or cancelled.
     """
-    from ..engine.run_control import lift_pause
+    from ..runs.control import lift_pause
 
     look = _look_at_open_run(run, "nothing to resume", is_open_when_interrupted=True)
     request = _request("")
@@ -114,8 +114,8 @@ def _look_at_open_run(run: Path, nothing: str, *, is_open_when_interrupted: bool
         RunMissingError: there is no run.
         RunOverError: it is over.
     """
-    from ..engine.run_reading import RunMissingError, RunOverError, look_at
-    from ..engine.run_status import RunState
+    from ..runs.reading import RunMissingError, RunOverError, look_at
+    from ..runs.status import RunState
 
     look = look_at(run, now=datetime.now(UTC))
     if look.status is None:
@@ -129,7 +129,7 @@ def _look_at_open_run(run: Path, nothing: str, *, is_open_when_interrupted: bool
 
 def _request(reason: str) -> Request:
     """Make a request of the account that runs this command."""
-    from ..engine.run_control import Request
+    from ..runs.control import Request
 
     return Request(
         asked_by=f"{_account()}@{platform.node()}", asked_at=datetime.now(UTC), reason=reason
@@ -152,7 +152,7 @@ def _ask_back(run: Path) -> None:
 
 
 def _wait_for(run: Path, state: object) -> bool:
-    from ..engine.run_reading import look_at
+    from ..runs.reading import look_at
 
     end = time.monotonic() + CANCEL_WAIT_S
     while time.monotonic() < end:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from rich.console import Console, RenderableType
 
-    from ..engine.run_reading import Look
+    from ..runs.reading import Look
 
 EVERY_S = 0.5
 STYLES = {
@@ -71,7 +71,7 @@ def view_of(look: Look) -> RenderableType:
     from rich.progress_bar import ProgressBar
     from rich.table import Table
 
-    from ..engine.watch_words import rows_of
+    from ..runs.watch_words import rows_of
 
     table = Table(box=SIMPLE, show_header=False, pad_edge=False)
     table.add_column(no_wrap=True, style="bold")
@@ -88,7 +88,7 @@ def view_of(look: Look) -> RenderableType:
 
 def _looks(run: Path, *, once: bool, patience: float) -> Iterator[Look]:
     """Yield looks at a run until nothing more is to be seen."""
-    from ..engine.run_reading import look_at
+    from ..runs.reading import look_at
 
     lost_since: float | None = None
     while True:
@@ -115,8 +115,8 @@ def _show_live(looks: Iterator[Look], console: Console) -> Look:
 
 def _print_changes(looks: Iterator[Look], *, as_json: bool) -> Look:
     """Print a line a change: for machines of anything but a sign of life, for people a round's."""
-    from ..engine.run_reading import status_row
-    from ..engine.watch_words import line_of
+    from ..runs.reading import status_row
+    from ..runs.watch_words import line_of
 
     said: object = object()
     last = None
@@ -140,7 +140,7 @@ def _print_changes(looks: Iterator[Look], *, as_json: bool) -> Look:
 
 def _code_of(look: Look, *, once: bool) -> int:
     """Return the exit code for how the run stood at the last look."""
-    from ..engine.run_status import RunState
+    from ..runs.status import RunState
 
     if look.status is None:
         return 4

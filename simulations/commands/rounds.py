@@ -44,6 +44,10 @@ Delta = Annotated[float, typer.Option(help="Its δ, at most 1e-5.", max=1e-5)]
 Noise = Annotated[bool, typer.Option(help="Noise on releases; without it nothing can be released.")]
 RecordLevel = Annotated[bool, typer.Option(help="Record-level DP-SGD on each device.")]
 Clip = Annotated[float | None, typer.Option(help="Clipping norm C of a device's update.", min=0.0)]
+Proximal = Annotated[
+    float,
+    typer.Option(help="μ of FedProx: holds several local steps to the round's weights.", min=0.0),
+]
 ClipQuantile = Annotated[
     float | None,
     typer.Option(help="Let C follow this quantile of updates' lengths, in private; else fixed."),
@@ -175,6 +179,7 @@ def start_command(
     max_devices_per_owner: MaxPerOwner = 5,
     stream_key_file: StreamKeyFile = None,
     record_level: RecordLevel = True,
+    proximal: Proximal = 0.0,
     clip: Clip = None,
     clip_quantile: ClipQuantile = None,
     optimizer: Optimizer = None,

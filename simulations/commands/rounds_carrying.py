@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from privacy import StreamPolicy
     from server.engine.group_rule import GroupRuleName
-    from server.engine.run_desk import Watching
+    from server.runs.desk import Watching
     from server.server_optimizer import OptimizerName, ServerRecipe
 
     from ..rounds import RoundsPlan
@@ -171,8 +171,25 @@ def _plan(options: Mapping[str, Any], *, policy: StreamPolicy | None, is_warm: b
         patience=options["patience"],
         group_rule=group_rule,
         num_groups=options["groups"],
+        proximal=_proximal(options["proximal"], is_warm=is_warm),
     )
     return plan if policy is None else under_policy(plan, policy)
+
+
+def _proximal(said: float, *, is_warm: bool) -> float:
+    """Refuse what would do nothing, or throw devices past the weights that they are held to."""
+    from ..rounds_recipes import local_recipe
+
+    if not said:
+        return said
+    hint, usual = "'--proximal'", local_recipe(is_warm=is_warm)
+    if usual.steps < MOST_STEPS_WITHOUT_DRIFT + 1:
+        what = "a device takes one step in a round here, and cannot drift; start from a bundle"
+        raise typer.BadParameter(what, param_hint=hint)
+    if said * usual.learning_rate > 1.0:
+        what = f"must be at most {1 / usual.learning_rate:g} at this recipe's rate, got {said:g}"
+        raise typer.BadParameter(what, param_hint=hint)
+    return said
 
 
 def _group_rule(said: str) -> GroupRuleName:
@@ -187,8 +204,8 @@ def _group_rule(said: str) -> GroupRuleName:
 
 def _watching(options: Mapping[str, Any]) -> Watching:
     """Return how the run can be watched, and refuse a level that is none."""
-    from server.engine.engine_log import LEVELS
-    from server.engine.run_desk import Watching
+    from server.runs.desk import Watching
+    from server.runs.log import LEVELS
 
     level = options["log_level"]
     if level not in LEVELS:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from typing import Any
 
-    from server.engine.run_verification import Check
+    from server.runs.verification import Check
 
 Run = Annotated[Path, typer.Argument(help="Folder of the run, as --out named it.")]
 Fleet = Annotated[Path, typer.Option(help="Folder of the fleet dataset that it ran over.")]
@@ -44,9 +44,9 @@ def replay(
     Of a run with real noise everything is verified that needs no key: digests, ledger chain,
     counts, ε; what cannot be is said. Ends with 1 at the first difference, which is named.
     """
-    from server.engine.run_reading import read_report
-    from server.engine.run_record import folder_digest
-    from server.engine.run_verification import (
+    from server.runs.reading import read_report
+    from server.runs.record import folder_digest
+    from server.runs.verification import (
         OF_REAL_ENTROPY,
         first_difference,
         verify_record,
@@ -110,7 +110,7 @@ def _run_anew(
 
 
 def _home(run: Path, given: Path | None) -> Path:
-    from server.engine.run_status import read_status
+    from server.runs.status import read_status
 
     if given is not None:
         return given
@@ -121,7 +121,7 @@ def _home(run: Path, given: Path | None) -> Path:
 def _print(
     checks: Sequence[Check], *, notes: Sequence[str], beyond: Sequence[str], rounds: int
 ) -> None:
-    from server.engine.run_verification import Verdict, first_difference
+    from server.runs.verification import Verdict, first_difference
 
     for note in notes:
         print(f"version      {note}: the last digit may differ")

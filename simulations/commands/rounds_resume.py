@@ -22,8 +22,8 @@ def resume_command(run: Run, workers: Workers = None, as_json: AsJson = False) -
     for bit. A run that is finished is told once more; one that was cancelled goes on nowhere.
     """
     from server.commands.rounds_steering import lift_pause_of_live_run
-    from server.engine.run_status import STATUS_FILE
     from server.run_folder import BUNDLE_FILE, command_of
+    from server.runs.status import STATUS_FILE
 
     from ..rounds_summary import summary_lines
     from .rounds_carrying import carry_out, options_from

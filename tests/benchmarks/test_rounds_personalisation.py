@@ -1,7 +1,7 @@
 """Does a device's own correction bring the days to failure nearer to what came?
 
-Constants were chosen with other fleets (seeds 101 to 105) and with all cell sets in view; the fleets
-here were never looked at, nor was the second recipe. The error is |p50 − days left|,
+Constants were chosen with other fleets (seeds 101 to 105) and with all cell sets in view; the
+fleets here were never looked at, nor was the second recipe. The error is |p50 − days left|,
 with the true end of every simulated battery, years ahead if need be. Segments are device models,
 climates, regions; on cells data sets, chemistries, conditions, each of five devices or more.
 

@@ -4,9 +4,9 @@ import json
 from datetime import UTC, datetime
 from pathlib import Path
 
-from server.engine.run_reading import look_at
 from server.rounds import RoundRecord
 from server.run_folder import config_of
+from server.runs.reading import look_at
 from tests.support.command_line import fedcell
 
 RUN = Path(__file__).parent / "run_report_v1"

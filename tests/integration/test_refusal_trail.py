@@ -8,16 +8,16 @@ from datetime import UTC, datetime
 from models.training.local_epochs import new_flat_weights
 from models.wire.rounds import LocalRecipe
 from server.aggregation import ReplyRefusal
-from server.engine.refusal_trail import (
+from server.flower_app import PlannedRun, carry_out
+from server.flower_messages import ask_for_devices
+from server.run_folder import RunFolder
+from server.runs.refusal_trail import (
     FULL_TRAIL_FILE,
     TRAIL_FILE,
     NodeNames,
     RefusalTrail,
     read_trail,
 )
-from server.flower_app import PlannedRun, carry_out
-from server.flower_messages import ask_for_devices
-from server.run_folder import RunFolder
 from simulations.fault_study import config_of
 from simulations.fleet_faults import FaultPlan
 from simulations.hostile_fleet import FleetAtWork, FleetGrid

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 from privacy import read_ledger
-from server.engine.run_status import RunState, read_status
-from server.engine.run_verification import Verdict
+from server.runs.status import RunState, read_status
+from server.runs.verification import Verdict
 from simulations.run_replay import replay_seeded
 from tests.support import watched_run
 from tests.support.command_line import fedcell

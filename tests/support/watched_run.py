@@ -15,11 +15,11 @@ from edge_client.flower_app import client_app
 from models.training.local_epochs import new_flat_weights
 from models.wire.rounds import TASK_RECORD, LocalRecipe
 from privacy import OperatingSystemNoise
-from server.engine.run_desk import Watching
 from server.flower_app import PlannedRun, carry_out
 from server.flower_messages import ask_for_devices
 from server.rounds import RoundsConfig
 from server.run_folder import RunFolder
+from server.runs.desk import Watching
 from server.server_optimizer import ServerRecipe
 from server.streams.stream_terms import OperatingSystemKeys
 from simulations.in_process_grid import Delivery, InProcessGrid, SoundLine

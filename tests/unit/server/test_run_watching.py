@@ -12,9 +12,8 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from server.aggregation import ReplyRefusal
-from server.engine.engine_log import BACKUPS, FIELDS, LOG_FILE, EngineLog
-from server.engine.round_explanation import REFUSALS
-from server.engine.run_control import (
+from server.rounds import RoundRecord, RoundsConfig
+from server.runs.control import (
     CANCEL_FILE,
     PAUSE_FILE,
     Request,
@@ -26,10 +25,12 @@ from server.engine.run_control import (
     lift_pause,
     read_requests,
 )
-from server.engine.run_desk import MetricsPortError, Watching, open_desk
-from server.engine.run_metrics import RunMetrics
-from server.engine.run_reading import Look, look_at
-from server.engine.run_status import (
+from server.runs.desk import MetricsPortError, Watching, open_desk
+from server.runs.log import BACKUPS, FIELDS, LOG_FILE, EngineLog
+from server.runs.metrics import RunMetrics
+from server.runs.reading import Look, look_at
+from server.runs.round_explanation import REFUSALS
+from server.runs.status import (
     METRICS_FILE,
     QUIET_S,
     EnginePhase,
@@ -42,8 +43,7 @@ from server.engine.run_status import (
     read_status,
     write_status,
 )
-from server.engine.watch_words import headline, line_of, rows_of
-from server.rounds import RoundRecord, RoundsConfig
+from server.runs.watch_words import headline, line_of, rows_of
 from tests.support.system_parts import REPOSITORY
 
 NOW = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)

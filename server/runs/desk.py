@@ -19,9 +19,9 @@ from models.errors import PlaceRefusedError
 from privacy.statement import OF_RELEASES
 
 from ..rounds import RoundsError
-from .engine_log import EngineLog
-from .run_control import RequestWatch, RunCancelledError, Wish, clear_requests
-from .run_status import (
+from .control import RequestWatch, RunCancelledError, Wish, clear_requests
+from .log import EngineLog
+from .status import (
     EnginePhase,
     ProcessMark,
     RunState,
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from ..rounds import RoundRecord, RoundsConfig
-    from .run_metrics import RunMetrics
+    from .metrics import RunMetrics
 
 logger = logging.getLogger(__name__)
 
@@ -384,7 +384,7 @@ def _metrics(
 ) -> RunMetrics | None:
     """Make the run's metrics and serve them where a port is asked for."""
     try:
-        from .run_metrics import RunMetrics
+        from .metrics import RunMetrics
     except ModuleNotFoundError:
         if watching.metrics_port is not None:
             raise

@@ -19,7 +19,7 @@ from ..privacy_home.privacy_errors import HomeBrokenError, HomeMissingError, Str
 from ..privacy_home.privacy_ledger import read_home
 from ..rounds_report import accountable
 from ..streams.stream_files import read_checkpoint
-from .run_record import START_FILE, json_digest, versions_here, weights_digest
+from .record import START_FILE, json_digest, versions_here, weights_digest
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence

@@ -11,7 +11,7 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final
 
 from ..rounds import RoundsError
-from .run_status import (
+from .status import (
     EnginePhase,
     ProcessMark,
     RunState,

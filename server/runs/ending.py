@@ -15,16 +15,16 @@ from models.durable_file import sync_folder, write_durably
 
 from ..streams.stream_files import discard_aggregate, lock_stream
 from ..streams.stream_key import KEY_FILE
-from .run_control import RunCancelledError
-from .run_reading import REPORT_FILE, read_report
-from .run_status import EnginePhase, RunState, write_status
+from .control import RunCancelledError
+from .reading import REPORT_FILE, read_report
+from .status import EnginePhase, RunState, write_status
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-    from .run_control import Request
-    from .run_status import RunStatus
+    from .control import Request
+    from .status import RunStatus
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

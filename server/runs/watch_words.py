@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from .run_status import EnginePhase, RunState
+from .status import EnginePhase, RunState
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from datetime import datetime
 
-    from .run_reading import Look
-    from .run_status import RunStatus
+    from .reading import Look
+    from .status import RunStatus
 
 PHASES: Final = {
     EnginePhase.STARTING: "starting",

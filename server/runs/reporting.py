@@ -6,17 +6,17 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from ..engine.optimizer_gain import measure_gain
 from ..rounds_report import record_epsilon, report_of
-from .optimizer_gain import measure_gain
-from .run_record import facts_of, record_of, versions_here
+from .record import facts_of, record_of, versions_here
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from datetime import datetime
 
+    from ..engine.optimizer_gain import OptimizerGain
     from ..flower_app import PlannedRun
     from ..strategy import FederatedRounds
-    from .optimizer_gain import OptimizerGain
 
 
 @dataclass(slots=True, kw_only=True)
