@@ -14,21 +14,21 @@ from flwr.serverapp import ServerApp
 from models.held_out_devices import held_out_devices
 from privacy import OperatingSystemNoise
 
-from .cohorts import invitation_order, within_owner_cap
+from .engine.cohorts import invitation_order, within_owner_cap
 from .counts.count_queries import CountOffice
 from .counts.run_counts import RunCounts
-from .flower_messages import Roster, ask_for_devices
+from .engine.flower_messages import Roster, ask_for_devices
 from .owners import read_owners
 from .plans.plan_file import require_same_plan, stream_name, terms_under
-from .rounds import RoundRecord, RoundsError
-from .run_configuration import path_of, planned_counts, planned_rounds, value_of
-from .run_folder import RunFolder
+from .engine.rounds import RoundRecord, RoundsError
+from .engine.run_configuration import path_of, planned_counts, planned_rounds, value_of
+from .runs.folder import RunFolder
 from .runs.control import RunCancelledError
 from .runs.desk import Watching, open_desk
 from .runs.reporting import begin_reports
-from .server_optimizer import OptimizerState
+from .engine.server_optimizer import OptimizerState
 from .signer import load_signer
-from .strategy import FederatedRounds, require_way_on
+from .engine.strategy import FederatedRounds, require_way_on
 from .streams.ended_stream import ended_stream, has_ended
 from .streams.stream_key import read_operator_key
 from .streams.stream_state import begin_stream, resume_stream
@@ -45,12 +45,12 @@ if TYPE_CHECKING:
     from models.wire.envelope import SigningKey
     from privacy import NoiseSource, StreamPolicy
 
-    from .cohorts import Schedule
+    from .engine.cohorts import Schedule
     from .counts.private_metrics import ReleasedCounts
     from .counts.run_counts import CountsPlan
     from .engine.optimizer_gain import OptimizerGain
-    from .rounds import RoundsConfig
-    from .strategy import Metrics
+    from .engine.rounds import RoundsConfig
+    from .engine.strategy import Metrics
     from .streams.stream_key import OperatorKey
     from .streams.stream_state import StreamState
     from .streams.stream_terms import StreamKeys, StreamTerms
@@ -353,12 +353,13 @@ def deployed_run(run_config: Mapping[str, object]) -> PlannedRun:
     `update-share` (0.85), `count-years` (2.0: how long the rest is to last for counts),
     `max-participations` (0: as many as the schedule asks of a device), `max-devices-per-owner` (5),
     `clipping-norm` (0.3), `clipping-quantile` (0.0: the norm is fixed; else the quantile of
-    updates' lengths that it follows), `proximal` (0.0: μ of FedProx), `deadline-s` (600.0), `model-version` (optional: bundle
-    version that devices have, to be evaluated by counts), `drift-reference` (optional: JSON file of
-    public shares, as `python -m simulations.drift_reference` makes it), `similar-devices` (0; 1
-    counts them), `metrics-every` (0: counts after the last round alone; else rounds between two
-    turns), `metrics-port` (0: none; else serves Prometheus metrics on loopback), `resume` (0; 1
-    goes on with the run in `out`).
+    updates' lengths that it follows), `proximal` (0.0: μ of FedProx, at most 10), `deadline-s`
+    (600.0), `model-version` (optional: bundle version that devices have, to be evaluated by
+    counts), `drift-reference` (optional: JSON file of public shares, as
+    `python -m simulations.drift_reference` makes it), `similar-devices` (0; 1 counts them),
+    `metrics-every` (0: counts after the last round alone; else rounds between two turns),
+    `metrics-port` (0: none; else serves Prometheus metrics on loopback), `resume` (0; 1 goes on
+    with the run in `out`).
 
     Raises:
         RoundsError: a key is missing, has no value, or contradicts the plan.

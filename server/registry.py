@@ -161,7 +161,7 @@ def _require_paid(
     # Imported where a stream's model enters: the hub, which only reads the registry, needs neither.
     from privacy import CorrelatedRelease, release_epsilon
 
-    from .rounds_report import accountable
+    from .runs.report import accountable
 
     entry = _quoted_entry(version, quoted, ledger=ledger)
     event = entry.event

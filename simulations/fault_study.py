@@ -23,10 +23,10 @@ import numpy as np
 
 from models.durable_file import write_durably
 from models.training.local_epochs import new_flat_weights
+from server.engine.flower_messages import ask_for_devices
+from server.engine.rounds import RoundsConfig
 from server.flower_app import PlannedRun, carry_out
-from server.flower_messages import ask_for_devices
-from server.rounds import RoundsConfig
-from server.run_folder import RunFolder
+from server.runs.folder import RunFolder
 
 from .backdoor_success import TriggeredPart
 from .fleet_faults import POISONS, Fault, FaultPlan, Lies, Trigger
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from privacy import StreamPolicy
-    from server.rounds import RoundRecord
+    from server.engine.rounds import RoundRecord
 
     from .quality_fleet import StudyFleet
 

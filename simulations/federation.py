@@ -26,9 +26,9 @@ import ray
 
 from edge_client.flower_app import client_app
 from privacy import OperatingSystemNoise
+from server.engine.rounds import RoundsError
 from server.errors import ServerError
 from server.flower_app import PlannedRun, server_app
-from server.rounds import RoundsError
 
 from .errors import SimulationsError
 from .seeded_noise import SeededNoise

@@ -33,9 +33,9 @@ from privacy import (
 from privacy.policy import record_policy
 from privacy.record_accountant import RecordAccountant
 from privacy.statement import NEIGHBORING_RELATION, PUBLIC_INVITATIONS
-from server.aggregation import CohortSum, mean_update
-from server.cohorts import CohortHistory, Schedule, invitation_order, select_cohort
-from server.server_optimizer import OptimizerState, ServerRecipe, optimizer_step
+from server.engine.aggregation import CohortSum, mean_update
+from server.engine.cohorts import CohortHistory, Schedule, invitation_order, select_cohort
+from server.engine.server_optimizer import OptimizerState, ServerRecipe, optimizer_step
 
 from .held_out import HeldOutPart
 from .seeded_noise import SeededNoise
@@ -325,15 +325,25 @@ def summary_of(
 def _of_seed(seed: int, arms: Mapping[str, ArmResult]) -> dict[str, Any]:
     without, private = (arms[arm] for arm in ARMS)
     gain = _gain(without, "auc")
+    best = max(look["auc"] or 0.0 for done, look in without.looks.items() if done)
     return {
         "seed": seed,
         "start": without.start,
         "without_noise": without.end,
         "private": private.end,
         "gain": gain,
-        "kept": _gain(private, "auc") / gain if gain > 0 else 0.0,
+        "kept": _share(_gain(private, "auc"), gain),
+        "best_without_noise": best,
+        "kept_of_best": _share(_gain(private, "auc"), best - (without.start["auc"] or 0.0)),
+        "average_precision_kept": _share(
+            _gain(private, "average_precision"), _gain(without, "average_precision")
+        ),
         "looks": {arm: dict(arms[arm].looks) for arm in ARMS},
     }
+
+
+def _share(part: float, whole: float) -> float:
+    return part / whole if whole > 0 else 0.0
 
 
 def _gain(result: ArmResult, metric: str) -> float:

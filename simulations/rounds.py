@@ -15,7 +15,8 @@ from models.training.local_epochs import new_flat_weights
 from models.training.network import HazardNetwork
 from models.training.recipe import soon_labels
 from privacy import OperatingSystemNoise
-from server.cohorts import num_within_owner_cap
+from server.engine.cohorts import num_within_owner_cap
+from server.engine.rounds import DEVICES_PER_OWNER, RoundsConfig
 from server.flower_app import PlannedRun
 from server.plans.plan_file import (
     config_under,
@@ -23,9 +24,8 @@ from server.plans.plan_file import (
     require_same_plan,
     stream_name,
 )
-from server.rounds import DEVICES_PER_OWNER, RoundsConfig
-from server.run_folder import BUNDLE_FILE, RunFolder
 from server.runs.desk import Watching
+from server.runs.folder import BUNDLE_FILE, RunFolder
 from server.runs.record import folder_digest
 from server.streams.stream_terms import OperatingSystemKeys
 
@@ -52,9 +52,9 @@ if TYPE_CHECKING:
     from privacy import StreamPolicy
     from server.engine.group_rule import GroupRuleName
     from server.engine.optimizer_gain import OptimizerGain
-    from server.rounds import NoiseName, RoundRecord
-    from server.server_optimizer import ServerRecipe
-    from server.strategy import Metrics
+    from server.engine.rounds import NoiseName, RoundRecord
+    from server.engine.server_optimizer import ServerRecipe
+    from server.engine.strategy import Metrics
     from server.streams.stream_key import OperatorKey
 
 LOG_FILE = "flower.log"

@@ -5,11 +5,12 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from server.rounds import DEVICES_PER_OWNER
-from server.training_recipes import (
+from server.engine.rounds import DEVICES_PER_OWNER
+from server.engine.training_recipes import (
     FROM_RANDOM_WEIGHTS,
     FROM_RANDOM_WEIGHTS_WITH_NOISE,
     FROM_TRAINED_WEIGHTS,
+    TrainingRecipe,
 )
 
 from .rounds import RoundsPlan
@@ -17,8 +18,20 @@ from .rounds import RoundsPlan
 if TYPE_CHECKING:
     from privacy import StreamPolicy
     from server.engine.group_rule import GroupRuleName
-    from server.rounds import NoiseName
-    from server.server_optimizer import ServerRecipe
+    from server.engine.rounds import NoiseName
+    from server.engine.server_optimizer import ServerRecipe
+
+
+def usual_recipe(*, is_warm: bool, is_noised: bool) -> TrainingRecipe:
+    """Return the recipe of rounds by where they start.
+
+    Args:
+        is_warm: whether that is from trained weights.
+        is_noised: whether releases bear noise.
+    """
+    if is_warm:
+        return FROM_TRAINED_WEIGHTS
+    return FROM_RANDOM_WEIGHTS_WITH_NOISE if is_noised else FROM_RANDOM_WEIGHTS
 
 
 def plan_for(
@@ -69,9 +82,7 @@ def plan_for(
     Raises:
         ValueError: a device would step past the weights that it is held to.
     """
-    usual = FROM_RANDOM_WEIGHTS if epsilon is None else FROM_RANDOM_WEIGHTS_WITH_NOISE
-    if is_warm:
-        usual = FROM_TRAINED_WEIGHTS
+    usual = usual_recipe(is_warm=is_warm, is_noised=epsilon is not None)
     local = replace(usual.local, proximal=proximal)
     if not is_record_private:
         local = replace(local, record_noise_multiplier=0.0)

@@ -9,7 +9,7 @@ from server.engine.group_rule import cost_in_report
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from server.strategy import Metrics
+    from server.engine.strategy import Metrics
 
 
 def summary_lines(report: Mapping[str, Any], *, result: str) -> list[str]:

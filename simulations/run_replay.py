@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from privacy import StreamPolicy, next_entry
+from server.engine.rounds import RoundsError
 from server.flower_app import PlannedRun
 from server.privacy_home.privacy_errors import HomeBrokenError, HomeMissingError
-from server.rounds import RoundsError
-from server.run_folder import RunFolder, config_of
+from server.runs.folder import RunFolder, config_of
 from server.runs.record import START_FILE, weights_digest
 from server.runs.verification import (
     Check,
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from privacy import LedgerEntry
-    from server.rounds import RoundRecord
+    from server.engine.rounds import RoundRecord
 
     from .fleet_rows import FleetRows
 

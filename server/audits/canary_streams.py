@@ -26,11 +26,11 @@ from privacy.audit.parts import AggregationParts
 from privacy.budget import ParticipationHistory, StepOffer, step_refusal
 from privacy.errors import PrivacyError
 
-from ..aggregation import CohortSum
-from ..cohorts import CohortHistory, Schedule, invitation_order, select_cohort
+from ..engine.aggregation import CohortSum
+from ..engine.cohorts import CohortHistory, Schedule, invitation_order, select_cohort
+from ..engine.server_optimizer import OptimizerState
 from ..privacy_home.privacy_errors import PrivacyHomeError
 from ..privacy_home.privacy_ledger import open_home
-from ..server_optimizer import OptimizerState
 from ..streams.stream_files import new_nonce
 from ..streams.stream_state import begin_stream, resume_stream
 from ..streams.stream_terms import OperatingSystemKeys, StreamTerms

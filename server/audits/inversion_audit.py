@@ -22,7 +22,7 @@ from privacy import OperatingSystemNoise, UpdateGrid, clip_update
 from privacy.audit.inversion import is_recovered, recovered_record
 from privacy.streams import CorrelatedNoise, new_stream_key
 
-from ..aggregation import CohortSum, mean_update
+from ..engine.aggregation import CohortSum, mean_update
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

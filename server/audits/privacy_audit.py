@@ -18,7 +18,7 @@ from privacy.audit.bounds import least_detectable_mu
 from privacy.audit.findings import AuditCheck, Held
 from privacy.policy import policy_for
 
-from ..aggregation import CohortSum, mean_update
+from ..engine.aggregation import CohortSum, mean_update
 from .canary_audit import (
     ALPHA,
     NO_RECORD_NOISE,

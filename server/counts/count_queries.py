@@ -25,12 +25,12 @@ from privacy.budget import CountHistory, count_limit
 from privacy.counts import count_release
 from privacy.discrete_accounting import mu_squared_of_count
 
-from ..flower_messages import exchange
+from ..engine.flower_messages import exchange
+from ..engine.reply_arrays import read_reply
+from ..engine.rounds import RoundsError
 from ..privacy_home.counted_answers import series_of
 from ..privacy_home.participation_counts import AnswerCost
 from ..privacy_home.privacy_errors import StreamRefusedError
-from ..reply_arrays import read_reply
-from ..rounds import RoundsError
 from .count_release import CountCollection, count_tasks, release_counts
 from .private_metrics import devices_asked
 
@@ -46,7 +46,7 @@ if TYPE_CHECKING:
     from models.wire.counts import CountQuestion, CountTask
     from privacy import CountChannel, EntryKind, NoiseSource, StreamPolicy
 
-    from ..flower_messages import Roster
+    from ..engine.flower_messages import Roster
     from ..privacy_home.privacy_ledger import PrivacyHome
     from .private_metrics import ReleasedCounts
 

@@ -15,7 +15,7 @@ import numpy as np
 from models.wire.counts import CountTask
 from privacy.counts import count_release, noised
 
-from ..aggregation import CohortSum, ReplyRefusal
+from ..engine.aggregation import CohortSum, ReplyRefusal
 from .private_metrics import ReleasedCounts, count_reply_refusal
 
 if TYPE_CHECKING:

@@ -39,7 +39,7 @@ from privacy.score_metrics import (
     roc_auc,
 )
 
-from ..aggregation import ReplyRefusal
+from ..engine.aggregation import ReplyRefusal
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

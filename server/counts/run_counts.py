@@ -24,7 +24,7 @@ from models.telemetry import SECONDS_PER_DAY
 from models.wire.counts import Bins, CountKind, CountQuestion
 from privacy.count_budget import COUNTS_A_YEAR, DRIFT, METRICS, METRICS_A_YEAR, SIMILAR_DEVICES
 
-from ..rounds import RoundsError
+from ..engine.rounds import RoundsError
 from .private_metrics import ReleasedCounts, drift, private_evaluation, similar_devices
 
 if TYPE_CHECKING:

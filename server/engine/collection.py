@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..aggregation import CohortSum, ReplyRefusal, reply_refusal
-from ..flower_messages import exchange, failure_of, pull_some, read_contribution, task_messages
 from ..streams.receipts import said_by_devices
+from .aggregation import CohortSum, ReplyRefusal, reply_refusal
+from .flower_messages import exchange, failure_of, pull_some, read_contribution, task_messages
 
 if TYPE_CHECKING:
     import threading

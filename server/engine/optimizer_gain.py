@@ -20,14 +20,14 @@ import numpy as np
 
 from privacy.streams import CorrelatedNoise, new_stream_key
 
-from ..server_optimizer import OptimizerState, optimizer_step
+from .server_optimizer import OptimizerState, optimizer_step
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from privacy import StreamPolicy
 
-    from ..server_optimizer import ServerRecipe
+    from .server_optimizer import ServerRecipe
 
 AGREEMENT: Final = 0.25
 """Length of the mean update over C that is assumed: devices agree to a quarter."""

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 from models.durable_file import write_durably
 
-from ..aggregation import ReplyRefusal
+from .aggregation import ReplyRefusal
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -16,15 +16,15 @@ from models.held_out_devices import HELD_OUT_SHARE
 from privacy import StreamPolicy
 from privacy.policy import GREATEST_DELTA, GREATEST_EPSILON
 
-from ..rounds import RoundsError
+from ..engine.rounds import RoundsError
 from ..streams.stream_terms import StreamTerms
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
+    from ..engine.rounds import RoundsConfig
     from ..privacy_home.privacy_ledger import PrivacyHome
-    from ..rounds import RoundsConfig
 
 
 class PlanError(RoundsError):

@@ -17,8 +17,8 @@ from privacy.simulated_quality import run_that_speaks_for, simulated_runs
 from privacy.statement import OF_PLAN
 
 from ..engine.optimizer_gain import measure_gain
-from ..server_optimizer import OPTIMIZER_NAMES
-from ..training_recipes import FROM_TRAINED_WEIGHTS
+from ..engine.server_optimizer import OPTIMIZER_NAMES
+from ..engine.training_recipes import FROM_TRAINED_WEIGHTS
 
 if TYPE_CHECKING:
     import datetime as dt

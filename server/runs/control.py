@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from models.durable_file import write_durably
 
-from ..rounds import RoundsError
+from ..engine.rounds import RoundsError
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Final
 from models.errors import PlaceRefusedError
 from privacy.statement import OF_RELEASES
 
-from ..rounds import RoundsError
+from ..engine.rounds import RoundsError
 from .control import RequestWatch, RunCancelledError, Wish, clear_requests
 from .log import EngineLog
 from .status import (
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from datetime import datetime
     from pathlib import Path
 
-    from ..rounds import RoundRecord, RoundsConfig
+    from ..engine.rounds import RoundRecord, RoundsConfig
     from .metrics import RunMetrics
 
 logger = logging.getLogger(__name__)

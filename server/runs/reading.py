@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final
 
-from ..rounds import RoundsError
+from ..engine.rounds import RoundsError
 from .status import (
     EnginePhase,
     ProcessMark,

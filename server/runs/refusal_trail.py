@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from datetime import datetime
     from pathlib import Path
 
-    from ..aggregation import ReplyRefusal
+    from ..engine.aggregation import ReplyRefusal
     from ..streams.stream_key import StreamSecrets
 
 logger = logging.getLogger(__name__)

@@ -7,16 +7,16 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ..engine.optimizer_gain import measure_gain
-from ..rounds_report import record_epsilon, report_of
 from .record import facts_of, record_of, versions_here
+from .report import record_epsilon, report_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from datetime import datetime
 
     from ..engine.optimizer_gain import OptimizerGain
+    from ..engine.strategy import FederatedRounds
     from ..flower_app import PlannedRun
-    from ..strategy import FederatedRounds
 
 
 @dataclass(slots=True, kw_only=True)

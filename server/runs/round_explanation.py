@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any, Final
 from privacy import CorrelatedRelease, GaussianRelease, release_epsilon
 from privacy.accountant import mu_squared_of_step
 
-from ..rounds import RoundsError
-from ..rounds_report import accountable
+from ..engine.rounds import RoundsError
+from .report import accountable
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -17,9 +17,9 @@ from privacy import StreamPolicy, release_epsilon
 
 from ..privacy_home.privacy_errors import HomeBrokenError, HomeMissingError, StreamRefusedError
 from ..privacy_home.privacy_ledger import read_home
-from ..rounds_report import accountable
 from ..streams.stream_files import read_checkpoint
 from .record import START_FILE, json_digest, versions_here, weights_digest
+from .report import accountable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence

@@ -26,9 +26,9 @@ if TYPE_CHECKING:
 
     from privacy import EntryKind, LedgerEntry, PrivacyPolicy
 
+    from ..engine.server_optimizer import OptimizerState
     from ..privacy_home.participation_counts import StepRecord
     from ..privacy_home.privacy_ledger import PrivacyHome
-    from ..server_optimizer import OptimizerState
     from .stream_files import Checkpoint
     from .stream_terms import StreamTerms
 

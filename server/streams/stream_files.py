@@ -22,8 +22,8 @@ import numpy as np
 from models.durable_file import sync_folder, write_durably
 from privacy.canonical_json import canonical_json
 
+from ..engine.server_optimizer import OptimizerState
 from ..privacy_home.privacy_errors import HomeUnavailableError, StreamRefusedError
-from ..server_optimizer import OptimizerState
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

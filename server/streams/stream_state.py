@@ -28,7 +28,7 @@ from models.durable_file import sync_folder
 from privacy import BudgetExceededError, UpdateGrid
 from privacy.budget import Refusal
 
-from ..aggregation import mean_update
+from ..engine.aggregation import mean_update
 from ..privacy_home.folder_origin import anchor_of
 from ..privacy_home.participation_counts import StreamRecord, cohort_digest
 from ..privacy_home.privacy_errors import StreamRefusedError
@@ -62,9 +62,9 @@ if TYPE_CHECKING:
 
     from privacy import LedgerEntry, NoiseSource, ReleaseNoise
 
+    from ..engine.server_optimizer import OptimizerState
     from ..privacy_home.participation_counts import LifeCounts, StepRecord
     from ..privacy_home.privacy_ledger import PrivacyHome
-    from ..server_optimizer import OptimizerState
     from .stream_key import OperatorKey
     from .stream_terms import StreamKeys, StreamTerms
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from privacy import StreamPolicy
     from server.engine.group_rule import GroupRuleName
     from server.runs.desk import Watching
-    from server.server_optimizer import OptimizerName, ServerRecipe
+    from server.engine.server_optimizer import OptimizerName, ServerRecipe
 
     from ..rounds import RoundsPlan
 
@@ -41,7 +41,7 @@ def carry_out(
     """
     from models.trusted_keys import read_trusted_keys
     from server.owners import read_owners
-    from server.run_folder import BUNDLE_FILE
+    from server.runs.folder import BUNDLE_FILE
     from server.streams.stream_key import read_operator_key
 
     from ..rounds import KeptAt, run_rounds, starting_bundle
@@ -109,7 +109,7 @@ def options_from(
         RunFolderError: it is no start of a run that this version knows.
     """
     from privacy import StreamPolicy
-    from server.run_folder import COMMAND_FILE, RunFolderError
+    from server.runs.folder import COMMAND_FILE, RunFolderError
 
     from .rounds import start_command
 
@@ -171,24 +171,24 @@ def _plan(options: Mapping[str, Any], *, policy: StreamPolicy | None, is_warm: b
         patience=options["patience"],
         group_rule=group_rule,
         num_groups=options["groups"],
-        proximal=_proximal(options["proximal"], is_warm=is_warm),
+        proximal=_proximal(options, is_warm=is_warm),
     )
     return plan if policy is None else under_policy(plan, policy)
 
 
-def _proximal(said: float, *, is_warm: bool) -> float:
+def _proximal(options: Mapping[str, Any], *, is_warm: bool) -> float:
     """Refuse what would do nothing, or throw devices past the weights that they are held to."""
-    from ..rounds_recipes import local_recipe
+    from ..rounds_recipes import usual_recipe
 
-    if not said:
-        return said
-    hint, usual = "'--proximal'", local_recipe(is_warm=is_warm)
-    if usual.steps < MOST_STEPS_WITHOUT_DRIFT + 1:
+    said = float(options["proximal"])
+    local = usual_recipe(is_warm=is_warm, is_noised=options["noise"]).local
+    what = ""
+    if said and local.steps == 1:
         what = "a device takes one step in a round here, and cannot drift; start from a bundle"
-        raise typer.BadParameter(what, param_hint=hint)
-    if said * usual.learning_rate > 1.0:
-        what = f"must be at most {1 / usual.learning_rate:g} at this recipe's rate, got {said:g}"
-        raise typer.BadParameter(what, param_hint=hint)
+    elif said * local.learning_rate > 1.0:
+        what = f"must be at most {1 / local.learning_rate:g} at this recipe's rate, got {said:g}"
+    if what:
+        raise typer.BadParameter(what, param_hint="'--proximal'")
     return said
 
 
@@ -222,7 +222,7 @@ def _watching(options: Mapping[str, Any]) -> Watching:
 def _server_recipe(
     optimizer: str | None, rate: float | None, *, is_warm: bool
 ) -> ServerRecipe | None:
-    from server.server_optimizer import OPTIMIZER_NAMES, WARM_RATE, ServerRecipe
+    from server.engine.server_optimizer import OPTIMIZER_NAMES, WARM_RATE, ServerRecipe
 
     if optimizer is None and rate is None:
         return None

@@ -17,8 +17,8 @@ from rich.progress import (
 
 if TYPE_CHECKING:
     from server.engine.optimizer_gain import OptimizerGain
-    from server.rounds import RoundRecord
-    from server.strategy import Metrics
+    from server.engine.rounds import RoundRecord
+    from server.engine.strategy import Metrics
 
     from ..rounds import RoundsPlan
 

@@ -6,11 +6,11 @@ import secrets
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from server.engine.rounds import RoundsConfig
+from server.engine.training_recipes import FROM_TRAINED_WEIGHTS
 from server.flower_app import PlannedRun
-from server.rounds import RoundsConfig
-from server.rounds_report import statement_of
-from server.run_folder import RunFolder
-from server.training_recipes import FROM_TRAINED_WEIGHTS
+from server.runs.folder import RunFolder
+from server.runs.report import statement_of
 
 from ..federation import run_planned
 from ..fleet_rows import FleetRows
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from server.rounds import RoundRecord
+    from server.engine.rounds import RoundRecord
 
     from .plan import DemoPlan
     from .scene import Scene

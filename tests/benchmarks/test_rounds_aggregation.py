@@ -27,11 +27,11 @@ from models.wire.rounds import (
 )
 from privacy import OperatingSystemNoise, UpdateGrid
 from server.engine.collection import Collector
-from server.flower_messages import Roster
-from server.rounds import RoundsConfig
-from server.run_folder import RunFolder
-from server.server_optimizer import OptimizerState
-from server.strategy import FederatedRounds
+from server.engine.flower_messages import Roster
+from server.engine.rounds import RoundsConfig
+from server.engine.server_optimizer import OptimizerState
+from server.engine.strategy import FederatedRounds
+from server.runs.folder import RunFolder
 from server.streams.stream_state import begin_stream
 from server.streams.stream_terms import OperatingSystemKeys
 from tests.support.figures import Figures

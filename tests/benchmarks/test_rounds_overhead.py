@@ -34,10 +34,10 @@ from models.wire.rounds import (
     RoundTask,
 )
 from privacy import UpdateGrid
+from server.engine.flower_messages import ask_for_devices
+from server.engine.rounds import RoundsConfig
 from server.flower_app import PlannedRun, carry_out
-from server.flower_messages import ask_for_devices
-from server.rounds import RoundsConfig
-from server.run_folder import RunFolder
+from server.runs.folder import RunFolder
 from simulations.federation import SimulatedBlock
 from simulations.partition import block_of_devices
 from simulations.seeded_streams import SeededKeys

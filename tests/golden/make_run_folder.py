@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 
 from privacy import GaussianRelease
-from server.rounds import RunFolder
-from server.server_optimizer import OptimizerState
+from server.engine.rounds import RunFolder
+from server.engine.server_optimizer import OptimizerState
 
 
 def main() -> None:

@@ -22,11 +22,11 @@ from models.wire.rounds import (
     RoundTask,
 )
 from privacy import UpdateGrid
+from server.engine.flower_messages import Roster
+from server.engine.rounds import RoundsConfig
+from server.engine.server_optimizer import ServerRecipe
 from server.flower_app import PlannedRun, carry_out
-from server.flower_messages import Roster
-from server.rounds import RoundsConfig
-from server.run_folder import RunFolder
-from server.server_optimizer import ServerRecipe
+from server.runs.folder import RunFolder
 from tests.support.flower_grid import GridInMemory
 
 KEPT = ("run.json", "ledger.jsonl", "checkpoint.npz", "weights.npz")

@@ -4,8 +4,8 @@ import json
 from datetime import UTC, datetime
 from pathlib import Path
 
-from server.rounds import RoundRecord
-from server.run_folder import config_of
+from server.engine.rounds import RoundRecord
+from server.runs.folder import config_of
 from server.runs.reading import look_at
 from tests.support.command_line import fedcell
 

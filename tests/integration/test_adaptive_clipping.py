@@ -20,12 +20,12 @@ from models.training.local_epochs import new_flat_weights
 from models.wire.rounds import LocalRecipe
 from privacy.accountant import mu_of_releases
 from privacy.statement import ADAPTIVE
+from server.engine.flower_messages import ask_for_devices
+from server.engine.rounds import RoundsConfig
+from server.engine.server_optimizer import ServerRecipe
 from server.flower_app import PlannedRun, carry_out
-from server.flower_messages import ask_for_devices
 from server.privacy_home.ledger_report import home_report
-from server.rounds import RoundsConfig
-from server.run_folder import RunFolder
-from server.server_optimizer import ServerRecipe
+from server.runs.folder import RunFolder
 from simulations.in_process_grid import InProcessGrid
 from simulations.seeded_noise import SeededNoise
 from simulations.seeded_streams import SeededKeys

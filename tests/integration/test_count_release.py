@@ -38,11 +38,11 @@ from privacy.discrete_accounting import count_noise_multiplier_for
 from privacy.discrete_gaussian import discrete_gaussian
 from server.counts.count_queries import CountOffice
 from server.counts.private_metrics import ReleasedCounts
-from server.flower_messages import Roster
+from server.engine.flower_messages import Roster
+from server.engine.rounds import RoundsError
 from server.privacy_home.ledger_file import LEDGER_FILE, read_ledger_file
 from server.privacy_home.participation_counts import AnswerCost, StepCost, StreamRecord
 from server.privacy_home.privacy_ledger import open_home
-from server.rounds import RoundsError
 from simulations.seeded_noise import SeededNoise
 from tests.support.edge_devices import NOW, PROFILE, fading_life
 from tests.support.flower_grid import GridInMemory

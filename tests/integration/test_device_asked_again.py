@@ -27,10 +27,10 @@ from models.wire.rounds import (
     LocalRecipe,
 )
 from privacy import Participation
+from server.engine.flower_messages import ask_for_devices
+from server.engine.rounds import RoundsConfig
 from server.flower_app import PlannedRun, carry_out
-from server.flower_messages import ask_for_devices
-from server.rounds import RoundsConfig
-from server.run_folder import RunFolder
+from server.runs.folder import RunFolder
 from tests.support.edge_devices import NOW, PROFILE
 from tests.support.flower_grid import GridInMemory
 from tests.support.training_tasks import KEY, KEYS

@@ -21,11 +21,11 @@ from models.wire.rounds import LocalRecipe
 from privacy import Participation
 from privacy.accountant import device_epsilon, release_epsilon
 from privacy.ledger import events_of
+from server.engine.flower_messages import ask_for_devices
+from server.engine.rounds import FleetSpentError, RoundsConfig
 from server.flower_app import PlannedRun, carry_out
-from server.flower_messages import ask_for_devices
 from server.privacy_home.ledger_file import LEDGER_FILE, read_ledger_file
-from server.rounds import FleetSpentError, RoundsConfig
-from server.run_folder import RunFolder
+from server.runs.folder import RunFolder
 from server.runs.status import RunState, read_status
 from server.streams.stream_key import KEY_FILE
 from tests.support.command_line import fedcell

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from models.wire.rounds import LocalRecipe
-from server.aggregation import ReplyRefusal
+from server.engine.aggregation import ReplyRefusal
 from simulations.fault_study import (
     CLEAN,
     PARTS,

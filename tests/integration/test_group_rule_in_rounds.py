@@ -8,12 +8,12 @@ import pytest
 
 from models.training.local_epochs import new_flat_weights
 from models.wire.rounds import LocalRecipe
+from server.engine.flower_messages import ask_for_devices
 from server.engine.group_rule import cost_in_report
+from server.engine.rounds import RoundsConfig, RoundsError
+from server.engine.server_optimizer import ServerRecipe
 from server.flower_app import PlannedRun, carry_out
-from server.flower_messages import ask_for_devices
-from server.rounds import RoundsConfig, RoundsError
-from server.run_folder import RunFolder
-from server.server_optimizer import ServerRecipe
+from server.runs.folder import RunFolder
 from simulations.fleet_faults import Fault, FaultPlan, Lies
 from simulations.hostile_fleet import FleetAtWork, FleetGrid
 from simulations.rounds_summary import summary_lines

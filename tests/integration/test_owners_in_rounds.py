@@ -10,12 +10,12 @@ import pytest
 
 from models.training.local_epochs import new_flat_weights
 from models.wire.rounds import LocalRecipe
+from server.engine.flower_messages import Roster
+from server.engine.rounds import FleetSpentError, NoAnswerError, RoundsConfig
 from server.flower_app import PlannedRun, carry_out
-from server.flower_messages import Roster
 from server.privacy_home.privacy_errors import StreamRefusedError
 from server.privacy_home.privacy_ledger import open_home
-from server.rounds import FleetSpentError, NoAnswerError, RoundsConfig
-from server.run_folder import RunFolder
+from server.runs.folder import RunFolder
 from tests.support.federated_rounds import task_of
 from tests.support.flower_grid import GridInMemory
 

@@ -7,9 +7,9 @@ import pytest
 
 from privacy import UpdateGrid
 from privacy.audit.planted import half_the_noise
-from server.aggregation import mean_update
 from server.audits.canary_audit import audit_stream, audited_policy
 from server.audits.canary_streams import honest_parts, steps_by_device
+from server.engine.aggregation import mean_update
 
 POLICY = audited_policy(2.0, cohort_size=40, target_quantile=0.5)
 

@@ -22,10 +22,10 @@ from privacy.audit.canaries import (
 )
 from privacy.banded_factor import band_coefficients
 from privacy.ledger import events_of
-from server.aggregation import CohortSum
 from server.audits.canary_audit import NOISE_ALPHA, audited_policy
+from server.engine.aggregation import CohortSum
+from server.engine.server_optimizer import OptimizerState
 from server.privacy_home.privacy_ledger import open_home
-from server.server_optimizer import OptimizerState
 from server.streams.stream_state import StepPhase, begin_stream, resume_stream
 from server.streams.stream_terms import OperatingSystemKeys, StreamTerms
 

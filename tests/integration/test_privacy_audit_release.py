@@ -22,9 +22,9 @@ from server.audits.privacy_audit import (
     production_policy,
 )
 from server.audits.release_audit import audit_policy, audit_release
+from server.engine.server_optimizer import OptimizerState
 from server.privacy_home import privacy_ledger
 from server.privacy_home.privacy_errors import StreamRefusedError
-from server.server_optimizer import OptimizerState
 from server.streams import stream_state
 from server.streams.stream_files import read_checkpoint
 from server.streams.stream_state import begin_stream

@@ -7,10 +7,10 @@ from datetime import UTC, datetime
 
 from models.training.local_epochs import new_flat_weights
 from models.wire.rounds import LocalRecipe
-from server.aggregation import ReplyRefusal
+from server.engine.aggregation import ReplyRefusal
+from server.engine.flower_messages import ask_for_devices
 from server.flower_app import PlannedRun, carry_out
-from server.flower_messages import ask_for_devices
-from server.run_folder import RunFolder
+from server.runs.folder import RunFolder
 from server.runs.refusal_trail import (
     FULL_TRAIL_FILE,
     TRAIL_FILE,

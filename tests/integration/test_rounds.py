@@ -14,10 +14,10 @@ import pytest
 from models.training.local_epochs import new_flat_weights
 from models.wire.rounds import LocalRecipe
 from privacy import events_of, read_ledger, release_epsilon
+from server.engine.rounds import RoundsConfig
 from server.flower_app import PlannedRun
 from server.privacy_home.ledger_file import LEDGER_FILE
-from server.rounds import RoundsConfig
-from server.run_folder import RunFolder
+from server.runs.folder import RunFolder
 from server.streams.stream_files import read_checkpoint
 from simulations.federation import run_planned
 from simulations.fleet_rows import FleetRows

@@ -28,11 +28,11 @@ from privacy import CountAnswer, Participation
 from server.broker import BrokerKind, running_broker
 from server.config import ServerConfig
 from server.counts.run_counts import CountsPlan, DriftReference
+from server.engine.flower_messages import ask_for_devices
+from server.engine.rounds import RoundsConfig
 from server.flower_app import PlannedRun, carry_out
-from server.flower_messages import ask_for_devices
 from server.hub_process import connected_hub
-from server.rounds import RoundsConfig
-from server.run_folder import RunFolder
+from server.runs.folder import RunFolder
 from server.signer import load_signer, make_key_file
 from tests.support.edge_devices import NOW, PROFILE, fading_life
 from tests.support.flaky_network import relay_to

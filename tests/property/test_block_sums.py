@@ -24,7 +24,7 @@ from models.wire.rounds import (
     RoundTask,
 )
 from privacy import UpdateGrid
-from server.aggregation import reply_refusal
+from server.engine.aggregation import reply_refusal
 from simulations.seeded_noise import SeededNoise
 from tests.support.made_up_rows import made_up_rows
 

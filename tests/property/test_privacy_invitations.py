@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from server.cohorts import CohortHistory, Schedule, invitation_order, select_cohort
+from server.engine.cohorts import CohortHistory, Schedule, invitation_order, select_cohort
 
 
 @given(population=st.integers(1, 30), data=st.data())

@@ -10,8 +10,8 @@ from privacy import RecordPolicy, StreamPolicy, gaussian_epsilon
 from privacy.banded_factor import factor_matrix, sensitivity
 from privacy.discrete_accounting import mu_squared_of_count
 from privacy.planner import PlanRequest, TooFewDevicesError, plan_for
-from server.cohorts import CohortHistory, invitation_order, select_cohort
-from server.cohorts import Schedule as PublicSchedule
+from server.engine.cohorts import CohortHistory, invitation_order, select_cohort
+from server.engine.cohorts import Schedule as PublicSchedule
 from tests.support.examples import examples
 
 RECORD = RecordPolicy(

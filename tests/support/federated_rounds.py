@@ -20,12 +20,12 @@ from privacy import (
     UpdateGrid,
     read_ledger,
 )
-from server.flower_messages import Roster
+from server.engine.flower_messages import Roster
+from server.engine.rounds import RoundsConfig
+from server.engine.server_optimizer import OptimizerState, ServerRecipe
+from server.engine.strategy import FederatedRounds
 from server.privacy_home.ledger_file import LEDGER_FILE
-from server.rounds import RoundsConfig
-from server.run_folder import RunFolder
-from server.server_optimizer import OptimizerState, ServerRecipe
-from server.strategy import FederatedRounds
+from server.runs.folder import RunFolder
 from server.streams.stream_state import begin_stream, resume_stream
 from server.streams.stream_terms import OperatingSystemKeys
 

@@ -28,13 +28,13 @@ import numpy as np
 from edge_client.flower_app import client_app
 from models.training.local_epochs import new_flat_weights
 from models.wire.rounds import TASK_RECORD, LocalRecipe
+from server.engine.flower_messages import ask_for_devices
+from server.engine.rounds import RoundsConfig
+from server.engine.server_optimizer import ServerRecipe
 from server.flower_app import PlannedRun, carry_out
-from server.flower_messages import ask_for_devices
 from server.privacy_home.privacy_ledger import COUNTS_FILE
-from server.rounds import RoundsConfig
-from server.rounds_report import record_epsilon
-from server.run_folder import COMMAND_FILE, LEDGER_FILE, RunFolder
-from server.server_optimizer import ServerRecipe
+from server.runs.folder import COMMAND_FILE, LEDGER_FILE, RunFolder
+from server.runs.report import record_epsilon
 from server.streams.stream_files import CHECKPOINT_FILE
 from simulations.in_process_grid import Delivery, InProcessGrid
 from simulations.seeded_noise import SeededNoise

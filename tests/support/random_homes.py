@@ -30,16 +30,16 @@ from privacy import (
 )
 from privacy.accountant import mu_of_releases
 from server.counts.count_queries import CountOffice
-from server.flower_messages import Roster
+from server.engine.flower_messages import Roster
+from server.engine.rounds import RoundsError
+from server.engine.server_optimizer import OptimizerState
 from server.privacy_home import counts_file
 from server.privacy_home.home_files import COUNTS_FILE, HEAD_FACT, HOME_FILE
 from server.privacy_home.home_repair import charge_everyone, cut_torn_line, take_over
 from server.privacy_home.ledger_file import LEDGER_FILE
 from server.privacy_home.privacy_errors import PrivacyHomeError
 from server.privacy_home.privacy_ledger import PrivacyHome, open_home, read_home
-from server.rounds import RoundsError
-from server.rounds_report import accountable
-from server.server_optimizer import OptimizerState
+from server.runs.report import accountable
 from server.streams.stream_state import StepPhase, StreamState, begin_stream, resume_stream
 from server.streams.stream_terms import OperatingSystemKeys, StreamTerms
 from tests.support.flower_grid import GridInMemory

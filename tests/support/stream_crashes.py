@@ -35,11 +35,11 @@ from privacy import (
 )
 from privacy.accountant import gaussian_epsilon
 from privacy.streams import CorrelatedNoise
-from server.aggregation import mean_update
+from server.engine.aggregation import mean_update
+from server.engine.server_optimizer import OptimizerState, ServerRecipe, optimizer_step
 from server.privacy_home import counts_file
 from server.privacy_home.privacy_errors import StreamRefusedError
 from server.privacy_home.privacy_ledger import COUNTS_FILE, PrivacyHome, open_home, read_home
-from server.server_optimizer import OptimizerState, ServerRecipe, optimizer_step
 from server.streams.stream_files import read_checkpoint
 from server.streams.stream_key import KEY_FILE, read_secrets
 from server.streams.stream_norm import StepNorm

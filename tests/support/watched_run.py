@@ -15,12 +15,12 @@ from edge_client.flower_app import client_app
 from models.training.local_epochs import new_flat_weights
 from models.wire.rounds import TASK_RECORD, LocalRecipe
 from privacy import OperatingSystemNoise
+from server.engine.flower_messages import ask_for_devices
+from server.engine.rounds import RoundsConfig
+from server.engine.server_optimizer import ServerRecipe
 from server.flower_app import PlannedRun, carry_out
-from server.flower_messages import ask_for_devices
-from server.rounds import RoundsConfig
-from server.run_folder import RunFolder
 from server.runs.desk import Watching
-from server.server_optimizer import ServerRecipe
+from server.runs.folder import RunFolder
 from server.streams.stream_terms import OperatingSystemKeys
 from simulations.in_process_grid import Delivery, InProcessGrid, SoundLine
 from simulations.seeded_noise import SeededNoise

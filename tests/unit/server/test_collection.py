@@ -18,7 +18,7 @@ from models.wire.rounds import (
 )
 from privacy import UpdateGrid
 from server.engine.collection import Collector
-from server.flower_messages import MESSAGES_AT_A_TIME, exchange
+from server.engine.flower_messages import MESSAGES_AT_A_TIME, exchange
 from tests.support.flower_grid import GridInMemory
 
 UNIT = UpdateGrid(clipping_norm=1.0)

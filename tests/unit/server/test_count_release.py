@@ -9,8 +9,8 @@ from models.feature_spec import FEATURE_NAMES
 from models.private_histograms import drift_question, evaluation_question
 from models.wire.counts import Counted
 from privacy import CountChannel, CountRelease, OperatingSystemNoise
-from server.aggregation import ReplyRefusal
 from server.counts.count_release import CountCollection, count_tasks, release_counts
+from server.engine.aggregation import ReplyRefusal
 from simulations.seeded_noise import SeededNoise
 
 AS_OF = 20_000 * 86_400

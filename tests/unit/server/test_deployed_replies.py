@@ -6,10 +6,10 @@ import tomllib
 import pytest
 
 from privacy.statement import REACHABILITY
+from server.engine.rounds import RoundsError
+from server.engine.run_configuration import planned_rounds
 from server.plans.plan_file import PlanContradictedError
-from server.rounds import RoundsError
-from server.rounds_report import statement_of
-from server.run_configuration import planned_rounds
+from server.runs.report import statement_of
 from tests.support.stream_policies import stream_policy
 from tests.support.system_parts import REPOSITORY
 

@@ -8,8 +8,8 @@ from flwr.app import ConfigRecord, RecordDict
 from models.wire.rounds import (
     DEVICES_RECORD,
 )
-from server.flower_messages import Roster, ask_for_devices
-from server.rounds import RoundsError
+from server.engine.flower_messages import Roster, ask_for_devices
+from server.engine.rounds import RoundsError
 from tests.support.flower_grid import GridInMemory
 
 

@@ -11,7 +11,7 @@ from server.engine.group_rule import (
     group_rule_cost,
     robust_mean,
 )
-from server.rounds import RoundsConfig
+from server.engine.rounds import RoundsConfig
 
 NUM_WEIGHTS = 3
 

@@ -5,7 +5,7 @@ import pytest
 from privacy import RecordPolicy, StreamPolicy, policy_for
 from privacy.banded_factor import prefix_errors, prefix_sum_error
 from server.engine.optimizer_gain import measure_gain
-from server.server_optimizer import OPTIMIZER_NAMES, ServerRecipe
+from server.engine.server_optimizer import OPTIMIZER_NAMES, ServerRecipe
 
 WEIGHTS = 2842
 

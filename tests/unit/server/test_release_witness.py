@@ -5,8 +5,8 @@ import pytest
 
 from privacy import UpdateGrid
 from privacy.streams import CorrelatedNoise, new_stream_key
-from server.aggregation import mean_update
 from server.audits.canary_audit import audited_policy
+from server.engine.aggregation import mean_update
 from server.privacy_home.privacy_errors import StreamRefusedError
 from server.streams.release_witness import (
     WITNESS_FILE,

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from models.wire.counts import COUNTED_RECORD, COUNTS_RECORD, Counted
 from models.wire.rounds import CONTRIBUTION_RECORD, FLAT_ARRAY, SUM_RECORD, Contribution
 from server.counts.count_queries import read_counted
-from server.flower_messages import read_contribution
+from server.engine.flower_messages import read_contribution
 from tests.support.federated_rounds import SENT, honest, rounds_over, task_of
 from tests.support.flower_grid import GridInMemory
 

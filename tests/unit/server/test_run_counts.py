@@ -24,7 +24,7 @@ from server.counts.run_counts import (
     is_due,
     kept_counts,
 )
-from server.rounds import RoundsError
+from server.engine.rounds import RoundsError
 from simulations.drift_reference import reference_of
 from tests.support.stream_policies import stream_policy
 

@@ -4,9 +4,9 @@ import json
 
 import pytest
 
+from server.engine.rounds import RoundsError
 from server.privacy_home.ledger_file import LEDGER_FILE
-from server.rounds import RoundsError
-from server.run_folder import RunFolder
+from server.runs.folder import RunFolder
 from tests.support.federated_rounds import (
     honest,
     rounds_over,

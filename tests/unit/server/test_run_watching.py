@@ -11,8 +11,8 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from server.aggregation import ReplyRefusal
-from server.rounds import RoundRecord, RoundsConfig
+from server.engine.aggregation import ReplyRefusal
+from server.engine.rounds import RoundRecord, RoundsConfig
 from server.runs.control import (
     CANCEL_FILE,
     PAUSE_FILE,

@@ -10,8 +10,8 @@ from models.wire.rounds import (
     FLAT_ARRAY,
     WEIGHTS_RECORD,
 )
-from server.flower_messages import ask_for_devices
-from server.rounds import NoAnswerError, RoundsError
+from server.engine.flower_messages import ask_for_devices
+from server.engine.rounds import NoAnswerError, RoundsError
 from tests.support.federated_rounds import (
     NUM_WEIGHTS,
     SENT,

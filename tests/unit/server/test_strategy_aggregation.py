@@ -5,7 +5,7 @@ import pytest
 
 from models.wire.rounds import Contribution, LocalRecipe, RoundTask
 from privacy import UpdateGrid, clip_update
-from server.aggregation import CohortSum, ReplyRefusal, mean_update, reply_refusal
+from server.engine.aggregation import CohortSum, ReplyRefusal, mean_update, reply_refusal
 
 GRID = UpdateGrid(clipping_norm=2.0)
 TASK = RoundTask(

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from server.cohorts import (
+from server.engine.cohorts import (
     CohortHistory,
     Schedule,
     invitation_order,

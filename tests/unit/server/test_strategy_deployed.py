@@ -15,12 +15,12 @@ from edge_client import own_training
 from edge_client.sensing import conditions
 from models.wire.rounds import DEVICES_RECORD, RECEIPT_MESSAGE
 from privacy import CountChannel, read_ledger
+from server.engine.rounds import RoundsError
+from server.engine.run_configuration import UNSAID
+from server.engine.training_recipes import FROM_TRAINED_WEIGHTS
 from server.flower_app import app, deployed_run
 from server.plans.plan_file import require_same_plan
-from server.rounds import RoundsError
-from server.run_configuration import UNSAID
 from server.signer import make_key_file
-from server.training_recipes import FROM_TRAINED_WEIGHTS
 from tests.support.federated_rounds import contribution, task_of
 from tests.support.flower_grid import GridInMemory
 from tests.support.operator_keys import make_stream_key_file

@@ -7,10 +7,10 @@ import pytest
 from privacy import StreamPolicy
 from privacy.statement import REACHABILITY
 from server.engine.early_stop import REFERENCE_QUALITY
+from server.engine.rounds import RoundsError
+from server.engine.strategy import require_way_on
 from server.privacy_home.privacy_errors import StreamRefusedError
-from server.rounds import RoundsError
-from server.rounds_report import statement_of
-from server.strategy import require_way_on
+from server.runs.report import statement_of
 from server.streams.stream_key import KEY_FILE
 from tests.support.federated_rounds import (
     UPDATE,

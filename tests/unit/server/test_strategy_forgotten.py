@@ -11,13 +11,13 @@ import pytest
 
 from models.wire.envelope import SigningKey
 from models.wire.rounds import DeviceReceipt
-from server.cohorts import invitation_order
+from server.engine.cohorts import invitation_order
+from server.engine.rounds import FleetSpentError
 from server.privacy_home.counts_file import transaction
 from server.privacy_home.home_files import COUNTS_FILE
 from server.privacy_home.home_repair import take_over
 from server.privacy_home.privacy_errors import StreamRefusedError
 from server.privacy_home.privacy_ledger import open_home
-from server.rounds import FleetSpentError
 from server.streams.stream_key import KEY_FILE
 from tests.support.federated_rounds import (
     SENT,

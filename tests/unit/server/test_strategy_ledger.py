@@ -17,7 +17,7 @@ from privacy import (
     release_epsilon,
 )
 from privacy.ledger import entry_from_line
-from server.rounds import FleetSpentError
+from server.engine.rounds import FleetSpentError
 from tests.support.federated_rounds import (
     SENT,
     config_of,

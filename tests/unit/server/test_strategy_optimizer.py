@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from server.server_optimizer import OptimizerState, ServerRecipe, optimizer_step
+from server.engine.server_optimizer import OptimizerState, ServerRecipe, optimizer_step
 
 UPDATES = [np.array([0.5, -1.0]), np.array([0.1, 2.0])]
 

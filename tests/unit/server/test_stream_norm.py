@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from privacy.adaptive_clipping import AdaptiveClipping
-from server.server_optimizer import OptimizerState
+from server.engine.server_optimizer import OptimizerState
 from server.streams.stream_files import Checkpoint, read_checkpoint, write_checkpoint
 from server.streams.stream_norm import StepNorm
 

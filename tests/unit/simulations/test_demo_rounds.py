@@ -1,5 +1,5 @@
 from privacy.statement import CORRELATED, NEIGHBORING_RELATION, OWNERS_UNKNOWN
-from server.rounds import RoundRecord
+from server.engine.rounds import RoundRecord
 from simulations.demo.plan import DemoPlan
 from simulations.demo.private_rounds import PRIVATE, WITHOUT_NOISE, configurations, stated, teller
 

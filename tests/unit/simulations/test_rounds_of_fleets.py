@@ -10,11 +10,11 @@ from typer.testing import CliRunner
 from models.training.local_epochs import new_flat_weights
 from privacy import next_entry
 from server.commands.root import build_app
+from server.engine.rounds import RoundRecord
 from server.plans.plan_file import PlanError, read_plan
 from server.privacy_home.participation_counts import StepCost, StreamRecord
-from server.rounds import RoundRecord
-from server.rounds_report import record_epsilon, report_of
-from server.run_folder import RunFolder, RunFolderError
+from server.runs.folder import RunFolder, RunFolderError
+from server.runs.report import record_epsilon, report_of
 from simulations import run_rounds
 from simulations.fleet_rows import FleetRows
 from simulations.rounds import KeptAt, starting_bundle, starting_parameters

@@ -21,25 +21,25 @@ from typing import TYPE_CHECKING
 
 from privacy.adaptive_clipping import grid_of
 
+from ..privacy_home.privacy_errors import StreamRefusedError
+from ..runs.control import RunCancelledError
+from ..runs.record import weights_digest
+from ..runs.refusal_trail import NodeNames, RefusalTrail
+from ..runs.report import accountable
+from ..runs.status import EnginePhase, StepProgress
+from ..streams.policy_signing import signed_policy
+from ..streams.receipts import release_receipt, shows_forgotten_releases
+from ..streams.stream_files import OPEN_A_NEW_STREAM
+from ..streams.stream_state import StepPhase
 from .aggregation import CohortSum
 from .cohorts import CohortHistory, invitation_order, select_cohort
-from .engine.collection import Collected, Collector
-from .engine.early_stop import REFERENCE_QUALITY, is_over
-from .engine.group_rule import NodeGroups, robust_mean
-from .engine.step_facts import StepFacts, read_facts, write_facts
+from .collection import Collected, Collector
+from .early_stop import REFERENCE_QUALITY, is_over
 from .flower_messages import Roster, exchange, receipt_messages
-from .privacy_home.privacy_errors import StreamRefusedError
+from .group_rule import NodeGroups, robust_mean
 from .rounds import SILENT_ROUNDS, FleetSpentError, NoAnswerError, RoundRecord, RoundsError
-from .rounds_report import accountable
-from .runs.control import RunCancelledError
-from .runs.record import weights_digest
-from .runs.refusal_trail import NodeNames, RefusalTrail
-from .runs.status import EnginePhase, StepProgress
 from .server_optimizer import OptimizerState, optimizer_step
-from .streams.policy_signing import signed_policy
-from .streams.receipts import release_receipt, shows_forgotten_releases
-from .streams.stream_files import OPEN_A_NEW_STREAM
-from .streams.stream_state import StepPhase
+from .step_facts import StepFacts, read_facts, write_facts
 
 if TYPE_CHECKING:
     import threading
@@ -53,10 +53,10 @@ if TYPE_CHECKING:
     from models.wire.envelope import SigningKey
     from privacy.clipping import StepGrid
 
+    from ..privacy_home.participation_counts import LifeCounts
+    from ..streams.stream_state import StreamState
     from .cohorts import Schedule
-    from .privacy_home.participation_counts import LifeCounts
     from .rounds import RoundsConfig
-    from .streams.stream_state import StreamState
 
 logger = logging.getLogger(__name__)
 

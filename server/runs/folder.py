@@ -18,18 +18,14 @@ from models.durable_file import sync_folder, write_durably
 from models.wire.rounds import LocalRecipe
 from privacy import StreamPolicy
 
-from .engine.step_facts import STEP_FACTS_FILE
-from .privacy_home.home_files import COUNTS_FILE, HOME_FILE
-from .privacy_home.home_lock import LOCK_FILE
-from .privacy_home.ledger_file import LEDGER_FILE
-from .privacy_home.privacy_ledger import open_home
-from .rounds import RoundsConfig, RoundsError
-from .runs.control import CANCEL_FILE, PAUSE_FILE
-from .runs.log import LOG_FILE
-from .runs.record import START_FILE, weights_digest
-from .runs.status import METRICS_FILE, STATUS_FILE
-from .server_optimizer import ServerRecipe
-from .streams.stream_files import (
+from ..engine.rounds import RoundsConfig, RoundsError
+from ..engine.server_optimizer import ServerRecipe
+from ..engine.step_facts import STEP_FACTS_FILE
+from ..privacy_home.home_files import COUNTS_FILE, HOME_FILE
+from ..privacy_home.home_lock import LOCK_FILE
+from ..privacy_home.ledger_file import LEDGER_FILE
+from ..privacy_home.privacy_ledger import open_home
+from ..streams.stream_files import (
     AGGREGATE_FILE,
     CHECKPOINT_FILE,
     STEP_FILE,
@@ -37,8 +33,12 @@ from .streams.stream_files import (
     lock_stream,
     npz_bytes,
 )
-from .streams.stream_key import KEY_FILE
-from .streams.stream_terms import StreamTerms
+from ..streams.stream_key import KEY_FILE
+from ..streams.stream_terms import StreamTerms
+from .control import CANCEL_FILE, PAUSE_FILE
+from .log import LOG_FILE
+from .record import START_FILE, weights_digest
+from .status import METRICS_FILE, STATUS_FILE
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

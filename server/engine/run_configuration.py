@@ -7,9 +7,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from .counts.run_counts import CountsPlan, DriftReference
-from .engine.over_invitation import invited_for
-from .plans.plan_file import config_under, constants_of, read_plan, require_agreement
+from ..counts.run_counts import CountsPlan, DriftReference
+from ..plans.plan_file import config_under, constants_of, read_plan, require_agreement
+from .over_invitation import invited_for
 from .rounds import RoundsConfig, RoundsError
 from .training_recipes import FROM_TRAINED_WEIGHTS
 

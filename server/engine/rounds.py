@@ -10,10 +10,10 @@ from privacy import PrivacyPolicy, StreamPolicy, policy_for
 from privacy.count_budget import count_channels
 from privacy.policy import GREATEST_EPSILON, record_policy
 
+from ..streams.stream_terms import StreamTerms
 from .cohorts import Schedule
-from .engine.group_rule import GroupedTerms, GroupRuleName
+from .group_rule import GroupedTerms, GroupRuleName
 from .server_optimizer import ServerRecipe
-from .streams.stream_terms import StreamTerms
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

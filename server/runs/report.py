@@ -21,7 +21,7 @@ from privacy.statement import (
     SAID_MORE,
 )
 
-from .privacy_home.home_words import HomeWords
+from ..privacy_home.home_words import HomeWords
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -31,9 +31,9 @@ if TYPE_CHECKING:
     from privacy import Event, LedgerEntry, ReleaseNoise
     from privacy.statement import PrivacyStatement
 
-    from .cohorts import Schedule
-    from .rounds import RoundRecord, RoundsConfig
-    from .streams.stream_terms import StreamTerms
+    from ..engine.cohorts import Schedule
+    from ..engine.rounds import RoundRecord, RoundsConfig
+    from ..streams.stream_terms import StreamTerms
 
 
 def statement_of(terms: StreamTerms, *, knows_owners: bool = True) -> PrivacyStatement:
