@@ -9,6 +9,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from models.wire.link_settings import LinkTls
 from models.wire.messages import CONTACT
 
 from .errors import SettingError, SettingsMissingError
@@ -33,6 +34,11 @@ class ServerConfig:
         key: file of the key that signs what the server says.
         device_keys: file of the devices' public keys, to which notices are sealed; with one, a
             device that is not in it gets no notice.
+        authority: folder of the fleet's authorities, for `fedcell fleet`.
+        tls_ca: authorities that may speak for the broker; with them the hub speaks TLS, and notices
+            are sealed to enrolled devices alone.
+        tls_certificate: the hub's certificate.
+        tls_key: its private key.
         human_contact: where owners reach a person; stands in every notice.
         contact_gap_days: least days between two notices to one device; a week, by the policy.
         notice_lifetime_days: days after which a notice is not delivered any more.
@@ -49,6 +55,18 @@ class ServerConfig:
     )
     device_keys: Path | None = field(
         default=None, metadata={"what": "file of devices' public keys; notices are sealed to them"}
+    )
+    authority: Path = field(
+        default=Path("fedcell-authority"), metadata={"what": "folder of the fleet's authorities"}
+    )
+    tls_ca: Path | None = field(
+        default=None, metadata={"what": "PEM file of authorities that may speak for the broker"}
+    )
+    tls_certificate: Path | None = field(
+        default=None, metadata={"what": "PEM file of the hub's certificate"}
+    )
+    tls_key: Path | None = field(
+        default=None, metadata={"what": "PEM file of the hub's private key"}
     )
     human_contact: str = field(
         default="the shop where you bought the device",
@@ -75,6 +93,20 @@ class ServerConfig:
         """
         return parse_address("broker", self.broker)
 
+    def broker_tls(self) -> LinkTls | None:
+        """Return how to speak TLS to the broker, None for a connection in the clear.
+
+        Raises:
+            SettingError: one of the three settings is missing.
+        """
+        parts = {name: getattr(self, name) for name in ("tls_ca", "tls_certificate", "tls_key")}
+        missing = [name for name, value in parts.items() if value is None]
+        if len(missing) == len(parts):
+            return None
+        if missing or self.tls_ca is None:
+            raise SettingError(missing[0], "is missing", "give all three of tls_* or none")
+        return LinkTls(authorities=self.tls_ca, certificate=self.tls_certificate, key=self.tls_key)
+
     def notice_policy(self) -> NoticePolicy:
         """Return when owners are left alone."""
         return NoticePolicy(contact_gap=timedelta(days=self.contact_gap_days))
@@ -91,7 +123,7 @@ class ServerConfig:
 SETTINGS = tuple(entry.name for entry in fields(ServerConfig))
 """The names of all settings."""
 
-_PATHS = ("key", "device_keys")
+_PATHS = ("key", "device_keys", "authority", "tls_ca", "tls_certificate", "tls_key")
 _FIELDS = {entry.name: entry for entry in fields(ServerConfig)}
 _LARGEST = 1e7
 

@@ -133,3 +133,44 @@ class RegistryError(ServerError):
         """Say which model, what is wrong and what to do."""
         self.version = version
         super().__init__(f"model {version}: {what}; {remedy}")
+
+
+class CertificateError(ServerError):
+    """A key, certificate or request is not what it should be; says what, in a few words."""
+
+    exit_code = 5
+
+
+class AuthorityError(ServerError):
+    """The fleet's authority cannot do what it is asked; nothing was changed.
+
+    Attributes:
+        where: its folder, a device or a token.
+    """
+
+    def __init__(self, where: object, what: str, remedy: str) -> None:
+        """Say where, what is wrong and what to do."""
+        self.where = str(where)
+        super().__init__(f"{where}: {what}; {remedy}")
+
+
+class AuthorityMissingError(AuthorityError):
+    """There is no authority yet: `fedcell fleet init` makes one."""
+
+    exit_code = 4
+
+
+class EnrolmentError(ServerError):
+    """A device was not enrolled, or not given a new certificate.
+
+    Attributes:
+        reason: what a device goes by: `bad_request`, `bad_token`, `taken`, `unknown_device`,
+            `revoked`, `too_early` or `bad_signature`.
+    """
+
+    exit_code = 5
+
+    def __init__(self, reason: str, what: str) -> None:
+        """Name the reason, and say what is wrong."""
+        self.reason = reason
+        super().__init__(f"{reason}: {what}")

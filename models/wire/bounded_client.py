@@ -18,12 +18,13 @@ from paho.mqtt.subscribeoptions import SubscribeOptions
 
 from .codec import MAX_PAYLOAD_BYTES
 from .inbound import GROUP
+from .link_tls import tls_context
 from .topics import QOS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from .link_settings import LinkSettings
+    from .link_settings import LinkSettings, LinkTls
 
 IN_FLIGHT_WINDOW = GROUP
 """Messages on their way at once; 500 was 2.6 times slower than 20."""
@@ -39,9 +40,30 @@ class BoundedClient(mqtt.Client):
 
     Attributes:
         on_oversize: called with the bytes that a packet has left, before the connection is dropped.
+        tls: how to speak TLS, None for a connection in the clear.
     """
 
     on_oversize: Callable[[int], None]
+    tls: LinkTls | None = None
+
+    def secure_anew(self) -> None:
+        """Read the files of TLS again, for the next connection; nothing happens without TLS.
+
+        Raises:
+            OSError: one is missing or holds something else.
+        """
+        if self.tls is not None:
+            # The setter takes none a second time, and certificates are renewed.
+            self._ssl_context, self._ssl = tls_context(self.tls), True
+
+    def reconnect(self) -> MQTTErrorCode:
+        """Connect again, with the certificate that is there now.
+
+        Raises:
+            OSError: nobody answers, TLS cannot be agreed on, or its files cannot be read.
+        """
+        self.secure_anew()
+        return super().reconnect()
 
     def _sock_recv(self, bufsize: int) -> bytes:
         # Of a packet's body, paho asks for all that is missing: the length that the broker claims.
@@ -111,7 +133,9 @@ class BoundedClient(mqtt.Client):
 
     def more_waits(self) -> bool:
         """Tell whether the broker has sent more than was read."""
-        opened = self.socket()
+        opened: Any = self.socket()
+        if opened is not None and type(opened) is not socket.socket and opened.pending():
+            return True
         return opened is not None and bool(select.select([opened], [], [], 0)[0])
 
 
@@ -125,6 +149,7 @@ def make_client(settings: LinkSettings, protocol: MQTTProtocolVersion) -> Bounde
         reconnect_on_failure=False,
         manual_ack=True,
     )
+    client.tls = settings.tls
     client.max_inflight_messages_set(IN_FLIGHT_WINDOW)
     client.max_queued_messages_set(WAITING_MESSAGES)
     if settings.will is not None:

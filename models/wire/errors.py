@@ -77,3 +77,14 @@ def words_of(error: OSError) -> str:
         return "nobody answers"
     text = error.strerror or str(error) or type(error).__name__
     return text[0].lower() + text[1:]
+
+
+def remedy_of(error: OSError) -> str:
+    """Say what to do where a broker could not be reached, or TLS was not agreed on."""
+    if type(error).__name__ == "SSLCertVerificationError":
+        return "name the broker as its certificate does, and check the authorities and the clock"
+    if type(error).__module__ == "ssl":
+        return "check that the port speaks TLS, and that the certificate is not over or revoked"
+    if isinstance(error, FileNotFoundError):
+        return "check the files of TLS"
+    return "start one with 'fedcell server broker', or name the right host and port"

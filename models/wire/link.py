@@ -20,7 +20,7 @@ import paho.mqtt.client as mqtt
 from .bounded_client import IN_FLIGHT_WINDOW, WAITING_MESSAGES, listen_to, make_client
 from .codec import MAX_PAYLOAD_BYTES
 from .delivery import Attempt, Delivery, Unconfirmed
-from .errors import LinkError, MessageTooLargeError, words_of
+from .errors import LinkError, MessageTooLargeError, remedy_of, words_of
 from .inbound import Arrived, Inbound, Route, pattern_of
 from .link_settings import LinkCounters, LinkSettings, MqttVersion, Will
 from .patience import MOST_FAULTS, Patience, SessionFaults
@@ -245,8 +245,7 @@ class Link:
             client.begin(self.settings, is_clean=self._attempt.is_clean, timeout_s=timeout_s)
         except OSError as error:
             self._client = None
-            remedy = "start one with 'fedcell server broker', or name the right host and port"
-            raise self._error(words_of(error), remedy) from None
+            raise self._error(words_of(error), remedy_of(error)) from None
         while not self._attempt.answered.is_set() and time.monotonic() < deadline:
             if self._loop(client, 0.1) != mqtt.MQTT_ERR_SUCCESS:
                 # Brokers that know no MQTT 5 may hang up instead of saying so.

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 MIGRATIONS = "server.storage:migrations"
 REVISION_TABLE = "alembic_version"
 LOCK_TIMEOUT_S = 10.0
+_READS_ONLY = "fedcell_reads_only"
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +57,22 @@ class Database:
             raise StorageUnavailableError(
                 self.url, _reason(error), "free space or start the database, then try again"
             ) from error
+
+    @contextmanager
+    def reading(self) -> Iterator[Connection]:
+        """Give a connection that reads beside whoever writes, also within their transaction.
+
+        Raises:
+            StorageUnavailableError: the database is gone.
+        """
+        try:
+            with self.engine.connect() as opened:
+                connection = opened.execution_options(**{_READS_ONLY: True})
+                with connection.begin():
+                    yield connection
+        except OperationalError as error:
+            remedy = "start the database, then try again"
+            raise StorageUnavailableError(self.url, _reason(error), remedy) from error
 
     def close(self) -> None:
         """Close every connection."""
@@ -178,7 +195,8 @@ def _prepare_sqlite(connection: DBAPIConnection, _entry: ConnectionPoolEntry) ->
 
 def _begin_for_writing(connection: Connection) -> None:
     # A transaction that reads first and writes later fails at once where another wrote between.
-    connection.exec_driver_sql("BEGIN IMMEDIATE")
+    reads_only = connection.get_execution_options().get(_READS_ONLY, False)
+    connection.exec_driver_sql("BEGIN" if reads_only else "BEGIN IMMEDIATE")
 
 
 def _reason(error: DBAPIError) -> str:

@@ -193,3 +193,49 @@ dead_letters = Table(
     Index("ix_dead_letters_reason", "reason"),
 )
 """One row a message that could not be used; never its content."""
+
+enrolment_tokens = Table(
+    "enrolment_tokens",
+    metadata,
+    Column("token_hash", String(64), primary_key=True),
+    Column("device_id", String(64)),
+    Column("made_at", UtcTime, nullable=False),
+    Column("expires_at", UtcTime, nullable=False),
+    Column("used_at", UtcTime),
+    Column("used_by", String(64)),
+    Column("keys_digest", String(64)),
+    Column("serial", String(40)),
+)
+"""One row a one-time token, never the token itself; `keys_digest` is of the keys that used it."""
+
+enrolled_devices = Table(
+    "enrolled_devices",
+    metadata,
+    Column("device_id", String(64), primary_key=True),
+    Column("sign_key", LargeBinary, nullable=False),
+    Column("seal_key", LargeBinary, nullable=False),
+    Column("supernode_key", String(512)),
+    Column("serial", String(40), nullable=False),
+    Column("enrolled_at", UtcTime, nullable=False),
+    Column("revoked_at", UtcTime),
+    Column("revoked_because", String(160)),
+)
+"""One row a device that was enrolled: its public keys, and its newest certificate."""
+
+certificates = Table(
+    "certificates",
+    metadata,
+    Column("serial", String(40), primary_key=True),
+    Column("authority", String(16), nullable=False),
+    Column("generation", Integer, nullable=False),
+    Column("name", String(64), nullable=False),
+    Column("key_digest", String(64), nullable=False),
+    Column("pem", String(4096), nullable=False),
+    Column("issued_at", UtcTime, nullable=False),
+    Column("not_after", UtcTime, nullable=False),
+    Column("replaces", String(40)),
+    Column("revoked_at", UtcTime),
+    Index("ix_certificates_name", "name"),
+    Index("ix_certificates_revoked_at", "revoked_at"),
+)
+"""One row a certificate that an authority of the fleet has signed."""

@@ -1,7 +1,7 @@
 """Records a hub's database as SQL, one file a revision: a device, a summary, a notice that waits.
 
-Each was made by the code of its revision (`python -m tests.golden.make_hub_database`); a file that is there
-is never overwritten.
+Each was made by the code of its revision (`python -m tests.golden.make_hub_database`); a file that
+is there is never overwritten.
 """
 
 from __future__ import annotations

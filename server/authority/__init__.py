@@ -1,0 +1,1 @@
+"""A fleet's certificate authorities, and the enrolment of its devices."""

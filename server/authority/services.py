@@ -1,0 +1,215 @@
+"""Certificates of the fleet's own services, revocation lists, and the rotation of authorities."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from datetime import timedelta
+from enum import StrEnum
+from typing import TYPE_CHECKING
+
+from models.durable_file import write_durably
+from models.wire.topics import HUB_CLIENT_ID
+
+from ..errors import AuthorityError
+from ..storage.enrolments import Enrolments, KeptCertificate
+from .certificates import (
+    certificate_of_pem,
+    certificate_pem,
+    certify,
+    key_digest,
+    key_pem,
+    new_key,
+    revocation_list,
+    serial_of,
+)
+from .home import Kind, State, write_private
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from datetime import datetime
+    from pathlib import Path
+
+    from cryptography.x509 import Certificate
+    from sqlalchemy import Connection
+
+    from .home import AuthorityHome
+
+SERVICE_LIFE = timedelta(days=397)
+REVOKED_PROBE = "fedcell-hub-revoked-probe"
+"""A certificate that is revoked from its first moment: a broker that lets it in reads no list.
+
+Its name begins like the server's, which no device may bear.
+"""
+
+
+class Service(StrEnum):
+    """What the fleet runs itself, and certifies by its server authority."""
+
+    BROKER = "broker"
+    ENROLMENT = "enrolment"
+    HUB = "hub"
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceFiles:
+    """Where a service's certificate and key are.
+
+    Attributes:
+        certificate: PEM file.
+        key: PEM file, mode 0600.
+    """
+
+    certificate: Path
+    key: Path
+
+
+def service_files(home: AuthorityHome, name: str) -> ServiceFiles:
+    """Return where a service's files are."""
+    return ServiceFiles(home.folder / f"{name}.pem", home.folder / f"{name}.key")
+
+
+def certify_service(
+    connection: Connection, home: AuthorityHome, service: Service, *, now: datetime
+) -> Certificate:
+    """Make a new key and certificate for a service, in place of what it had."""
+    hosts: Sequence[str] = ()
+    name = HUB_CLIENT_ID
+    if service is not Service.HUB:
+        is_broker = service is Service.BROKER
+        hosts = home.fleet.broker_hosts if is_broker else home.fleet.enrolment_hosts
+        name = f"{HUB_CLIENT_ID}-{service.value}"
+    files = service_files(home, service.value)
+    return _certify(connection, home, files, name=name, hosts=hosts, now=now)
+
+
+def certify_revoked_probe(connection: Connection, home: AuthorityHome, *, now: datetime) -> None:
+    """Make the certificate that is revoked from the beginning, by the authority over devices."""
+    files = service_files(home, "revoked-probe")
+    _certify(connection, home, files, name=REVOKED_PROBE, kind=Kind.DEVICE, now=now)
+    Enrolments(connection).revoke_certificates(REVOKED_PROBE, now=now)
+
+
+def service_certificate(home: AuthorityHome, service: Service) -> Certificate | None:
+    """Return a service's certificate, None where it has none."""
+    try:
+        return certificate_of_pem(service_files(home, service.value).certificate.read_bytes())
+    except FileNotFoundError:
+        return None
+
+
+def revocation_lists(
+    connection: Connection, home: AuthorityHome, *, now: datetime
+) -> tuple[AuthorityHome, bytes]:
+    """Return the lists of all authorities that count, as one PEM file, under a new number."""
+    number = home.fleet.revocation_number + 1
+    lists = b"".join(
+        revocation_list(
+            Enrolments(connection).revoked(generation.kind.value, generation.number),
+            authority=home.certificate(generation),
+            authority_key=home.key(generation),
+            number=number,
+            now=now,
+        )
+        for kind in Kind
+        for generation in home.fleet.trusted(kind)
+    )
+    return home.keep(replace(home.fleet, revocation_number=number)), lists
+
+
+def begin_rotation(home: AuthorityHome, kind: Kind, *, now: datetime) -> AuthorityHome:
+    """Let a new generation of an authority stand beside the old one.
+
+    Over devices, the new one signs from now on and the broker trusts both. Over services, devices
+    learn of the new one as they renew, and it signs once the rotation is finished.
+
+    Raises:
+        AuthorityError: a rotation has begun already.
+    """
+    if len(home.fleet.trusted(kind)) > 1:
+        what = f"a rotation of the {kind.value} authority has begun"
+        remedy = f"finish it: fedcell fleet rotate {kind.value} --finish"
+        raise AuthorityError(home.folder, what, remedy)
+    if kind is Kind.SERVER:
+        return home.add_generation(kind, State.INTRODUCED, now=now)
+    former = home.fleet.issuing(kind)
+    home = home.add_generation(kind, State.INTRODUCED, now=now)
+    newest = home.fleet.of(kind)[-1]
+    fleet = home.fleet.moved(former, State.TRUSTED, now=now)
+    return home.keep(fleet.moved(newest, State.ISSUING, now=now))
+
+
+def devices_behind(
+    connection: Connection, home: AuthorityHome, kind: Kind, *, now: datetime
+) -> tuple[str, ...]:
+    """Return the devices that would be lost if a rotation were finished now.
+
+    Raises:
+        AuthorityError: no rotation has begun.
+    """
+    if len(home.fleet.trusted(kind)) < 2:
+        remedy = f"begin one: fedcell fleet rotate {kind.value}"
+        raise AuthorityError(home.folder, f"the {kind.value} authority is not rotated", remedy)
+    newest = home.fleet.trusted(kind)[-1]
+    if kind is Kind.DEVICE:
+        return Enrolments(connection).behind(generation=newest.number, issued_before=None, now=now)
+    return Enrolments(connection).behind(generation=0, issued_before=newest.since, now=now)
+
+
+def finish_rotation(
+    connection: Connection, home: AuthorityHome, kind: Kind, *, now: datetime
+) -> AuthorityHome:
+    """Retire the old generation; over services, certify them anew by the new one."""
+    former, newest = home.fleet.trusted(kind)
+    fleet = home.fleet.moved(former, State.RETIRED, now=now)
+    if kind is Kind.SERVER:
+        fleet = fleet.moved(newest, State.ISSUING, now=now)
+        home = home.keep(fleet)
+        for service in Service:
+            certify_service(connection, home, service, now=now)
+        return home
+    home = home.keep(fleet)
+    certify_revoked_probe(connection, home, now=now)
+    return home
+
+
+def _certify(
+    connection: Connection,
+    home: AuthorityHome,
+    files: ServiceFiles,
+    *,
+    name: str,
+    now: datetime,
+    hosts: Sequence[str] = (),
+    kind: Kind = Kind.SERVER,
+) -> Certificate:
+    issuing = home.fleet.issuing(kind)
+    key = new_key()
+    made = certify(
+        key.public_key(),
+        name=name,
+        authority=home.certificate(issuing),
+        authority_key=home.key(issuing),
+        now=now,
+        end=now + (SERVICE_LIFE if kind is Kind.SERVER else timedelta(days=3650)),
+        hosts=hosts,
+    )
+    Enrolments(connection).add_certificate(
+        KeptCertificate(
+            serial=serial_of(made),
+            authority=kind.value,
+            generation=issuing.number,
+            name=name,
+            key_digest=key_digest(key.public_key()),
+            pem=certificate_pem(made).decode("ascii"),
+            issued_at=now,
+            not_after=made.not_valid_after_utc,
+        )
+    )
+    try:
+        # The key first: a certificate without its key would be taken for whole.
+        write_private(files.key, key_pem(key))
+        write_durably(files.certificate, certificate_pem(made))
+    except OSError as error:
+        what = f"cannot be written: {error.strerror}"
+        raise AuthorityError(files.key, what, "check the folder and the disk") from None
+    return made

@@ -1,0 +1,121 @@
+"""What a fleet's Mosquitto is told: its configuration and its access list, as text. No IO.
+
+Why each line stands there is in ADR 0039. Mosquitto's access list says who may publish and what is
+delivered to whom; it does not look at subscriptions, and need not: nothing is delivered that may
+not be read.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from models.wire.codec import MAX_PAYLOAD_BYTES
+from models.wire.link import IN_FLIGHT_WINDOW
+from models.wire.topics import HUB_CLIENT_ID, PREFIX, Down, Up
+
+from ..broker import PACKET_HEADER_BYTES, QUEUED_MESSAGES
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from pathlib import Path
+
+CONFIGURATION_FILE = "mosquitto.conf"
+ACCESS_FILE = "access.acl"
+PROCESS_FILE = "mosquitto.pid"
+DEVICE_AUTHORITIES = "clients.pem"
+REVOCATION_FILE = "revoked.crl"
+CERTIFICATE_FILE = "broker.pem"
+KEY_FILE = "broker.key"
+SESSION_DAYS = 14
+QUEUED_BYTES = 262_144
+MOST_CONNECTIONS = 100_000
+RELEASES = (f"{PREFIX}/all/release", f"{PREFIX}/ring/+/release")
+"""Where releases are announced: every device may read them, and the server alone may write."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BrokerPlace:
+    """Where a broker listens and runs.
+
+    Attributes:
+        folder: of its configuration, absolute.
+        host: address to listen at, empty for all.
+        port: TCP port for TLS.
+        user: as whom it runs, once it has read its files.
+    """
+
+    folder: Path
+    host: str
+    port: int
+    user: str
+
+
+def configuration(place: BrokerPlace) -> str:
+    """Return the text of `mosquitto.conf`: one listener, and only for certified names."""
+    folder = place.folder
+    lines = [
+        "# Written by 'fedcell server broker-config'; it writes this anew.",
+        f"listener {place.port} {place.host}".rstrip(),
+        "protocol mqtt",
+        # Who is let in: whoever shows a certificate of the fleet that is not over and not revoked.
+        f"cafile {folder / DEVICE_AUTHORITIES}",
+        f"certfile {folder / CERTIFICATE_FILE}",
+        f"keyfile {folder / KEY_FILE}",
+        f"crlfile {folder / REVOCATION_FILE}",
+        "tls_version tlsv1.2",
+        "require_certificate true",
+        "allow_anonymous false",
+        # As whom: by the name in the certificate, which is also the client id.
+        "use_identity_as_username true",
+        "use_username_as_clientid true",
+        f"acl_file {folder / ACCESS_FILE}",
+        # How much of one.
+        f"max_packet_size {MAX_PAYLOAD_BYTES + PACKET_HEADER_BYTES}",
+        f"max_inflight_messages {IN_FLIGHT_WINDOW}",
+        f"max_queued_messages {QUEUED_MESSAGES}",
+        f"max_queued_bytes {QUEUED_BYTES}",
+        f"max_connections {MOST_CONNECTIONS}",
+        "max_qos 1",
+        "max_topic_alias 0",
+        "max_keepalive 3600",
+        f"persistent_client_expiration {SESSION_DAYS}d",
+        "persistence true",
+        f"persistence_location {folder}/",
+        "autosave_interval 60",
+        "set_tcp_nodelay true",
+        "sys_interval 0",
+        f"pid_file {folder / PROCESS_FILE}",
+        f"user {place.user}",
+        "log_dest stderr",
+        "log_type error",
+        "log_type warning",
+        "log_type notice",
+        "connection_messages false",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def access_list(revoked: Iterable[str] = ()) -> str:
+    """Return the text of the access list.
+
+    Args:
+        revoked: devices that are shut out: what they have connected already falls silent as the
+            list is read anew, for a revocation list is only looked at as somebody connects.
+    """
+    lines = [
+        "# Written by 'fedcell server broker-config'; it writes this anew.",
+        f"user {HUB_CLIENT_ID}",
+        *(f"topic read {PREFIX}/+/d/+/up/{kind.value}" for kind in Up),
+        *(f"topic write {PREFIX}/+/d/+/dn/{kind.value}" for kind in Down),
+        *(f"topic write {topic}" for topic in RELEASES),
+        "",
+    ]
+    for device in revoked:
+        lines += [f"user {device}", "topic deny #", ""]
+    lines += [
+        *(f"pattern write {PREFIX}/+/d/%u/up/{kind.value}" for kind in Up),
+        *(f"pattern read {PREFIX}/+/d/%u/dn/{kind.value}" for kind in Down),
+        *(f"pattern read {topic}" for topic in RELEASES),
+    ]
+    return "\n".join(lines) + "\n"
