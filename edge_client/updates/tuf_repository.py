@@ -10,7 +10,8 @@ and refuses only the update. Install with `pip install 'fedcell[tuf]'`.
 from __future__ import annotations
 
 import urllib.error
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from tuf.api.exceptions import (
     DownloadError as TufDownloadError,
@@ -21,6 +22,7 @@ from tuf.api.exceptions import (
     ExpiredMetadataError,
     RepositoryError,
 )
+from tuf.api.metadata import Metadata, Root, Targets
 from tuf.ngclient.config import UpdaterConfig
 from tuf.ngclient.fetcher import FetcherInterface
 from tuf.ngclient.updater import Updater
@@ -34,11 +36,35 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+    from tuf.api.metadata import TargetFile
+
 METADATA, TARGETS = "metadata", "targets"
 MAX_ROTATIONS = 32
 MAX_DELEGATIONS = 8
 ROOT = "root.json"
+KEY_ID_CHARACTERS = 16
+"""Of a key's name: hex digits of SHA-256 of its raw bytes, as of any key that signs."""
 _KEEPS = "the device keeps its model; look after the repository and this device's clock"
+
+
+T = TypeVar("T")
+Lookup = Callable[[str], Mapping[str, Any] | None]
+
+
+class OfferedBundle(NamedTuple):
+    """A bundle as fresh metadata names it, not fetched yet.
+
+    Attributes:
+        target: its name in the repository.
+        said: what stands beside its length and hash: `version`, `release` and so on.
+        keys: Ed25519 public keys (32 raw bytes) by key id that the root lets sign bundles.
+        fetch: fetches and returns the file.
+    """
+
+    target: str
+    said: Mapping[str, Any]
+    keys: Mapping[str, bytes]
+    fetch: Callable[[], Path]
 
 
 class TufRepository:
@@ -71,6 +97,55 @@ class TufRepository:
             DownloadError: the repository cannot be reached.
             InputMissingError: nothing is trusted yet and no first root was given.
         """
+        return self._with_updater(first_root, lambda updater: self._current(updater, target))
+
+    def offered(
+        self, targets: Callable[[Lookup], str | None], *, first_root: Path | None = None
+    ) -> OfferedBundle | None:
+        """Look up what is current, and fetch nothing but metadata.
+
+        Args:
+            targets: given what looks a name up (what stands beside it, None where it is not
+                there), returns the name that is wanted; None: none.
+            first_root: as for `fetch`.
+
+        Returns:
+            The bundle, None where nothing is offered.
+
+        Raises:
+            BundleError: metadata are expired, rolled back, altered or endless.
+            DownloadError: the repository cannot be reached.
+            InputMissingError: nothing is trusted yet and no first root was given.
+        """
+
+        def look(updater: Updater) -> OfferedBundle | None:
+            updater.refresh()
+
+            def look_up(name: str) -> Mapping[str, Any] | None:
+                info = updater.get_targetinfo(name)
+                return None if info is None else _said(info)
+
+            name = targets(look_up)
+            info = None if name is None else updater.get_targetinfo(name)
+            if name is None or info is None:
+                return None
+            return OfferedBundle(name, _said(info), self._release_keys(), lambda: again(name))
+
+        def again(name: str) -> Path:
+            return self._with_updater(None, lambda updater: self._current(updater, name))
+
+        return self._with_updater(first_root, look)
+
+    def _release_keys(self) -> dict[str, bytes]:
+        """Return the keys of the trusted root's targets: they sign bundles, too."""
+        import hashlib
+
+        root = Metadata[Root].from_bytes((self._folder / METADATA / ROOT).read_bytes()).signed
+        found = (root.keys[name] for name in root.roles[Targets.type].keyids)
+        raw = [bytes.fromhex(key.keyval["public"]) for key in found if key.scheme == "ed25519"]
+        return {hashlib.sha256(one).hexdigest()[:KEY_ID_CHARACTERS]: one for one in raw}
+
+    def _with_updater(self, first_root: Path | None, act: Callable[[Updater], T]) -> T:
         places = {name: self._folder / name for name in (METADATA, TARGETS)}
         for place in places.values():
             place.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -86,7 +161,7 @@ class TufRepository:
                 ),
                 bootstrap=self._trust(first_root),
             )
-            return self._current(updater, target, places[TARGETS])
+            return act(updater)
         except ExpiredMetadataError as error:
             raise self._refused(f"its metadata has expired ({error})") from error
         except (DownloadLengthMismatchError, RepositoryError) as error:
@@ -98,14 +173,14 @@ class TufRepository:
             what = f"cannot be written: {error.strerror}"
             raise DownloadError(self._folder, what, "check the folder and the disk") from error
 
-    def _current(self, updater: Updater, target: str, place: Path) -> Path:
+    def _current(self, updater: Updater, target: str) -> Path:
         updater.refresh()
         info = updater.get_targetinfo(target)
         if info is None:
             raise self._refused(f"holds no {target!r}")
         if info.length > self._limits.max_bytes:
             raise self._refused(f"says that {target!r} has {info.length} bytes")
-        file = place / "download.zip"
+        file = self._folder / TARGETS / "download.zip"
         if updater.find_cached_target(info, str(file)) is None:
             updater.download_target(info, str(file))
         return file
@@ -124,6 +199,11 @@ class TufRepository:
 
     def _refused(self, what: str) -> BundleError:
         return BundleError(self._url, what, _KEEPS, reason="repository")
+
+
+def _said(info: TargetFile) -> Mapping[str, Any]:
+    said = info.unrecognized_fields.get("custom")
+    return said if isinstance(said, dict) else {}
 
 
 class _BoundedFetcher(FetcherInterface):

@@ -261,10 +261,26 @@ class Repository:
         found = self._timestamp()
         return 0 if found is None else found.version
 
+    def current(self) -> dict[str, tuple[str, dict[str, Any]]]:
+        """Return what is current: SHA-256 and what is said beside it, by the target's name."""
+        version = self.version()
+        if version == 0:
+            return {}
+        content = (self._metadata / f"{version}.{RINGS}.json").read_bytes()
+        signed = _targets_of(content, RINGS).signed
+        return {
+            name: (info.hashes["sha256"], dict(info.unrecognized_fields.get("custom", {})))
+            for name, info in signed.targets.items()
+        }
+
     def needs_refresh(self, now: datetime) -> bool:
-        """Tell whether the timestamp is soon over, or an earlier root's key signed it."""
+        """Tell whether the timestamp is soon over, or other targets are in force."""
         found = self._timestamp()
-        return found is None or found.expires - REFRESH_BEFORE < now
+        if found is None or found.expires - REFRESH_BEFORE < now:
+            return True
+        content = (self._metadata / f"{found.version}.snapshot.json").read_bytes()
+        snapshot = Metadata[Snapshot].from_bytes(content).signed
+        return snapshot.meta["targets.json"].version != self._top_version()
 
     def publish(
         self,

@@ -2,7 +2,7 @@
 
 A ring advances once its devices acknowledged the model and had time with it. It stops by itself
 where the model fails on more devices than is tolerated, or tells devices something else than
-before; both are judged by intervals whose false alarms stay below `alpha` over a whole ring,
+before; both are judged by intervals whose false alarms stay below `alpha` over a whole release,
 however often one looks: looks are made when the number of devices has doubled, and each has its
 part of alpha, 6/(π k)² for the k-th (the parts add up to 1).
 """
@@ -119,10 +119,10 @@ class Rollout:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Evidence:
-    """What the devices of a ring have reported since it began.
+    """What the devices of the rings that a release has reached have reported.
 
     Attributes:
-        active: devices of the ring that spoke.
+        active: devices that spoke since the last of these rings began.
         running: of them, that run the model.
         failed: of them, on which it failed or was refused through no fault of theirs, by reason.
         unsuited: of them, whose client or features it does not fit.
@@ -218,7 +218,7 @@ def advanced(rollout: Rollout, *, rings: int, now: datetime) -> Rollout:
     following = (rollout.ring or 0) + 1
     if following >= rings:
         return replace(rollout, state=ReleaseState.RELEASED, reason="every ring has it")
-    return replace(rollout, ring=following, ring_began_at=now, looks=0, looked_at=0, reason="")
+    return replace(rollout, ring=following, ring_began_at=now, reason="")
 
 
 def halted(rollout: Rollout, *, reason: str) -> Rollout:

@@ -2,7 +2,7 @@
 
 from alembic import context
 
-from server.storage.tables import metadata
+from server.storage.release_tables import metadata
 
 
 def run() -> None:
