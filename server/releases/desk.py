@@ -1,0 +1,426 @@
+"""The releases of one server: each step is one transaction, and what is served follows from it.
+
+The database is the truth. What devices fetch is written from it within the same transaction, new
+files first and the timestamp last; after a crash the next step writes what is missing.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import replace
+from typing import TYPE_CHECKING, Final
+
+from models.bundle import DEFAULT, load_bundle, write_bundle
+
+from ..registry import ModelState, move
+from ..storage.model_versions import ModelVersions
+from ..storage.releases import Releases
+from . import rings as rules
+from .admission import Payment, admitted, candidate_of
+from .evidence import evidence_of, new_failures, watch_list
+from .offers import Offerable, offers_of, target_names
+from .release_errors import ReleaseError, ReleaseInputError, ReleaseMissingError
+from .repository import Repository, TargetContent, release_keys
+from .rings import Evidence, ReleaseState, RingPolicy, Rollout, TransitionError
+from .signing import (
+    CANDIDATE,
+    checked,
+    numbered,
+    read_answer,
+    read_request,
+    unnumbered,
+    write_request,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from datetime import datetime
+    from pathlib import Path
+
+    from sqlalchemy import Connection
+
+    from models.bundle import Bundle
+    from models.wire.envelope import SigningKey
+
+    from ..storage.database import Database
+    from ..storage.releases import KeptRelease
+    from .rings import Ring
+
+BUNDLES, REQUESTS, REPOSITORY = "bundles", "requests", "repository"
+METADATA_COUNTER: Final = "metadata"
+OFFERS_COUNTER: Final = "offers"
+_OPEN = (ReleaseState.ROLLING, ReleaseState.HALTED)
+
+
+class ReleaseDesk:
+    """Proposes, accepts, offers, stops and takes back.
+
+    Args:
+        database: of the server.
+        folder: of releases; its part `repository` is served to devices.
+        key: the server's own key, which says what is current; None where nothing is published.
+    """
+
+    def __init__(self, database: Database, folder: Path, *, key: SigningKey | None = None) -> None:
+        self.database = database
+        self.folder = folder
+        self.repository = Repository(folder / REPOSITORY)
+        self._key = key
+
+    # --- what is proposed and signed --------------------------------------------------------------
+
+    def propose(
+        self,
+        source: Path,
+        payment: Payment,
+        *,
+        policy: RingPolicy,
+        now: datetime,
+        least_number: int = 1,
+    ) -> tuple[KeptRelease, Path]:
+        """Propose a run's candidate or a bundle; nothing is offered yet.
+
+        Args:
+            source: folder of a run, or a bundle.
+            payment: where it is written what it cost.
+            policy: when its rings advance.
+            now: aware time.
+            least_number: of the release: above what devices have from elsewhere.
+
+        Returns:
+            The release, and the folder of the request for the offline key.
+
+        Raises:
+            RegistryError: no card, no ledger entry, no audit, or the gate did not pass it.
+            AuditRefusedError: the audit finds more than the ledger claims.
+        """
+        found, payment = candidate_of(source, payment)
+        candidate = unnumbered(found)
+        model = admitted(candidate, payment, now=now)
+        with self.database.transaction() as connection:
+            releases = Releases(connection)
+            spec = candidate.manifest["feature_spec_version"]
+            back = unnumbered(self._in_use(releases, spec))
+            if back.digest == candidate.digest:
+                raise ReleaseError(candidate.version, "is what devices have", "propose another one")
+            number = max(releases.next_number(), least_number)
+            folder = self.folder / REQUESTS / str(number)
+            write_request(folder, candidate, back, number=number)
+            registry = ModelVersions(connection)
+            registry.add(model)
+            known = registry.get(candidate.version)
+            if known is not None and known.state is ModelState.RETIRED:
+                what = "was withdrawn before"
+                raise ReleaseError(candidate.version, what, "train a new one")
+            kept = releases.add(
+                _offerable(number, candidate, back), digest=candidate.digest, policy=policy, now=now
+            )
+        return kept, folder
+
+    def accept(self, answer: Path, *, now: datetime) -> KeptRelease:
+        """Take in what the offline key signed.
+
+        Args:
+            answer: the file that came back.
+            now: aware time.
+
+        Raises:
+            ReleaseError: no key of the root in force signed it, or it is of another request.
+        """
+        told = read_answer(answer)
+        number, key_id = told["release"], told["key_id"]
+        with self.database.transaction() as connection:
+            kept = self._get(Releases(connection), number)
+            if kept.rollout.state is not ReleaseState.PROPOSED:
+                what = f"is {kept.rollout.state} already"
+                raise ReleaseError(f"release {number}", what, "see: fedcell release status")
+            request, candidate, back = read_request(self.folder / REQUESTS / str(number))
+            if request.candidate != kept.digest:
+                what = "its request was changed"
+                raise ReleaseError(f"release {number}", what, "propose it again")
+            trusted = release_keys(self.repository.root())
+            for bundle, name, own in (
+                (candidate, "candidate", number),
+                (back, "back", number + 1),
+            ):
+                signed = numbered(bundle, number=own, key_id=key_id, signature=told[name])
+                path = self._bundle_path(own)
+                write_bundle(signed, path)
+                try:
+                    checked(path, trusted=trusted)
+                except ReleaseError:
+                    path.unlink()
+                    raise
+            signed_rollout = replace(kept.rollout, state=ReleaseState.SIGNED)
+            Releases(connection).keep(signed_rollout, ring=None, now=now)
+            return Releases(connection).get(number)
+
+    def accept_root(self, folder: Path, *, now: datetime) -> int:
+        """Take in a root and targets that were made offline, and sign what is current anew.
+
+        Args:
+            folder: with `root.json` and `targets.json`.
+            now: aware time.
+
+        Returns:
+            The root's version.
+        """
+        try:
+            root, targets = (
+                (folder / "root.json").read_bytes(),
+                (folder / "targets.json").read_bytes(),
+            )
+        except OSError as error:
+            what = f"holds no root and targets ({error.strerror})"
+            raise ReleaseMissingError(folder, what, "name what release root wrote") from error
+        version = self.repository.take_root(root, targets)
+        with self.database.transaction() as connection:
+            self.publish(connection, now=now)
+        return version
+
+    # --- what is offered --------------------------------------------------------------------------
+
+    def start(self, number: int, *, now: datetime) -> KeptRelease:
+        """Offer a signed release to the first ring.
+
+        Raises:
+            ReleaseError: it is not signed, another one is on its way, or devices have another model
+                by now than the one that it goes back to.
+        """
+
+        def begin(releases: Releases, kept: KeptRelease) -> Rollout:
+            others = [one for one in releases.all() if one.rollout.state in _OPEN]
+            if others:
+                what = f"release {others[0].rollout.number} is on its way"
+                raise ReleaseError(f"release {number}", what, "let it end, or withdraw it")
+            in_use = self._in_use(releases, kept.offer.feature_spec_version)
+            if in_use.version != kept.offer.back_version:
+                what = f"goes back to {kept.offer.back_version}, and devices have {in_use.version}"
+                raise ReleaseError(f"release {number}", what, "propose it again")
+            return rules.started(kept.rollout, now=now)
+
+        return self._change(number, begin, now=now)
+
+    def advance(self, *, now: datetime) -> tuple[KeptRelease, Evidence] | None:
+        """Look at what devices report, and let the release on its way go on, stop or end.
+
+        Returns:
+            The release as it is now with the evidence; None where none is on its way.
+        """
+        with self.database.transaction() as connection:
+            releases = Releases(connection)
+            found = [one for one in releases.all() if one.rollout.state is ReleaseState.ROLLING]
+            if not found:
+                if self._key is not None:
+                    self.publish(connection, now=now)
+                return None
+            kept, rings = found[0], releases.rings()
+            evidence = self._evidence(releases, kept, rings)
+            after = rules.decide(kept.rollout, evidence, kept.policy, rings=len(rings), now=now)
+            self._keep(connection, kept, after, now=now)
+            self.publish(connection, now=now)
+            return releases.get(kept.rollout.number), evidence
+
+    def halt(self, number: int, *, reason: str, now: datetime) -> KeptRelease:
+        """Offer a release to nobody more; who has it keeps it."""
+        return self._change(
+            number, lambda _, kept: rules.halted(kept.rollout, reason=reason), now=now
+        )
+
+    def resume(self, number: int, *, now: datetime) -> KeptRelease:
+        """Offer a halted release to its ring again."""
+        return self._change(number, lambda _, kept: rules.resumed(kept.rollout, now=now), now=now)
+
+    def withdraw(self, number: int, *, reason: str, now: datetime) -> KeptRelease:
+        """Offer every device the model before it.
+
+        Raises:
+            ReleaseError: a later release has gone out since.
+        """
+
+        def back(releases: Releases, kept: KeptRelease) -> Rollout:
+            later = [
+                one.rollout.number
+                for one in releases.all()
+                if one.rollout.number > number
+                and one.rollout.state in {*_OPEN, ReleaseState.RELEASED}
+            ]
+            if later and kept.rollout.ring is not None:
+                what = f"release {later[-1]} has gone out since"
+                raise ReleaseError(f"release {number}", what, f"withdraw {later[-1]} first")
+            return rules.withdrawn(kept.rollout, reason=reason)
+
+        return self._change(number, back, now=now)
+
+    def keep_rings(self, rings: Sequence[Ring]) -> None:
+        """Keep rings in place of those before.
+
+        Raises:
+            ReleaseError: a release is on its way; its rings stay as they are.
+        """
+        with self.database.transaction() as connection:
+            releases = Releases(connection)
+            under_way = [one for one in releases.all() if one.rollout.state in _OPEN]
+            if under_way:
+                what = f"release {under_way[0].rollout.number} is on its way through them"
+                raise ReleaseError("rings", what, "let it end, or withdraw it")
+            releases.keep_rings(rings)
+
+    def publish(self, connection: Connection, *, now: datetime) -> bool:
+        """Write what devices fetch, where it is not what follows from the database, or soon over.
+
+        Returns:
+            Whether anything was written.
+        """
+        releases = Releases(connection)
+        wanted = self._targets(releases)
+        before = self.repository.current()
+        has_changed = {
+            name: (_sha256(target.content), dict(target.custom)) for name, target in wanted.items()
+        } != before
+        if not has_changed and not self.repository.needs_refresh(now):
+            return False
+        if self._key is None:
+            what = "is not named"
+            raise ReleaseMissingError("the server's release key", what, "name it: --release-key")
+        version = releases.count_up(METADATA_COUNTER, at_least=self.repository.version() + 1)
+        if has_changed:
+            releases.count_up(OFFERS_COUNTER, at_least=version)
+        self.repository.publish(wanted, version=version, key=self._key, now=now)
+        return True
+
+    # --- inside -----------------------------------------------------------------------------------
+
+    def _change(
+        self,
+        number: int,
+        decide: Callable[[Releases, KeptRelease], Rollout],
+        *,
+        now: datetime,
+    ) -> KeptRelease:
+        with self.database.transaction() as connection:
+            releases = Releases(connection)
+            kept = self._get(releases, number)
+            try:
+                after = decide(releases, kept)
+            except TransitionError as error:
+                remedy = "see: fedcell release status"
+                raise ReleaseError(f"release {number}", str(error), remedy) from error
+            self._keep(connection, kept, after, now=now)
+            self.publish(connection, now=now)
+            return releases.get(number)
+
+    def _keep(
+        self, connection: Connection, kept: KeptRelease, after: Rollout, *, now: datetime
+    ) -> None:
+        releases, rings = Releases(connection), Releases(connection).rings()
+        name = None if after.ring is None else rings[after.ring].name
+        releases.keep(after, ring=name, now=now)
+        if after.state is ReleaseState.ROLLING and after.ring is not None:
+            version = kept.offer.version
+            spoken = [
+                (device_id, None if (summary or {}).get("model_version") == version else summary)
+                for device_id, summary in releases.spoken()
+            ]
+            releases.watch(after.number, watch_list(spoken, rings, reached=after.ring))
+        if after.state is ReleaseState.RELEASED:
+            self._move(connection, kept.offer.version, ModelState.RELEASED, now=now)
+        if after.state is ReleaseState.WITHDRAWN:
+            self._move(connection, kept.offer.version, ModelState.RETIRED, now=now)
+
+    @staticmethod
+    def _move(connection: Connection, version: str, state: ModelState, *, now: datetime) -> None:
+        registry = ModelVersions(connection)
+        model = registry.get(version)
+        if model is not None and model.state is not state:
+            registry.keep_state(move(model, state, now=now))
+
+    @staticmethod
+    def _evidence(releases: Releases, kept: KeptRelease, rings: Sequence[Ring]) -> Evidence:
+        rollout, version = kept.rollout, kept.offer.version
+        if rollout.ring is None or rollout.ring_began_at is None:
+            return Evidence()
+        spoken = [
+            (device_id, None if (summary or {}).get("model_version") == version else summary)
+            for device_id, summary in releases.spoken()
+        ]
+        releases.watch(rollout.number, watch_list(spoken, rings, reached=rollout.ring))
+        failed = new_failures(releases.watched(rollout.number), version=version)
+        releases.note_failures(rollout.number, failed)
+        watched = releases.watched(rollout.number)
+        return evidence_of(watched, version=version, since=rollout.ring_began_at)
+
+    def evidence(self, number: int) -> Evidence:
+        """Return what devices have reported of a release, without deciding anything."""
+        with self.database.transaction() as connection:
+            releases = Releases(connection)
+            return self._evidence(releases, self._get(releases, number), releases.rings())
+
+    def _targets(self, releases: Releases) -> dict[str, TargetContent]:
+        offerable = [one.offer for one in releases.all()]
+        found: dict[str, TargetContent] = {}
+        for index, ring in enumerate(releases.rings()):
+            names = target_names(ring.name, offers_of(index, offerable))
+            for name, (offer, earlier) in names.items():
+                custom = {
+                    "version": offer.version,
+                    "release": offer.number,
+                    "least_client_version": offer.least_client_version,
+                    "earlier": list(earlier),
+                }
+                content = self._bundle_path(offer.number).read_bytes()
+                found[name] = TargetContent(content, custom)
+        return found
+
+    def _in_use(self, releases: Releases, spec: str) -> Bundle:
+        """Return what devices of a feature specification have: released last, else the default."""
+        done = [
+            one
+            for one in releases.all()
+            if one.rollout.state is ReleaseState.RELEASED and one.offer.feature_spec_version == spec
+        ]
+        if not done:
+            return load_bundle(DEFAULT)
+        request = self.folder / REQUESTS / str(done[-1].rollout.number)
+        return load_bundle(request / CANDIDATE, expected_digest=done[-1].digest)
+
+    def _bundle_path(self, number: int) -> Path:
+        return self.folder / BUNDLES / f"{number}.zip"
+
+    @staticmethod
+    def _get(releases: Releases, number: int) -> KeptRelease:
+        try:
+            return releases.get(number)
+        except KeyError:
+            remedy = "see: fedcell release status"
+            raise ReleaseInputError(f"release {number}", "there is none", remedy) from None
+
+
+def latest(releases: Sequence[KeptRelease]) -> KeptRelease:
+    """Return the release that commands mean where none is named: the one on its way, else the last.
+
+    Raises:
+        ReleaseMissingError: nothing was proposed yet.
+    """
+    under_way = [one for one in releases if one.rollout.state in _OPEN]
+    if not releases:
+        raise ReleaseMissingError("releases", "there are none yet", "see: fedcell release propose")
+    return (under_way or list(releases))[-1]
+
+
+def _offerable(number: int, candidate: Bundle, back: Bundle) -> Offerable:
+    return Offerable(
+        number=number,
+        state=ReleaseState.PROPOSED,
+        ring=None,
+        version=candidate.version,
+        feature_spec_version=candidate.manifest["feature_spec_version"],
+        least_client_version=candidate.manifest["least_client_version"],
+        back_version=back.version,
+        back_feature_spec_version=back.manifest["feature_spec_version"],
+        back_least_client_version=back.manifest["least_client_version"],
+    )
+
+
+def _sha256(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
