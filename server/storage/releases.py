@@ -200,22 +200,17 @@ class Releases:
             number: of the release.
             found: devices, whether the release has reached their ring, and their bands.
         """
-        known = dict(
-            self.connection.execute(
-                select(release_devices.c.device_id, release_devices.c.in_ring).where(
-                    release_devices.c.number == number
-                )
+        kept = self.connection.execute(
+            select(release_devices.c.device_id, release_devices.c.in_ring).where(
+                release_devices.c.number == number
             )
-            .tuples()
-            .all()
         )
+        known = {row.device_id: row.in_ring for row in kept}
         rows = []
         for device_id, in_ring, before in found:
             if device_id not in known:
-                kept = None if before is None else before.to_json()
-                rows.append(
-                    {"number": number, "device_id": device_id, "in_ring": in_ring, "before": kept}
-                )
+                row = {"number": number, "device_id": device_id, "in_ring": in_ring}
+                rows.append(row | {"before": None if before is None else before.to_json()})
             elif in_ring and not known[device_id]:
                 self.connection.execute(
                     update(release_devices)
