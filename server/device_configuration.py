@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
     from .signer import Signer
 
+MOST_REASON = 64
 LIFETIME = timedelta(days=90)
 """How long a configuration is sent; a device that comes back later is sent it anew."""
 
@@ -42,6 +43,7 @@ class DeviceSettings:
         summaries: False stops summaries.
         notices: False stops notices.
         predict_every_h: hours from one prediction to the next.
+        ring: whose releases it takes; None: the ring that it was told before.
     """
 
     training: bool | None = None
@@ -49,6 +51,7 @@ class DeviceSettings:
     summaries: bool | None = None
     notices: bool | None = None
     predict_every_h: int | None = None
+    ring: str | None = None
 
     def said(self) -> dict[str, Any]:
         """Return what is not None, by name."""
@@ -83,6 +86,8 @@ class ConfigurationSender:
             raise DeviceUnknownError(device_id) from None
         configurations, outbox = Configurations(self.connection), OutboxMessages(self.connection)
         before = configurations.latest(device_id)
+        if settings.ring is None and before is not None:
+            settings = replace(settings, ring=before.settings.get("ring"))
         issued = now.replace(microsecond=0)
         message = Configuration(
             id=self.new_id(),
@@ -134,4 +139,6 @@ def _in_words(settings: DeviceSettings) -> str:
     said = settings.said()
     stopped = [f"no_{name}" for name, value in said.items() if value is False]
     every = settings.predict_every_h
-    return "+".join(stopped + ([] if every is None else [f"every_{every}h"])) or "all_as_agreed"
+    told = [] if every is None else [f"every_{every}h"]
+    told += [] if settings.ring is None else [f"ring_{settings.ring}"]
+    return "+".join(stopped + told)[:MOST_REASON] or "all_as_agreed"

@@ -45,6 +45,7 @@ def keep_configuration(mailbox: Mailbox, told: Configuration, *, now: datetime) 
         "summaries": told.summaries,
         "notices": told.notices,
         "predict_every_h": told.predict_every_h,
+        "ring": told.ring,
     }
     content: dict[str, object] = {name: value for name, value in said.items() if value is not None}
     content |= {"sequence": told.sequence, "received_at": now.isoformat(timespec="seconds")}

@@ -34,6 +34,8 @@ def in_force(store: StoreFile) -> dict[str, Any]:
     hours = kept.get("predict_every_h")
     if isinstance(hours, int) and LEAST_HOURS <= hours <= MOST_HOURS:
         found["predict_every_h"] = hours
+    if isinstance(kept.get("ring"), str):
+        found["ring"] = kept["ring"]
     return found
 
 

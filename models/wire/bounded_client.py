@@ -40,11 +40,11 @@ class BoundedClient(mqtt.Client):
 
     Attributes:
         on_oversize: called with the bytes that a packet has left, before the connection is dropped.
-        tls: how to speak TLS, None for a connection in the clear.
+        tls: says how to speak TLS, None for a connection in the clear.
     """
 
     on_oversize: Callable[[int], None]
-    tls: LinkTls | None = None
+    tls: Callable[[], LinkTls] | None = None
 
     def secure_anew(self) -> None:
         """Read the files of TLS again, for the next connection; nothing happens without TLS.
@@ -54,7 +54,7 @@ class BoundedClient(mqtt.Client):
         """
         if self.tls is not None:
             # The setter takes none a second time, and certificates are renewed.
-            self._ssl_context, self._ssl = tls_context(self.tls), True
+            self._ssl_context, self._ssl = tls_context(self.tls()), True
 
     def reconnect(self) -> MQTTErrorCode:
         """Connect again, with the certificate that is there now.

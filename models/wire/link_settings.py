@@ -31,21 +31,20 @@ class Will:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LinkTls:
-    """How to speak TLS to a broker; the files are read anew at every connection.
+    """How to speak TLS to a broker.
 
     Attributes:
         authorities: PEM file of the authorities that may speak for the broker; no others are.
         certificate: PEM file of this side's certificate, None to show none.
         key: PEM file of its private key.
-        clock_is_wrong: whether this machine's clock is known to be wrong, asked at every
-            connection: then the time within which the broker's certificate holds is not looked at,
-            and everything else of it is. None: the clock is right.
+        looks_at_time: whether this machine's clock can be relied on; where it cannot, the time
+            within which the broker's certificate holds is not looked at, and everything else is.
     """
 
     authorities: Path
     certificate: Path | None = None
     key: Path | None = None
-    clock_is_wrong: Callable[[], bool] | None = None
+    looks_at_time: bool = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,7 +62,7 @@ class LinkSettings:
         first_wait_s: upper bound of the first random wait before a new attempt, seconds.
         longest_wait_s: upper bound to which it doubles, seconds; 15 minutes spread a fleet.
         version: protocol to speak.
-        tls: how to speak TLS, None for a connection in the clear.
+        tls: says how to speak TLS, asked at every connection; None for one in the clear.
     """
 
     host: str
@@ -76,7 +75,7 @@ class LinkSettings:
     first_wait_s: float = 1.0
     longest_wait_s: float = 900.0
     version: MqttVersion = MqttVersion.AUTO
-    tls: LinkTls | None = None
+    tls: Callable[[], LinkTls] | None = None
 
 
 @dataclass(slots=True)

@@ -12,6 +12,7 @@ from enum import StrEnum
 from typing import Annotated, ClassVar
 
 from ..prediction import Confidence, Urgency
+from .announcements import RING_NAME
 from .bands import DaysBand, HealthBand, ProbabilityBand
 from .codec import MESSAGE_ID, Message, decode, encode, parse_object, schema, unknown_fields
 from .errors import WireError
@@ -361,6 +362,14 @@ class Configuration(Message):
     ] = None
     predict_every_h: Annotated[
         int | None, Declared(kind=Whole(1, 168), what="hours from one prediction to the next")
+    ] = None
+    ring: Annotated[
+        str | None,
+        Declared(
+            kind=RING_NAME,
+            what="which ring's releases it takes; left out: those of the fleet",
+            purpose="try a model on few devices before it goes to all",
+        ),
     ] = None
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from . import rounds
+from .announcements import ReleaseAnnouncement, announcement_schema, declarations
 from .codec import Message, specification
 from .fields import Consent
 from .messages import MESSAGES, schemas
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 
     from .fields import Declared
 
+RELEASE = ReleaseAnnouncement.TYPE
+RELEASE_PURPOSE = "have devices look sooner; what they run stands in the repository's metadata"
 SCHEMA_FOLDER = Path("models/wire/schemas")
 TABLE_FILE = Path("docs/reference/what-leaves.md")
 
@@ -135,6 +138,7 @@ def what_leaves() -> str:
     sections += [_section(m) for topic, m in MESSAGES.items() if isinstance(topic, Up)]
     sections += [_round_section(), _count_section(), _envelope_section(), ARRIVAL]
     sections += [_arrival_section(m) for topic, m in MESSAGES.items() if isinstance(topic, Down)]
+    sections += [_announcement_section()]
     return "\n".join(sections)
 
 
@@ -142,7 +146,7 @@ def generated_files() -> Mapping[Path, str]:
     """Return each generated file's content by its path within the project."""
     files = {
         SCHEMA_FOLDER / f"{name}.schema.json": json.dumps(body, indent=2, sort_keys=True) + "\n"
-        for name, body in schemas().items()
+        for name, body in {**schemas(), RELEASE: announcement_schema()}.items()
     }
     return files | {TABLE_FILE: what_leaves()}
 
@@ -162,6 +166,25 @@ def _arrival_section(message: type[Message]) -> str:
     return _field_table(
         message, f"Topic {topic}.", ("taken only with consent to",), lambda _declared: ()
     )
+
+
+def _announcement_section() -> str:
+    lines = [
+        f"## {RELEASE}",
+        "",
+        (
+            "A release is there for a ring. Topics `fedcell/v1/all/release` and "
+            "`fedcell/v1/ring/{ring}/release`, retained, signed and not sealed: it names no device."
+        ),
+        "",
+        "| field | what | purpose |",
+        "|---|---|---|",
+    ]
+    lines += [
+        f"| `{name}` | {declared.what} | {declared.purpose or RELEASE_PURPOSE} |"
+        for name, declared in declarations().items()
+    ]
+    return "\n".join(lines) + "\n"
 
 
 def _field_table(

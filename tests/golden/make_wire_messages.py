@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from models.wire.announcements import encode_announcement
 from models.wire.envelope import SigningKey, sign_payload
 from models.wire.messages import encode
-from tests.support.wire_messages import notice, one_of_each
+from tests.support.wire_messages import announcement, configuration, notice, one_of_each
 
 FOLDER = Path(__file__).parent / "messages"
 KEY_BYTES = bytes(range(32))
@@ -21,6 +22,11 @@ def main() -> None:
     recorded = {f"{message.TYPE}_v1.json": encode(message) for message in one_of_each()}
     recorded["signed_notice_v1.json"] = sign_payload(
         encode(notice()), SigningKey.from_bytes(KEY_BYTES)
+    )
+    recorded["configuration_ring_v1.json"] = encode(configuration(ring="canary"))
+    recorded["release_v1.json"] = encode_announcement(announcement())
+    recorded["signed_release_v1.json"] = sign_payload(
+        encode_announcement(announcement()), SigningKey.from_bytes(KEY_BYTES)
     )
     for name, payload in recorded.items():
         path = FOLDER / name

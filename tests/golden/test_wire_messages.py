@@ -2,10 +2,11 @@
 
 import pytest
 
+from models.wire.announcements import decode_announcement, encode_announcement
 from models.wire.envelope import SigningKey, open_signed, trusted_keys
-from models.wire.messages import Notice, decode, encode
+from models.wire.messages import Configuration, Notice, decode, encode
 from tests.golden.make_wire_messages import FOLDER, KEY_BYTES
-from tests.support.wire_messages import notice, one_of_each
+from tests.support.wire_messages import announcement, configuration, notice, one_of_each
 
 
 @pytest.mark.parametrize("message", one_of_each(), ids=lambda message: message.TYPE)
@@ -21,3 +22,20 @@ def test_a_recorded_signature_holds():
     trusted = trusted_keys(SigningKey.from_bytes(KEY_BYTES).verify_key)
 
     assert decode(open_signed(envelope, trusted), Notice) == notice()
+
+
+def test_a_recorded_ring_means_what_it_meant():
+    payload = (FOLDER / "configuration_ring_v1.json").read_bytes()
+
+    assert decode(payload, Configuration) == configuration(ring="canary")
+    assert encode(configuration(ring="canary")) == payload
+
+
+def test_a_recorded_announcement_means_what_it_meant():
+    payload = (FOLDER / "release_v1.json").read_bytes()
+    envelope = (FOLDER / "signed_release_v1.json").read_bytes()
+    trusted = trusted_keys(SigningKey.from_bytes(KEY_BYTES).verify_key)
+
+    assert decode_announcement(payload) == announcement()
+    assert encode_announcement(announcement()) == payload
+    assert open_signed(envelope, trusted) == payload

@@ -6,6 +6,7 @@ from datetime import UTC, datetime, timedelta
 
 from models.prediction import Confidence, Urgency
 from models.telemetry import DeviceId
+from models.wire.announcements import ReleaseAnnouncement
 from models.wire.bands import DaysBand, HealthBand, ProbabilityBand
 from models.wire.messages import (
     Ack,
@@ -148,6 +149,25 @@ def configuration(**changes: object) -> Configuration:
         "training": False,
     }
     return Configuration(**(values | changes))  # type: ignore[arg-type]
+
+
+def announcement(**changes: object) -> ReleaseAnnouncement:
+    """Make the announcement of a release to the canary ring."""
+    values: dict[str, object] = {
+        "id": numbered_id(7),
+        "sequence": 3,
+        "issued": ISSUED,
+        "expires": ISSUED + timedelta(days=90),
+        "ring": "canary",
+        "release": 5,
+        "version": "battery-abc",
+        "feature_spec_version": "1",
+        "least_client_version": "0.1.0",
+        "sha256": "ab" * 32,
+        "num_bytes": 60_000,
+        "spread_s": 0,
+    }
+    return ReleaseAnnouncement(**(values | changes))  # type: ignore[arg-type]
 
 
 def one_of_each() -> tuple[Summary, Notice, Ack, Birth, Status, Configuration]:
