@@ -14,21 +14,21 @@ from flwr.serverapp import ServerApp
 from models.held_out_devices import held_out_devices
 from privacy import OperatingSystemNoise
 
-from .engine.cohorts import invitation_order, within_owner_cap
 from .counts.count_queries import CountOffice
 from .counts.run_counts import RunCounts
+from .engine.cohorts import invitation_order, within_owner_cap
 from .engine.flower_messages import Roster, ask_for_devices
-from .owners import read_owners
-from .plans.plan_file import require_same_plan, stream_name, terms_under
 from .engine.rounds import RoundRecord, RoundsError
 from .engine.run_configuration import path_of, planned_counts, planned_rounds, value_of
-from .runs.folder import RunFolder
+from .engine.server_optimizer import OptimizerState
+from .engine.strategy import FederatedRounds, require_way_on
+from .owners import read_owners
+from .plans.plan_file import require_same_plan, stream_name, terms_under
 from .runs.control import RunCancelledError
 from .runs.desk import Watching, open_desk
-from .runs.reporting import begin_reports
-from .engine.server_optimizer import OptimizerState
+from .runs.folder import RunFolder
+from .runs.report_writer import begin_reports
 from .signer import load_signer
-from .engine.strategy import FederatedRounds, require_way_on
 from .streams.ended_stream import ended_stream, has_ended
 from .streams.stream_key import read_operator_key
 from .streams.stream_state import begin_stream, resume_stream
@@ -45,9 +45,9 @@ if TYPE_CHECKING:
     from models.wire.envelope import SigningKey
     from privacy import NoiseSource, StreamPolicy
 
-    from .engine.cohorts import Schedule
     from .counts.private_metrics import ReleasedCounts
     from .counts.run_counts import CountsPlan
+    from .engine.cohorts import Schedule
     from .engine.optimizer_gain import OptimizerGain
     from .engine.rounds import RoundsConfig
     from .engine.strategy import Metrics

@@ -161,7 +161,7 @@ def _require_paid(
     # Imported where a stream's model enters: the hub, which only reads the registry, needs neither.
     from privacy import CorrelatedRelease, release_epsilon
 
-    from .runs.report import accountable
+    from .runs.report_layout import accountable
 
     entry = _quoted_entry(version, quoted, ledger=ledger)
     event = entry.event

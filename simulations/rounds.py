@@ -16,6 +16,7 @@ from models.training.network import HazardNetwork
 from models.training.recipe import soon_labels
 from privacy import OperatingSystemNoise
 from server.engine.cohorts import num_within_owner_cap
+from server.engine.quality_looks import looks_at
 from server.engine.rounds import DEVICES_PER_OWNER, RoundsConfig
 from server.flower_app import PlannedRun
 from server.plans.plan_file import (
@@ -25,14 +26,15 @@ from server.plans.plan_file import (
     stream_name,
 )
 from server.runs.desk import Watching
-from server.runs.folder import BUNDLE_FILE, RunFolder
-from server.runs.record import folder_digest
+from server.runs.federated_bundle import federated_bundle, fitted
+from server.runs.folder import RunFolder
+from server.runs.replay_record import folder_digest
+from server.runs.run_files import BUNDLE_FILE
 from server.streams.stream_terms import OperatingSystemKeys
 
-from .federated_bundle import REFERENCE_FLEET, federated_bundle, fitted
 from .federation import run_planned
 from .fleet_rows import FleetRows, fleet_rows
-from .held_out import looks_at
+from .model_sources import REFERENCE_FLEET
 from .model_sources import fleet_rows as source_rows
 from .seeded_noise import SeededNoise
 from .seeded_streams import SeededKeys

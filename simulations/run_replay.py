@@ -14,11 +14,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from privacy import StreamPolicy, next_entry
+from server.engine.quality_looks import looks_at
 from server.engine.rounds import RoundsError
 from server.flower_app import PlannedRun
 from server.privacy_home.privacy_errors import HomeBrokenError, HomeMissingError
 from server.runs.folder import RunFolder, config_of
-from server.runs.record import START_FILE, weights_digest
+from server.runs.run_files import START_FILE
 from server.runs.verification import (
     Check,
     Verdict,
@@ -26,10 +27,10 @@ from server.runs.verification import (
     entries_of,
     first_difference,
 )
+from server.streams.release_witness import weights_digest
 
-from .federated_bundle import REFERENCE_FLEET
 from .federation import run_planned
-from .held_out import looks_at
+from .model_sources import REFERENCE_FLEET
 from .model_sources import fleet_rows as source_rows
 from .seeded_noise import SeededNoise
 from .seeded_streams import SeededKeys

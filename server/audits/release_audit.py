@@ -21,7 +21,8 @@ from privacy.audit.release_gate import (
 )
 
 from ..privacy_home.privacy_ledger import read_home
-from ..runs.folder import REPORT_FILE, RunFolderError
+from ..runs.folder import RunFolderError
+from ..runs.run_files import REPORT_FILE
 from ..streams.release_witness import read_witness
 from .canary_audit import ALPHA, audit_stream
 from .canary_streams import honest_parts

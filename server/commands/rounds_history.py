@@ -103,7 +103,7 @@ def _evidence(run: Path, home: Path | None, report: Mapping[str, Any]) -> Eviden
     from ..privacy_home.privacy_errors import HomeBrokenError, HomeMissingError, StreamRefusedError
     from ..privacy_home.privacy_ledger import read_home
     from ..runs.reading import look_at
-    from ..runs.record import weights_digest
+    from ..streams.release_witness import weights_digest
     from ..runs.round_explanation import Evidence
     from ..streams.stream_files import read_checkpoint
 

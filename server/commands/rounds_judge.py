@@ -16,8 +16,6 @@ if TYPE_CHECKING:
 
     from ..engine.quality_gate import GateDecision
 
-CANDIDATE_FILE = "bundle.zip"
-
 
 def judge_command(
     run: Annotated[Path, typer.Argument(help="Folder of a finished run, with its bundle.zip.")],
@@ -49,10 +47,11 @@ def judge_command(
     from models.fleet_dataset import open_fleet
 
     from ..engine.proposal import JudgedOn, counts_of_runs, judge, keep_decision
+    from ..runs.run_files import BUNDLE_FILE
 
     current = bundle_of(against, trusted_key, allow_unsigned=False)
     # A run leaves its candidate unsigned: it is signed once it is proposed.
-    candidate = load_bundle(run / CANDIDATE_FILE, allow_unsigned=True)
+    candidate = load_bundle(run / BUNDLE_FILE, allow_unsigned=True)
     now = datetime.now(UTC)
     decision = judge(
         candidate,

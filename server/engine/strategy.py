@@ -23,12 +23,12 @@ from privacy.adaptive_clipping import grid_of
 
 from ..privacy_home.privacy_errors import StreamRefusedError
 from ..runs.control import RunCancelledError
-from ..runs.record import weights_digest
 from ..runs.refusal_trail import NodeNames, RefusalTrail
-from ..runs.report import accountable
+from ..runs.report_layout import accountable
 from ..runs.status import EnginePhase, StepProgress
 from ..streams.policy_signing import signed_policy
 from ..streams.receipts import release_receipt, shows_forgotten_releases
+from ..streams.release_witness import weights_digest
 from ..streams.stream_files import OPEN_A_NEW_STREAM
 from ..streams.stream_state import StepPhase
 from .aggregation import CohortSum

@@ -22,7 +22,7 @@ from privacy.statement import (
     SAID_MORE,
 )
 
-from ..runs.report import accountable
+from ..runs.report_layout import accountable
 from . import counts_file
 from .home_files import COUNTS_FILE, WORST_CASE_FACT, is_behind
 from .home_words import HomeWords

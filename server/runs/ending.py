@@ -16,7 +16,8 @@ from models.durable_file import sync_folder, write_durably
 from ..streams.stream_files import discard_aggregate, lock_stream
 from ..streams.stream_key import KEY_FILE
 from .control import RunCancelledError
-from .reading import REPORT_FILE, read_report
+from .reading import read_report
+from .run_files import REPORT_FILE
 from .status import EnginePhase, RunState, write_status
 
 if TYPE_CHECKING:

@@ -25,6 +25,7 @@ from ..privacy_home.home_files import COUNTS_FILE, HOME_FILE
 from ..privacy_home.home_lock import LOCK_FILE
 from ..privacy_home.ledger_file import LEDGER_FILE
 from ..privacy_home.privacy_ledger import open_home
+from ..streams.release_witness import weights_digest
 from ..streams.stream_files import (
     AGGREGATE_FILE,
     CHECKPOINT_FILE,
@@ -37,7 +38,7 @@ from ..streams.stream_key import KEY_FILE
 from ..streams.stream_terms import StreamTerms
 from .control import CANCEL_FILE, PAUSE_FILE
 from .log import LOG_FILE
-from .record import START_FILE, weights_digest
+from .run_files import COMMAND_FILE, REPORT_FILE, START_FILE, WEIGHTS_FILE
 from .status import METRICS_FILE, STATUS_FILE
 
 if TYPE_CHECKING:
@@ -46,13 +47,6 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-
-WEIGHTS_FILE: Final = "weights.npz"
-REPORT_FILE: Final = "run.json"
-BUNDLE_FILE: Final = "bundle.zip"
-"""What a finished run is exported as, where its starter does so."""
-COMMAND_FILE: Final = "command.json"
-"""How the run was started, in whatever form its starter can read again."""
 
 _OF_A_RUN: Final = (LEDGER_FILE, REPORT_FILE, KEY_FILE, STEP_FILE, CHECKPOINT_FILE)
 _OF_A_STREAM: Final = (

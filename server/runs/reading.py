@@ -11,6 +11,7 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final
 
 from ..engine.rounds import RoundsError
+from .run_files import REPORT_FILE
 from .status import (
     EnginePhase,
     ProcessMark,
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-REPORT_FILE: Final = "run.json"
 _NO_PROCESS: Final = ProcessMark(pid=0, host="", started_ticks=None)
 _AFTER_WORDS: Final = {
     "finished": RunState.FINISHED,

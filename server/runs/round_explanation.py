@@ -14,7 +14,7 @@ from privacy import CorrelatedRelease, GaussianRelease, release_epsilon
 from privacy.accountant import mu_squared_of_step
 
 from ..engine.rounds import RoundsError
-from .report import accountable
+from .report_layout import accountable
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -17,9 +17,11 @@ from privacy import StreamPolicy, release_epsilon
 
 from ..privacy_home.privacy_errors import HomeBrokenError, HomeMissingError, StreamRefusedError
 from ..privacy_home.privacy_ledger import read_home
+from ..streams.release_witness import weights_digest
 from ..streams.stream_files import read_checkpoint
-from .record import START_FILE, json_digest, versions_here, weights_digest
-from .report import accountable
+from .replay_record import json_digest, versions_here
+from .report_layout import accountable
+from .run_files import START_FILE, WEIGHTS_FILE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -27,7 +29,6 @@ if TYPE_CHECKING:
 
     from privacy import LedgerEntry
 
-WEIGHTS_FILE: Final = "weights.npz"
 OF_REAL_ENTROPY: Final = (
     "the weights of each round: the key of their noise is secret, and destroyed at the run's end",
     "the devices' updates: only their sum with noise ever left",

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 
     from privacy import StreamPolicy
     from server.engine.group_rule import GroupRuleName
-    from server.runs.desk import Watching
     from server.engine.server_optimizer import OptimizerName, ServerRecipe
+    from server.runs.desk import Watching
 
     from ..rounds import RoundsPlan
 
@@ -41,7 +41,7 @@ def carry_out(
     """
     from models.trusted_keys import read_trusted_keys
     from server.owners import read_owners
-    from server.runs.folder import BUNDLE_FILE
+    from server.runs.run_files import BUNDLE_FILE
     from server.streams.stream_key import read_operator_key
 
     from ..rounds import KeptAt, run_rounds, starting_bundle
@@ -109,7 +109,8 @@ def options_from(
         RunFolderError: it is no start of a run that this version knows.
     """
     from privacy import StreamPolicy
-    from server.runs.folder import COMMAND_FILE, RunFolderError
+    from server.runs.folder import RunFolderError
+    from server.runs.run_files import COMMAND_FILE
 
     from .rounds import start_command
 

@@ -45,7 +45,7 @@ def replay(
     counts, ε; what cannot be is said. Ends with 1 at the first difference, which is named.
     """
     from server.runs.reading import read_report
-    from server.runs.record import folder_digest
+    from server.runs.replay_record import folder_digest
     from server.runs.verification import (
         OF_REAL_ENTROPY,
         first_difference,

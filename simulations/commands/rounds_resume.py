@@ -22,7 +22,8 @@ def resume_command(run: Run, workers: Workers = None, as_json: AsJson = False) -
     for bit. A run that is finished is told once more; one that was cancelled goes on nowhere.
     """
     from server.commands.rounds_steering import lift_pause_of_live_run
-    from server.runs.folder import BUNDLE_FILE, command_of
+    from server.runs.folder import command_of
+    from server.runs.run_files import BUNDLE_FILE
     from server.runs.status import STATUS_FILE
 
     from ..rounds_summary import summary_lines
@@ -47,7 +48,7 @@ def resume_command(run: Run, workers: Workers = None, as_json: AsJson = False) -
 
 def _report_of(run: Path) -> dict[str, Any]:
     """Return what `run.json` holds; nothing where the run was ended before it was written."""
-    from server.runs.folder import REPORT_FILE
+    from server.runs.run_files import REPORT_FILE
 
     try:
         found = json.loads((run / REPORT_FILE).read_bytes())

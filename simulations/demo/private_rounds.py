@@ -6,15 +6,15 @@ import secrets
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from server.engine.quality_looks import HeldOutPart
 from server.engine.rounds import RoundsConfig
 from server.engine.training_recipes import FROM_TRAINED_WEIGHTS
 from server.flower_app import PlannedRun
 from server.runs.folder import RunFolder
-from server.runs.report import statement_of
+from server.runs.report_layout import statement_of
 
 from ..federation import run_planned
 from ..fleet_rows import FleetRows
-from ..held_out import HeldOutPart
 from ..run_report_parts import LearningPoint
 
 if TYPE_CHECKING:

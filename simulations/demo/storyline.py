@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from models.bundle import load_bundle
 from models.inference import Predictor
 from models.wire.envelope import SigningKey
-from server.runs.record import versions_here
+from server.runs.replay_record import versions_here
 
 from ..report_page import PAGE_FILE, write_page
 from ..run_report import REPORT_FILE, RunReport, write_report

@@ -16,7 +16,8 @@ import pytest
 from server.engine.early_stop import REFERENCE_QUALITY
 from server.flower_app import PlannedRun, carry_out
 from server.privacy_home.privacy_errors import HomeUnavailableError
-from server.runs.folder import COMMAND_FILE, RunFolder, RunFolderError, command_of
+from server.runs.folder import RunFolder, RunFolderError, command_of
+from server.runs.run_files import COMMAND_FILE
 from server.streams.stream_files import lock_stream
 from simulations.commands.rounds_carrying import command_record, options_from
 from tests.support.command_line import fedcell

@@ -15,7 +15,7 @@ from server.flower_app import deployed_run
 from server.privacy_home.ledger_report import home_report, read_words
 from server.privacy_home.participation_counts import StepCost, StreamRecord
 from server.privacy_home.privacy_ledger import open_home
-from server.runs.report import report_of
+from server.runs.report_layout import report_of
 from tests.support.federated_rounds import (
     SENT,
     config_of,

@@ -11,7 +11,7 @@ import mpmath
 import pytest
 
 from privacy import release_epsilon
-from server.runs.report import accountable
+from server.runs.report_layout import accountable
 from tests.support.random_homes import DEVICES, random_life
 from tests.support.random_schedules import DELTA, exact_epsilon
 

@@ -32,9 +32,11 @@ from server.engine.flower_messages import ask_for_devices
 from server.engine.rounds import RoundsConfig
 from server.engine.server_optimizer import ServerRecipe
 from server.flower_app import PlannedRun, carry_out
+from server.privacy_home.ledger_file import LEDGER_FILE
 from server.privacy_home.privacy_ledger import COUNTS_FILE
-from server.runs.folder import COMMAND_FILE, LEDGER_FILE, RunFolder
-from server.runs.report import record_epsilon
+from server.runs.folder import RunFolder
+from server.runs.report_layout import record_epsilon
+from server.runs.run_files import COMMAND_FILE
 from server.streams.stream_files import CHECKPOINT_FILE
 from simulations.in_process_grid import Delivery, InProcessGrid
 from simulations.seeded_noise import SeededNoise

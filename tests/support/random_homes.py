@@ -39,7 +39,7 @@ from server.privacy_home.home_repair import charge_everyone, cut_torn_line, take
 from server.privacy_home.ledger_file import LEDGER_FILE
 from server.privacy_home.privacy_errors import PrivacyHomeError
 from server.privacy_home.privacy_ledger import PrivacyHome, open_home, read_home
-from server.runs.report import accountable
+from server.runs.report_layout import accountable
 from server.streams.stream_state import StepPhase, StreamState, begin_stream, resume_stream
 from server.streams.stream_terms import OperatingSystemKeys, StreamTerms
 from tests.support.flower_grid import GridInMemory

@@ -9,7 +9,7 @@ from privacy.statement import REACHABILITY
 from server.engine.rounds import RoundsError
 from server.engine.run_configuration import planned_rounds
 from server.plans.plan_file import PlanContradictedError
-from server.runs.report import statement_of
+from server.runs.report_layout import statement_of
 from tests.support.stream_policies import stream_policy
 from tests.support.system_parts import REPOSITORY
 

@@ -14,7 +14,7 @@ from server.engine.rounds import RoundRecord
 from server.plans.plan_file import PlanError, read_plan
 from server.privacy_home.participation_counts import StepCost, StreamRecord
 from server.runs.folder import RunFolder, RunFolderError
-from server.runs.report import record_epsilon, report_of
+from server.runs.report_layout import record_epsilon, report_of
 from simulations import run_rounds
 from simulations.fleet_rows import FleetRows
 from simulations.rounds import KeptAt, starting_bundle, starting_parameters

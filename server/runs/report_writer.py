@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ..engine.optimizer_gain import measure_gain
-from .record import facts_of, record_of, versions_here
-from .report import record_epsilon, report_of
+from .replay_record import facts_of, record_of, versions_here
+from .report_layout import record_epsilon, report_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 from privacy.canonical_json import canonical_json
 
+from ..streams.release_witness import weights_digest
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
@@ -20,15 +22,9 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-START_FILE: Final = "start.npz"
 RECORD_VERSION: Final = 1
 LIBRARIES: Final = ("fedcell", "flwr", "torch", "opacus", "dp-accounting", "numpy", "onnx")
 FACTS: Final = ("seed", "fleet_sha256", "started_from")
-
-
-def weights_digest(weights: NDArray[np.floating]) -> str:
-    """SHA-256 of weights as they leave: float32, little-endian, in order."""
-    return hashlib.sha256(weights.astype("<f4").tobytes()).hexdigest()
 
 
 def json_digest(value: Mapping[str, Any]) -> str:
@@ -94,7 +90,7 @@ def record_of(
     """Lay out what a replay needs beside the report.
 
     Args:
-        report: as `rounds_report.report_of` makes it.
+        report: as `report_layout.report_of` makes it.
         start_sha256: of the weights that the run started from; None where nobody kept them.
         end: weights after its last round; None while it goes on.
         facts: as `facts_of` gives them.
