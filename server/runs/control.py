@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 PAUSE_FILE: Final = "pause.request"
 CANCEL_FILE: Final = "cancel.request"
 _UNREADABLE: Final = "a request that cannot be read"
+_FILES: Final = (PAUSE_FILE, CANCEL_FILE)
 
 
 class Wish(StrEnum):
@@ -81,6 +82,24 @@ class RunCancelledError(RoundsError):
         )
 
 
+class RequestUnclearError(RoundsError):
+    """Nobody can tell what is asked of a run, so that it goes on holding.
+
+    Attributes:
+        where: the file.
+    """
+
+    exit_code = 3
+
+    def __init__(self, where: object) -> None:
+        """Say which file, and what to do."""
+        self.where = str(where)
+        super().__init__(
+            f"{where}: cannot be read, and the run holds until it can; if nobody wants the run to "
+            "end, remove the file and resume again, else ask anew with fedcell rounds cancel"
+        )
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Requests:
     """What has been asked of a run so far.
@@ -88,19 +107,20 @@ class Requests:
     Attributes:
         pause: the last pause, lifted or not; None for none.
         cancel: None for none.
-        is_unclear: whether a file is there that cannot be read: the run then waits for a person.
+        unreadable: names of files that are there and cannot be read: the run then waits for a
+            person.
     """
 
     pause: Request | None = None
     cancel: Request | None = None
-    is_unclear: bool = False
+    unreadable: tuple[str, ...] = ()
 
     @property
     def wish(self) -> Wish:
         """What they come to: a cancel outweighs a pause; what is unclear destroys nothing."""
         if self.cancel is not None:
             return Wish.CANCEL
-        if self.is_unclear or (self.pause is not None and not self.pause.is_lifted):
+        if self.unreadable or (self.pause is not None and not self.pause.is_lifted):
             return Wish.HOLD
         return Wish.GO
 
@@ -109,20 +129,29 @@ class Requests:
         """Who holds the run, in words; empty where nobody does."""
         if self.wish is not Wish.HOLD:
             return ""
-        return _UNREADABLE if self.pause is None or self.is_unclear else str(self.pause)
+        if self.unreadable or self.pause is None:
+            return f"{_UNREADABLE} ({', '.join(self.unreadable)})"
+        return str(self.pause)
 
 
 def read_requests(folder: Path) -> Requests:
     """Read what has been asked of a run."""
-    pause, pause_is_clear = _read(folder / PAUSE_FILE)
-    cancel, cancel_is_clear = _read(folder / CANCEL_FILE)
-    return Requests(pause=pause, cancel=cancel, is_unclear=not (pause_is_clear and cancel_is_clear))
+    found = {name: _read(folder / name) for name in _FILES}
+    return Requests(
+        pause=found[PAUSE_FILE][0],
+        cancel=found[CANCEL_FILE][0],
+        unreadable=tuple(name for name, (_, is_clear) in found.items() if not is_clear),
+    )
 
 
 def ask_pause(folder: Path, request: Request) -> None:
-    """Ask a run to hold before its next invitation; asked twice, the first one stands."""
+    """Ask a run to hold before its next invitation; asked twice, the first one stands.
+
+    Raises:
+        RequestUnclearError: something else stands where the request belongs.
+    """
     before = read_requests(folder)
-    if before.is_unclear or before.pause is None or before.pause.is_lifted:
+    if before.pause is None or before.pause.is_lifted:
         _write(folder / PAUSE_FILE, request)
 
 
@@ -135,22 +164,37 @@ def lift_pause(folder: Path, request: Request) -> bool:
 
     Returns:
         Whether there was a pause to lift.
+
+    Raises:
+        RequestUnclearError: the run holds still, for a file that nobody can read.
     """
     if read_requests(folder).wish is not Wish.HOLD:
         return False
     _write(folder / PAUSE_FILE, replace(request, is_lifted=True))
+    after = read_requests(folder)
+    if after.unreadable:
+        raise RequestUnclearError(folder / after.unreadable[0])
     return True
 
 
 def ask_cancel(folder: Path, request: Request) -> None:
-    """Ask that a run end for good; asked twice, the first one stands."""
+    """Ask that a run end for good; asked twice, the first one stands.
+
+    Raises:
+        RequestUnclearError: something else stands where the request belongs.
+    """
     if read_requests(folder).cancel is None:
         _write(folder / CANCEL_FILE, request)
 
 
+def withdraw_cancel(folder: Path) -> None:
+    """Take back a cancel that came too late: the run had come to its own end."""
+    (folder / CANCEL_FILE).unlink(missing_ok=True)
+
+
 def clear_requests(folder: Path) -> None:
     """Forget what was asked of a run that was here before; a new one begins."""
-    for name in (PAUSE_FILE, CANCEL_FILE):
+    for name in _FILES:
         (folder / name).unlink(missing_ok=True)
 
 
@@ -169,7 +213,7 @@ class RequestWatch:
 
     def look(self) -> Requests:
         """Return what has been asked so far."""
-        seen = tuple(_mark_of(self.folder / name) for name in (PAUSE_FILE, CANCEL_FILE))
+        seen = tuple(_mark_of(self.folder / name) for name in _FILES)
         if seen != self._seen:
             self.now, self._seen = read_requests(self.folder), seen
         return self.now
@@ -180,6 +224,8 @@ def _mark_of(path: Path) -> tuple[int, int, int] | None:
         found = path.stat()
     except FileNotFoundError:
         return None
+    except OSError as error:
+        return error.errno or 0, 0, 0
     return found.st_ino, found.st_mtime_ns, found.st_size
 
 
@@ -205,4 +251,7 @@ def _read(path: Path) -> tuple[Request | None, bool]:
 
 def _write(path: Path, request: Request) -> None:
     fields = {"schema_version": 1, **request.to_json()}
-    write_durably(path, (json.dumps(fields, ensure_ascii=False) + "\n").encode())
+    try:
+        write_durably(path, (json.dumps(fields, ensure_ascii=False) + "\n").encode())
+    except IsADirectoryError:
+        raise RequestUnclearError(path) from None

@@ -6,6 +6,7 @@ released alone. Field by field: docs/reference/rounds-metrics.md.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 from logging.handlers import RotatingFileHandler
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from datetime import datetime
     from pathlib import Path
+
+logger = logging.getLogger(__name__)
 
 LOG_FILE: Final = "engine.jsonl"
 MOST_BYTES: Final = 5_000_000
@@ -49,6 +52,7 @@ FIELDS: Final = frozenset(
         "rounds_done",
         "num_rounds",
         "state",
+        "ended_because",
         "message",
         "pid",
     }
@@ -79,7 +83,7 @@ class EngineLog:
         if level not in LEVELS:
             raise ValueError(f"log level must be one of {', '.join(LEVELS)}, got {level!r}")
         self._run, self._clock, self._least = run, clock, LEVELS[level]
-        self._file = RotatingFileHandler(
+        self._file = _WarnsOnce(
             folder / LOG_FILE,
             maxBytes=most_bytes,
             backupCount=BACKUPS,
@@ -114,5 +118,18 @@ class EngineLog:
         self._file.handle(record)
 
     def close(self) -> None:
-        """Let go of the file."""
-        self._file.close()
+        """Let go of the file, also where the disk refuses what is left to write."""
+        with contextlib.suppress(OSError):
+            self._file.close()
+
+
+class _WarnsOnce(RotatingFileHandler):
+    """Takes a refusal of the disk for what it is: one warning, whatever follows."""
+
+    _has_warned = False
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: ARG002, N802
+        """Say once that lines are lost; logging's own way is a traceback a line."""
+        if not self._has_warned:
+            self._has_warned = True
+            logger.warning("%s: lines of the engine's log are lost", self.baseFilename)

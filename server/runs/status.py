@@ -19,6 +19,17 @@ from typing import TYPE_CHECKING, Any, Final
 
 from models.durable_file import write_durably
 
+from .value_types import (
+    is_count,
+    is_look,
+    is_number,
+    is_refusals,
+    is_text,
+    is_time,
+    or_none,
+    require_types,
+)
+
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
@@ -47,6 +58,30 @@ class RunState(StrEnum):
     def is_over(self) -> bool:
         """Whether the process that carried it out has said its last word."""
         return self not in {RunState.RUNNING, RunState.PAUSED}
+
+
+class EndCause(StrEnum):
+    """Why a run ended."""
+
+    ALL_ROUNDS = "all_rounds"
+    EARLY_STOP = "early_stop"
+    CANCELLED = "cancelled"
+    STOPPED = "stopped"
+    FAILED = "failed"
+
+    @property
+    def words(self) -> str:
+        """Say it in words."""
+        return _CAUSES[self]
+
+
+_CAUSES: Final = {
+    EndCause.ALL_ROUNDS: "all rounds ran",
+    EndCause.EARLY_STOP: "stopped early, without gain on the reference fleet",
+    EndCause.CANCELLED: "cancelled by an operator",
+    EndCause.STOPPED: "its process was asked to stop",
+    EndCause.FAILED: "an error ended it",
+}
 
 
 class EnginePhase(StrEnum):
@@ -143,6 +178,7 @@ class RunStatus:
         process: who carries it out.
         held_by: who asked for the pause, in words; empty without one.
         message: how it ended, in words; empty while it goes on.
+        ended_because: why it ended, as `EndCause` names it; empty while it goes on.
         go_on: command with which an interrupted run goes on; empty where none is known.
         home: privacy home that the run charges; empty where it is the run's own folder.
     """
@@ -170,6 +206,7 @@ class RunStatus:
     eta_at: datetime | None = None
     held_by: str = ""
     message: str = ""
+    ended_because: str = ""
     go_on: str = ""
     home: str = ""
 
@@ -197,15 +234,38 @@ class RunStatus:
         """Read a status; fields of a later version are left out.
 
         Raises:
-            ValueError, KeyError, TypeError: it is none.
+            ValueError, KeyError, TypeError, OverflowError: it is none.
         """
         known = {name: fields[name] for name in RunStatus.__dataclass_fields__ if name in fields}
         for name in ("started_at", "heartbeat_at", "deadline_at", "eta_at"):
             at = known.get(name)
-            known[name] = None if at is None else datetime.fromisoformat(at)
+            known[name] = None if at is None else datetime.fromisoformat(at).astimezone(UTC)
         known["state"], known["phase"] = RunState(known["state"]), EnginePhase(known["phase"])
         known["process"] = ProcessMark(**known["process"])
-        return RunStatus(**known)
+        read = RunStatus(**known)
+        require_types(asdict(read), _TYPES)
+        require_types(asdict(read.process), _TYPES_OF_PROCESS)
+        return read
+
+
+_TYPES: Final = {
+    **dict.fromkeys(("run", "unit_of_privacy", "held_by", "message"), is_text),
+    **dict.fromkeys(("ended_because", "go_on", "home"), is_text),
+    **dict.fromkeys(("num_rounds", "rounds_done", "noise_only_rounds"), is_count),
+    **dict.fromkeys(("invited", "replied"), is_count),
+    **dict.fromkeys(("index", "quality_index"), or_none(is_count)),
+    **dict.fromkeys(("started_at", "heartbeat_at"), is_time),
+    **dict.fromkeys(("deadline_at", "eta_at"), or_none(is_time)),
+    **dict.fromkeys(("epsilon_planned", "epsilon_release"), or_none(is_number)),
+    "delta": is_number,
+    "refused": is_refusals,
+    "quality": or_none(is_look),
+}
+_TYPES_OF_PROCESS: Final = {
+    "pid": is_count,
+    "host": is_text,
+    "started_ticks": or_none(is_count),
+}
 
 
 def write_status(folder: Path, status: RunStatus, *, durably: bool) -> None:
@@ -233,7 +293,7 @@ def read_status(folder: Path) -> RunStatus | None:
     """Return a run's status; None where there is none, or none that this version can read."""
     try:
         return RunStatus.from_json(json.loads((folder / STATUS_FILE).read_bytes()))
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError):
         return None
 
 
