@@ -34,7 +34,7 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 
 def history(folder: Folder = Path(), plot: Plot = None, as_json: AsJson = False) -> None:
     """Show the rounds of a run, or the runs of a folder: replies, ε, quality, how it ended."""
-    from ..runs.reading import read_report, run_row, runs_in
+    from ..runs.reading import read_report, run_row, run_rows, runs_in
 
     runs = runs_in(folder)
     now = datetime.now(UTC)
@@ -45,7 +45,7 @@ def history(folder: Folder = Path(), plot: Plot = None, as_json: AsJson = False)
         from ..runs.history_plot import draw_history
 
         draw_history(read_report(folder), plot)
-    rows = [run_row(run, now=now) for run in runs]
+    rows = [run_row(folder, now=now)] if is_one else run_rows(runs, now=now)
     if as_json:
         rounds = {"rounds": read_report(folder)["rounds"]} if is_one else {}
         print(json.dumps({"schema_version": 1, "runs": rows, **rounds}))
@@ -103,8 +103,8 @@ def _evidence(run: Path, home: Path | None, report: Mapping[str, Any]) -> Eviden
     from ..privacy_home.privacy_errors import HomeBrokenError, HomeMissingError, StreamRefusedError
     from ..privacy_home.privacy_ledger import read_home
     from ..runs.reading import look_at
-    from ..streams.release_witness import weights_digest
     from ..runs.round_explanation import Evidence
+    from ..streams.release_witness import weights_digest
     from ..streams.stream_files import read_checkpoint
 
     look = look_at(run, now=datetime.now(UTC))
@@ -133,9 +133,14 @@ def _evidence(run: Path, home: Path | None, report: Mapping[str, Any]) -> Eviden
 
 
 def _print_runs(rows: Sequence[Mapping[str, Any]]) -> None:
+    from ..runs.reading import UNREADABLE
+
+    damaged = [row for row in rows if row["state"] == UNREADABLE]
+    whole = [row for row in rows if row["state"] != UNREADABLE]
     _print_columns(
         ("run", "state", "rounds", "noise", "replied", "refused", "ε at δ", "quality"),
-        [
+        [(Path(row["folder"]).name, "cannot be read", *["–"] * 6) for row in damaged]
+        + [
             (
                 Path(row["folder"]).name,
                 row["state"],
@@ -146,10 +151,13 @@ def _print_runs(rows: Sequence[Mapping[str, Any]]) -> None:
                 _epsilon(row),
                 _quality(row["quality"]).split(",")[0],
             )
-            for row in rows
+            for row in whole
         ],
     )
-    print(f"unit of ε: {rows[0]['unit_of_privacy']}")
+    for row in damaged:
+        print(row["message"])
+    for unit in dict.fromkeys(row["unit_of_privacy"] for row in whole):
+        print(f"unit of ε: {unit}")
 
 
 def _print_rounds(report: Mapping[str, Any], row: Mapping[str, Any]) -> None:

@@ -22,10 +22,13 @@ from .status import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
+UNREADABLE: Final = "cannot_be_read"
 _NO_PROCESS: Final = ProcessMark(pid=0, host="", started_ticks=None)
+_SPOILT: Final = (KeyError, TypeError, ValueError, AttributeError, OverflowError)
+"""What comes of a report that parses and is none."""
 _AFTER_WORDS: Final = {
     "finished": RunState.FINISHED,
     "cancelled": RunState.CANCELLED,
@@ -171,8 +174,35 @@ def run_row(folder: Path, *, now: datetime) -> dict[str, Any]:
     Args:
         folder: of the run.
         now: aware UTC.
+
+    Raises:
+        RunMissingError: there is no run.
+        RunReportError: its report cannot be read.
     """
     report = read_report(folder)
+    try:
+        return _row(folder, report, now=now)
+    except _SPOILT as error:
+        raise RunReportError(folder / REPORT_FILE, f"is no report of a run ({error!r})") from error
+
+
+def run_rows(folders: Sequence[Path], *, now: datetime) -> list[dict[str, Any]]:
+    """Return a row a run; one whose report cannot be read says so, and hides no other.
+
+    Args:
+        folders: of the runs.
+        now: aware UTC.
+    """
+    rows = []
+    for folder in folders:
+        try:
+            rows.append(run_row(folder, now=now))
+        except RoundsError as error:
+            rows.append({"folder": str(folder), "state": UNREADABLE, "message": str(error)})
+    return rows
+
+
+def _row(folder: Path, report: Mapping[str, Any], *, now: datetime) -> dict[str, Any]:
     rounds = report.get("rounds", [])
     config, privacy = report.get("config", {}), report.get("privacy", {})
     looked_at = [record["metrics"] for record in rounds if record.get("metrics")]
@@ -180,6 +210,7 @@ def run_row(folder: Path, *, now: datetime) -> dict[str, Any]:
         "folder": str(folder),
         "run": config.get("stream"),
         "state": look_at(folder, now=now).word,
+        "ended_because": report.get("ended_because"),
         "started_at": report.get("started_at"),
         "rounds_done": len(rounds),
         "num_rounds": config.get("num_rounds"),
@@ -215,9 +246,9 @@ def _started(folder: Path) -> str:
 def _status_of_yesterday(folder: Path) -> RunStatus | None:
     """Make a status of a report from before there were any; None where there is no run."""
     try:
-        report = read_report(folder)
-        return _from_report(report)
-    except (RoundsError, KeyError, TypeError, ValueError):
+        made = _from_report(read_report(folder))
+        return RunStatus.from_json(made.to_json())
+    except (RoundsError, *_SPOILT):
         return None
 
 
@@ -229,6 +260,7 @@ def _from_report(report: Mapping[str, Any]) -> RunStatus:
     return RunStatus(
         run=config["stream"],
         state=state,
+        ended_because=str(report.get("ended_because") or ""),
         phase=EnginePhase.ENDED if state.is_over else EnginePhase.BETWEEN,
         num_rounds=config["num_rounds"],
         rounds_done=len(rounds),
