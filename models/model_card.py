@@ -13,6 +13,16 @@ if TYPE_CHECKING:
 SCHEMA_VERSION = 1
 UNIT_DEVICE = "one device: all that it sends in one stream of releases (one run)"
 NOT_APPLICABLE = "not applicable: trained on public and simulated data, no device took part"
+PURPOSE = (
+    "Says on the device how likely its battery fails within 30 days and when it will fail. Made "
+    "for lithium-ion packs with a fuel gauge. Not for safety decisions."
+)
+LIMITS = (
+    "Sudden deaths have no precursor; they bound the recall.",
+    "Swelling and charger faults were learnt from simulation alone: no public set measures them.",
+    "The gauge's bias shifts the day of end of life and cannot be seen from its own readings.",
+    "Intervals are as wide as the spread of the training fleets; other chemistries may be wider.",
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

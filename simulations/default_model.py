@@ -9,7 +9,7 @@ from models.cycling_cells import read_cells
 from models.evaluation import device_windows, rule_baselines
 from models.featurize import featurize
 from models.metrics import quality
-from models.model_card import ModelCard, public_data_statement
+from models.model_card import LIMITS, PURPOSE, ModelCard, public_data_statement
 from models.training.baselines import PEERS, cross_fitted
 from models.training.recipe import RecipeSettings, bundle_of, train_model
 from models.training_rows import TrainingRows
@@ -33,16 +33,6 @@ CHECK_DEVICES = 600
 CHECK_DAYS = 540
 CONFIDENCE_FLEET = FleetSource(
     name="for confidence", num_devices=1000, seed=80, recipe=FleetRecipe()
-)
-PURPOSE = (
-    "Says on the device how likely its battery fails within 30 days and when it will fail. Made "
-    "for lithium-ion packs with a fuel gauge. Not for safety decisions."
-)
-LIMITS = (
-    "Sudden deaths have no precursor; they bound the recall.",
-    "Swelling and charger faults were learnt from simulation alone: no public set measures them.",
-    "The gauge's bias shifts the day of end of life and cannot be seen from its own readings.",
-    "Intervals are as wide as the spread of the training fleets; other chemistries may be wider.",
 )
 
 

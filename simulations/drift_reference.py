@@ -15,8 +15,7 @@ from models.durable_file import write_durably
 from models.private_histograms import drift_question, spread_of
 from server.counts.run_counts import DriftReference
 
-from .federated_bundle import REFERENCE_FLEET
-from .model_sources import fleet_rows
+from .model_sources import REFERENCE_FLEET, fleet_rows
 
 if TYPE_CHECKING:
     import numpy as np

@@ -24,13 +24,13 @@ import numpy as np
 from models.durable_file import write_durably
 from models.training.local_epochs import new_flat_weights
 from server.engine.flower_messages import ask_for_devices
+from server.engine.quality_looks import HeldOutPart
 from server.engine.rounds import RoundsConfig
 from server.flower_app import PlannedRun, carry_out
 from server.runs.folder import RunFolder
 
 from .backdoor_success import TriggeredPart
 from .fleet_faults import POISONS, Fault, FaultPlan, Lies, Trigger
-from .held_out import HeldOutPart
 from .hostile_fleet import FleetAtWork, FleetGrid
 from .quality_study import ASSUMPTIONS, UNIT, QualityPlan
 from .seeded_streams import SeededKeys, SeededStream

@@ -108,6 +108,11 @@ FLEETS = (
     ),
 )
 
+REFERENCE_FLEET = FleetSource(
+    name="operator's reference", num_devices=400, seed=11, recipe=FleetRecipe()
+)
+"""By which simulated rounds stop early, and on which their model is fitted."""
+
 
 def fleet_rows(source: FleetSource) -> TrainingRows:
     """Simulate a fleet and return its rows with the true outcomes of the first packs."""

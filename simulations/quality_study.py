@@ -35,9 +35,9 @@ from privacy.record_accountant import RecordAccountant
 from privacy.statement import NEIGHBORING_RELATION, PUBLIC_INVITATIONS
 from server.engine.aggregation import CohortSum, mean_update
 from server.engine.cohorts import CohortHistory, Schedule, invitation_order, select_cohort
+from server.engine.quality_looks import HeldOutPart
 from server.engine.server_optimizer import OptimizerState, ServerRecipe, optimizer_step
 
-from .held_out import HeldOutPart
 from .seeded_noise import SeededNoise
 from .seeded_streams import seeded_stream
 

@@ -10,9 +10,9 @@ import numpy as np
 from models.bundle import load_bundle, sign_bundle, write_bundle
 from models.trusted_keys import read_trusted_keys
 from server.engine.quality_gate import REFERENCE, Judged, decide
+from server.runs.federated_bundle import federated_bundle, fitted
 from server.signer import public_key_json, public_key_path
 
-from ..federated_bundle import federated_bundle, fitted
 from .comparison import quality_on
 
 if TYPE_CHECKING:

@@ -13,9 +13,9 @@ import pytest
 
 from models.training.central import train_centrally
 from models.training.export_onnx import parameters_of
+from server.engine.quality_looks import HeldOutPart
 from simulations.fleet_rows import fleet_rows
 from simulations.fleet_writing import write_simulated_fleet
-from simulations.held_out import HeldOutPart
 from simulations.recipe import FleetRecipe
 from simulations.rounds import run_rounds
 from simulations.rounds_recipes import plan_for

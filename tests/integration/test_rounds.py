@@ -14,6 +14,7 @@ import pytest
 from models.training.local_epochs import new_flat_weights
 from models.wire.rounds import LocalRecipe
 from privacy import events_of, read_ledger, release_epsilon
+from server.engine.quality_looks import HeldOutPart
 from server.engine.rounds import RoundsConfig
 from server.flower_app import PlannedRun
 from server.privacy_home.ledger_file import LEDGER_FILE
@@ -21,7 +22,6 @@ from server.runs.folder import RunFolder
 from server.streams.stream_files import read_checkpoint
 from simulations.federation import run_planned
 from simulations.fleet_rows import FleetRows
-from simulations.held_out import HeldOutPart
 from simulations.seeded_noise import SeededNoise
 from simulations.seeded_streams import SeededKeys
 from tests.support.made_up_rows import made_up_rows

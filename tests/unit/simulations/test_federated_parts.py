@@ -5,7 +5,7 @@ import pytest
 from scipy import stats
 
 from privacy import IndependentGaussian
-from simulations.held_out import HeldOutPart
+from server.engine.quality_looks import HeldOutPart
 from simulations.partition import block_of_devices
 from simulations.seeded_noise import SeededNoise
 from simulations.training_row_files import RowFiles, write_row_files

@@ -9,10 +9,10 @@ import pytest
 from models.closed_form_batches import ScaledRows
 from models.training_rows import TrainingRows
 from models.wire.rounds import LocalRecipe
+from server.engine.quality_looks import HeldOutPart
 from server.engine.server_optimizer import ServerRecipe
 from simulations import quality_study
 from simulations.commands.quality import summary_lines
-from simulations.held_out import HeldOutPart
 from simulations.quality_fleet import (
     StudyFleet,
     StudyFleetError,

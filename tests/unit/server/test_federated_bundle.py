@@ -6,7 +6,7 @@ import pytest
 from models.bundle import load_bundle
 from models.hazard_bins import EDGES_DAYS, NUM_BINS
 from models.training_rows import TrainingRows
-from simulations.federated_bundle import (
+from server.runs.federated_bundle import (
     LIMIT,
     censored_after,
     federated_bundle,

@@ -1,7 +1,7 @@
 """From the weights of federated rounds to a bundle, without a look at any device's data.
 
-Calibration, threshold and surrogate tree come from a simulated reference fleet: fitted on devices
-of the fleet they would be releases that no ledger holds.
+Calibration, threshold and surrogate tree come from a reference fleet that is nobody's: fitted on
+devices of the fleet they would be releases that no ledger holds.
 """
 
 from __future__ import annotations
@@ -12,13 +12,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from models.hazard_bins import EDGES_DAYS
-from models.model_card import UNIT_DEVICE, Epsilon, ModelCard, PrivacyStatement
+from models.model_card import LIMITS, PURPOSE, UNIT_DEVICE, Epsilon, ModelCard, PrivacyStatement
 from models.training.export_onnx import network_of
 from models.training.recipe import TrainedModel, bundle_of, choose_threshold, fit_calibration
-
-from .default_model import LIMITS, PURPOSE
-from .model_sources import FleetSource
-from .recipe import FleetRecipe
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -30,13 +26,12 @@ if TYPE_CHECKING:
     from models.parameters import Parameters
     from models.training_rows import TrainingRows
 
-REFERENCE_FLEET = FleetSource(
-    name="operator's reference", num_devices=400, seed=11, recipe=FleetRecipe()
-)
 CALIBRATED_DAYS = 90
 """Calibration looks this far: the range in which A1's actions differ. Over the whole axis, the many
 rows of healthy devices would decide it."""
-LIMIT = "Calibration, threshold and surrogate tree were chosen on a simulated reference fleet."
+LIMIT = (
+    "Calibration, threshold and surrogate tree were chosen on a reference fleet that is nobody's."
+)
 
 
 def fitted(parameters: Parameters, reference: TrainingRows) -> TrainedModel:

@@ -1,7 +1,7 @@
-"""Looks at weights on a held-out part of a simulated fleet, centrally.
+"""Looks at weights on data that is not the devices': a reference fleet, simulated devices held out.
 
-Devices report no loss and no metric. What a progress bar or a learning curve shows comes from
-simulated or public data that is not the devices'.
+Devices report no loss and no metric. What a progress bar, a watcher or a learning curve shows comes
+from here, and so does the figure by which a run stops early.
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ from models.training.local_epochs import LocalNetwork
 from models.training.losses import batch_loss
 from models.training.outputs import numpy_outputs
 from models.training.recipe import soon_labels
-from server.engine.early_stop import REFERENCE_QUALITY
+
+from .early_stop import REFERENCE_QUALITY
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -65,15 +66,15 @@ class HeldOutPart:
 
 
 def looks_at(
-    held_out: TrainingRows, *, reference: TrainingRows | None
+    held_out: TrainingRows | None, *, reference: TrainingRows | None
 ) -> Callable[[NDArray[np.float32]], dict[str, float | None]] | None:
     """Return what looks at weights after a round; None where there is nothing to look at.
 
     Args:
-        held_out: rows of devices that never train; may be empty.
+        held_out: rows of simulated devices that never train; may be empty or None.
         reference: rows of a public fleet, by which a run may stop early; None looks at none.
     """
-    part = HeldOutPart(held_out) if len(held_out) else None
+    part = None if held_out is None or len(held_out) == 0 else HeldOutPart(held_out)
     public = None if reference is None else HeldOutPart(reference)
     if part is None and public is None:
         return None
