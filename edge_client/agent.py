@@ -25,6 +25,7 @@ from .link.agent_lock import agent_lock
 from .link.books import DeviceBooks
 from .link.configuration import PREDICTION, allowed, in_force, stopped
 from .link.counters import AgentCounters
+from .link.elapsed import elapsed_s, left_s
 from .link.notice_receiver import NoticeReceiver, answer_notice
 from .link.plan import AgentParts, AgentPlan, Until
 from .link.presence import birth_payload, status_payload
@@ -47,7 +48,7 @@ if TYPE_CHECKING:
 
     Clock = Callable[[], datetime]
 
-__all__ = ["AgentParts", "AgentPlan", "DeviceAgent", "Until", "run_agent"]
+__all__ = ["AgentParts", "AgentPlan", "DeviceAgent", "Until", "elapsed_s", "run_agent"]
 
 logger = logging.getLogger(__name__)
 
@@ -99,7 +100,8 @@ def run_agent(
         topic=up(device_id, Up.STATUS),
         payload=status_payload(store, Presence.OFFLINE, device_id, clock()),
     )
-    link = Link(LinkSettings(host=host, port=port, client_id=device_id, will=will), jitter=Random())
+    settings = LinkSettings(host=host, port=port, client_id=device_id, will=will, tls=parts.tls)
+    link = Link(settings, jitter=Random())
     agent = DeviceAgent(
         client,
         link,
@@ -186,6 +188,8 @@ class DeviceAgent:
         configurations = ConfigurationReceiver(listener, changed=self.introduce_again)
         self._link.subscribe_in_groups(down(self._device_id, Down.NOTIFY), notices.take)
         self._link.subscribe(down(self._device_id, Down.CONFIG), configurations)
+        if self._parts.releases is not None:
+            self._parts.releases.listen(self._link, listener, wake=self.wake)
 
     def wake(self) -> None:
         """Have the loop look at the store at once; may be called from any thread."""
@@ -225,7 +229,7 @@ class DeviceAgent:
         is_fulfilled = False
         is_patient = self._plan.until is Until.STOPPED
         self._link.connect(
-            patiently=is_patient, within_s=None if deadline is None else _left_s(deadline)
+            patiently=is_patient, within_s=None if deadline is None else left_s(deadline)
         )
         try:
             while not self._is_stopped:
@@ -251,14 +255,15 @@ class DeviceAgent:
         return f"the broker did not take everything within {self._plan.timeout_s:g} s"
 
     def _work_once(self, deadline: float | None) -> None:
-        if self._parts.supervisor is not None:
-            self._parts.supervisor.ping(elapsed_s())
+        connected = self._link.is_connected
+        self._parts.turn(now=self._clock(), elapsed_s=elapsed_s(), is_connected=connected)
         with self._outlasting_a_busy_store():
             self._take_reading()
             self._say_birth_where_due()
+            self._follow_releases()
             self._predict_where_due()
             self._show_what_waits()
-            patience_s = PATIENCE_S if deadline is None else min(PATIENCE_S, _left_s(deadline))
+            patience_s = PATIENCE_S if deadline is None else min(PATIENCE_S, left_s(deadline))
             self._sender.pump(patience_s=patience_s)
             self._books.write_where_due(self.counters.refused, elapsed_s=elapsed_s())
 
@@ -274,7 +279,7 @@ class DeviceAgent:
     def _wait(self, deadline: float | None) -> None:
         patience = self._plan.poll_s
         if deadline is not None:
-            patience = min(patience, _left_s(deadline))
+            patience = min(patience, left_s(deadline))
         if self._parts.sampler is not None:
             patience = max(0.0, min(patience, self._parts.sampler.wait_s(elapsed_s())))
         if self._parts.supervisor is not None and self._parts.supervisor.every_s is not None:
@@ -306,6 +311,13 @@ class DeviceAgent:
     def _take_reading(self) -> None:
         if self._parts.sampler is not None:
             self._parts.sampler.poll(now=self._clock(), elapsed_s=elapsed_s())
+
+    def _follow_releases(self) -> None:
+        releases = self._parts.releases
+        if releases is not None and releases.poll(self._client.store, elapsed_s=elapsed_s()):
+            self._client.reload_model()
+            self._predicted_s = None
+            self.introduce_again()
 
     def _predict_where_due(self) -> None:
         store, now = self._client.store, self._clock()
@@ -436,14 +448,3 @@ class DeviceAgent:
             self._books.write(self.counters.refused)
         except StoreBusyError as error:
             logger.warning("the last counts are not kept: %s", error)
-
-
-def _left_s(deadline: float) -> float:
-    return max(0.0, deadline - time.monotonic())
-
-
-def elapsed_s() -> float:
-    """Return seconds on a clock that never jumps, and that counts on while the machine sleeps."""
-    if hasattr(time, "CLOCK_BOOTTIME"):
-        return time.clock_gettime(time.CLOCK_BOOTTIME)
-    return time.monotonic()

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 COMMANDS = {
     "init": ("device", "make the keys and the store of a new device"),
     "identity": ("identity", "print the public keys, for the server's file of device keys"),
+    "join": ("joining", "become a member of a fleet with a one-time token"),
     "record": ("device", "store one reading, or a file of them"),
     "predict": ("prediction", "predict from the stored readings"),
     "personalisation": ("personal", "show what this device learnt of its battery, or reset it"),

@@ -31,8 +31,12 @@ class DeviceConfig:
         trusted_keys: JSON file of the public keys (hex Ed25519, by key id) that sign bundles.
         backend: what runs the model: `onnxruntime`, `numpy`, or `auto` for the former where it is
             installed.
-        broker: MQTT broker, `host:port`.
-        server_key: JSON file of the public keys (hex Ed25519, by key id) that sign notices.
+        broker: MQTT broker, `host:port`; None: the fleet's, once the device has joined one, else
+            one on this machine.
+        mqtt_tls: `auto`: TLS with the device's certificate once it has joined a fleet; `off`: in
+            the clear.
+        server_key: JSON file of the public keys (hex Ed25519, by key id) that sign notices; None:
+            those that the fleet named when the device joined.
         store_key: file of the 32 bytes (raw, or 64 hexadecimal digits) that the store is sealed
             under; None: it is in the clear.
         hardware_id_file: file with this hardware's own identifier, to which the device's identity
@@ -47,6 +51,9 @@ class DeviceConfig:
             `csv:FILE`.
         sample_every_h: hours between two readings of the sensor.
         look_every_min: minutes between two looks at the gauge, for temperatures and charges.
+        releases: address of the repository of releases that `run` follows; None: it follows none.
+        releases_root: `root.json` of that repository, as it came with the device.
+        check_in_every_h: hours between two looks for a release; an announcement makes it sooner.
     """
 
     store: Path = field(metadata={"what": "the device's SQLite file"})
@@ -61,9 +68,12 @@ class DeviceConfig:
         default="auto",
         metadata={"what": "what runs the model: auto, onnxruntime or numpy"},
     )
-    broker: str = field(
-        default=f"127.0.0.1:{DEFAULT_BROKER_PORT}",
-        metadata={"what": "MQTT broker, host:port"},
+    broker: str | None = field(
+        default=None, metadata={"what": "MQTT broker, host:port; none: the fleet's"}
+    )
+    mqtt_tls: str = field(
+        default="auto",
+        metadata={"what": "auto: TLS once the device has joined a fleet; off: in the clear"},
     )
     server_key: Path | None = field(
         default=None, metadata={"what": "JSON file of public keys that sign notices"}
@@ -97,6 +107,16 @@ class DeviceConfig:
     )
     look_every_min: int = field(
         default=10, metadata={"what": "minutes between two looks at the gauge"}
+    )
+
+    releases: str | None = field(
+        default=None, metadata={"what": "address of the repository of releases that run follows"}
+    )
+    releases_root: Path | None = field(
+        default=None, metadata={"what": "root.json of that repository, for the first time"}
+    )
+    check_in_every_h: int = field(
+        default=24, metadata={"what": "hours between two looks for a release"}
     )
 
     def noise_epsilon(self) -> Fraction | None:
@@ -156,12 +176,24 @@ class DeviceConfig:
 
         return key_from_file(self.store_key)
 
+    def wants_tls(self) -> bool:
+        """Return whether a device that has joined a fleet speaks TLS.
+
+        Raises:
+            InputError: the setting is neither auto nor off.
+        """
+        if self.mqtt_tls not in {"auto", "off"}:
+            raise InputError("mqtt_tls", f"is unknown: {self.mqtt_tls!r}", "give auto or off")
+        return self.mqtt_tls == "auto"
+
     def broker_address(self) -> tuple[str, int]:
-        """Return host and port of the broker.
+        """Return host and port of the broker that was named, or of one on this machine.
 
         Raises:
             InputError: the setting is no address.
         """
+        if self.broker is None:
+            return "127.0.0.1", DEFAULT_BROKER_PORT
         host, colon, port = self.broker.rpartition(":")
         if not colon or host.endswith(":") or self.broker.endswith("]"):
             host, port = self.broker, str(DEFAULT_BROKER_PORT)
@@ -174,9 +206,11 @@ class DeviceConfig:
 SETTINGS = tuple(entry.name for entry in fields(DeviceConfig))
 """The names of all settings."""
 
-_NUMBERS = frozenset({"bytes_per_day", "sample_every_h", "look_every_min"})
+_NUMBERS = frozenset({"bytes_per_day", "sample_every_h", "look_every_min", "check_in_every_h"})
 _LARGEST = 2**53
-_PATHS = frozenset({"store", "trusted_keys", "server_key", "store_key", "hardware_id_file"})
+_PATHS = frozenset(
+    {"store", "trusted_keys", "server_key", "store_key", "hardware_id_file", "releases_root"}
+)
 
 
 def what_is(setting: str) -> str:

@@ -273,3 +273,37 @@ class ParticipationRefusedError(EdgeError):
         """Name the rule, and what broke it."""
         self.refusal = refusal
         super().__init__(f"not taken part in ({refusal}): {what}")
+
+
+class JoinError(EdgeError):
+    """The device could not join its fleet or renew its certificate; what it was it still is.
+
+    Attributes:
+        where: the service, file or flag.
+    """
+
+    exit_code = 5
+
+    def __init__(self, where: object, what: str, remedy: str) -> None:
+        """Say where, what is wrong and what to do."""
+        self.where = str(where)
+        super().__init__(f"{where}: {what}; {remedy}")
+
+
+class JoinRefusedError(JoinError):
+    """The enrolment service refused.
+
+    Attributes:
+        reason: its word for why.
+    """
+
+    def __init__(self, where: object, what: str, remedy: str, *, reason: str) -> None:
+        """Say where, what the service said and what to do."""
+        self.reason = reason
+        super().__init__(where, what, remedy)
+
+
+class ServiceUnreachableError(JoinError):
+    """The enrolment service did not answer; asking again later is right."""
+
+    exit_code = 6

@@ -14,7 +14,7 @@ import json
 import logging
 import threading
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from models.wire.envelope import VerifyKey
 from models.wire.errors import WireError
@@ -43,6 +43,14 @@ class DeviceKeys:
 
     sign: VerifyKey
     seal: SealKey
+
+
+class DeviceKeySource(Protocol):
+    """Where devices' public keys are looked up: `DeviceKeyFile`, `EnrolledKeys`."""
+
+    def of(self, device_id: str) -> DeviceKeys | None:
+        """Return a device's keys, None where it has none."""
+        ...
 
 
 class DeviceKeyFile:

@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from models.wire.link import Link
 
     from .clock import Clock
-    from .device_keys import DeviceKeyFile
+    from .device_keys import DeviceKeySource
     from .outbox import DeliveryPolicy
     from .replacements import NoticePolicy
     from .signer import Signer
@@ -111,7 +111,7 @@ class Hub:
         clock: Clock,
         policy: HubPolicy,
         jitter: Random,
-        device_keys: DeviceKeyFile | None = None,
+        device_keys: DeviceKeySource | None = None,
         new_id: Callable[[], str] = lambda: secrets.token_hex(16),
     ) -> None:
         """Subscribe on a link that is not connected yet.

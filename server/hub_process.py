@@ -10,6 +10,7 @@ from models.wire.link import Link, LinkSettings
 from models.wire.topics import HUB_CLIENT_ID
 
 from .device_keys import DeviceKeyFile
+from .enrolled_keys import EnrolledKeys
 from .hub import Hub, HubPolicy
 from .signer import load_signer
 from .storage.database import open_database
@@ -40,7 +41,8 @@ def connected_hub(config: ServerConfig, *, clock: Clock) -> Iterator[Hub]:
     """
     host, port = config.broker_address()
     signer = load_signer(config.key)
-    device_keys = None if config.device_keys is None else DeviceKeyFile(config.device_keys)
+    tls = config.broker_tls()
+    file = None if config.device_keys is None else DeviceKeyFile(config.device_keys)
     jitter = SystemRandom()
     link = Link(
         LinkSettings(
@@ -49,10 +51,13 @@ def connected_hub(config: ServerConfig, *, clock: Clock) -> Iterator[Hub]:
             client_id=HUB_CLIENT_ID,
             keep_alive_s=KEEP_ALIVE_S,
             longest_wait_s=LONGEST_WAIT_S,
+            tls=None if tls is None else lambda: tls,
         ),
         jitter=jitter,
     )
     with open_database(config.db) as database:
+        # Behind TLS is a fleet that enrols: whoever is not enrolled is sent nothing.
+        device_keys = file if tls is None else EnrolledKeys(database, file)
         hub = Hub(
             database=database,
             link=link,

@@ -13,7 +13,7 @@ from .storage.notices import Notices
 from .storage.outbox import OutboxMessages
 
 if TYPE_CHECKING:
-    from .device_keys import DeviceKeyFile
+    from .device_keys import DeviceKeySource
     from .storage.database import Database
 
 
@@ -51,7 +51,7 @@ class HubStatus:
         return asdict(self)
 
 
-def hub_status(database: Database, *, device_keys: DeviceKeyFile | None = None) -> HubStatus:
+def hub_status(database: Database, *, device_keys: DeviceKeySource | None = None) -> HubStatus:
     """Count.
 
     Args:

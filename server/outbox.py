@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from models.wire.link import Link
 
-    from .device_keys import DeviceKeyFile
+    from .device_keys import DeviceKeySource
     from .storage.database import Database
 
 logger = logging.getLogger(__name__)
@@ -72,7 +72,7 @@ class Outbox:
         *,
         policy: DeliveryPolicy,
         jitter: Random,
-        device_keys: DeviceKeyFile | None = None,
+        device_keys: DeviceKeySource | None = None,
     ) -> None:
         """Use a database and a link.
 

@@ -6,7 +6,7 @@ import time
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
-from ..errors import InputError, UsageError
+from ..errors import InputError, JoinError, UsageError
 from .answers import answer, config_of, moment_flag, now_of, open_store, table
 
 if TYPE_CHECKING:
@@ -16,9 +16,13 @@ if TYPE_CHECKING:
     from models.prediction import Report
 
     from ..agent import AgentPlan, DeviceAgent
+    from ..client import EdgeClient
     from ..config import DeviceConfig
     from ..link.counters import AgentCounters
+    from ..link.release_watch import ReleaseWatch
     from ..notices import ShownNotice
+    from ..provisioning.membership import Membership
+    from ..provisioning.renewal import CertificateKeeper
     from ..store.mailbox import StoredNotice
 
     Clock = Callable[[], datetime]
@@ -116,11 +120,12 @@ def run_run(arguments: argparse.Namespace) -> int:
     import os
     import signal
 
-    from ..link.light_paho import load_paho
+    config = config_of(arguments)
+    membership = _membership(config)
+    if membership is None:
+        from ..link.light_paho import load_paho
 
-    load_paho()
-
-    from models.trusted_keys import read_trusted_keys
+        load_paho()
 
     from ..agent import AgentParts, elapsed_s, run_agent
     from ..client import EdgeClient
@@ -130,11 +135,12 @@ def run_run(arguments: argparse.Namespace) -> int:
     from .identity import hardware_id_of
 
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
-    config = config_of(arguments)
     broker = config.broker_address()
+    if config.broker is None and membership is not None:
+        broker = membership.broker_address()
     plan = _plan(arguments, bytes_per_day=config.bytes_per_day)
     clock = clock_from(getattr(arguments, "now", None))
-    keys = {} if config.server_key is None else read_trusted_keys(config.server_key)
+    keys = _server_keys(config, membership)
 
     watchdog = Watchdog.of_environment(os.environ, pid=os.getpid())
 
@@ -144,6 +150,7 @@ def run_run(arguments: argparse.Namespace) -> int:
 
     _look_through_store(config, now=clock())
     with EdgeClient.of_config(config) as client:
+        keeper = _keeper(config, client, membership, clock=clock)
         if client.store.consents()[Purpose.NOTICES].granted and not keys:
             remedy = "give --server-key FILE, the public key of the server"
             raise UsageError("run", "no key can verify notices", remedy)
@@ -158,6 +165,9 @@ def run_run(arguments: argparse.Namespace) -> int:
                 store_key=config.key_source(),
                 sampler=sampler_of(config, client, now=clock(), elapsed_s=elapsed_s()),
                 supervisor=watchdog,
+                tls=None if keeper is None else keeper.link_tls,
+                renewal=keeper,
+                releases=_release_watch(config, client, clock=clock),
             ),
             on_start=begin,
             on_report=lambda report: _tell_report(arguments, report),
@@ -165,6 +175,78 @@ def run_run(arguments: argparse.Namespace) -> int:
         )
     watchdog.stopping()
     return _tell_end(arguments, counters)
+
+
+def _membership(config: DeviceConfig) -> Membership | None:
+    """Return the device's place in its fleet, None where it has none or speaks in the clear."""
+    if not config.wants_tls():
+        return None
+    from ..provisioning.membership import read_membership
+
+    return read_membership(config.store)
+
+
+def _server_keys(config: DeviceConfig, membership: Membership | None) -> dict[str, bytes]:
+    """Return the keys that sign what the server says: those that were named, else the fleet's."""
+    from models.trusted_keys import read_trusted_keys
+
+    if config.server_key is not None:
+        return read_trusted_keys(config.server_key)
+    named = {} if membership is None else membership.server_keys
+    return {key_id: bytes.fromhex(key) for key_id, key in named.items()}
+
+
+def _keeper(
+    config: DeviceConfig, client: EdgeClient, membership: Membership | None, *, clock: Clock
+) -> CertificateKeeper | None:
+    """Return what keeps the certificate alive, None for a device that has joined no fleet."""
+    if membership is None:
+        return None
+    from random import SystemRandom
+
+    from ..agent import elapsed_s
+    from ..provisioning.identity import own_identity
+    from ..provisioning.renewal import CertificateKeeper
+    from .identity import hardware_id_of
+
+    identity = own_identity(
+        client.store,
+        device_id=client.profile.device_id,
+        hardware_id=hardware_id_of(config),
+    )
+    if identity is None or membership.device_id != identity.device_id:
+        what = "belongs to another device than its store"
+        remedy = "join anew: fedcell-device join URL --token T --anew"
+        raise JoinError(membership.folder, what, remedy)
+    return CertificateKeeper(
+        config.store,
+        identity,
+        membership,
+        clock=clock,
+        elapsed_s=elapsed_s,
+        jitter=SystemRandom(),
+    )
+
+
+def _release_watch(
+    config: DeviceConfig, client: EdgeClient, *, clock: Clock
+) -> ReleaseWatch | None:
+    """Return what looks for releases, None for a device that follows no repository."""
+    if config.releases is None:
+        return None
+    from random import SystemRandom
+
+    from ..link.release_watch import ReleaseWatch
+    from ..updates.follower import ReleaseSource
+
+    return ReleaseWatch(
+        client.models,
+        ReleaseSource(url=config.releases, first_root=config.releases_root),
+        check_every_s=config.check_in_every_h * 3_600.0,
+        jitter=SystemRandom(),
+        clock=clock,
+        backend=config.chosen_backend(),
+    )
 
 
 def _tell_end(arguments: argparse.Namespace, counters: AgentCounters) -> int:

@@ -8,9 +8,15 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from models.wire.link import Link
+    from models.wire.link_settings import LinkTls
     from models.wire.messages import NoticeState
 
+    from ..store.mailbox import Mailbox
     from ..store.row_cipher import KeySource
+    from .listener import Listener
 
 DEFAULT_BYTES_PER_DAY = 65_536
 
@@ -75,6 +81,26 @@ class Supervisor(Protocol):
         ...
 
 
+class Renewal(Protocol):
+    """Keeps a certificate alive: `provisioning.renewal.CertificateKeeper` is one."""
+
+    def poll(self, *, now: datetime, elapsed_s: float, is_connected: bool) -> None:
+        """Begin what is due; never waits for it."""
+        ...
+
+
+class Releases(Protocol):
+    """Looks for releases: `release_watch.ReleaseWatch` is one."""
+
+    def listen(self, link: Link, listener: Listener, *, wake: Callable[[], None]) -> None:
+        """Hear announcements on a link that is not connected yet."""
+        ...
+
+    def poll(self, mailbox: Mailbox, *, elapsed_s: float) -> bool:
+        """Look where it is time, without waiting; return whether there is another model to run."""
+        ...
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AgentParts:
     """What an agent works with besides its client; each may be left out.
@@ -84,9 +110,22 @@ class AgentParts:
         store_key: the store is sealed under, None for one in the clear.
         sampler: takes readings; None: another process records them.
         supervisor: hears that the loop turns.
+        tls: says how the link speaks TLS, None for a connection in the clear.
+        renewal: keeps the device's certificate alive, None where it has none.
+        releases: looks for releases; None: somebody else installs models.
     """
 
     hardware_id: bytes | None = None
     store_key: KeySource | None = None
     sampler: ReadingTaker | None = None
     supervisor: Supervisor | None = None
+    tls: Callable[[], LinkTls] | None = None
+    renewal: Renewal | None = None
+    releases: Releases | None = None
+
+    def turn(self, *, now: datetime, elapsed_s: float, is_connected: bool) -> None:
+        """Tell those who want to know that the loop turns, and how the link is."""
+        if self.supervisor is not None:
+            self.supervisor.ping(elapsed_s)
+        if self.renewal is not None:
+            self.renewal.poll(now=now, elapsed_s=elapsed_s, is_connected=is_connected)

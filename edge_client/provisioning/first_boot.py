@@ -30,6 +30,7 @@ from .identity import (
     read_identity,
     require_hardware,
 )
+from .membership import membership_folder
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -152,6 +153,7 @@ def _retire(path: Path, *, device_id: str, erase: bool) -> Path | None:
     kept = set() if _is_of_another(path, device_id) else stays
     try:
         identity_path(path).unlink(missing_ok=True)
+        shutil.rmtree(membership_folder(path), ignore_errors=True)
         _close_journal(path)
         belongings = [one for one in _belongings(path) if one not in kept]
         if not belongings:

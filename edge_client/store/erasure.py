@@ -136,6 +136,7 @@ def _refuse_foreign_file(store: Path) -> None:
 
 def _belongings(store: Path) -> list[Path]:
     from ..model_store import ModelStore
+    from ..provisioning.membership import membership_folder
 
     endings = ("", *JOURNALS, "-journal")
     names = [store.name + middle + ending for middle in ("", ASIDE) for ending in endings]
@@ -159,6 +160,7 @@ def _belongings(store: Path) -> list[Path]:
         *halves,
         *former,
         ModelStore.beside(store).folder,
+        membership_folder(store),
         receipts_path(store),
     ]
 

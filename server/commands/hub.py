@@ -46,6 +46,8 @@ class Stoppable(StrEnum):
 
 def register(app: typer.Typer) -> None:
     """Add the group `server` to the root command."""
+    from .broker_setup import broker_config
+
     group = typer.Typer(
         name="server",
         help="Hear devices, decide on notices, deliver them.",
@@ -57,6 +59,7 @@ def register(app: typer.Typer) -> None:
     group.command("configure")(configure)
     group.command("key")(key)
     group.command("broker")(broker)
+    group.command("broker-config")(broker_config)
     app.add_typer(group)
 
 

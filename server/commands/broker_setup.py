@@ -1,0 +1,62 @@
+"""`fedcell server broker-config` and `check-broker`: a fleet's broker, and what it lets happen."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from .fleet import Authority, say, settings_of
+from .hub import AsJson, Config, Db
+
+UNSAFE = 1
+
+
+def broker_config(
+    *,
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Folder; what is there is renewed.")],
+    host: Annotated[
+        str | None, typer.Option(help="Address to listen at; none: every one of this machine.")
+    ] = None,
+    port: Annotated[int | None, typer.Option(min=1, max=65_535, help="TCP port for TLS.")] = None,
+    user: Annotated[
+        str | None, typer.Option(help="As whom Mosquitto runs; none: you. Debian's is mosquitto.")
+    ] = None,
+    reload: Annotated[
+        bool, typer.Option("--reload", help="Have the broker that runs there read it.")
+    ] = False,
+    authority: Authority = None,
+    db: Db = None,
+    config: Config = None,
+    as_json: AsJson = False,
+) -> None:
+    """Write Mosquitto's configuration, access list, certificates and revocation lists."""
+    from ..authority.home import locked_home
+    from ..broker_setup.broker_folder import chosen_place, have_it_read, write_broker_folder
+    from ..broker_setup.configuration import CONFIGURATION_FILE
+    from ..clock import machine_clock
+    from ..storage.database import open_database
+
+    settings = settings_of(authority, db, config)
+    place = chosen_place(out, host=host, port=port, user=user)
+    with (
+        open_database(settings.db, must_exist=True) as database,
+        locked_home(settings.authority) as home,
+        database.transaction() as connection,
+    ):
+        written = write_broker_folder(connection, home, place, now=machine_clock())
+    process = have_it_read(out) if reload else None
+    start = f"mosquitto -c {place.folder / CONFIGURATION_FILE}"
+    read = f"the broker (process {process}) reads it" if process else f"start it: {start}"
+    say(
+        {
+            "folder": str(place.folder),
+            "port": place.port,
+            "revoked": written.num_revoked,
+            "process": process,
+            "start": start,
+        },
+        [f"wrote {out}, {written.num_revoked} devices shut out", read],
+        as_json=as_json,
+    )
