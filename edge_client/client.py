@@ -135,6 +135,11 @@ class EdgeClient:
             self._predictor = predictor
         return self._predictor
 
+    def reload_model(self) -> None:
+        """Have the next prediction run what is installed by then, its start counted anew."""
+        self._predictor = None
+        self._is_start_counted = False
+
     def _count_start(self, now: datetime) -> None:
         """Count a start of the bundle on trial, once a process, and load what it leaves to run."""
         if self._bundle != INSTALLED or self._is_start_counted:
