@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import getpass
 import json
 import os
 import platform
+import shlex
 import sys
 import time
 from datetime import UTC, datetime
@@ -37,7 +39,8 @@ def pause(run: Run, reason: Reason = "", as_json: AsJson = False) -> None:
     look = _look_at_open_run(run, "nothing to pause")
     request = _request(reason)
     ask_pause(run, request)
-    said = "holds before its next invitation; go on with: fedcell rounds resume"
+    go_on = f"fedcell rounds resume {shlex.quote(str(run.resolve()))}"
+    said = f"holds before its next invitation; go on with: {go_on}"
     if look.is_gone:
         said = "no process runs it now; it will hold once it is taken up again"
     _answer({"asked": "pause", "said": said}, request, run=run, as_json=as_json)
@@ -47,32 +50,26 @@ def cancel(run: Run, reason: Reason = "", yes: Yes = False, as_json: AsJson = Fa
     """End a run for good: nothing more is charged, its key is destroyed, what was released stays.
 
     It cannot be taken back. Devices that were invited to the round at hand stay charged for it.
-    Ends with 1 where the run is over, 6 where its process does not answer within a minute.
+    Ends with 1 where the run came to its own end, 6 where its process does not answer within a
+    minute, 3 where the run is ended and run.json cannot be read to say so.
     """
-    from ..runs.control import ask_cancel
-    from ..runs.ending import Released, end_run_of_no_process
-    from ..runs.reading import read_report
-    from ..runs.status import RunState
+    from ..runs.ending import Released
+    from ..runs.reading import RunReportError
 
-    look = _look_at_open_run(run, "nothing to cancel", is_open_when_interrupted=True)
+    # A report that cannot be read keeps nobody from ending the run; it is told afterwards.
+    with contextlib.suppress(RunReportError):
+        _look_at_open_run(run, "nothing to cancel", is_open_when_interrupted=True)
     if not yes:
         _ask_back(run)
     request = _request(reason)
-    ask_cancel(run, request)
-    status = look.status
-    if status is not None and (look.is_gone or status.state.is_over):
-        end_run_of_no_process(run, status, request)
-        ended = True
-    else:
-        ended = _wait_for(run, RunState.CANCELLED)
-    if not ended:
+    if not _end(run, request):
         print(
             f"fedcell rounds cancel: {run}: asked, and the process has not ended the run within "
             f"{CANCEL_WAIT_S:g} s; see fedcell rounds watch {run}",
             file=sys.stderr,
         )
         raise typer.Exit(6)
-    released = Released.by(read_report(run))
+    released = Released.of(run)
     if as_json:
         facts = {name: getattr(released, name) for name in released.__dataclass_fields__}
         print(json.dumps({"cancelled": True, **request.to_json(), "released": facts}))
@@ -93,15 +90,20 @@ def lift_pause_of_live_run(run: Path, *, as_json: bool = False) -> bool:
 
     Raises:
         RunMissingError: there is no run.
-        RunOverError: it is finished or cancelled.
+        RunOverError: it is finished or cancelled, or about to be.
+        RequestUnclearError: a request cannot be read, so that the run goes on holding.
     """
-    from ..runs.control import lift_pause
+    from ..runs.control import lift_pause, read_requests
+    from ..runs.reading import RunOverError
+    from ..runs.status import RunState
 
     look = _look_at_open_run(run, "nothing to resume", is_open_when_interrupted=True)
     request = _request("")
     was_paused = lift_pause(run, request)
     is_live = look.status is not None and not look.is_gone and not look.status.state.is_over
     if is_live:
+        if read_requests(run).cancel is not None:
+            raise RunOverError(run, RunState.CANCELLED, "nothing to resume")
         said = "goes on" if was_paused else "was not paused and goes on"
         _answer({"asked": "resume", "said": said}, request, run=run, as_json=as_json)
     return is_live
@@ -113,13 +115,16 @@ def _look_at_open_run(run: Path, nothing: str, *, is_open_when_interrupted: bool
     Raises:
         RunMissingError: there is no run.
         RunOverError: it is over.
+        RunReportError: nothing here says how it stands.
     """
-    from ..runs.reading import RunMissingError, RunOverError, look_at
+    from ..runs.reading import RunOverError, RunReportError, look_at, read_report
+    from ..runs.run_files import REPORT_FILE
     from ..runs.status import RunState
 
     look = look_at(run, now=datetime.now(UTC))
     if look.status is None:
-        raise RunMissingError(run)
+        read_report(run)
+        raise RunReportError(run / REPORT_FILE, "does not say how the run stands")
     state = look.status.state
     is_open = is_open_when_interrupted and state in {RunState.INTERRUPTED, RunState.FAILED}
     if state.is_over and not is_open:
@@ -151,16 +156,20 @@ def _ask_back(run: Path) -> None:
     typer.confirm(f"End {run} for good? Its key is destroyed.", abort=True)
 
 
-def _wait_for(run: Path, state: object) -> bool:
-    from ..runs.reading import look_at
+def _end(run: Path, request: Request) -> bool:
+    """End a run, by its process where one has it, and tell whether it has ended in time."""
+    from ..runs.control import ask_cancel
+    from ..runs.ending import end_run_of_no_process
 
-    end = time.monotonic() + CANCEL_WAIT_S
-    while time.monotonic() < end:
-        look = look_at(run, now=datetime.now(UTC))
-        if look.status is not None and look.status.state is state:
-            return True
+    end, has_asked = time.monotonic() + CANCEL_WAIT_S, False
+    while not end_run_of_no_process(run, request, now=datetime.now(UTC)):
+        if not has_asked:
+            ask_cancel(run, request)
+            has_asked = True
+        if time.monotonic() >= end:
+            return False
         time.sleep(0.2)
-    return False
+    return True
 
 
 def _answer(facts: dict[str, str], request: Request, *, run: Path, as_json: bool) -> None:

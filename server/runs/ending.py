@@ -9,19 +9,20 @@ from __future__ import annotations
 import json
 import os
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from models.durable_file import sync_folder, write_durably
 
+from ..privacy_home.privacy_errors import HomeUnavailableError
 from ..streams.stream_files import discard_aggregate, lock_stream
 from ..streams.stream_key import KEY_FILE
-from .control import RunCancelledError
-from .reading import read_report
+from .control import RunCancelledError, ask_cancel, read_requests, withdraw_cancel
+from .reading import RunOverError, RunReportError, look_at, read_report
 from .run_files import REPORT_FILE
-from .status import EnginePhase, RunState, write_status
+from .status import EndCause, EnginePhase, RunState, write_status
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from datetime import datetime
     from pathlib import Path
 
     from .control import Request
@@ -49,17 +50,26 @@ class Released:
     ledger_head: str
 
     @staticmethod
-    def by(report: Mapping[str, Any]) -> Released:
-        """Read it from a run's report."""
-        privacy = report["privacy"]
-        return Released(
-            rounds=len(report["rounds"]),
-            num_rounds=report["config"]["num_rounds"],
-            epsilon=privacy["epsilon_release"],
-            delta=privacy["delta"],
-            unit=privacy["unit_of_privacy"],
-            ledger_head=(privacy["ledger_head"] or {}).get("hash", ""),
-        )
+    def of(folder: Path) -> Released:
+        """Read it from a run's report.
+
+        Raises:
+            RunMissingError, RunReportError: it cannot be read.
+        """
+        report = read_report(folder)
+        try:
+            privacy = report["privacy"]
+            return Released(
+                rounds=len(report["rounds"]),
+                num_rounds=report["config"]["num_rounds"],
+                epsilon=privacy["epsilon_release"],
+                delta=privacy["delta"],
+                unit=privacy["unit_of_privacy"],
+                ledger_head=(privacy["ledger_head"] or {}).get("hash", ""),
+            )
+        except (KeyError, TypeError, AttributeError) as error:
+            what = f"does not say what was released ({error!r})"
+            raise RunReportError(folder / REPORT_FILE, what) from error
 
     def to_lines(self) -> list[str]:
         """Say it in lines for a person."""
@@ -74,36 +84,67 @@ class Released:
         ]
 
 
-def end_run_of_no_process(folder: Path, status: RunStatus, request: Request) -> None:
-    """End a run for good whose process is gone.
+def end_run_of_no_process(folder: Path, request: Request, *, now: datetime) -> bool:
+    """End a run for good, unless a process carries it out: then that must read the request.
+
+    The key goes first: a report that cannot be read keeps nobody from destroying it.
 
     Args:
         folder: of the run.
-        status: as last written.
         request: who asked, and when.
+        now: aware UTC.
+
+    Returns:
+        Whether the run has ended; False where a process has it.
 
     Raises:
-        HomeUnavailableError: a process runs it, and will read the request itself.
-        RunReportError: its report cannot be read.
+        RunOverError: it came to its own end before.
+        RunReportError: it is ended, and its report cannot be read to say so there.
     """
-    lock = lock_stream(folder)
+    before = look_at(folder, now=now).status
+    if before is not None and before.state is RunState.FINISHED:
+        withdraw_cancel(folder)
+        raise RunOverError(folder, before.state, "nothing to cancel")
     try:
-        report = read_report(folder)
+        lock = lock_stream(folder)
+    except HomeUnavailableError:
+        return before is not None and before.state is RunState.CANCELLED
+    try:
+        status = look_at(folder, now=now).status
+        if status is not None and status.state is RunState.FINISHED:
+            return False
+        ask_cancel(folder, request)
         (folder / KEY_FILE).unlink(missing_ok=True)
         discard_aggregate(folder)
         sync_folder(folder)
-        report["status"] = "cancelled"
-        text = json.dumps(report, indent=2, allow_nan=False, ensure_ascii=False) + "\n"
-        write_durably(folder / REPORT_FILE, text.encode())
-        ended = replace(
-            status,
-            state=RunState.CANCELLED,
-            phase=EnginePhase.ENDED,
-            message=str(RunCancelledError(request)),
-            deadline_at=None,
-            eta_at=None,
-            held_by="",
-        )
-        write_status(folder, ended, durably=True)
+        if status is not None and status.state is not RunState.CANCELLED:
+            write_status(folder, _cancelled(status, folder), durably=True)
+        _say_in_report(folder)
     finally:
         os.close(lock)
+    return True
+
+
+def _cancelled(status: RunStatus, folder: Path) -> RunStatus:
+    request = read_requests(folder).cancel
+    return replace(
+        status,
+        state=RunState.CANCELLED,
+        phase=EnginePhase.ENDED,
+        ended_because=EndCause.CANCELLED,
+        message="" if request is None else str(RunCancelledError(request)),
+        deadline_at=None,
+        eta_at=None,
+        held_by="",
+    )
+
+
+def _say_in_report(folder: Path) -> None:
+    try:
+        report = read_report(folder)
+    except RunReportError as error:
+        what = "cannot be read; the run is cancelled all the same, and its key destroyed"
+        raise RunReportError(folder / REPORT_FILE, what) from error
+    report |= {"status": "cancelled", "ended_because": EndCause.CANCELLED}
+    text = json.dumps(report, indent=2, allow_nan=False, ensure_ascii=False) + "\n"
+    write_durably(folder / REPORT_FILE, text.encode())
