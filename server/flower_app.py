@@ -25,9 +25,11 @@ from .engine.strategy import FederatedRounds, require_way_on
 from .owners import read_owners
 from .plans.plan_file import require_same_plan, stream_name, terms_under
 from .runs.control import RunCancelledError
-from .runs.desk import Watching, open_desk
+from .runs.desk import Farewell, Watching, open_desk
+from .runs.outcome import ending_words
 from .runs.folder import RunFolder
 from .runs.report_writer import begin_reports
+from .runs.status import EndCause
 from .signer import load_signer
 from .streams.ended_stream import ended_stream, has_ended
 from .streams.stream_key import read_operator_key
@@ -221,17 +223,20 @@ def _carry_out_stream(
     with desk.attend():
         reporter.save("running")
         desk.begin(rounds.start_metrics, is_resumed=run.is_resumed)
-        ended = "interrupted"
+        ended, because = "interrupted", EndCause.STOPPED
         try:
             desk.has_finished = rounds.run(grid)
-            ended = "finished" if desk.has_finished else ended
+            if desk.has_finished:
+                ended, because = "finished", rounds.cause_of_end()
         except RunCancelledError:
-            ended = "cancelled"
+            ended, because = "cancelled", EndCause.CANCELLED
+            raise
+        except Exception:
+            because = EndCause.FAILED
             raise
         finally:
-            run.weights = rounds.weights()
-            run.folder.save_weights(run.weights)
-            reporter.save(ended)
+            reporter.end(ended, because)
+            desk.farewell = Farewell(because, ending_words(run.report))
         if desk.has_finished and counts is not None:
             counts.ask()
             reporter.save("finished")

@@ -25,7 +25,7 @@ from ..privacy_home.privacy_errors import StreamRefusedError
 from ..runs.control import RunCancelledError
 from ..runs.refusal_trail import NodeNames, RefusalTrail
 from ..runs.report_layout import accountable
-from ..runs.status import EnginePhase, StepProgress
+from ..runs.status import EndCause, EnginePhase, StepProgress
 from ..streams.policy_signing import signed_policy
 from ..streams.receipts import release_receipt, shows_forgotten_releases
 from ..streams.release_witness import weights_digest
@@ -181,6 +181,11 @@ class FederatedRounds:
         looks = [self.start_metrics, *(record.metrics for record in self.records)]
         qualities = [None if look is None else look.get(REFERENCE_QUALITY) for look in looks]
         return is_over(qualities, patience=self.config.patience)
+
+    def cause_of_end(self) -> EndCause:
+        """Why a run that is over has ended."""
+        is_whole = self.stream.next_index >= self.config.num_rounds
+        return EndCause.ALL_ROUNDS if is_whole else EndCause.EARLY_STOP
 
     def weights(self) -> NDArray[np.float32]:
         """The weights that leave, float32, shape (n_weights,)."""

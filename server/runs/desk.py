@@ -22,6 +22,7 @@ from ..engine.rounds import RoundsError
 from .control import RequestWatch, RunCancelledError, Wish, clear_requests
 from .log import EngineLog
 from .status import (
+    EndCause,
     EnginePhase,
     ProcessMark,
     RunState,
@@ -46,6 +47,12 @@ LOOK_S: Final = 0.2
 """Least time between two looks at what operators ask, while replies come in."""
 WRITE_S: Final = 1.0
 """Least time between two writes of a status that must survive a power cut."""
+_CAUSES: Final = {
+    RunState.FINISHED: EndCause.ALL_ROUNDS,
+    RunState.INTERRUPTED: EndCause.STOPPED,
+    RunState.CANCELLED: EndCause.CANCELLED,
+    RunState.FAILED: EndCause.FAILED,
+}
 _STEERED: Final = frozenset({EnginePhase.BETWEEN, EnginePhase.COLLECTING})
 
 
@@ -72,6 +79,19 @@ class Watching:
     metrics_port: int | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Farewell:
+    """What is said of a run's end beside its state.
+
+    Attributes:
+        because: why it ended.
+        message: in words; empty where the cause says it all.
+    """
+
+    because: EndCause
+    message: str = ""
+
+
 @dataclass(slots=True)
 class RunDesk:
     """The desk of one run; `open_desk` makes it.
@@ -86,6 +106,7 @@ class RunDesk:
         metrics: for Prometheus; None where its library is not installed.
         seconds: how long each round took so far.
         has_finished: whether the run came to its own end.
+        farewell: why the run ended; None where nobody has said it.
     """
 
     folder: Path
@@ -97,6 +118,7 @@ class RunDesk:
     metrics: RunMetrics | None
     seconds: list[float]
     has_finished: bool = False
+    farewell: Farewell | None = None
     _requests: RequestWatch = field(init=False)
     _looked: float = field(init=False, default=float("-inf"))
     _written: float = field(init=False, default=float("-inf"))
@@ -169,8 +191,8 @@ class RunDesk:
             invited=record.invited,
             replied=record.replied,
             refused=dict(record.refused),
-            eta_at=eta_after(self.clock(), self.seconds, rounds_left=self.status.num_rounds - done),
         )
+        status = replace(status, eta_at=self._eta(done))
         if record.metrics is not None:
             status = replace(status, quality=dict(record.metrics), quality_index=record.index)
         if self.metrics is not None:
@@ -207,7 +229,8 @@ class RunDesk:
             self.close(RunState.INTERRUPTED)
             raise
         else:
-            self.close(RunState.FINISHED if self.has_finished else RunState.INTERRUPTED)
+            said = "" if self.farewell is None else self.farewell.message
+            self.close(RunState.FINISHED if self.has_finished else RunState.INTERRUPTED, said)
 
     def close(self, state: RunState, message: str = "") -> None:
         """Say how the run ended, and let go of log and port.
@@ -221,6 +244,7 @@ class RunDesk:
             state=state,
             phase=EnginePhase.ENDED,
             message=message,
+            ended_because=_CAUSES[state] if self.farewell is None else self.farewell.because,
             deadline_at=None,
             eta_at=None,
             held_by="",
@@ -231,6 +255,7 @@ class RunDesk:
             "info" if state is RunState.FINISHED else "warning",
             "run_ends",
             state=state,
+            ended_because=status.ended_because,
             rounds_done=status.rounds_done,
             num_rounds=status.num_rounds,
             epsilon_release=status.epsilon_release,
@@ -267,7 +292,8 @@ class RunDesk:
                 asked_by=None if lifted is None else lifted.asked_by,
                 asked_at=None if lifted is None else lifted.asked_at.isoformat(),
             )
-            self._show(replace(self.status, state=RunState.RUNNING, held_by=""), durably=True)
+            going = replace(self.status, state=RunState.RUNNING, held_by="", eta_at=self._eta())
+            self._show(going, durably=True)
         if requests.cancel is not None:
             self.log.say(
                 "warning",
@@ -280,9 +306,13 @@ class RunDesk:
             )
             raise RunCancelledError(requests.cancel)
 
+    def _eta(self, done: int | None = None) -> datetime | None:
+        left = self.status.num_rounds - (self.status.rounds_done if done is None else done)
+        return eta_after(self.clock(), self.seconds, rounds_left=left)
+
     def _hold(self, progress: StepProgress) -> None:
         self.log.say("info", "holding", index=progress.index)
-        self._show(replace(self.status, state=RunState.PAUSED), durably=True)
+        self._show(replace(self.status, state=RunState.PAUSED, eta_at=None), durably=True)
         shown = time.monotonic()
         while self._requests.look().wish is Wish.HOLD and not self.stop.wait(LOOK_S):
             if time.monotonic() - shown >= WRITE_S:

@@ -7,8 +7,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ..engine.optimizer_gain import measure_gain
+from .best_weights import best_weights, keep_if_best
+from .outcome import outcome_of
 from .replay_record import facts_of, record_of, versions_here
 from .report_layout import record_epsilon, report_of
+from .status import EndCause
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -31,6 +34,8 @@ class RunReporter:
         facts: what whoever planned the run knows of it.
         start_sha256: of the weights that the run started from; None where nobody kept them.
         gain: of correlated noise under the run's optimiser; None for a comparison.
+        ended_because: why the run ended; None while it goes on.
+        leaves_round: number of the round whose weights leave, 0 for the start.
     """
 
     run: PlannedRun
@@ -40,6 +45,23 @@ class RunReporter:
     facts: Mapping[str, Any]
     start_sha256: str | None
     gain: OptimizerGain | None
+    ended_because: EndCause | None = None
+    leaves_round: int | None = None
+
+    def end(self, status: str, because: EndCause) -> None:
+        """Write the weights that leave, and the report of a run that has ended.
+
+        Args:
+            status: finished, interrupted or cancelled.
+            because: why it ended.
+        """
+        run, rounds = self.run, self.rounds
+        self.ended_because = because
+        self.leaves_round, run.weights = rounds.stream.next_index, rounds.weights()
+        if because is EndCause.EARLY_STOP:
+            self.leaves_round, run.weights = best_weights(run.folder.path, rounds)
+        run.folder.save_weights(run.weights)
+        self.save(status)
 
     def save(self, status: str) -> None:
         """Write the report as it stands.
@@ -49,6 +71,8 @@ class RunReporter:
         """
         run, rounds = self.run, self.rounds
         is_running = status == "running"
+        if is_running:
+            keep_if_best(run.folder.path, rounds)
         run.report = report_of(
             run.config,
             status=status,
@@ -66,6 +90,9 @@ class RunReporter:
             words=rounds.stream.home.words_on(run.config.stream),
         )
         run.report["optimizer_gain"] = None if self.gain is None else self.gain.to_json()
+        run.report["ended_because"] = self.ended_because
+        run.report["leaves_round"] = self.leaves_round
+        run.report["outcome"] = None if is_running else outcome_of(run.report)
         run.report["record"] = record_of(
             run.report,
             start_sha256=self.start_sha256,
