@@ -25,11 +25,9 @@ from .engine.strategy import FederatedRounds, require_way_on
 from .owners import read_owners
 from .plans.plan_file import require_same_plan, stream_name, terms_under
 from .runs.control import RunCancelledError
-from .runs.desk import Farewell, Watching, open_desk
-from .runs.outcome import ending_words
+from .runs.desk import Watching, open_desk
 from .runs.folder import RunFolder
 from .runs.report_writer import begin_reports
-from .runs.status import EndCause
 from .signer import load_signer
 from .streams.ended_stream import ended_stream, has_ended
 from .streams.stream_key import read_operator_key
@@ -223,20 +221,17 @@ def _carry_out_stream(
     with desk.attend():
         reporter.save("running")
         desk.begin(rounds.start_metrics, is_resumed=run.is_resumed)
-        ended, because = "interrupted", EndCause.STOPPED
+        ended = "interrupted"
         try:
             desk.has_finished = rounds.run(grid)
-            if desk.has_finished:
-                ended, because = "finished", rounds.cause_of_end()
+            ended = "finished" if desk.has_finished else ended
         except RunCancelledError:
-            ended, because = "cancelled", EndCause.CANCELLED
-            raise
-        except Exception:
-            because = EndCause.FAILED
+            ended = "cancelled"
             raise
         finally:
-            reporter.end(ended, because)
-            desk.farewell = Farewell(because, ending_words(run.report))
+            run.weights = rounds.weights()
+            run.folder.save_weights(run.weights)
+            reporter.save(ended)
         if desk.has_finished and counts is not None:
             counts.ask()
             reporter.save("finished")
@@ -321,23 +316,30 @@ def _enrolled(run: PlannedRun, roster: Roster) -> Roster:
 
 
 def _stream(run: PlannedRun, terms: StreamTerms) -> tuple[StreamState, OptimizerState]:
-    if run.is_resumed and has_ended(run.folder.path):
-        return ended_stream(run.folder.path, run.folder.home, terms)
+    folder = run.folder
+    if run.is_resumed and has_ended(folder.path):
+        return ended_stream(folder.path, folder.home, terms, lock=folder.hand_over_lock())
     if run.is_resumed:
         return resume_stream(
-            run.folder.path, run.folder.home, terms, keys=run.keys, operator=run.operator
+            folder.path,
+            folder.home,
+            terms,
+            keys=run.keys,
+            operator=run.operator,
+            lock=folder.hand_over_lock(),
         )
-    if terms.is_comparison and not run.folder.has_own_home:
+    if terms.is_comparison and not folder.has_own_home:
         raise RoundsError("a comparison is kept in its own folder; leave the privacy home out")
     start = OptimizerState.start(run.start)
     stream = begin_stream(
-        run.folder.path,
-        run.folder.home,
+        folder.path,
+        folder.home,
         terms,
         start=start,
         keys=run.keys,
         source=run.source,
         operator=run.operator,
+        lock=folder.hand_over_lock(),
     )
     return stream, start
 

@@ -150,7 +150,7 @@ def run_planned(
                 done.wait(STOP_WAIT_S)
     if failure or not all(run.weights is not None for run in runs):
         for run in runs:
-            run.folder.discard_unless_invited(run.config.stream)
+            run.folder.discard_unless_begun(run.config.stream)
     if failure:
         raise failure[0]
 

@@ -15,6 +15,7 @@ from models.durable_file import sync_folder, write_durably
 from . import counts_file
 from .counted_answers import has_answers, series_of
 from .folder_origin import PUT_BACK, anchor_of, inode_of
+from .ledger_file import LEDGER_FILE
 from .participation_counts import steps_of
 from .privacy_errors import HomeBrokenError
 
@@ -69,6 +70,13 @@ def require_no_loss(path: Path, entries: Sequence[LedgerEntry]) -> None:
     """
     if (path / HOME_FILE).exists() or any(_type_of(entry) in _COUNTED for entry in entries):
         raise HomeBrokenError(path / COUNTS_FILE, "is gone", REBUILD)
+
+
+def is_home(path: Path) -> bool:
+    """Whether a folder holds what only a home does; an empty ledger may be anybody's."""
+    ledger = path / LEDGER_FILE
+    has_entries = ledger.exists() and ledger.stat().st_size > 0
+    return has_entries or any((path / name).exists() for name in (COUNTS_FILE, HOME_FILE))
 
 
 def require_own_folder(path: Path, connection: sqlite3.Connection) -> None:

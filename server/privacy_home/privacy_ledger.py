@@ -30,6 +30,7 @@ from .home_files import (
     WORST_CASE_FACT,
     head_fact,
     is_behind,
+    is_home,
     make_counts,
     require_no_loss,
     require_own_folder,
@@ -321,13 +322,22 @@ class PrivacyHome:
             raise StreamRefusedError(self._ledger.path, what, "open a new stream")
 
 
-def open_home(path: Path) -> PrivacyHome:
+def open_home(path: Path, *, create: bool = True) -> PrivacyHome:
     """Open a privacy home for writing; a folder that is none yet becomes one.
 
+    Args:
+        path: the folder.
+        create: whether it may; else its home must be there.
+
     Raises:
+        HomeMissingError: there is none, and none may be made.
         HomeBrokenError: its files do not verify, do not agree, or were put back from a backup.
         HomeUnavailableError: another process holds it, or the disk refuses.
     """
+    if not create and not is_home(path):
+        what = "there is no privacy home, and a run that goes on makes none"
+        remedy = "mount its disk, or put the whole folder back where the run had it"
+        raise HomeMissingError(path, what, remedy)
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:

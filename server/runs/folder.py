@@ -2,14 +2,16 @@
 
 The folder holds `run.json` (the report so far), `weights.npz` (at the end) and the files of the
 stream; without another privacy home it is one itself, with its own ledger, and covers this run
-alone. Each file but the ledger and the counts is written aside, synced and renamed. Nobody is
-invited before `run.json` is there: without it a run that was killed has not begun, and begins anew.
+alone. Each file but the ledger and the counts is written aside, synced and renamed. A process holds
+the lock of the stream before it writes anything here, and removes nothing that another one made;
+what it may do is decided in `beginning`.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import weakref
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -22,8 +24,8 @@ from ..engine.rounds import RoundsConfig, RoundsError
 from ..engine.server_optimizer import ServerRecipe
 from ..engine.step_facts import STEP_FACTS_FILE
 from ..privacy_home.home_files import COUNTS_FILE, HOME_FILE
-from ..privacy_home.home_lock import LOCK_FILE
 from ..privacy_home.ledger_file import LEDGER_FILE
+from ..privacy_home.privacy_errors import PrivacyHomeError
 from ..privacy_home.privacy_ledger import open_home
 from ..streams.release_witness import weights_digest
 from ..streams.stream_files import (
@@ -36,6 +38,7 @@ from ..streams.stream_files import (
 )
 from ..streams.stream_key import KEY_FILE
 from ..streams.stream_terms import StreamTerms
+from .beginning import Traces, WayIn
 from .control import CANCEL_FILE, PAUSE_FILE
 from .log import LOG_FILE
 from .run_files import COMMAND_FILE, REPORT_FILE, START_FILE, WEIGHTS_FILE
@@ -48,16 +51,13 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
-_OF_A_RUN: Final = (LEDGER_FILE, REPORT_FILE, KEY_FILE, STEP_FILE, CHECKPOINT_FILE)
-_OF_A_STREAM: Final = (
+_MADE_AT_ITS_BEGINNING: Final = (
+    REPORT_FILE,
     KEY_FILE,
     STEP_FILE,
     AGGREGATE_FILE,
     CHECKPOINT_FILE,
-    STREAM_LOCK_FILE,
     STEP_FACTS_FILE,
-)
-_OF_WATCHING: Final = (
     STATUS_FILE,
     METRICS_FILE,
     LOG_FILE,
@@ -65,7 +65,7 @@ _OF_WATCHING: Final = (
     PAUSE_FILE,
     CANCEL_FILE,
 )
-_OF_A_HOME: Final = (LEDGER_FILE, COUNTS_FILE, HOME_FILE, LOCK_FILE)
+_OF_A_HOME: Final = (LEDGER_FILE, COUNTS_FILE, HOME_FILE)
 
 
 class RunFolderError(RoundsError):
@@ -99,6 +99,8 @@ class RunFolder:
     Raises:
         RunFolderError: it already holds a run, whose ledger must never be overwritten, cannot be
             made, or holds none that could go on.
+        HomeUnavailableError: another process runs it.
+        HomeMissingError: the run is to go on, and its home is not there.
         PrivacyHomeError: the home cannot be relied on.
     """
 
@@ -112,61 +114,76 @@ class RunFolder:
     ) -> None:
         self.path = path
         self.has_own_home = home is None
-        held = [name for name in _OF_A_RUN if (path / name).exists()]
-        if held and not is_resumed:
-            raise RunFolderError(path, f"already holds a run ({held[0]})", "give another --out")
-        has_begun = STEP_FILE in held or any(
-            _has_content(path, name) for name in (REPORT_FILE, LEDGER_FILE)
-        )
-        self.is_resumed = is_resumed and has_begun and CHECKPOINT_FILE in held
-        if is_resumed and not self.is_resumed:
-            if has_begun or not (held or (path / COMMAND_FILE).exists()):
-                raise RunFolderError(path, "holds no stream that could go on", "name one")
-            self._forget_what_never_began()
+        _require_way_in(path, is_resumed=is_resumed)
         try:
             path.mkdir(parents=True, exist_ok=True)
-            if command is not None and not is_resumed:
-                text = json.dumps(command, indent=2, ensure_ascii=False) + "\n"
-                write_durably(path / COMMAND_FILE, text.encode())
-            (path / REPORT_FILE).touch()
-            if not self.is_resumed:
-                (path / REPORT_FILE).unlink()
-            if home is None:
-                (path / LEDGER_FILE).touch()
+            lock = lock_stream(path)
         except OSError as error:
-            raise RunFolderError(
-                path, f"cannot be written ({error.strerror})", "give another --out"
-            ) from error
-        sync_folder(path)
-        self.home = open_home(path if home is None else home)
+            raise _cannot_be_written(path, error) from error
+        self._lock = weakref.finalize(self, os.close, lock)
+        # Another process may have come and gone before the lock was taken.
+        way_in = _require_way_in(path, is_resumed=is_resumed)
+        self.is_resumed = way_in is WayIn.GO_ON
+        self._began_here = not is_resumed
+        if way_in is WayIn.BEGIN_ANEW:
+            self._remove(*_MADE_AT_ITS_BEGINNING)
+        if not self.is_resumed:
+            self._prepare(None if is_resumed else command)
+        # What a device has spent must never be forgotten because a disk is not mounted.
+        may_be_made = not is_resumed or (self.has_own_home and not self.is_resumed)
+        self.home = open_home(path if home is None else home, create=may_be_made)
 
-    def discard_unless_invited(self, stream: str) -> None:
-        """Remove the run's files while nobody was invited: nothing left, so nothing is lost.
+    def hand_over_lock(self) -> int:
+        """Give the stream's lock to whoever runs the stream, and closes it.
+
+        Raises:
+            HomeUnavailableError: it was handed over before, and is held.
+        """
+        held = self._lock.detach()
+        return lock_stream(self.path) if held is None else int(held[2][0])
+
+    def close(self) -> None:
+        """Let go of the lock, unless it was handed over."""
+        self._lock()
+
+    def discard_unless_begun(self, stream: str) -> None:
+        """Remove what this process made of a run that invited nobody; all else stays as it is.
 
         Args:
             stream: of the run.
         """
-        _, steps = self.home.stream(stream)
-        if steps:
+        if not self._began_here:
             return
-        own = _OF_A_HOME if self.has_own_home else ()
-        for name in (REPORT_FILE, WEIGHTS_FILE, COMMAND_FILE, *_OF_A_STREAM, *_OF_WATCHING, *own):
-            (self.path / name).unlink(missing_ok=True)
-
-    def _forget_what_never_began(self) -> None:
-        """Remove what a run left that was killed before anybody was invited.
-
-        Raises:
-            HomeUnavailableError: its process lives, and is about to begin.
-        """
-        lock = lock_stream(self.path)
         try:
-            own = _OF_A_HOME if self.has_own_home else ()
-            for name in (REPORT_FILE, *_OF_A_STREAM, *_OF_WATCHING, *own):
-                if name not in {STREAM_LOCK_FILE, LOCK_FILE}:
-                    (self.path / name).unlink(missing_ok=True)
+            lock = self.hand_over_lock()
+        except PrivacyHomeError:
+            return
+        try:
+            _, steps = self.home.stream(stream)
+            if not steps and not Traces.of(self.path).has_begun:
+                self._remove(COMMAND_FILE, WEIGHTS_FILE, STREAM_LOCK_FILE, *_MADE_AT_ITS_BEGINNING)
+        except PrivacyHomeError:
+            return
         finally:
             os.close(lock)
+
+    def _prepare(self, command: Mapping[str, Any] | None) -> None:
+        """Write what stands in the folder before the run begins."""
+        try:
+            if command is not None:
+                text = json.dumps(command, indent=2, ensure_ascii=False) + "\n"
+                write_durably(self.path / COMMAND_FILE, text.encode())
+            if self.has_own_home:
+                (self.path / LEDGER_FILE).touch()
+        except OSError as error:
+            raise _cannot_be_written(self.path, error) from error
+        sync_folder(self.path)
+
+    def _remove(self, *names: str) -> None:
+        """Remove files of a run that never began; the stream's lock is held."""
+        own = _OF_A_HOME if self.has_own_home else ()
+        for name in (*names, *own):
+            (self.path / name).unlink(missing_ok=True)
 
     def config(self) -> RoundsConfig:
         """Return the configuration of the run that the folder holds.
@@ -248,5 +265,20 @@ def command_of(path: Path) -> dict[str, Any]:
     return found
 
 
-def _has_content(path: Path, name: str) -> bool:
-    return (path / name).exists() and (path / name).stat().st_size > 0
+def _require_way_in(path: Path, *, is_resumed: bool) -> WayIn:
+    """Return how this process may enter a folder.
+
+    Raises:
+        RunFolderError: it may not.
+    """
+    traces = Traces.of(path)
+    way_in = traces.way_in(is_resumed=is_resumed)
+    if way_in is WayIn.IS_TAKEN:
+        raise RunFolderError(path, f"already holds a run ({traces.names[0]})", "give another --out")
+    if way_in is WayIn.HOLDS_NOTHING:
+        raise RunFolderError(path, "holds no stream that could go on", "name one")
+    return way_in
+
+
+def _cannot_be_written(path: Path, error: OSError) -> RunFolderError:
+    return RunFolderError(path, f"cannot be written ({error.strerror})", "give another --out")

@@ -64,7 +64,7 @@ def has_ended(folder: Path) -> bool:
 
 
 def ended_stream(
-    folder: Path, home: PrivacyHome, terms: StreamTerms
+    folder: Path, home: PrivacyHome, terms: StreamTerms, *, lock: int | None = None
 ) -> tuple[StreamState, OptimizerState]:
     """Return a stream as its last step left it, with weights and optimiser.
 
@@ -72,12 +72,13 @@ def ended_stream(
         folder: of the run.
         home: counts devices and holds the ledger.
         terms: constants of the stream, as its policy says them.
+        lock: of the folder, where the caller holds it; it goes over to the stream.
 
     Raises:
         StreamRefusedError: what is here is older than what was released, or a step is open that
             nobody can release any more; a new stream must be opened.
     """
-    lock = lock_stream(folder)
+    lock = lock_stream(folder) if lock is None else lock
     try:
         _, steps = home.stream(terms.stream)
         checkpoint = read_checkpoint(folder)

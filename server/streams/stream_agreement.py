@@ -13,12 +13,24 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from privacy import LedgerEntry, ReleaseNoise
+    from privacy import LedgerEntry, ReleaseNoise, StreamPolicy
 
     from ..privacy_home.participation_counts import StepRecord, StreamRecord
     from .stream_files import Checkpoint
     from .stream_key import StreamSecrets
     from .stream_terms import StreamTerms
+
+
+def policy_of(folder: Path, terms: StreamTerms) -> StreamPolicy:
+    """Return the policy of a stream that can be resumed.
+
+    Raises:
+        StreamRefusedError: it has none, being a comparison.
+    """
+    if terms.policy is None:
+        what = "is a comparison, whose noise cannot be made again"
+        raise StreamRefusedError(folder, what, "run it anew, with another --out")
+    return terms.policy
 
 
 def require_own_kind(folder: Path, own: StreamSecrets, noise: ReleaseNoise) -> None:

@@ -141,14 +141,19 @@ def lock_stream(folder: Path) -> int:
     Raises:
         HomeUnavailableError: another process runs it.
     """
-    handle = os.open(folder / STREAM_LOCK_FILE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
+    path = folder / STREAM_LOCK_FILE
+    while True:
+        handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(handle)
+            what = "is run by another process"
+            raise HomeUnavailableError(folder, what, "wait for it, or end it") from None
+        # Whoever removed a run that never began may have removed this file in between.
+        if path.exists() and os.path.samestat(os.fstat(handle), path.stat()):
+            return handle
         os.close(handle)
-        what = "is run by another process"
-        raise HomeUnavailableError(folder, what, "wait for it, or end it") from None
-    return handle
 
 
 def write_mark(folder: Path, mark: StepMark) -> None:

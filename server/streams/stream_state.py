@@ -33,7 +33,7 @@ from ..privacy_home.folder_origin import anchor_of
 from ..privacy_home.participation_counts import StreamRecord, cohort_digest
 from ..privacy_home.privacy_errors import StreamRefusedError
 from .release_witness import bear_witness
-from .stream_agreement import require_agreement, require_own_kind, require_own_stream
+from .stream_agreement import policy_of, require_agreement, require_own_kind, require_own_stream
 from .stream_files import (
     OPEN_A_NEW_STREAM,
     Aggregate,
@@ -136,8 +136,7 @@ class StreamState:
             The cohort.
 
         Raises:
-            BudgetExceededError: a device that was chosen has no budget left, or had its turn too
-                recently, or they are not n.
+            BudgetExceededError: a chosen device has no budget left or had its turn, or not n are.
             StreamRefusedError: the stream has no further step.
         """
         self._require(None)
@@ -277,9 +276,8 @@ class StreamState:
 
     def end(self) -> None:
         """Destroy the stream's key once every step is released: nobody can take noise off then."""
-        if self.next_index >= self.terms.num_rounds and self.secrets is not None:
-            (self.folder / KEY_FILE).unlink(missing_ok=True)
-            sync_folder(self.folder)
+        if self.next_index >= self.terms.num_rounds:
+            self.abandon()
 
     def abandon(self) -> None:
         """Destroy the key and the sum at hand of a stream that will have no further step."""
@@ -331,6 +329,7 @@ def begin_stream(
     keys: StreamKeys,
     source: NoiseSource,
     operator: OperatorKey | None = None,
+    lock: int | None = None,
 ) -> StreamState:
     """Open a new stream: its key, its name in the home, and the weights that it starts from.
 
@@ -342,12 +341,13 @@ def begin_stream(
         keys: of streams with correlated noise.
         source: of independent noise, for a comparison.
         operator: seals what is kept.
+        lock: of the folder, where the caller holds it; it goes over to the stream.
 
     Raises:
         StreamRefusedError: the stream's name was used before.
         StreamKeyError: the folder holds a stream already.
     """
-    lock = lock_stream(folder)
+    lock = lock_stream(folder) if lock is None else lock
     try:
         size, norm = terms.size(len(start.weights)), StepNorm.of(terms)
         own, anchor = None, ""
@@ -398,6 +398,7 @@ def resume_stream(
     *,
     keys: StreamKeys,
     operator: OperatorKey | None = None,
+    lock: int | None = None,
 ) -> tuple[StreamState, OptimizerState]:
     """Take up a stream whose process ended, and return it with weights and optimiser.
 
@@ -407,17 +408,15 @@ def resume_stream(
         terms: constants of the stream, as its policy says them.
         keys: of streams with correlated noise.
         operator: opens what is kept.
+        lock: of the folder, where the caller holds it; it goes over to the stream.
 
     Raises:
-        StreamRefusedError: what is here is older than what was released, is not of this stream, or
-            was put back from a backup; a new stream must be opened.
+        StreamRefusedError: what is here is not the newest, or of another stream; open a new one.
         StreamKeyError: the key cannot be read.
     """
-    if terms.policy is None:
-        what = "is a comparison, whose noise cannot be made again"
-        raise StreamRefusedError(folder, what, "run it anew, with another --out")
-    lock = lock_stream(folder)
+    lock = lock_stream(folder) if lock is None else lock
     try:
+        policy = policy_of(folder, terms)
         own = read_secrets(folder / KEY_FILE, operator=operator)
         record, steps = home.stream(terms.stream)
         require_own_stream(folder, own, record, terms, noted=home.last_opening(terms.stream))
@@ -425,7 +424,7 @@ def resume_stream(
         charged = [e for e in home.entries if e.fields["event"].get("stream") == terms.stream]
         require_agreement(folder, checkpoint, steps, charged)
         size, next_index = terms.size(len(checkpoint.state.weights)), checkpoint.index + 1
-        noise = keys.noise(own.noise_key, terms.policy, next_index=0, size=size)
+        noise = keys.noise(own.noise_key, policy, next_index=0, size=size)
         require_own_kind(folder, own, noise)
         own = open_again(folder, home, own, steps, operator=operator)
         replay(noise, own, steps[:next_index], size=size)

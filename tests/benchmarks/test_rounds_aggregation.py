@@ -109,6 +109,7 @@ def rounds_in(folder) -> FederatedRounds:
         start=start,
         keys=OperatingSystemKeys(),
         source=OperatingSystemNoise(),
+        lock=held.hand_over_lock(),
     )
     return FederatedRounds(
         config=config,

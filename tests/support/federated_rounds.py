@@ -94,6 +94,7 @@ def rounds_over(nodes, tmp_path, *, config=None, source=None, home=None, run="ru
         start=start,
         keys=OperatingSystemKeys(),
         source=source or OperatingSystemNoise(),
+        lock=folder.hand_over_lock(),
     )
     return FederatedRounds(
         config=config,
@@ -113,7 +114,11 @@ def resumed(rounds):
     rounds.stream.close()
     folder = RunFolder(rounds.stream.folder, home=rounds.stream.home.path, is_resumed=True)
     stream, state = resume_stream(
-        folder.path, folder.home, rounds.stream.terms, keys=OperatingSystemKeys()
+        folder.path,
+        folder.home,
+        rounds.stream.terms,
+        keys=OperatingSystemKeys(),
+        lock=folder.hand_over_lock(),
     )
     return FederatedRounds(
         config=rounds.config,

@@ -35,4 +35,5 @@ def test_a_report_is_whole_json_or_the_one_before(tmp_path):
         LEDGER_FILE,
         "participations.db",
         "run.json",
+        "stream.lock",
     ]

@@ -179,12 +179,12 @@ def test_a_folder_whose_run_invited_nobody_can_be_used_again(tmp_path):
     folder = RunFolder(tmp_path / "run")
     with pytest.raises(RunFolderError):
         RunFolder(tmp_path / "run")
-    folder.discard_unless_invited("s")
+    folder.discard_unless_begun("s")
     again = RunFolder(tmp_path / "run")
     again.home.open_stream("s", StreamRecord(policy_digest="", anchor="", max_participations=1))
     cost = StepCost(mu_squared=1.0)
     again.home.invite("s", 0, device_ids=["a"], choose=lambda _: [0], cost=cost)
-    again.discard_unless_invited("s")
+    again.discard_unless_begun("s")
     assert again.home.life_counts(["a"]).participations.tolist() == [1]
 
 
