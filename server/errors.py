@@ -173,4 +173,4 @@ class EnrolmentError(ServerError):
     def __init__(self, reason: str, what: str) -> None:
         """Name the reason, and say what is wrong."""
         self.reason = reason
-        super().__init__(f"{reason}: {what}")
+        super().__init__(what)

@@ -37,6 +37,8 @@ REMEDIES = {
     "taken": "ask the operator for a token that is made for this device",
     "revoked": "ask the operator for a token that is made for this device",
     "unknown_device": "ask the operator for a token",
+    "bad_signature": "join with a new token: fedcell-device join URL --token T --anew",
+    "bad_request": "join with a new token: fedcell-device join URL --token T --anew",
     "too_early": "nothing is to do yet",
     "too_often": "wait a minute, then try again",
     "unavailable": "try again later",

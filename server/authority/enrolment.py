@@ -93,17 +93,17 @@ def renew(
         enrolments = Enrolments(connection)
         device = enrolments.device(request.device_id)
         if device is None:
-            raise EnrolmentError("unknown_device", "join with a new token")
+            raise EnrolmentError("unknown_device", "no such device is enrolled")
         try:
             verify_renewal(body, VerifyKey.from_bytes(device.sign_key))
         except SignatureError:
-            what = "not signed by the key that enrolled; join with a new token"
+            what = "not signed by the key that enrolled"
             raise EnrolmentError("bad_signature", what) from None
         if device.revoked_at is not None:
-            raise EnrolmentError("revoked", "ask the operator for a token for this device")
+            raise EnrolmentError("revoked", "the device is shut out")
         held = enrolments.certificate(device.serial)
         if held is None:
-            raise EnrolmentError("unknown_device", "join with a new token")
+            raise EnrolmentError("unknown_device", "no such device is enrolled")
         digest = key_digest(public_key)
         if held.key_digest == digest and held.not_after > now:
             pem = held.pem
@@ -171,22 +171,22 @@ def _enrolled(
     well_formed = TOKEN.fullmatch(request.token) is not None
     token = enrolments.token(token_hash(request.token)) if well_formed else None
     if token is None:
-        raise EnrolmentError("bad_token", "there is no such token; ask the operator for one")
+        raise EnrolmentError("bad_token", "there is no such token")
     known = enrolments.device(request.device_id)
     if token.used_at is not None:
         kept = None if token.serial is None else enrolments.certificate(token.serial)
         is_same = token.used_by == request.device_id and token.keys_digest == digest
         if not is_same or kept is None or kept.revoked_at is not None:
-            raise EnrolmentError("bad_token", "it was used before; ask the operator for another")
+            raise EnrolmentError("bad_token", "it was used before")
         return kept.pem
     if now >= token.expires_at:
-        raise EnrolmentError("bad_token", "its time is over; ask the operator for another")
+        raise EnrolmentError("bad_token", "its time is over")
     _require_place(token.device_id, known, request)
     made = _certified(home, request.device_id, public_key, now=now)
     if not enrolments.use_token(
         token.token_hash, by=request.device_id, keys_digest=digest, serial=made.serial, now=now
     ):
-        raise EnrolmentError("bad_token", "it was used before; ask the operator for another")
+        raise EnrolmentError("bad_token", "it was used before")
     if known is not None:
         enrolments.revoke_certificates(request.device_id, now=now)
     enrolments.add_certificate(made)
@@ -214,7 +214,7 @@ def _require_place(
     if known is None:
         return
     if known.revoked_at is not None or known.sign_key.hex() != request.sign:
-        what = "a device of this name is enrolled; ask for a token that is made for it"
+        what = "a device of this name is enrolled"
         raise EnrolmentError("taken", what)
 
 
@@ -223,10 +223,10 @@ def _require_turn(
 ) -> None:
     """Refuse a request that was recorded before, comes early, or comes years too late."""
     if replaces not in {held.serial, held.replaces}:
-        what = "it replaces another certificate than the newest; join with a new token"
+        what = "it replaces another certificate than the newest"
         raise EnrolmentError("bad_request", what)
     if now > held.not_after + LATEST_RENEWAL:
-        raise EnrolmentError("unknown_device", "it was away too long; join with a new token")
+        raise EnrolmentError("unknown_device", "it was away too long")
     life = held.not_after - held.issued_at
     is_of_former = held.generation < home.fleet.issuing(Kind.DEVICE).number
     was_lost = replaces != held.serial
