@@ -44,6 +44,8 @@ class ServerConfig:
         notice_lifetime_days: days after which a notice is not delivered any more.
         first_retry_s: seconds from the first attempt to deliver to the second; then it doubles.
         longest_retry_s: seconds to which it doubles; a day, as a device that returns says so.
+        releases: folder of releases; its part `repository` is what devices fetch from.
+        release_key: file of the server's own key for releases, which says what is current.
     """
 
     db: str = field(default="sqlite:///fedcell.db", metadata={"what": "database URL"})
@@ -84,6 +86,13 @@ class ServerConfig:
     longest_retry_s: float = field(
         default=86_400.0, metadata={"what": "seconds to which that doubles"}
     )
+    releases: Path = field(
+        default=Path("fedcell-releases"), metadata={"what": "folder of releases"}
+    )
+    release_key: Path = field(
+        default=Path("fedcell-releases.pem"),
+        metadata={"what": "file of the key that says which release is current"},
+    )
 
     def broker_address(self) -> tuple[str, int]:
         """Return host and port of the broker.
@@ -123,7 +132,16 @@ class ServerConfig:
 SETTINGS = tuple(entry.name for entry in fields(ServerConfig))
 """The names of all settings."""
 
-_PATHS = ("key", "device_keys", "authority", "tls_ca", "tls_certificate", "tls_key")
+_PATHS = (
+    "key",
+    "device_keys",
+    "authority",
+    "tls_ca",
+    "tls_certificate",
+    "tls_key",
+    "releases",
+    "release_key",
+)
 _FIELDS = {entry.name: entry for entry in fields(ServerConfig)}
 _LARGEST = 1e7
 

@@ -46,7 +46,7 @@ class Stoppable(StrEnum):
 
 def register(app: typer.Typer) -> None:
     """Add the group `server` to the root command."""
-    from .broker_setup import broker_config
+    from .broker_setup import broker_config, check_broker_command
 
     group = typer.Typer(
         name="server",
@@ -60,6 +60,7 @@ def register(app: typer.Typer) -> None:
     group.command("key")(key)
     group.command("broker")(broker)
     group.command("broker-config")(broker_config)
+    group.command("check-broker")(check_broker_command)
     app.add_typer(group)
 
 
@@ -165,10 +166,8 @@ def configure(
     from ..storage.database import open_database
 
     settings = _config({"db": db, "key": key_file, "config": config})
-    wanted = DeviceSettings(
-        **{what.value: False for what in stop or ()},
-        predict_every_h=predict_every,
-    )
+    stopped: dict[str, Any] = {what.value: False for what in stop or ()}
+    wanted = DeviceSettings(**stopped, predict_every_h=predict_every)
     signer = load_signer(settings.key)
     now = _clock(clock, None)()
     with (

@@ -362,13 +362,14 @@ class ReleaseDesk:
         for index, ring in enumerate(releases.rings()):
             names = target_names(ring.name, offers_of(index, offerable))
             for name, (offer, earlier) in names.items():
+                content = self._bundle_path(offer.number).read_bytes()
                 custom = {
+                    "num_bytes": len(content),
                     "version": offer.version,
                     "release": offer.number,
                     "least_client_version": offer.least_client_version,
                     "earlier": list(earlier),
                 }
-                content = self._bundle_path(offer.number).read_bytes()
                 found[name] = TargetContent(content, custom)
         return found
 

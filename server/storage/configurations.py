@@ -66,6 +66,16 @@ class Configurations:
         ).one_or_none()
         return None if row is None else SentConfiguration(*row)
 
+    def rings(self) -> dict[str, str]:
+        """Return the ring that each device was told last, of those that were told one."""
+        rows = self.connection.execute(
+            select(configurations.c.device_id, configurations.c.settings).order_by(
+                configurations.c.sequence
+            )
+        )
+        latest = {row.device_id: row.settings for row in rows}
+        return {name: said["ring"] for name, said in latest.items() if said.get("ring")}
+
     def applied(self, message_id: str, *, now: datetime) -> None:
         """Note that a device has a configuration in force."""
         self.connection.execute(

@@ -1,4 +1,4 @@
-"""`fedcell release`: the default bundle, the conformance kit, wheels for offline installs."""
+"""`fedcell release`: the default bundle, the conformance kit, wheels, beside the server's own."""
 
 from __future__ import annotations
 
@@ -8,14 +8,15 @@ from typing import Annotated
 
 import typer
 
+from server.commands.release import release as group
+
 
 def register(app: typer.Typer) -> None:
     """Add the group `release` with its commands."""
-    release = typer.Typer(help="What is made for devices.", no_args_is_help=True)
-    release.command("default-bundle")(default_bundle_command)
-    release.command("conformance-vectors")(conformance_vectors_command)
-    release.command("wheels")(wheels_command)
-    app.add_typer(release, name="release")
+    group.command("default-bundle")(default_bundle_command)
+    group.command("conformance-vectors")(conformance_vectors_command)
+    group.command("wheels")(wheels_command)
+    app.add_typer(group)
 
 
 def default_bundle_command(

@@ -1,0 +1,86 @@
+"""What the commands of releases share: the settings they read, and how they answer."""
+
+from __future__ import annotations
+
+import json
+import os
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from ..config import ServerConfig
+    from ..releases.desk import ReleaseDesk
+
+AsJson = Annotated[bool, typer.Option("--json", help="For machines.")]
+Config = Annotated[
+    str | None, typer.Option("--config", metavar="FILE", help="TOML file of settings.")
+]
+Db = Annotated[
+    str | None, typer.Option("--db", metavar="URL", help="Database, such as sqlite:///fedcell.db.")
+]
+Folder = Annotated[
+    str | None, typer.Option("--releases", metavar="DIR", help="Folder of releases.")
+]
+Key = Annotated[
+    str | None,
+    typer.Option("--release-key", metavar="FILE", help="The server's own release key."),
+]
+Number = Annotated[
+    int | None, typer.Argument(metavar="[NUMBER]", help="Of the release; else the latest.")
+]
+
+
+def now() -> datetime:
+    """Return the time of this machine."""
+    return datetime.now(UTC)
+
+
+def settings_of(flags: dict[str, str | None]) -> ServerConfig:
+    """Put the settings together."""
+    from ..config import read_config
+
+    return read_config(flags, os.environ)
+
+
+@contextmanager
+def opened_desk(
+    *,
+    db: str | None,
+    folder: str | None,
+    key_file: str | None,
+    config: str | None,
+    must_exist: bool = False,
+) -> Iterator[ReleaseDesk]:
+    """Open the desk that the settings name; the key only where its file is there."""
+    from ..releases.desk import ReleaseDesk
+    from ..signer import load_signer
+    from ..storage.database import open_database
+
+    settings = settings_of(
+        {"db": db, "releases": folder, "release_key": key_file, "config": config}
+    )
+    has_key = settings.release_key.exists()
+    key = load_signer(settings.release_key).key if has_key else None
+    with open_database(settings.db, must_exist=must_exist) as database:
+        yield ReleaseDesk(database, settings.releases, key=key)
+
+
+def named(desk: ReleaseDesk, number: int | None) -> int:
+    """Return the release that is meant: the one that is named, or the latest."""
+    from ..releases.desk import latest
+    from ..storage.releases import Releases
+
+    if number is not None:
+        return number
+    with desk.database.transaction() as connection:
+        return latest(Releases(connection).all()).rollout.number
+
+
+def say(answer: dict[str, Any], line: str, *, as_json: bool) -> None:
+    """Answer a person, or a machine."""
+    typer.echo(json.dumps(answer) if as_json else line)
