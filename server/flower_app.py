@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import threading
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -19,18 +18,14 @@ from .counts.run_counts import RunCounts
 from .engine.cohorts import invitation_order, within_owner_cap
 from .engine.flower_messages import Roster, ask_for_devices
 from .engine.rounds import RoundRecord, RoundsError
-from .engine.run_configuration import path_of, planned_counts, planned_rounds, value_of
+from .engine.run_configuration import value_of
 from .engine.server_optimizer import OptimizerState
 from .engine.strategy import FederatedRounds, require_way_on
-from .owners import read_owners
-from .plans.plan_file import require_same_plan, stream_name, terms_under
+from .plans.plan_file import terms_under
 from .runs.control import RunCancelledError
 from .runs.desk import Watching, open_desk
-from .runs.folder import RunFolder
 from .runs.report_writer import begin_reports
-from .signer import load_signer
 from .streams.ended_stream import ended_stream, has_ended
-from .streams.stream_key import read_operator_key
 from .streams.stream_state import begin_stream, resume_stream
 from .streams.stream_terms import OperatingSystemKeys
 
@@ -51,6 +46,7 @@ if TYPE_CHECKING:
     from .engine.optimizer_gain import OptimizerGain
     from .engine.rounds import RoundsConfig
     from .engine.strategy import Metrics
+    from .runs.folder import RunFolder
     from .streams.stream_key import OperatorKey
     from .streams.stream_state import StreamState
     from .streams.stream_terms import StreamKeys, StreamTerms
@@ -344,66 +340,6 @@ def _stream(run: PlannedRun, terms: StreamTerms) -> tuple[StreamState, Optimizer
     return stream, start
 
 
-def deployed_run(run_config: Mapping[str, object]) -> PlannedRun:
-    """Read one run, which starts from trained weights, from a deployed Flower run's configuration.
-
-    Keys, with the defaults that `[tool.flwr.app.config]` in pyproject.toml gives them: `out`
-    (required: a folder), `start-weights` (required: an .npz with the array `weights`, as a run
-    leaves it), `policy-key` (required: key file as `fedcell server key` makes it; devices trust its
-    public half for policies), `privacy-home` (required: folder that counts devices over all runs),
-    `stream-key-file` (optional: key that seals the stream's), `owners` (optional: CSV file of
-    devices and owners), `least-nodes` (1: nodes to wait for), `plan` (optional: policy that
-    `fedcell privacy plan --out` wrote; its constants are the run's, and a key that says otherwise
-    is refused), `rounds` (24), `cohort` (2000), `replies` (0: as `cohort` says; else so many are
-    wanted, and `cohort` is worked out), `dropout` (0.0: share of devices that is expected not to
-    answer), `min-replies` (1: with fewer a round is noise alone), `epsilon` (2.0), `delta` (1e-8),
-    `update-share` (0.85), `count-years` (2.0: how long the rest is to last for counts),
-    `max-participations` (0: as many as the schedule asks of a device), `max-devices-per-owner` (5),
-    `clipping-norm` (0.3), `clipping-quantile` (0.0: the norm is fixed; else the quantile of
-    updates' lengths that it follows), `proximal` (0.0: μ of FedProx, at most 10), `deadline-s`
-    (600.0), `model-version` (optional: bundle version that devices have, to be evaluated by
-    counts), `drift-reference` (optional: JSON file of public shares, as
-    `python -m simulations.drift_reference` makes it), `similar-devices` (0; 1 counts them),
-    `metrics-every` (0: counts after the last round alone; else rounds between two turns),
-    `metrics-port` (0: none; else serves Prometheus metrics on loopback), `resume` (0; 1 goes on
-    with the run in `out`).
-
-    Raises:
-        RoundsError: a key is missing, has no value, or contradicts the plan.
-        ValueError: a value is out of bounds.
-    """
-    with np.load(value_of(run_config, "start-weights"), allow_pickle=False) as arrays:
-        start = arrays["weights"].astype(np.float32)
-    config, plan = planned_rounds(run_config)
-    counts = planned_counts(run_config)
-    out, is_resumed = Path(value_of(run_config, "out")), bool(int(value_of(run_config, "resume")))
-    home = Path(value_of(run_config, "privacy-home"))
-    operator, owners = (path_of(run_config, key) for key in ("stream-key-file", "owners"))
-    signer = load_signer(Path(value_of(run_config, "policy-key")))
-    folder = RunFolder(out, home=home, is_resumed=is_resumed)
-    if folder.is_resumed:
-        config = folder.config()
-        if plan is not None:
-            require_same_plan(plan, folder.terms().policy)
-    elif plan is not None:
-        config = replace(config, stream=stream_name(plan, folder.home))
-    return PlannedRun(
-        config=config,
-        folder=folder,
-        start=start,
-        operator=None if operator is None else read_operator_key(operator),
-        signing_key=signer.key,
-        owners={} if owners is None else read_owners(owners),
-        plan=plan,
-        counts=counts,
-        is_resumed=folder.is_resumed,
-        watching=Watching(
-            go_on="flwr run as before, with resume=1 in its --run-config",
-            metrics_port=int(str(run_config.get("metrics-port", 0))) or None,
-        ),
-    )
-
-
 app = ServerApp()
 """The ServerApp of a deployment: one run, from the run's configuration, over all nodes here."""
 
@@ -411,6 +347,8 @@ app = ServerApp()
 @app.main()
 def main(grid: Grid, context: Context) -> None:
     """Carry out the run that the Flower run's configuration describes."""
+    from .deployed_run import deployed_run
+
     stop = threading.Event()
     num_nodes = int(value_of(context.run_config, "least-nodes"))
     roster = ask_for_devices(grid, num_nodes=num_nodes, deadline_s=120.0, stop=stop)

@@ -3,19 +3,30 @@
 from __future__ import annotations
 
 import secrets
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
+from zipfile import BadZipFile
+
+import numpy as np
+
+from models.bundle import DEFAULT, load_bundle
 
 from ..counts.run_counts import CountsPlan, DriftReference
 from ..plans.plan_file import config_under, constants_of, read_plan, require_agreement
+from ..runs.log import LEVELS
+from ..runs.replay_record import folder_digest
 from .over_invitation import invited_for
 from .rounds import RoundsConfig, RoundsError
+from .server_optimizer import OPTIMIZER_NAMES, WARM_RATE, OptimizerName, ServerRecipe
 from .training_recipes import FROM_TRAINED_WEIGHTS
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
+    from numpy.typing import NDArray
+
+    from models.wire.rounds import LocalRecipe
     from privacy import StreamPolicy
 
 UNSAID: Final = {
@@ -29,9 +40,25 @@ UNSAID: Final = {
     "clipping-norm": 0.3,
     "clipping-quantile": 0.0,
     "min-replies": 1,
+    "local-steps": 2,
+    "sampling-rate": 0.5,
+    "record-noise": 2.0,
 }
 """What stands in the configuration for a key that nobody gave: Flower fills it in, from
 `[tool.flwr.app.config]` in pyproject.toml. Beside a plan it says nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class ReferenceLooks:
+    """Looks at weights on a reference fleet.
+
+    Attributes:
+        evaluate: looks at weights; None where no fleet is named.
+        sha256: of the fleet's folder.
+    """
+
+    evaluate: Callable[[NDArray[np.float32]], dict[str, float | None]] | None = None
+    sha256: str | None = None
 
 
 def planned_rounds(
@@ -52,10 +79,8 @@ def planned_rounds(
         min_replies=int(value_of(run_config, "min-replies")),
         clipping_norm=float(value_of(run_config, "clipping-norm")),
         target_quantile=float(value_of(run_config, "clipping-quantile")) or None,
-        recipe=replace(
-            FROM_TRAINED_WEIGHTS.local, proximal=float(value_of(run_config, "proximal"))
-        ),
-        server=FROM_TRAINED_WEIGHTS.server,
+        recipe=_local_recipe(run_config),
+        server=_server_recipe(run_config),
         epsilon=float(value_of(run_config, "epsilon")),
         delta=float(value_of(run_config, "delta")),
         deadline_s=float(value_of(run_config, "deadline-s")),
@@ -64,6 +89,8 @@ def planned_rounds(
         max_participations=int(value_of(run_config, "max-participations")) or None,
         max_devices_per_owner=int(value_of(run_config, "max-devices-per-owner")),
         holds_out=True,
+        patience=int(value_of(run_config, "patience")),
+        evaluate_every=int(value_of(run_config, "evaluate-every")),
     )
     path = path_of(run_config, "plan")
     if path is None:
@@ -75,6 +102,108 @@ def planned_rounds(
         said["cohort"] = float(cohort)
     require_agreement(plan, said)
     return config_under(plan, config), plan
+
+
+def _local_recipe(run_config: Mapping[str, object]) -> LocalRecipe:
+    """Return how devices train.
+
+    Raises:
+        ValueError: a value is out of bounds.
+    """
+    return replace(
+        FROM_TRAINED_WEIGHTS.local,
+        steps=int(value_of(run_config, "local-steps")),
+        sampling_rate=float(value_of(run_config, "sampling-rate")),
+        expected_batch_size=int(value_of(run_config, "batch-size")),
+        learning_rate=float(value_of(run_config, "local-rate")),
+        record_noise_multiplier=float(value_of(run_config, "record-noise")),
+        proximal=float(value_of(run_config, "proximal")),
+    )
+
+
+def _server_recipe(run_config: Mapping[str, object]) -> ServerRecipe:
+    """Return how released updates move the weights.
+
+    Raises:
+        RoundsError: there is no such optimiser.
+        ValueError: the rate is out of bounds.
+    """
+    usual = FROM_TRAINED_WEIGHTS.server
+    said = str(run_config.get("optimizer", "")) or usual.optimizer
+    name: OptimizerName | None = next((one for one in OPTIMIZER_NAMES if one == said), None)
+    if name is None:
+        raise RoundsError(f"optimizer is {said!r}, and must be one of {', '.join(OPTIMIZER_NAMES)}")
+    rate = float(value_of(run_config, "server-rate"))
+    rates: dict[OptimizerName, float] = {
+        "fedavg": usual.learning_rate,
+        "fedavgm": usual.learning_rate * (1 - usual.momentum),
+        "fedadam": WARM_RATE,
+    }
+    return replace(usual, optimizer=name, learning_rate=rate or rates[name])
+
+
+def starting_weights(run_config: Mapping[str, object]) -> tuple[NDArray[np.float32], str | None]:
+    """Read the weights that a run starts from: of a bundle, or as another run left them.
+
+    Returns:
+        float32, shape (n_weights,), and the bundle's version; None for an array.
+
+    Raises:
+        RoundsError: nothing there can be read.
+        BundleError: the bundle is refused.
+    """
+    source = str(value_of(run_config, "start-weights"))
+    if source == DEFAULT or source.endswith(".zip"):
+        from models.training.export_onnx import read_parameters
+
+        bundle = load_bundle(source, allow_unsigned=True)
+        return read_parameters(bundle.model_bytes).flat(), bundle.version
+    try:
+        with np.load(source, allow_pickle=False) as arrays:
+            return arrays["weights"].astype(np.float32), None
+    except (OSError, ValueError, KeyError, BadZipFile) as error:
+        remedy = "name the weights.npz of a run, a bundle's .zip, or default"
+        raise RoundsError(
+            f"start-weights: {source} holds no weights ({error}); {remedy}"
+        ) from error
+
+
+def log_level(run_config: Mapping[str, object]) -> str:
+    """Return the least level of the engine's log.
+
+    Raises:
+        RoundsError: there is no such level.
+    """
+    level = str(run_config.get("log-level", "")) or "info"
+    if level not in LEVELS:
+        raise RoundsError(f"log-level is {level!r}, and must be one of {', '.join(LEVELS)}")
+    return level
+
+
+def reference_looks(run_config: Mapping[str, object], *, patience: int) -> ReferenceLooks:
+    """Read the reference fleet on which a run is looked at after its rounds.
+
+    Args:
+        run_config: of the Flower run.
+        patience: of the run; a run that goes on has its own.
+
+    Raises:
+        RoundsError: the run stops early, and no reference is named.
+        DatasetError: the reference cannot be used.
+    """
+    directory = path_of(run_config, "reference")
+    if directory is None:
+        if patience:
+            raise RoundsError(
+                f"patience is {patience}, and nothing is looked at; add --run-config "
+                "'reference=…', a fleet dataset with outcomes that is nobody's"
+            )
+        return ReferenceLooks()
+    from .quality_looks import looks_at
+    from .reference_fleet import rows_to_fit
+
+    look = looks_at(None, reference=rows_to_fit(directory))
+    return ReferenceLooks(evaluate=look, sha256=folder_digest(directory))
 
 
 def _cohort(run_config: Mapping[str, object]) -> tuple[int, bool]:

@@ -78,6 +78,9 @@ def constants_of(plan: StreamPolicy) -> dict[str, float]:
         "clipping-norm": plan.privacy.first_norm,
         "clipping-quantile": plan.privacy.target_quantile or 0.0,
         "min-replies": plan.min_replies,
+        "local-steps": plan.record.steps,
+        "sampling-rate": plan.record.sampling_rate,
+        "record-noise": plan.record.noise_multiplier,
     }
 
 

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 RECORD_VERSION: Final = 1
 LIBRARIES: Final = ("fedcell", "flwr", "torch", "opacus", "dp-accounting", "numpy", "onnx")
-FACTS: Final = ("seed", "fleet_sha256", "started_from")
+FACTS: Final = ("seed", "fleet_sha256", "started_from", "reference_sha256")
 
 
 def json_digest(value: Mapping[str, Any]) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from ..engine.early_stop import REFERENCE_QUALITY
 from .status import EnginePhase, RunState
 
 if TYPE_CHECKING:
@@ -25,6 +26,7 @@ QUALITY_NAMES: Final = {
     "average_precision": "average precision",
     "auc": "AUC",
     "loss": "loss",
+    REFERENCE_QUALITY: "average precision on the reference fleet",
 }
 
 

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
-
-import numpy as np
 
 from models.bundle import load_bundle, sign_bundle, write_bundle
 from models.trusted_keys import read_trusted_keys
 from server.engine.quality_gate import REFERENCE, Judged, decide
+from server.engine.reference_fleet import ReferenceHalves
 from server.runs.federated_bundle import federated_bundle, fitted
 from server.signer import public_key_json, public_key_path
 
@@ -19,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
+    import numpy as np
     from numpy.typing import NDArray
 
     from models.bundle import Bundle
@@ -31,27 +30,6 @@ if TYPE_CHECKING:
     from .scene import JudgedFleet
 
 EXTRA_LIMIT = "The devices of these rounds are simulated; nobody's privacy was at stake."
-
-
-@dataclass(frozen=True, slots=True)
-class ReferenceHalves:
-    """The devices of the reference fleet, dealt into two halves.
-
-    What calibrates a candidate must not judge it as well.
-
-    Attributes:
-        calibrate: bool, shape (n_devices,).
-        judge: bool, shape (n_devices,), the others.
-    """
-
-    calibrate: NDArray[np.bool_]
-    judge: NDArray[np.bool_]
-
-    @staticmethod
-    def of(num_devices: int) -> ReferenceHalves:
-        """Deal devices in turn."""
-        calibrate = np.arange(num_devices) % 2 == 0
-        return ReferenceHalves(calibrate, ~calibrate)
 
 
 def fitted_on_reference(

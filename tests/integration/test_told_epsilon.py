@@ -10,8 +10,8 @@ from models.wire.envelope import SigningKey
 from models.wire.rounds import RECEIPT_MESSAGE, DeviceReceipt
 from privacy.accountant import gaussian_epsilon
 from privacy.statement import OWNERS_UNKNOWN, SAID_MORE
+from server.deployed_run import deployed_run
 from server.engine.rounds import RoundsError
-from server.flower_app import deployed_run
 from server.privacy_home.ledger_report import home_report, read_words
 from server.privacy_home.participation_counts import StepCost, StreamRecord
 from server.privacy_home.privacy_ledger import open_home

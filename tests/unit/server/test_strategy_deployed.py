@@ -15,10 +15,11 @@ from edge_client import own_training
 from edge_client.sensing import conditions
 from models.wire.rounds import DEVICES_RECORD, RECEIPT_MESSAGE
 from privacy import CountChannel, read_ledger
+from server.deployed_run import deployed_run
 from server.engine.rounds import RoundsError
 from server.engine.run_configuration import UNSAID
 from server.engine.training_recipes import FROM_TRAINED_WEIGHTS
-from server.flower_app import app, deployed_run
+from server.flower_app import app
 from server.plans.plan_file import require_same_plan
 from server.signer import make_key_file
 from tests.support.federated_rounds import contribution, task_of

@@ -2,7 +2,7 @@
 
 import pytest
 
-from simulations.demo.candidate import ReferenceHalves
+from server.engine.reference_fleet import ReferenceHalves
 from simulations.demo.plan import DemoPlan
 from simulations.demo.private_rounds import (
     PRIVATE,

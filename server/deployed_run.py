@@ -1,0 +1,95 @@
+"""One run of a deployment, read from the configuration that `flwr run --run-config` gives."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from .engine.run_configuration import (
+    log_level,
+    path_of,
+    planned_counts,
+    planned_rounds,
+    reference_looks,
+    starting_weights,
+    value_of,
+)
+from .flower_app import PlannedRun
+from .owners import read_owners
+from .plans.plan_file import require_same_plan, stream_name
+from .runs.desk import Watching
+from .runs.folder import RunFolder
+from .signer import load_signer
+from .streams.stream_key import read_operator_key
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+
+def deployed_run(run_config: Mapping[str, object]) -> PlannedRun:
+    """Read one run, which starts from trained weights, from a deployed Flower run's configuration.
+
+    Keys, with the defaults that `[tool.flwr.app.config]` in pyproject.toml gives them: `out`
+    (required: a folder), `start-weights` (required: an .npz with the array `weights`, as a run
+    leaves it, a bundle's .zip, or default), `policy-key` (required: key file as `fedcell server
+    key` makes it; devices trust its public half for policies), `privacy-home` (required: folder
+    that counts devices over all runs), `stream-key-file` (optional: key that seals the stream's),
+    `owners` (optional: CSV file of devices and owners), `least-nodes` (1: nodes to wait for),
+    `plan` (optional: policy that `fedcell privacy plan --out` wrote; its constants are the run's,
+    and a key that says otherwise is refused), `rounds` (24), `cohort` (2000), `replies` (0: as
+    `cohort` says; else so many are wanted, and `cohort` is worked out), `dropout` (0.0: share of
+    devices that is expected not to answer), `min-replies` (1: with fewer a round is noise alone),
+    `epsilon` (2.0), `delta` (1e-8), `update-share` (0.85), `count-years` (2.0: how long the rest is
+    to last for counts), `max-participations` (0: as many as the schedule asks of a device),
+    `max-devices-per-owner` (5), `clipping-norm` (0.3), `clipping-quantile` (0.0: the norm is fixed;
+    else the quantile of updates' lengths that it follows), `local-steps` (2), `sampling-rate`
+    (0.5), `batch-size` (160), `local-rate` (0.1), `record-noise` (2.0: σ_r on rows; 0 is without),
+    `proximal` (0.0: μ of FedProx, at most 10), `optimizer` (optional: fedavg, unless fedavgm or
+    fedadam), `server-rate` (0.0: as usual for the optimiser), `reference` (optional: fleet dataset
+    with outcomes, nobody's, on which each round is looked at), `evaluate-every` (1: rounds between
+    two looks), `patience` (0: looks without gain that end the run; 0 never), `log-level` (optional:
+    info, or another), `deadline-s` (600.0), `model-version` (optional: bundle version that devices
+    have, to be evaluated by counts), `drift-reference` (optional: JSON file of public shares, as
+    `python -m simulations.drift_reference` makes it), `similar-devices` (0; 1 counts them),
+    `metrics-every` (0: counts after the last round alone; else rounds between two turns),
+    `metrics-port` (0: none; else serves Prometheus metrics on loopback), `resume` (0; 1 goes on
+    with the run in `out`).
+
+    Raises:
+        RoundsError: a key is missing, has no value, or contradicts the plan.
+        ValueError: a value is out of bounds.
+    """
+    start, started_from = starting_weights(run_config)
+    config, plan = planned_rounds(run_config)
+    counts = planned_counts(run_config)
+    out, is_resumed = Path(value_of(run_config, "out")), bool(int(value_of(run_config, "resume")))
+    home = Path(value_of(run_config, "privacy-home"))
+    operator, owners = (path_of(run_config, key) for key in ("stream-key-file", "owners"))
+    signer = load_signer(Path(value_of(run_config, "policy-key")))
+    folder = RunFolder(out, home=home, is_resumed=is_resumed)
+    if folder.is_resumed:
+        config = folder.config()
+        if plan is not None:
+            require_same_plan(plan, folder.terms().policy)
+    elif plan is not None:
+        config = replace(config, stream=stream_name(plan, folder.home))
+    looks = reference_looks(run_config, patience=config.patience)
+    return PlannedRun(
+        config=config,
+        folder=folder,
+        start=start,
+        operator=None if operator is None else read_operator_key(operator),
+        signing_key=signer.key,
+        owners={} if owners is None else read_owners(owners),
+        plan=plan,
+        counts=counts,
+        is_resumed=folder.is_resumed,
+        watching=Watching(
+            go_on="flwr run as before, with resume=1 in its --run-config",
+            metrics_port=int(str(run_config.get("metrics-port", 0))) or None,
+            log_level=log_level(run_config),
+        ),
+        evaluate=looks.evaluate,
+        facts={"started_from": started_from, "reference_sha256": looks.sha256},
+    )
