@@ -7,10 +7,16 @@ forecasts with older ones fading out, is by how much the next forecast is too lo
 resistance the one that wears faster beyond its forecast counts.
 
 The correction only shortens: batteries wear slowly before they wear fast, so slower wear than
-forecast is no reason to hope. It is bounded, reaches its bound in steps, and leaves what is near
-alone: below 30 days nothing changes, and nothing is brought below 30 days. Probability and flag
-stay the model's. Every value is an array of shape (n,): one entry on a device, one for each device
-of a fleet in an evaluation.
+forecast is no reason to hope. It is bounded, reaches its bound in steps, ends at once where its
+reason ends, and leaves what is near alone: below 30 days nothing changes, and nothing is brought
+below 30 days. Probability and flag stay the model's.
+
+Measured wear is the battery's, forecast wear the model's. Under a new model of the same features
+the first stays; the second is brought to what the new model would have said, in proportion to what
+both models say of the same days.
+
+Every value is an array of shape (n,): one entry on a device, one for each device of a fleet in an
+evaluation.
 """
 
 from __future__ import annotations
@@ -40,11 +46,18 @@ PRIOR_MARGIN = 0.03
 PRIOR_RESISTANCE = 0.1
 """Wear added to what was measured and to what was forecast: below it gauges tell nothing."""
 LARGEST_CHANGE = 0.3
-"""A greater change of margin or resistance ratio in one step counts as this one."""
+"""More wear in one step counts as this much. What comes back counts whole, as wear that was none:
+measured wear then falls to no less than the negative of this."""
 LEAST_LOG_FACTOR = -0.7
 """The bound: p50 is at least halved, exp(-0.7) = 0.497."""
+LEAST_BY_RESISTANCE = -0.25
+"""Bound where resistance alone speaks for it though margin is measured: a contact may be dirty."""
 LARGEST_STEP = 0.25
-"""The log factor moves by at most this much at a step."""
+"""The log factor falls by at most this much at a step; it rises to what is wanted at once."""
+KEPT_FOR_NEW_MODEL = 0.9
+"""Weight of what was learnt under another model."""
+GREATEST_RATIO = 4.0
+"""Of what two models say of one day; beyond it what was learnt of one says nothing of the other."""
 FULL_FROM_DAYS = 120.0
 """Shorter forecasts are shortened in proportion to their length."""
 END_OF_RESISTANCE = 2.0
@@ -155,15 +168,46 @@ def learnt(correction: Correction, made: Forecast, today: Forecast) -> tuple[Cor
         * share,
         where=is_judged,
     )
-    beyond = np.maximum(_beyond(margins, PRIOR_MARGIN), _beyond(resistances, PRIOR_RESISTANCE))
-    is_known = np.maximum(margins[2], resistances[2]) >= LEAST_FORECASTS
-    wanted = np.where(is_known, np.clip(-beyond, LEAST_LOG_FACTOR, 0.0), 0.0)
-    step = np.clip(wanted - correction.log_factor, -LARGEST_STEP, LARGEST_STEP)
+    step = np.maximum(_wanted(margins, resistances) - correction.log_factor, -LARGEST_STEP)
     log_factor = np.where(is_judged, correction.log_factor + step, correction.log_factor)
     waiting = Forecast(
         *(np.where(waits_on, old, new) for old, new in zip(made, today, strict=True))
     )
     return Correction(log_factor, *margins, *resistances), waiting
+
+
+def handed_on(
+    correction: Correction, made: Forecast, today: Forecast
+) -> tuple[Correction, Forecast]:
+    """Bring what was learnt under one model to another one of the same features.
+
+    The correction may weaken by that, never strengthen. It begins anew where no forecast waits, or
+    where it is too old to be judged, or where the models say too different things.
+
+    Args:
+        correction: so far.
+        made: the forecasts that wait, of the model before.
+        today: what is measured today, and what the new model says.
+
+    Returns:
+        Both as if the new model had forecast from the beginning.
+    """
+    age = today.day - made.day
+    new_days = today.days + age
+    ratio = np.where((age >= 0) & (age <= FORGOTTEN_AFTER_DAYS), made.days / new_days, np.nan)
+    fits = (ratio <= GREATEST_RATIO) & (ratio >= 1.0 / GREATEST_RATIO)
+    kept = np.where(fits, KEPT_FOR_NEW_MODEL, 0.0)
+    kept_forecast = kept * np.where(fits, ratio, 1.0)
+    margins, resistances = (
+        (measured * kept, forecast * kept_forecast, np.where(fits, count, 0.0))
+        for measured, forecast, count in (correction[1:4], correction[4:7])
+    )
+    log_factor = np.maximum(correction.log_factor, _wanted(margins, resistances))
+    waiting = made._replace(days=new_days)
+    return (
+        Correction(log_factor, *margins, *resistances),
+        Forecast(*(np.where(fits, value, np.nan) for value in waiting)),
+    )
 
 
 def corrected_days(days_p50: NDArray[np.floating], log_factor: Floats) -> Floats:
@@ -210,15 +254,24 @@ def _summed(
     before: tuple[Floats, ...], *, measured: Floats, forecast: Floats, where: NDArray[np.bool_]
 ) -> tuple[Floats, Floats, Floats]:
     counts = where & np.isfinite(measured)
-    change = np.clip(np.nan_to_num(measured), -LARGEST_CHANGE, LARGEST_CHANGE)
+    change = np.minimum(np.nan_to_num(measured), LARGEST_CHANGE)
+    wear = np.maximum(KEPT_SHARE * before[0] + change, -LARGEST_CHANGE)
     return (
-        np.where(counts, KEPT_SHARE * before[0] + change, before[0]),
+        np.where(counts, wear, before[0]),
         np.where(counts, KEPT_SHARE * before[1] + forecast, before[1]),
         np.where(counts, before[2] + 1.0, before[2]),
     )
 
 
-def _beyond(sums: tuple[Floats, Floats, Floats], prior: float) -> Floats:
+def _wanted(margins: tuple[Floats, ...], resistances: tuple[Floats, ...]) -> Floats:
+    """Return the log factor that the sums speak for."""
+    by_margin = -_beyond(margins, PRIOR_MARGIN)
+    least = np.where(np.isfinite(by_margin), LEAST_BY_RESISTANCE, LEAST_LOG_FACTOR)
+    by_resistance = np.maximum(-_beyond(resistances, PRIOR_RESISTANCE), least)
+    return np.clip(np.minimum(by_margin, by_resistance), LEAST_LOG_FACTOR, 0.0)
+
+
+def _beyond(sums: tuple[Floats, ...], prior: float) -> Floats:
     """Return by how much wear was beyond its forecast, in logarithms; −inf where not known."""
     measured, forecast, count = sums
     ratio = (np.maximum(measured, 0.0) + prior) / (forecast + prior)

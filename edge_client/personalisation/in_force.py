@@ -39,7 +39,11 @@ def own_log_factor(
         The logarithm of the factor on days to failure, −0.7 to 0.
     """
     value = store.fact(FACT)
-    if isinstance(value, dict) and fits(value, model_digest, int(table.pack_since_s[0])):
+    if (
+        isinstance(value, dict)
+        and value.get("model_digest") == model_digest
+        and is_of_pack(value, int(table.pack_since_s[0]))
+    ):
         day = now.timestamp() // SECONDS_PER_DAY
         found = value.get("log_factor")
         if isinstance(found, float) and _is_same(value, day):
@@ -49,15 +53,14 @@ def own_log_factor(
     return learn(store, table, days_p50, model_digest=model_digest, now=now)
 
 
-def fits(value: Mapping[str, Any], model_digest: str, pack_since_s: int) -> bool:
-    """Tell whether what was learnt is of this pack and model.
+def is_of_pack(value: Mapping[str, Any], pack_since_s: int) -> bool:
+    """Tell whether what was learnt is of this pack and of these features.
 
     A pack's first reading may be found to be earlier than was known; a later one is a new pack's.
     """
     since = value.get("pack_since_s")
     return (
         value.get("format") == FORMAT
-        and value.get("model_digest") == model_digest
         and value.get("feature_spec_version") == FEATURE_SPEC_VERSION
         and isinstance(since, int)
         and pack_since_s <= since + SECONDS_PER_DAY

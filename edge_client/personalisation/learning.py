@@ -1,7 +1,7 @@
 """What a device has learnt: kept in its store, judged when a forecast is due, forgotten on demand.
 
-The rule is `models.personal_correction`. It belongs to one pack and one model, and begins anew with
-either.
+The rule is `models.personal_correction`. It belongs to one pack, and begins anew with another; to a
+new model it is handed on.
 """
 
 from __future__ import annotations
@@ -18,12 +18,13 @@ from models.personal_correction import (
     Correction,
     Forecast,
     forecast_of,
+    handed_on,
     learnt,
 )
 from models.telemetry import SECONDS_PER_DAY
 
 from ..errors import StoreBusyError
-from .in_force import FACT, FORMAT, fits
+from .in_force import FACT, FORMAT, is_of_pack
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -39,7 +40,7 @@ class PersonalState(NamedTuple):
     """What is kept.
 
     Attributes:
-        model_digest: of the bundle whose forecasts were judged.
+        model_digest: of the bundle whose forecast waits, and to which the rest was brought.
         feature_spec_version: by which they were made.
         pack_since_s: first reading of the pack, seconds since the epoch.
         correction: the seven parameters.
@@ -120,14 +121,17 @@ def learn(
     """
     before = kept_state(store)
     pack_since_s = int(table.pack_since_s[0])
-    if before is None or not fits(before.to_json(), model_digest, pack_since_s):
+    if before is None or not is_of_pack(before.to_json(), pack_since_s):
         before = PersonalState(
             model_digest, FEATURE_SPEC_VERSION, pack_since_s, Correction.none(), Forecast.none()
         )
     day = np.array([now.timestamp() // SECONDS_PER_DAY])
     today = forecast_of(table.features, np.array([days_p50]), day)
-    correction, waiting = learnt(before.correction, before.waiting, today)
-    after = before._replace(correction=correction, waiting=waiting)
+    correction, waiting = before.correction, before.waiting
+    if before.model_digest != model_digest:
+        correction, waiting = handed_on(correction, waiting, today)
+    correction, waiting = learnt(correction, waiting, today)
+    after = before._replace(model_digest=model_digest, correction=correction, waiting=waiting)
     if after.to_json() != before.to_json():
         with suppress(StoreBusyError), store.waiting_briefly():
             store.keep_fact(FACT, after.to_json())

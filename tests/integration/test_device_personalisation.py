@@ -88,14 +88,19 @@ def test_a_device_that_may_not_learn_says_what_the_model_says(path, bundle):
         assert kept_state(client.store) is None
 
 
-def test_it_survives_a_restart_and_another_bundle_begins_anew(path, bundle, tmp_path):
+def test_it_survives_a_restart_and_goes_on_under_another_bundle(path, bundle, tmp_path):
     with taught(path, bundle) as client:
-        said = client.report
+        said, factor = client.report, client.log_factor
     with client_of(path, bundle) as again:
         assert asdict(again.predict(NOW, explain=False)) == asdict(said)
-    other = write_line_bundle(tmp_path / "other.zip", name="other", scale=4.0)
+    other = write_line_bundle(tmp_path / "other.zip", name="other", scale=2.0)
     with client_of(path, other) as changed:
+        assert changed.predict(NOW).model_days_to_failure_p50 is not None
+        assert factor + 0.1 < changed.log_factor < -0.1
+    unlike = write_line_bundle(tmp_path / "unlike.zip", name="unlike", scale=0.3)
+    with client_of(path, unlike) as changed:
         assert changed.predict(NOW).model_days_to_failure_p50 is None
+        assert changed.log_factor == 0.0
 
 
 def test_messages_are_byte_for_byte_those_of_a_device_without_it(path, bundle):

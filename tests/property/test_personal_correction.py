@@ -11,6 +11,7 @@ from models.personal_correction import (
     Correction,
     Forecast,
     corrected_days,
+    handed_on,
     learnt,
 )
 
@@ -22,17 +23,23 @@ moments = st.lists(
 )
 
 
-@given(moments)
-def test_bounds_hold_and_steps_are_small_and_rare(rows):
+@given(moments, st.lists(st.booleans(), min_size=40, max_size=40))
+def test_bounds_hold_and_steps_are_small_and_rare(rows, new_models):
     correction, waiting = Correction.none(), Forecast.none()
-    for values in rows:
+    for values, is_new in zip(rows, new_models, strict=False):
         today = Forecast(*(np.array([value]) for value in values))
+        if is_new:
+            handed, waiting = handed_on(correction, waiting, today)
+
+            assert correction.log_factor[0] <= handed.log_factor[0] <= 0.0
+            assert np.isfinite(np.array(handed)).all()
+            correction = handed
         age = float(today.day[0] - waiting.day[0])
         after, waiting = learnt(correction, waiting, today)
         moved = abs(float(after.log_factor[0] - correction.log_factor[0]))
 
         assert LEAST_LOG_FACTOR <= after.log_factor[0] <= 0.0
-        assert moved <= LARGEST_STEP + 1e-12
+        assert correction.log_factor[0] - after.log_factor[0] <= LARGEST_STEP + 1e-12
         assert moved == 0.0 or age >= JUDGED_AFTER_DAYS
         assert np.isfinite(np.array(after)).all()
         correction = after

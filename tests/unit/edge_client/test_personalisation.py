@@ -1,4 +1,4 @@
-"""What is learnt is kept, fits one pack and one model, and bends nothing else."""
+"""What is learnt is kept, fits one pack, is handed on to a new model, and bends nothing else."""
 
 import json
 import subprocess
@@ -12,10 +12,36 @@ import pytest
 from edge_client.personalisation.in_force import FACT, own_log_factor
 from edge_client.personalisation.learning import PARAMETERS, kept_state, learn, reset
 from edge_client.telemetry_store import TelemetryStore
-from models.feature_spec import FEATURE_NAMES, NUM_FEATURES
+from models.feature_spec import FEATURE_NAMES, FEATURE_SPEC_VERSION, NUM_FEATURES
 from tests.support.edge_devices import NOW, new_store
 
 MARGIN = FEATURE_NAMES.index("health_margin_fitted_30d")
+FIRST_VERSION = """
+{
+ "format": 1,
+ "model_digest": "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa",
+ "feature_spec_version": "1",
+ "pack_since_s": 1700000000,
+ "log_factor": -0.7,
+ "same_from_day": 20661.0,
+ "same_until_day": 20675.0,
+ "parameters": [
+  -0.7,
+  0.10387648938596249,
+  0.024705468885617123,
+  4.0,
+  0.0,
+  0.0,
+  0.0
+ ],
+ "waiting": [
+  20661.0,
+  0.7879999876022339,
+  null,
+  1800.0
+ ]
+}
+"""
 
 
 def table_of(margin, *, pack_since_s=1_700_000_000):
@@ -24,14 +50,14 @@ def table_of(margin, *, pack_since_s=1_700_000_000):
     return SimpleNamespace(features=features, pack_since_s=np.array([pack_since_s]))
 
 
-def taught(store, *, days=60, digest="a" * 64, start=0, **pack):
+def taught(store, *, days=60, digest="a" * 64, start=0, says=1800.0, **pack):
     """Let the device wear four times as fast as forecast; returns the last factor."""
     found = 0.0
     for day in range(start, start + days, 2):
         found = own_log_factor(
             store,
             table_of(0.9 - 0.002 * day, **pack),
-            1800.0,
+            says,
             model_digest=digest,
             now=NOW + timedelta(days=day),
         )
@@ -56,14 +82,55 @@ def test_at_most_eight_parameters():
     assert len(PARAMETERS) <= 8
 
 
-@pytest.mark.parametrize(
-    "change", [{"digest": "b" * 64}, {"pack_since_s": 1_700_000_000 + 3 * 86_400}]
-)
-def test_another_model_or_a_new_pack_begins_anew(tmp_path, change):
+def test_a_new_pack_begins_anew_under_whatever_model(tmp_path):
+    for name, digest in (("same", "a" * 64), ("new", "b" * 64)):
+        (tmp_path / name).mkdir()
+        with new_store(tmp_path / name) as store:
+            later = 1_700_000_000 + 3 * 86_400
+
+            assert taught(store) < 0
+            assert taught(store, start=60, days=2, digest=digest, pack_since_s=later) == 0.0
+            assert kept_state(store).num_judged == 0
+
+
+def test_a_new_bundle_every_four_weeks_forgets_nothing(tmp_path):
     with new_store(tmp_path) as store:
-        assert taught(store) < 0
-        assert taught(store, start=60, days=2, **change) == 0.0
+        found = [taught(store, start=28 * k, days=28, digest=f"{k:064}") for k in range(6)]
+        state = kept_state(store)
+
+    assert found[-1] < -0.4
+    assert found == sorted(found, reverse=True)
+    assert state.model_digest == f"{5:064}"
+    assert state.num_judged >= 8
+
+
+def test_a_new_bundle_that_is_right_is_not_corrected_by_what_was_learnt_of_the_old(tmp_path):
+    with new_store(tmp_path) as store:
+        assert taught(store, days=90) < -0.4
+        assert taught(store, start=90, days=2, digest="b" * 64, says=360.0) == 0.0
+
+
+def test_a_bundle_unlike_the_one_before_or_other_features_begin_anew(tmp_path):
+    with new_store(tmp_path) as store:
+        taught(store)
+        assert taught(store, start=60, days=2, digest="b" * 64, says=100.0) == 0.0
         assert kept_state(store).num_judged == 0
+        taught(store, start=62, says=1800.0)
+        kept = store.fact(FACT)
+        store.keep_fact(FACT, kept | {"feature_spec_version": "0"})
+        assert taught(store, start=122, days=2, digest="b" * 64) == 0.0
+
+
+def test_what_the_first_version_kept_is_read_and_handed_on(tmp_path):
+    kept = json.loads(FIRST_VERSION) | {"feature_spec_version": FEATURE_SPEC_VERSION}
+    with new_store(tmp_path) as store:
+        store.keep_fact(FACT, kept)
+        state = kept_state(store)
+
+        assert state.log_factor == kept["log_factor"]
+        assert taught(store, start=58, days=2, digest="a" * 64) <= kept["log_factor"]
+        store.keep_fact(FACT, kept)
+        assert taught(store, start=60, days=2, digest="b" * 64) < -0.2
 
 
 def test_an_earlier_first_reading_of_the_same_pack_does_not(tmp_path):

@@ -6,14 +6,18 @@ import pytest
 from models.feature_spec import FEATURE_NAMES, NUM_FEATURES
 from models.personal_correction import (
     FORGOTTEN_AFTER_DAYS,
+    GREATEST_RATIO,
     JUDGED_AFTER_DAYS,
+    KEPT_FOR_NEW_MODEL,
     LARGEST_STEP,
+    LEAST_BY_RESISTANCE,
     LEAST_LOG_FACTOR,
     Correction,
     Forecast,
     corrected_days,
     corrected_outputs,
     forecast_of,
+    handed_on,
     learnt,
 )
 
@@ -76,10 +80,12 @@ def test_resistance_alone_can_tell_and_may_be_missing():
     assert neither == [0.0] * 120
 
 
-def test_the_channel_that_wears_faster_counts():
-    _, factors = lived([(d, 0.9 - 0.0005 * d, 1 + 0.005 * d, 1800.0) for d in range(150)])
+def test_the_channel_that_wears_faster_counts_but_resistance_against_margin_one_step():
+    _, by_resistance = lived([(d, 0.9 - 0.0005 * d, 1 + 0.005 * d, 1800.0) for d in range(150)])
+    _, by_margin = lived([(d, 0.9 - 0.004 * d, 1 + 0.0001 * d, 2000.0) for d in range(150)])
 
-    assert factors[-1] < -0.4
+    assert by_resistance[-1] == LEAST_BY_RESISTANCE
+    assert by_margin[-1] == LEAST_LOG_FACTOR
 
 
 def test_a_gauge_that_only_reads_noisily_learns_next_to_nothing():
@@ -103,6 +109,95 @@ def test_one_jump_of_a_gauge_shortens_for_a_while_and_fades():
     assert min(factors[:100]) == pytest.approx(0.0, abs=1e-9)
     assert min(factors) > LEAST_LOG_FACTOR
     assert factors[-1] > 0.6 * min(factors)
+
+
+def rises(day, *, to, since, repaired_on):
+    """Return what a fault adds: it grows for 60 days, or comes at once, and is repaired."""
+    return 0.0 if day >= repaired_on else to * min(max(day - since, 0) / 60, 1.0)
+
+
+@pytest.mark.parametrize(
+    ("resistance", "margin", "least", "days"),
+    [
+        pytest.param((0.6, 0, 90), (0, 0, 0), 0.77, 70, id="resistance from the first day"),
+        pytest.param((0.6, 200, 290), (0, 0, 0), 0.77, 70, id="resistance later"),
+        pytest.param((0, 0, 0), (0.3, 100, 190), 0.49, 84, id="margin"),
+        pytest.param((6.0, 100, 130), (0, 0, 0), 0.77, 28, id="a month of far too much resistance"),
+        pytest.param((0, 0, 0), (2.0, 100, 130), 0.60, 28, id="a month of no margin at all"),
+    ],
+)
+def test_a_fault_that_is_repaired_ends_with_the_next_judged_forecast(
+    resistance, margin, least, days
+):
+    def fault(day, of):
+        return rises(day, to=of[0], since=of[1], repaired_on=of[2])
+
+    rows = [
+        (d, 0.5 - 0.0005 * d - fault(d, margin), 1.0 + fault(d, resistance), 1000.0 - d)
+        for d in range(500)
+    ]
+    said = np.exp(lived(rows)[1])
+    repaired = max(resistance[2], margin[2])
+
+    assert said.min() >= least
+    assert (said < 0.9).sum() <= days
+    assert (said[repaired + int(JUDGED_AFTER_DAYS) :] > 0.9).all()
+
+
+def at_day_100(model=1.0):
+    """A battery that wears twice as fast as forecast; on day 100 a new model speaks."""
+    rows = [(d, 0.8 - 0.001 * d, 1 + 0.001 * d, 1600.0 - 2 * d) for d in range(100)]
+    correction, made = Correction.none(), Forecast.none()
+    for day, margin, resistance, days in rows:
+        today = moment(day, margin=margin, resistance=resistance, days=days)
+        correction, made = learnt(correction, made, today)
+    new = moment(100, margin=0.7, resistance=1.1, days=1400.0 * model)
+    return correction, made, new
+
+
+def test_a_new_model_that_says_the_same_takes_over_what_was_learnt():
+    correction, made, today = at_day_100()
+    after, waiting = handed_on(correction, made, today)
+
+    assert correction.log_factor < -0.4
+    assert after.log_factor == pytest.approx(correction.log_factor, abs=0.05)
+    assert after.num_margins == correction.num_margins
+    assert after.margin_measured == KEPT_FOR_NEW_MODEL * correction.margin_measured
+    assert waiting[:3] == made[:3]
+    assert waiting.days == pytest.approx(made.days, rel=0.02)
+
+
+def test_a_new_model_that_is_right_is_not_corrected():
+    correction, made, today = at_day_100(model=0.5)
+    after, waiting = handed_on(correction, made, today)
+
+    assert after.log_factor > -0.05
+    assert waiting.days == pytest.approx(0.5 * made.days, rel=0.02)
+
+
+def test_a_new_model_that_hopes_more_strengthens_nothing_before_a_forecast_is_judged():
+    correction, made, today = at_day_100(model=1.2)
+    after, _ = handed_on(correction, made, today)
+
+    assert after.log_factor == correction.log_factor
+    assert after.margin_forecast < KEPT_FOR_NEW_MODEL * correction.margin_forecast
+
+
+@pytest.mark.parametrize("model", [2.5 * GREATEST_RATIO, 0.4 / GREATEST_RATIO])
+def test_a_model_unlike_the_one_before_begins_anew(model):
+    after, waiting = handed_on(*at_day_100(model=model))
+
+    assert after == Correction.none()
+    assert np.isnan(np.array(waiting)).all()
+
+
+@pytest.mark.parametrize("day", [-5.0, 300.0, NAN])
+def test_without_a_forecast_of_these_weeks_a_new_model_begins_anew(day):
+    correction, made, today = at_day_100()
+    after, waiting = handed_on(correction, made, today._replace(day=np.array([day])))
+
+    assert after == Correction.none()
+    assert np.isnan(np.array(waiting)).all()
 
 
 @pytest.mark.parametrize("a_day", [1, 100, 10_000])
