@@ -60,3 +60,51 @@ def broker_config(
         [f"wrote {out}, {written.num_revoked} devices shut out", read],
         as_json=as_json,
     )
+
+
+def check_broker_command(
+    *,
+    address: Annotated[
+        str | None,
+        typer.Option("--broker", metavar="HOST:PORT", help="Which; none: the fleet's."),
+    ] = None,
+    authority: Authority = None,
+    config: Config = None,
+    as_json: AsJson = False,
+) -> None:
+    """Try at a broker that runs what nobody should be able to do, and say what is unsafe.
+
+    Two probe devices connect for some seconds, under certificates that hold for minutes.
+    """
+    import tempfile
+
+    from ..authority.home import open_home
+    from ..broker_setup.broker_check import check_broker
+    from ..broker_setup.checks import Verdict, is_safe
+    from ..clock import machine_clock
+    from ..config import parse_address
+
+    settings = settings_of(authority, None, config)
+    home = open_home(settings.authority)
+    host, port = parse_address("broker", address or home.fleet.broker)
+    with tempfile.TemporaryDirectory() as scratch:
+        findings = check_broker(
+            home, host=host, port=port, scratch=Path(scratch), now=machine_clock()
+        )
+    lines = []
+    for found in findings:
+        lines.append(f"{found.verdict.value:<8}{found.attempt.name}: {found.attempt.tried}")
+        lines[-1] += f": {found.seen}"
+        if found.verdict is not Verdict.SAFE:
+            lines.append(f"        {found.attempt.remedy}")
+    num_unsafe = sum(found.verdict is Verdict.UNSAFE for found in findings)
+    lines.append(f"{len(findings)} checks at {host}:{port}, {num_unsafe} unsafe")
+    safe = is_safe(findings)
+    data = {
+        "broker": f"{host}:{port}",
+        "safe": safe,
+        "checks": [found.to_json() for found in findings],
+    }
+    say(data, lines, as_json=as_json)
+    if not safe:
+        raise typer.Exit(UNSAFE)

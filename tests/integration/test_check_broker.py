@@ -1,0 +1,110 @@
+"""`fedcell server check-broker` at brokers that run: a safe one, and ones with a line taken out."""
+
+from datetime import UTC, datetime
+
+import pytest
+
+from server.broker import LOOPBACK, free_port
+from server.broker_setup.broker_check import check_broker
+from server.broker_setup.checks import is_safe
+from server.broker_setup.configuration import CONFIGURATION_FILE
+from tests.support.command_line import fedcell
+from tests.support.secured_fleets import SecuredBroker, secured_broker, secured_fleet
+
+pytestmark = pytest.mark.broker
+
+EVERYTHING = {
+    "plain-text",
+    "old-tls",
+    "no-certificate",
+    "rogue-authority",
+    "expired-certificate",
+    "revoked-certificate",
+    "client-id-theft",
+    "cross-device-publish",
+    "cross-device-subscribe",
+    "shared-subscription",
+    "forged-release",
+    "system-topics",
+    "packet-size",
+    "own-topics",
+}
+
+
+@pytest.fixture(scope="module")
+def broker(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("checked")
+    with secured_fleet(folder, now=datetime.now(UTC)) as fleet, secured_broker(fleet) as running:
+        yield running
+
+
+def test_broker_as_it_is_configured_is_safe(broker):
+    address = f"{LOOPBACK}:{broker.port}"
+    folder = broker.fleet.home.folder
+
+    ran = fedcell("server", "check-broker", "--broker", address, "--authority", folder, "--json")
+    told = ran.json()
+
+    assert {check["name"] for check in told["checks"]} == EVERYTHING
+    assert [check for check in told["checks"] if check["verdict"] != "safe"] == []
+    assert (ran.code, told["safe"]) == (0, True)
+
+
+def unsafe_checks(broker, folder, *, without=(), extra=()):
+    """Run a broker with lines taken out or added, and return what is found unsafe."""
+    folder.mkdir(exist_ok=True)
+    port = free_port()
+    text = (broker.folder / CONFIGURATION_FILE).read_text()
+    taken = ("listener", "pid_file", "persist", *without)
+    kept = [line for line in text.splitlines() if not line.startswith(taken)]
+    kept[1:1] = [f"listener {port} {LOOPBACK}", f"pid_file {folder / 'mosquitto.pid'}", *extra]
+    (folder / "changed.conf").write_text("\n".join(kept) + "\n")
+    running = SecuredBroker(broker.fleet, folder, port)
+    running.start(folder / "changed.conf")
+    try:
+        found = check_broker(
+            broker.fleet.home, host=LOOPBACK, port=port, scratch=folder, now=datetime.now(UTC)
+        )
+    finally:
+        running.stop()
+    assert not is_safe(found)
+    assert not [path for path in folder.iterdir() if path.name.startswith("probes-")]
+    return {one.attempt.name for one in found if one.to_json()["verdict"] == "unsafe"}
+
+
+def test_each_protection_that_is_taken_out_is_missed(broker, tmp_path):
+    assert unsafe_checks(broker, tmp_path / "a", without=["acl_file", "sys_interval"]) == {
+        "cross-device-publish",
+        "cross-device-subscribe",
+        "shared-subscription",
+        "forged-release",
+        "system-topics",
+    }
+    entrance = ["use_username_as_clientid", "crlfile", "max_packet_size"]
+    assert unsafe_checks(broker, tmp_path / "b", without=entrance) == {
+        "client-id-theft",
+        "revoked-certificate",
+        "packet-size",
+    }
+
+
+def test_broker_without_identities_is_found_out(broker, tmp_path):
+    found = unsafe_checks(
+        broker,
+        tmp_path,
+        without=["require_certificate", "allow_anonymous", "use_", "acl_file"],
+        extra=["allow_anonymous true"],
+    )
+
+    assert {"no-certificate", "client-id-theft", "cross-device-publish"} <= found
+
+
+def test_broker_that_is_not_there_is_told_apart_from_a_safe_one(broker):
+    nowhere = f"{LOOPBACK}:{free_port()}"
+
+    ran = fedcell(
+        *("server", "check-broker", "--broker", nowhere),
+        *("--authority", broker.fleet.home.folder),
+    )
+
+    assert ran.is_refused(6, nowhere, "connection refused")
