@@ -35,6 +35,10 @@ REACHABILITY: Final = (
     "whether a device answers at all does not depend on its data: a step to which fewer answered "
     "than the policy's least is noise alone, and is marked so"
 )
+REACHED_AT_START: Final = (
+    "who is enrolled is who could be reached when a stream began, for no record said it: that did "
+    "not depend on any device's data"
+)
 OWNERS_UNKNOWN: Final = (
     "who owns which device is not known: what several devices of one owner give adds up, and their "
     "number is not bounded"

@@ -6,6 +6,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from .engine.device_claims import ClaimRule
+from .engine.enrolment import Enrolment, read_enrolment
 from .engine.run_configuration import (
     log_level,
     path_of,
@@ -35,6 +37,7 @@ def deployed_run(run_config: Mapping[str, object]) -> PlannedRun:
     leaves it, a bundle's .zip, or default), `policy-key` (required: key file as `fedcell server
     key` makes it; devices trust its public half for policies), `privacy-home` (required: folder
     that counts devices over all runs), `stream-key-file` (optional: key that seals the stream's),
+    `enrolment` (optional: CSV file of the enrolled devices and the nodes they are bound to),
     `owners` (optional: CSV file of devices and owners), `least-nodes` (1: nodes to wait for),
     `plan` (optional: policy that `fedcell privacy plan --out` wrote; its constants are the run's,
     and a key that says otherwise is refused), `rounds` (24), `cohort` (2000), `replies` (0: as
@@ -66,6 +69,7 @@ def deployed_run(run_config: Mapping[str, object]) -> PlannedRun:
     out, is_resumed = Path(value_of(run_config, "out")), bool(int(value_of(run_config, "resume")))
     home = Path(value_of(run_config, "privacy-home"))
     operator, owners = (path_of(run_config, key) for key in ("stream-key-file", "owners"))
+    enrolment = enrolment_of(run_config)
     signer = load_signer(Path(value_of(run_config, "policy-key")))
     folder = RunFolder(out, home=home, is_resumed=is_resumed)
     if folder.is_resumed:
@@ -82,6 +86,8 @@ def deployed_run(run_config: Mapping[str, object]) -> PlannedRun:
         operator=None if operator is None else read_operator_key(operator),
         signing_key=signer.key,
         owners={} if owners is None else read_owners(owners),
+        enrolment=enrolment,
+        claims=ClaimRule.of(None if enrolment is None else enrolment.nodes),
         plan=plan,
         counts=counts,
         is_resumed=folder.is_resumed,
@@ -93,3 +99,9 @@ def deployed_run(run_config: Mapping[str, object]) -> PlannedRun:
         evaluate=looks.evaluate,
         facts={"started_from": started_from, "reference_sha256": looks.sha256},
     )
+
+
+def enrolment_of(run_config: Mapping[str, object]) -> Enrolment | None:
+    """Return the enrolment record that a run's configuration names; None where it names none."""
+    path = path_of(run_config, "enrolment")
+    return None if path is None else read_enrolment(path)

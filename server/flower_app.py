@@ -16,12 +16,16 @@ from privacy import OperatingSystemNoise
 from .counts.count_queries import CountOffice
 from .counts.run_counts import RunCounts
 from .engine.cohorts import invitation_order, within_owner_cap
+from .engine.device_claims import ClaimRule
+from .engine.enrolment import Enrolment
 from .engine.flower_messages import Roster, ask_for_devices
 from .engine.rounds import RoundRecord, RoundsError
 from .engine.run_configuration import value_of
 from .engine.server_optimizer import OptimizerState
-from .engine.strategy import FederatedRounds, require_way_on
+from .engine.strategy import FederatedRounds
+from .engine.way_on import require_way_on
 from .plans.plan_file import terms_under
+from .privacy_home.enrolment_record import EnrolmentSource
 from .runs.control import RunCancelledError
 from .runs.desk import Watching, open_desk
 from .runs.report_writer import begin_reports
@@ -65,6 +69,9 @@ class PlannedRun:
         operator: seals the stream's key and sums.
         signing_key: of policy and receipts; None for a simulated fleet.
         owners: of devices, as far as they are known; none at a resume takes those it began with.
+        enrolment: who is enrolled as the stream begins; None takes whom the nodes name then.
+        claims: what nodes outside may claim, asked anew before each round; None believes nodes of
+            this process's own making, which are always there.
         plan: policy whose constants are the run's; None works them out from the configuration.
         counts: that are asked of devices; None asks none.
         is_resumed: whether the folder holds the run's first part.
@@ -87,6 +94,8 @@ class PlannedRun:
     operator: OperatorKey | None = None
     signing_key: SigningKey | None = None
     owners: Mapping[str, str] = field(default_factory=dict)
+    enrolment: Enrolment | None = None
+    claims: ClaimRule | None = None
     plan: StreamPolicy | None = None
     counts: CountsPlan | None = None
     is_resumed: bool = False
@@ -176,6 +185,7 @@ def carry_out(
             evaluate=run.evaluate,
             start_metrics=start_metrics,
             records=records,
+            claims=run.claims,
         )
         require_way_on(rounds)
         _carry_out_stream(run, grid, enrolled=enrolled, rounds=rounds)
@@ -289,26 +299,30 @@ def _in_training(enrolled: Roster) -> Roster:
 
 
 def _enrolled(run: PlannedRun, roster: Roster) -> Roster:
-    """Return the devices that may be asked for anything: of each owner, no more than allowed.
+    """Return who may be asked for anything, whether a node names them now or not.
 
-    A stream that goes on keeps its owners, and of each those devices first that it has invited,
-    whether they are here now or not.
+    That is whoever was enrolled when the stream began; of each owner no more than allowed, and of
+    these those first whom the stream has invited.
     """
     stream, most_devices = run.config.stream, run.config.max_devices_per_owner
+    found = run.enrolment or Enrolment(
+        dict.fromkeys(roster.device_ids), EnrolmentSource.FIRST_ROSTER
+    )
+    device_ids = run.folder.home.keep_enrolment(stream, found.nodes, found.source).device_ids
     kept = run.folder.home.keep_owners(stream, run.owners, most_devices=most_devices)
-    away = sorted(set(kept.invited) - set(roster.device_ids))
-    device_ids, invited = [*roster.device_ids, *away], set(kept.invited)
+    invited = set(kept.invited)
     order = sorted(
         invitation_order(device_ids, stream=stream).tolist(),
         key=lambda position: device_ids[position] not in invited,
     )
-    found = within_owner_cap(
-        device_ids,
-        np.array(order, np.intp),
-        owners=kept.owners,
-        max_devices_per_owner=most_devices,
+    return roster.over(device_ids).only(
+        within_owner_cap(
+            device_ids,
+            np.array(order, np.intp),
+            owners=kept.owners,
+            max_devices_per_owner=most_devices,
+        )
     )
-    return roster.only(found[found < len(roster.device_ids)])
 
 
 def _stream(run: PlannedRun, terms: StreamTerms) -> tuple[StreamState, OptimizerState]:
@@ -347,10 +361,17 @@ app = ServerApp()
 @app.main()
 def main(grid: Grid, context: Context) -> None:
     """Carry out the run that the Flower run's configuration describes."""
-    from .deployed_run import deployed_run
+    from .deployed_run import deployed_run, enrolment_of
 
     stop = threading.Event()
     num_nodes = int(value_of(context.run_config, "least-nodes"))
-    roster = ask_for_devices(grid, num_nodes=num_nodes, deadline_s=120.0, stop=stop)
+    found = enrolment_of(context.run_config)
+    roster = ask_for_devices(
+        grid,
+        num_nodes=num_nodes,
+        deadline_s=120.0,
+        stop=stop,
+        rule=ClaimRule.of(None if found is None else found.nodes),
+    )
     run = deployed_run(context.run_config)
     carry_out(run, grid, roster=roster, stop=stop, clock=lambda: datetime.now(UTC))

@@ -26,6 +26,7 @@ import ray
 
 from edge_client.flower_app import client_app
 from privacy import OperatingSystemNoise
+from server.engine.enrolment import Enrolment
 from server.engine.rounds import RoundsError
 from server.errors import ServerError
 from server.flower_app import PlannedRun, server_app
@@ -112,6 +113,8 @@ def run_planned(
         KeyboardInterrupt: passed on once every file is whole and Ray has ended.
     """
     workers = num_workers or os.cpu_count() or 1
+    for run in runs:
+        run.enrolment = run.enrolment or Enrolment.of_fleet(rows.device_ids)
     groups = max((run.config.num_groups for run in runs if run.config.has_group_rule), default=0)
     num_blocks = min(max(workers * BLOCKS_A_WORKER, groups), len(rows.device_ids))
     stop, done = threading.Event(), threading.Event()

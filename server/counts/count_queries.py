@@ -99,6 +99,8 @@ class CountOffice:
             raise RoundsError(
                 f"no enrolled device is one that the channel {channel!r} asks and has budget left"
             )
+        if all(node_id is None for _, node_id in asked):
+            raise RoundsError(f"no device that the channel {channel!r} asks can be reached now")
         index, most = self._count(
             asked_of, [device_id for device_id, _ in asked], question=question
         )
@@ -191,8 +193,8 @@ class CountOffice:
         kind: EntryKind = "simulated" if self.source.is_simulated else "stream"
         return self.home.charge(event, kind=kind, at=self.clock()).hash
 
-    def _asked(self, roster: Roster, channel: CountChannel) -> list[tuple[str, int]]:
-        """Identifier and node of each device that is asked.
+    def _asked(self, roster: Roster, channel: CountChannel) -> list[tuple[str, int | None]]:
+        """Identifier and node of each device that is asked; None for one that no node names.
 
         Only who has budget left for the answer, by all that it was ever invited to and asked for: a
         device that was once in a round is not one that never trains, whatever its identifier says.

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 
 def count_tasks(
-    asked: Sequence[tuple[str, int]],
+    asked: Sequence[tuple[str, int | None]],
     *,
     channel: CountChannel,
     index: int,
@@ -38,7 +38,7 @@ def count_tasks(
     """Split the devices that are asked into one task a node.
 
     Args:
-        asked: identifier and node of each device.
+        asked: identifier and node of each device; one without a node is zeros.
         channel: of the policy.
         index: which release of the channel.
         question: what is counted.
@@ -49,7 +49,8 @@ def count_tasks(
     """
     behind: dict[int, list[str]] = defaultdict(list)
     for device_id, node_id in asked:
-        behind[node_id].append(device_id)
+        if node_id is not None:
+            behind[node_id].append(device_id)
     return {
         node_id: CountTask(
             channel=channel.name,

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..streams.receipts import said_by_devices
+from ..streams.receipts import are_bounded, said_by_devices
 from .aggregation import CohortSum, ReplyRefusal, reply_refusal
 from .flower_messages import exchange, failure_of, pull_some, read_contribution, task_messages
 
@@ -161,6 +161,8 @@ def _take(
     if read is None:
         return ReplyRefusal.MALFORMED
     total, contribution = read
+    if not are_bounded(contribution.receipts, num_devices=len(task.device_ids)):
+        return ReplyRefusal.MALFORMED
     refusal = reply_refusal(total, contribution, task=task, num_weights=num_weights, grid=unit)
     if refusal is None:
         own = total.astype(np.int64)

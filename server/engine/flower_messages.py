@@ -28,6 +28,7 @@ from models.wire.rounds import (
     RoundTask,
 )
 
+from .device_claims import judged_claims
 from .reply_arrays import read_reply
 from .rounds import RoundsError
 
@@ -41,52 +42,76 @@ if TYPE_CHECKING:
 
     from models.wire.rounds import ReleaseReceipt
 
+    from .device_claims import ClaimRefusal, ClaimRule
     from .rounds import RoundsConfig
 
 MESSAGES_AT_A_TIME = 32
-"""Messages that are handed to Flower's grid, or taken from it, at once."""
+"""Messages that are handed to Flower's grid at once."""
+ASKED_AT_A_TIME = 256
+"""Messages whose replies are asked for in one request."""
+LONGEST_POLL_S = 2.0
+"""Longest pause between two looks for replies, while none comes."""
+POLL_SHARE = 0.05
+"""Share of the time since the last reply that the next pause may take."""
 
 
 @dataclass(frozen=True, slots=True)
 class Roster:
-    """Which devices are enrolled, and behind which node each of them is.
+    """Devices, and behind which node each of them is, as far as that is known.
 
     Attributes:
         device_ids: stable identifiers, sorted.
-        node_ids: Flower node of each device, in the same order.
+        node_ids: Flower node of each device, in the same order; None for one that no node names.
+        refused: nodes whose claims did not count, and why.
     """
 
     device_ids: tuple[str, ...]
-    node_ids: tuple[int, ...]
+    node_ids: tuple[int | None, ...]
+    refused: tuple[tuple[int, ClaimRefusal], ...] = ()
 
     @staticmethod
-    def of(devices_of_node: Mapping[int, Sequence[str]]) -> Roster:
-        """Make the roster from what the nodes answered; a device counts once.
+    def of(
+        devices_of_node: Mapping[int, Sequence[object]], *, rule: ClaimRule | None = None
+    ) -> Roster:
+        """Make the roster from what the nodes answered.
 
-        A device that two nodes claim belongs to the node with the smaller number, so that nobody
-        takes part twice by a second way.
+        A device that two nodes claim belongs to neither, unless the rule binds it to one of them.
+
+        Args:
+            devices_of_node: what each node names.
+            rule: what it may claim; None for nodes of this process's own making.
         """
-        owner: dict[str, int] = {}
-        for node_id in sorted(devices_of_node):
-            for device_id in devices_of_node[node_id]:
-                owner.setdefault(device_id, node_id)
-        device_ids = tuple(sorted(owner))
-        return Roster(device_ids, tuple(owner[device_id] for device_id in device_ids))
+        claims = judged_claims(devices_of_node, rule)
+        device_ids = tuple(sorted(claims.node_of))
+        nodes = tuple(claims.node_of[device_id] for device_id in device_ids)
+        return Roster(device_ids, nodes, claims.refused)
 
     def only(self, positions: NDArray[np.intp]) -> Roster:
         """Return the roster of some devices."""
         return Roster(
             tuple(self.device_ids[position] for position in positions),
             tuple(self.node_ids[position] for position in positions),
+            self.refused,
         )
 
+    def over(self, device_ids: Sequence[str]) -> Roster:
+        """Return the roster of the devices that are enrolled, whether a node names them or not."""
+        node_of = dict(zip(self.device_ids, self.node_ids, strict=True))
+        return Roster(tuple(device_ids), tuple(map(node_of.get, device_ids)), self.refused)
+
+    @property
+    def reached(self) -> tuple[int, ...]:
+        """The nodes behind which a device is, each as often as it has devices."""
+        return tuple(node_id for node_id in self.node_ids if node_id is not None)
+
     def behind(self, cohort: Sequence[str]) -> dict[int, list[str]]:
-        """Return a cohort's devices by the node that they are behind."""
+        """Return a cohort's devices by the node that they are behind, as far as it is known."""
         node_of = dict(zip(self.device_ids, self.node_ids, strict=True))
         found: dict[int, list[str]] = defaultdict(list)
         for device_id in cohort:
-            if device_id in node_of:
-                found[node_of[device_id]].append(device_id)
+            node_id = node_of.get(device_id)
+            if node_id is not None:
+                found[node_id].append(device_id)
         return found
 
     def tasks(
@@ -167,21 +192,25 @@ def exchange(
 ) -> Iterator[Message]:
     """Send messages and yield each reply as it comes, until all came, the deadline, or the stop.
 
-    Messages and replies pass a few at a time, so that memory does not grow with their number.
+    Messages and replies pass a few at a time, so that memory does not grow with their number. While
+    nothing comes the looks become rarer, up to one in `LONGEST_POLL_S`: a wait is never longer by
+    more than a share of itself. The deadline is looked at before each reply, too, so that whoever
+    answers with what takes long to read delays nobody.
 
     Args:
         grid: Flower's way to the nodes.
         messages: at most one a node.
         deadline_s: how long to wait, once all are sent.
         stop: set from outside to end the wait.
-        poll_s: pause between two looks.
+        poll_s: shortest pause between two looks.
         sent: takes the node of each message that was sent, by the message's identifier.
         on_look: called before each look for replies; may end the wait by raising.
     """
     sent = {} if sent is None else sent
     sent.update(_push(grid, messages, stop=stop))
     waiting = dict(sent)
-    end = time.monotonic() + deadline_s
+    heard_at = time.monotonic()
+    end = heard_at + deadline_s
 
     def goes_on() -> bool:
         return time.monotonic() < end and not stop.is_set()
@@ -195,12 +224,25 @@ def exchange(
                 replies = list(grid.pull_messages(left))
                 if not replies:
                     break
-                has_heard = True
+                has_heard, heard_at = True, time.monotonic()
                 for reply in replies:
+                    if not goes_on():
+                        return
                     waiting.pop(reply.metadata.reply_to_message_id, None)
                     yield reply
         if not has_heard:
-            stop.wait(poll_s)
+            now = time.monotonic()
+            stop.wait(min(pause_s(now - heard_at, shortest_s=poll_s), max(end - now, 0.0)))
+
+
+def pause_s(silent_s: float, *, shortest_s: float) -> float:
+    """Return how long to pause before the next look for replies, in seconds.
+
+    Args:
+        silent_s: time since the last reply came.
+        shortest_s: shortest pause.
+    """
+    return max(shortest_s, min(POLL_SHARE * silent_s, LONGEST_POLL_S))
 
 
 def pull_some(grid: Grid, message_ids: Iterable[str]) -> Iterator[Message]:
@@ -224,8 +266,8 @@ def _push(grid: Grid, messages: Iterable[Message], *, stop: threading.Event) -> 
 
 
 def _in_batches(keys: Sequence[str]) -> Iterator[Sequence[str]]:
-    for start in range(0, len(keys), MESSAGES_AT_A_TIME):
-        yield keys[start : start + MESSAGES_AT_A_TIME]
+    for start in range(0, len(keys), ASKED_AT_A_TIME):
+        yield keys[start : start + ASKED_AT_A_TIME]
 
 
 def failure_of(reply: Message) -> NodeFailure | None:
@@ -267,6 +309,7 @@ def ask_for_devices(
     deadline_s: float,
     stop: threading.Event,
     poll_s: float = 0.05,
+    rule: ClaimRule | None = None,
 ) -> Roster:
     """Wait for the nodes and ask each which devices are behind it.
 
@@ -275,7 +318,8 @@ def ask_for_devices(
         num_nodes: how many nodes to wait for.
         deadline_s: how long to wait, first for nodes, then for their answers.
         stop: ends the wait.
-        poll_s: pause between two looks.
+        poll_s: shortest pause between two looks.
+        rule: what a node may claim; None for nodes of this process's own making.
 
     Returns:
         The roster of all devices named.
@@ -290,20 +334,83 @@ def ask_for_devices(
         node_ids = list(grid.get_node_ids())
     if len(node_ids) < num_nodes:
         raise RoundsError(f"{len(node_ids)} of {num_nodes} nodes came within {deadline_s:g} s")
+    named, failure = _named(grid, node_ids, deadline_s=deadline_s, stop=stop, poll_s=poll_s)
+    roster = Roster.of(named, rule=rule)
+    if not roster.device_ids and not stop.is_set():
+        raise RoundsError(f"no node named a device that can train{failure}")
+    return roster
+
+
+def asked_again(
+    grid: Grid,
+    before: Roster,
+    *,
+    rule: ClaimRule,
+    deadline_s: float,
+    stop: threading.Event,
+    poll_s: float,
+    on_look: Callable[[], None] | None = None,
+) -> Roster:
+    """Ask the nodes that are here now which devices are behind them: this only routes.
+
+    A node that does not answer now keeps its devices, for it may come back before the round's
+    deadline, and nobody takes them over meanwhile. Nobody is enrolled by this, and nobody left out.
+
+    Args:
+        grid: Flower's way to the nodes.
+        before: who is enrolled, and the ways known so far.
+        rule: what a node may claim.
+        deadline_s: how long to wait for answers.
+        stop: ends the wait.
+        poll_s: shortest pause between two looks.
+        on_look: as `exchange` takes it.
+    """
+    here = list(grid.get_node_ids())
+    named, _ = _named(grid, here, deadline_s=deadline_s, stop=stop, poll_s=poll_s, on_look=on_look)
+    known: dict[int, list[object]] = defaultdict(list)
+    for device_id, node_id in zip(before.device_ids, before.node_ids, strict=True):
+        if node_id is not None:
+            known[node_id].append(device_id)
+    return Roster.of({**known, **named}, rule=rule).over(before.device_ids)
+
+
+def _named(
+    grid: Grid,
+    node_ids: Sequence[int],
+    *,
+    deadline_s: float,
+    stop: threading.Event,
+    poll_s: float,
+    on_look: Callable[[], None] | None = None,
+) -> tuple[dict[int, list[object]], str]:
+    """Return what each node names, and why the last of those failed that did."""
     questions = [
         Message(RecordDict(), dst_node_id=node_id, message_type=MessageType.QUERY)
         for node_id in node_ids
     ]
-    devices_of_node: dict[int, list[str]] = {}
-    failure = ""
-    for reply in exchange(grid, questions, deadline_s=deadline_s, stop=stop, poll_s=poll_s):
+    named: dict[int, list[object]] = {}
+    failure, sent = "", dict[str, int]()
+    for reply in exchange(
+        grid,
+        questions,
+        deadline_s=deadline_s,
+        stop=stop,
+        poll_s=poll_s,
+        sent=sent,
+        on_look=on_look,
+    ):
         if reply.has_error():
             failure = f": {failure_of(reply)}"
             continue
-        named = reply.content.config_records.get(DEVICES_RECORD, ConfigRecord()).get("device_ids")
-        if isinstance(named, list):
-            devices_of_node[reply.metadata.src_node_id] = [str(device_id) for device_id in named]
-    roster = Roster.of(devices_of_node)
-    if not roster.device_ids and not stop.is_set():
-        raise RoundsError(f"no node named a device that can train{failure}")
-    return roster
+        node_id = sent.get(reply.metadata.reply_to_message_id)
+        device_ids = reply.content.config_records.get(DEVICES_RECORD, ConfigRecord()).get(
+            "device_ids"
+        )
+        # Nobody speaks for another node.
+        if isinstance(device_ids, list) and node_id is not None and _is_from(reply, node_id):
+            named[node_id] = list(device_ids)
+    return named, failure
+
+
+def _is_from(reply: Message, node_id: int) -> bool:
+    return bool(reply.metadata.src_node_id == node_id)

@@ -40,6 +40,8 @@ class RoundsError(Exception):
 class FleetSpentError(RoundsError):
     """Too few devices may still be invited to a step; nothing of it left.
 
+    Who is enrolled is fixed for a stream: more devices can only join a new one.
+
     Attributes:
         index: the step.
         found: how many may be.
@@ -51,8 +53,8 @@ class FleetSpentError(RoundsError):
         self.index, self.found, self.wanted = index, found, wanted
         super().__init__(
             f"round {index}: {found} of {wanted} devices may be invited, the others have spent "
-            "their participations or were invited too recently; enrol more devices and resume, "
-            "or end it with fedcell rounds cancel and open a new one, with fewer to a round"
+            "their participations or were invited too recently; end it with fedcell rounds cancel "
+            "and open a new one, over more devices or with fewer to a round"
         )
 
 

@@ -29,17 +29,17 @@ from ..runs.status import EndCause, EnginePhase, StepProgress
 from ..streams.policy_signing import signed_policy
 from ..streams.receipts import release_receipt, shows_forgotten_releases
 from ..streams.release_witness import weights_digest
-from ..streams.stream_files import OPEN_A_NEW_STREAM
 from ..streams.stream_state import StepPhase
 from .aggregation import CohortSum
 from .cohorts import CohortHistory, invitation_order, select_cohort
 from .collection import Collected, Collector
 from .early_stop import REFERENCE_QUALITY, is_over
-from .flower_messages import Roster, exchange, receipt_messages
+from .flower_messages import Roster, asked_again, exchange, receipt_messages
 from .group_rule import NodeGroups, robust_mean
-from .rounds import SILENT_ROUNDS, FleetSpentError, NoAnswerError, RoundRecord, RoundsError
+from .rounds import SILENT_ROUNDS, FleetSpentError, NoAnswerError, RoundRecord
 from .server_optimizer import OptimizerState, optimizer_step
 from .step_facts import StepFacts, read_facts, write_facts
+from .way_on import groups_over
 
 if TYPE_CHECKING:
     import threading
@@ -56,10 +56,13 @@ if TYPE_CHECKING:
     from ..privacy_home.participation_counts import LifeCounts
     from ..streams.stream_state import StreamState
     from .cohorts import Schedule
+    from .device_claims import ClaimRule
     from .rounds import RoundsConfig
 
 logger = logging.getLogger(__name__)
 
+ROSTER_DEADLINE_S = 20.0
+"""How long nodes are waited for that are asked, before a round, which devices they have."""
 RECEIPT_DEADLINE_S = 10.0
 """How long the server waits for nodes to take a receipt; nothing depends on their answer."""
 
@@ -76,7 +79,8 @@ class FederatedRounds:
 
     Attributes:
         config: what decides the run.
-        roster: who is enrolled.
+        roster: who is enrolled, and the way to them.
+        claims: what nodes may claim that are asked before each round; None asks none.
         schedule: public.
         stream: its steps, durable.
         state: weights and optimiser to start from.
@@ -103,6 +107,7 @@ class FederatedRounds:
     poll_s: float = 0.02
     start_metrics: Metrics | None = None
     records: list[RoundRecord] = field(default_factory=list)
+    claims: ClaimRule | None = None
     history: CohortHistory = field(init=False)
     grid_step: StepGrid = field(init=False)
     order: NDArray[np.intp] = field(init=False)
@@ -120,7 +125,7 @@ class FederatedRounds:
         self.grid_step = grid_of(terms.clipping_norm, has_norm_bit=terms.has_norm_bit)
         self.order = invitation_order(self.roster.device_ids, stream=name)
         if self.config.has_group_rule:
-            self.groups = _node_groups(self.roster, num_groups=self.config.num_groups)
+            self.groups = groups_over(self.roster, num_groups=self.config.num_groups)
         self.trail = RefusalTrail(
             self.stream.folder, NodeNames.of(name, self.stream.secrets), self.clock
         )
@@ -245,6 +250,7 @@ class FederatedRounds:
         Asked again after a crash, the task is the same bit for bit: weights and norm are those of
         the checkpoint, pseudonyms those of the stream's key.
         """
+        self._find_ways(grid, Collected(cohort, CohortSum.empty(0)), index)
         own = self.stream.secrets
         with_receipts = own is not None and bool(self.policy_text)
         tasks = self.roster.tasks(
@@ -266,6 +272,21 @@ class FederatedRounds:
             on_look=lambda so_far: self._progress(so_far, index, EnginePhase.COLLECTING),
             unit=self.grid_step,
         )
+
+    def _find_ways(self, grid: Grid, collected: Collected, index: int) -> None:
+        """Ask the nodes anew which devices they have, and note claims that do not count."""
+        if self.claims is not None:
+            self.roster = asked_again(
+                grid,
+                self.roster,
+                rule=self.claims,
+                deadline_s=min(self.config.deadline_s, ROSTER_DEADLINE_S),
+                stop=self.stop,
+                poll_s=self.poll_s,
+                on_look=lambda: self._progress(collected, index, EnginePhase.COLLECTING),
+            )
+        for node_id, reason in self.roster.refused:
+            self.trail.note(index, node_id, reason)
 
     def _choose(self, counts: LifeCounts, index: int) -> NDArray[np.intp]:
         """Choose a cohort of n by schedule and history, and note it in the stream's history."""
@@ -424,25 +445,3 @@ class FederatedRounds:
         if self.evaluate is None or not (is_last or index % self.config.evaluate_every == 0):
             return None
         return self.evaluate(self.weights())
-
-
-def require_way_on(rounds: FederatedRounds) -> None:
-    """Refuse a run that has rounds left and no way to them.
-
-    Raises:
-        RoundsError: it is to stop early, and nobody looks at public data.
-        StreamRefusedError: its stream was ended before its time, and its key is destroyed.
-    """
-    if rounds.config.patience and rounds.evaluate is None:
-        raise RoundsError("patience needs public data to look at; leave it out")
-    has_ended = rounds.stream.secrets is None and rounds.stream.terms.policy is not None
-    if has_ended and not rounds.is_over():
-        what = f"ended with step {rounds.stream.next_index - 1}, and its key is destroyed"
-        raise StreamRefusedError(rounds.stream.folder, what, OPEN_A_NEW_STREAM)
-
-
-def _node_groups(roster: Roster, *, num_groups: int) -> NodeGroups:
-    try:
-        return NodeGroups.of(roster.node_ids, num_groups=num_groups)
-    except ValueError as error:
-        raise RoundsError(f"{error}; say fewer groups, or spread devices over more nodes") from None

@@ -47,14 +47,42 @@ def standings(connection: sqlite3.Connection, device_ids: Iterable[str]) -> dict
 
 
 def keep_words(connection: sqlite3.Connection, said: Mapping[str, tuple[int, float]]) -> None:
-    """Keep what devices said: participations and μ² where they are more, and how far ahead."""
+    """Keep what devices said: participations and μ² where they are more, and how far ahead.
+
+    A word counts up to what the policies here let its device spend, and no further: that is enough
+    to end what it may spend, and a node that lies for it names no figure that stands for ever.
+    """
     enter(connection, said)
     connection.executemany(
-        "UPDATE devices SET said_participations = MAX(said_participations, ?1), "
-        "said_mu_squared = MAX(said_mu_squared, ?2), "
+        "UPDATE devices SET "
+        "said_participations = MAX(said_participations, MIN(?1, max_participations)), "
+        "said_mu_squared = MAX(said_mu_squared, MIN(?2, mu_squared_in_all)), "
         "said_surplus = MAX(COALESCE(said_surplus, 0), ?1 - participations) WHERE device = ?3",
         [(count, mu_squared, device_id) for device_id, (count, mu_squared) in said.items()],
     )
+
+
+def clear_words(connection: sqlite3.Connection, device_ids: Iterable[str]) -> tuple[str, ...]:
+    """Forget what was said for devices; what the home itself counted of them stays.
+
+    Args:
+        connection: to the counts.
+        device_ids: whose words are forgotten.
+
+    Returns:
+        The devices that had said anything, sorted.
+    """
+    found = []
+    for device_id in sorted(set(device_ids)):
+        changed = connection.execute(
+            "UPDATE devices SET said_participations = 0, said_mu_squared = 0.0, "
+            "said_surplus = NULL WHERE device = ? AND (said_participations > 0 OR "
+            "said_mu_squared > 0 OR said_surplus IS NOT NULL)",
+            (device_id,),
+        )
+        if changed.rowcount:
+            found.append(device_id)
+    return tuple(found)
 
 
 def begin_words_anew(connection: sqlite3.Connection) -> None:

@@ -30,10 +30,13 @@ class HomeWords:
             policies here let it.
         knows_owners: whether the owners of the stream's devices are known, as far as it is asked of
             one stream; else of every stream.
+        knows_enrolment: whether a record says who was enrolled in the stream, or in every stream;
+            else it was whoever could be reached when the stream began.
     """
 
     said_mu_squared: float = 0.0
     knows_owners: bool = True
+    knows_enrolment: bool = True
 
     def epsilon(self, events: Sequence[Event], *, delta: float) -> float:
         """Return ε_release as it is told: the ledger's, or what devices say where that is more.

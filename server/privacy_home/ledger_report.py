@@ -19,11 +19,13 @@ from privacy.statement import (
     INDEPENDENT,
     OF_RELEASES,
     OWNERS_UNKNOWN,
+    REACHED_AT_START,
     SAID_MORE,
 )
 
 from ..runs.report_layout import accountable
 from . import counts_file
+from .enrolment_record import knows_enrolment
 from .home_files import COUNTS_FILE, WORST_CASE_FACT, is_behind
 from .home_words import HomeWords
 from .ledger_file import LEDGER_FILE
@@ -175,7 +177,8 @@ def read_words(home: Path, entries: Sequence[LedgerEntry]) -> HomeWords:
         HomeBrokenError: the counts cannot be read.
     """
     if not (home / COUNTS_FILE).exists():
-        return HomeWords(knows_owners=not any("stream" in e.fields["event"] for e in entries))
+        has_streams = any("stream" in entry.fields["event"] for entry in entries)
+        return HomeWords(knows_owners=not has_streams, knows_enrolment=not has_streams)
     with counts_file.reading(home / COUNTS_FILE) as connection:
         uncounted = worst_case(entries[: int(counts_file.fact(connection, WORST_CASE_FACT))])
         return HomeWords(
@@ -183,6 +186,7 @@ def read_words(home: Path, entries: Sequence[LedgerEntry]) -> HomeWords:
                 most_said_mu_squared(connection), uncounted.mu_squared_limit_in_all
             ),
             knows_owners=knows_owners(connection),
+            knows_enrolment=knows_enrolment(connection),
         )
 
 
@@ -194,9 +198,10 @@ def _statement(
     independent = INDEPENDENT if "gaussian_release" in kinds else ()
     is_adaptive = any(entry.fields["event"].get("clip_noise_multiplier") for entry in entries)
     adaptive = (ADAPTIVE,) if is_adaptive else ()
+    enrolled = () if words.knows_enrolment else (REACHED_AT_START,)
     owners = () if words.knows_owners else (OWNERS_UNKNOWN,)
     said = (SAID_MORE,) if is_said else ()
-    return OF_RELEASES.and_assumes(*correlated, *independent, *adaptive, *owners, *said)
+    return OF_RELEASES.and_assumes(*correlated, *independent, *adaptive, *enrolled, *owners, *said)
 
 
 def _streams(entries: Sequence[LedgerEntry]) -> list[dict[str, Any]]:

@@ -23,6 +23,7 @@ from . import counts_file
 from . import participation_counts as counts
 from .counted_answers import add_answers
 from .device_words import keep_words, standings
+from .enrolment_record import keep_enrolment, knows_enrolment
 from .home_budget import require_budget, require_budget_for_answer, require_separation
 from .home_files import (
     COUNTS_FILE,
@@ -49,7 +50,7 @@ from .worst_case import WorstCase, worst_case
 
 if TYPE_CHECKING:
     import sqlite3
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
     from datetime import datetime
     from pathlib import Path
 
@@ -59,6 +60,7 @@ if TYPE_CHECKING:
     from privacy import EntryKind, Event, LedgerEntry
 
     from .device_words import Standing
+    from .enrolment_record import EnrolmentSource, KeptEnrolment
     from .owner_cap import KeptOwners
     from .participation_counts import AnswerCost, LifeCounts, StepCost, StepRecord, StreamRecord
 
@@ -138,6 +140,19 @@ class PrivacyHome:
             return keep_owners(
                 connection, stream, owners, most_devices=most_devices, where=self.path
             )
+
+    def keep_enrolment(
+        self, stream: str, device_ids: Iterable[str], source: EnrolmentSource
+    ) -> KeptEnrolment:
+        """Keep who is enrolled in a stream as it begins; afterwards return what was kept then.
+
+        Args:
+            stream: its name.
+            device_ids: who is enrolled now.
+            source: what says so.
+        """
+        with self._turn() as connection:
+            return keep_enrolment(connection, stream, device_ids, source)
 
     def cohort(self, stream: str, index: int) -> tuple[str, ...]:
         """Return the devices that were invited to a step, sorted."""
@@ -264,6 +279,7 @@ class PrivacyHome:
             return HomeWords(
                 said_mu_squared=min(said, self.worst_case.mu_squared_limit_in_all),
                 knows_owners=knows_owners(connection, stream),
+                knows_enrolment=knows_enrolment(connection, stream),
             )
 
     @contextmanager

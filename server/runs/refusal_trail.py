@@ -20,9 +20,9 @@ from typing import TYPE_CHECKING, Any, Final
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from datetime import datetime
+    from enum import StrEnum
     from pathlib import Path
 
-    from ..engine.aggregation import ReplyRefusal
     from ..streams.stream_key import StreamSecrets
 
 logger = logging.getLogger(__name__)
@@ -84,13 +84,13 @@ class RefusalTrail:
     _lines: list[str] = field(init=False, default_factory=list)
     _left_out: dict[str, int] = field(init=False, default_factory=dict)
 
-    def note(self, index: int, node_id: int | None, reason: ReplyRefusal) -> None:
-        """Note one refused reply; `end_round` writes it.
+    def note(self, index: int, node_id: int | None, reason: StrEnum) -> None:
+        """Note one refused reply, or a node's refused claim on devices; `end_round` writes it.
 
         Args:
             index: of the step.
             node_id: that was asked; None where nobody was.
-            reason: why the reply counts as zero.
+            reason: why the reply counts as zero, or the claim for nothing.
         """
         if len(self._lines) >= self.most_a_round:
             self._left_out[str(reason)] = self._left_out.get(str(reason), 0) + 1

@@ -18,6 +18,7 @@ from privacy.statement import (
     OF_RELEASES,
     OWNERS_UNKNOWN,
     REACHABILITY,
+    REACHED_AT_START,
     SAID_MORE,
 )
 
@@ -36,18 +37,22 @@ if TYPE_CHECKING:
     from ..streams.stream_terms import StreamTerms
 
 
-def statement_of(terms: StreamTerms, *, knows_owners: bool = True) -> PrivacyStatement:
+def statement_of(
+    terms: StreamTerms, *, knows_owners: bool = True, knows_enrolment: bool = True
+) -> PrivacyStatement:
     """Return what stands beside the figures of a stream.
 
     Args:
         terms: constants of the stream.
         knows_owners: whether the bound on an owner's devices could be kept.
+        knows_enrolment: whether a record says who was enrolled.
     """
+    enrolled = () if knows_enrolment else (REACHED_AT_START,)
     owners = () if knows_owners else (OWNERS_UNKNOWN,)
     adaptive = (ADAPTIVE,) if terms.has_norm_bit else ()
     noise = INDEPENDENT if terms.is_comparison else CORRELATED
     reachability = (REACHABILITY,) if terms.policy and terms.policy.min_replies > 1 else ()
-    return OF_RELEASES.and_assumes(*noise, *adaptive, *reachability, *owners)
+    return OF_RELEASES.and_assumes(*noise, *adaptive, *reachability, *enrolled, *owners)
 
 
 def accountable(entries: Sequence[LedgerEntry], *, stream: str = "") -> tuple[Event, ...]:
@@ -159,7 +164,9 @@ def _privacy(
     released = accountable(entries, stream=config.stream)
     told = _finite(words.epsilon(released, delta=config.delta))
     of_ledger = _finite(release_epsilon(released, delta=config.delta))
-    statement = statement_of(terms, knows_owners=words.knows_owners)
+    statement = statement_of(
+        terms, knows_owners=words.knows_owners, knows_enrolment=words.knows_enrolment
+    )
     if words.is_more_than(released, delta=config.delta):
         statement = statement.and_assumes(SAID_MORE)
     return {

@@ -8,13 +8,15 @@ from models.wire.envelope import sign_payload
 from models.wire.rounds import DeviceReceipt, ReleaseReceipt
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Mapping, Sequence
 
     from models.wire.envelope import SigningKey
     from privacy import LedgerEntry
 
     from ..privacy_home.device_words import Standing
 
+RECEIPT_CHARACTERS: Final = 256
+"""Longest line of a receipt; devices fill theirs up to 192."""
 LEAST_WITNESSES: Final = 2
 """Devices that must show forgotten releases, however few say anything."""
 
@@ -32,6 +34,18 @@ def release_receipt(
     """
     envelope = sign_payload(entry.to_line().encode("ascii"), key)
     return ReleaseReceipt(stream=stream, index=index, entry=envelope.decode("ascii"))
+
+
+def are_bounded(lines: Sequence[object], *, num_devices: int) -> bool:
+    """Tell whether receipts are no more, and no longer, than devices write; none of them is parsed.
+
+    Args:
+        lines: as a reply brought them.
+        num_devices: that the node was asked for.
+    """
+    return len(lines) <= num_devices and all(
+        isinstance(line, str) and len(line) <= RECEIPT_CHARACTERS for line in lines
+    )
 
 
 def said_by_devices(

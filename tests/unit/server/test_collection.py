@@ -2,6 +2,7 @@
 
 import io
 import threading
+import time
 
 import numpy as np
 import pytest
@@ -13,12 +14,19 @@ from models.wire.rounds import (
     FLAT_ARRAY,
     SUM_RECORD,
     Contribution,
+    DeviceReceipt,
     LocalRecipe,
     RoundTask,
 )
 from privacy import UpdateGrid
 from server.engine.collection import Collector
-from server.engine.flower_messages import MESSAGES_AT_A_TIME, exchange
+from server.engine.flower_messages import (
+    ASKED_AT_A_TIME,
+    LONGEST_POLL_S,
+    MESSAGES_AT_A_TIME,
+    exchange,
+    pause_s,
+)
 from tests.support.flower_grid import GridInMemory
 
 UNIT = UpdateGrid(clipping_norm=1.0)
@@ -37,8 +45,8 @@ def task(node, index=4, num_devices=1):
     )
 
 
-def says(total=ONE, *, stream="run", index=4, num_devices=1, array=None):
-    facts = Contribution(stream=stream, index=index, num_devices=num_devices)
+def says(total=ONE, *, stream="run", index=4, num_devices=1, array=None, receipts=()):
+    facts = Contribution(stream=stream, index=index, num_devices=num_devices, receipts=receipts)
     array = Array(total) if array is None else array
     content = RecordDict({SUM_RECORD: ArrayRecord({FLAT_ARRAY: array})})
     content[CONTRIBUTION_RECORD] = ConfigRecord({**facts.to_plain()})
@@ -77,6 +85,8 @@ def test_good_replies_are_added_and_nothing_is_refused():
     [
         ("out of memory", "failed"),
         (RecordDict(), "malformed"),
+        (says(receipts=("{}",) * 2), "malformed"),
+        (says(receipts=("{" + " " * 256,)), "malformed"),
         (says(stream="another"), "wrong_stream"),
         (says(index=3), "wrong_step"),
         (says(index=5), "wrong_step"),
@@ -262,7 +272,7 @@ def test_messages_and_replies_pass_a_few_at_a_time():
     assert found.sum.num_replied == 500
     assert found.sum.total.tolist() == (500 * ONE).tolist()
     assert grid.most_pushed <= MESSAGES_AT_A_TIME
-    assert grid.most_pulled <= MESSAGES_AT_A_TIME
+    assert grid.most_pulled <= ASKED_AT_A_TIME
 
 
 def test_message_that_the_grid_did_not_take_is_not_waited_for():
@@ -279,3 +289,78 @@ def test_message_that_the_grid_did_not_take_is_not_waited_for():
     )
     assert len(replies) == 1
     assert list(sent.values()) == [1]
+
+
+def test_receipts_beyond_their_bounds_are_not_even_parsed(monkeypatch):
+    def parsed(_line):
+        pytest.fail("it was parsed")
+
+    monkeypatch.setattr(DeviceReceipt, "from_line", parsed)
+    lines = (("{}",) * 300_000, (" " * 18_000_000,))
+    found = collected(
+        {1: lambda _: [says(receipts=lines[0])], 2: lambda _: [says(receipts=lines[1])]},
+        deadline_s=30.0,
+    )
+    assert (found.num_replied, found.refused) == (0, {"malformed": 2})
+
+
+def test_deadline_holds_between_replies_that_came_together():
+    """Each reply takes long to read, as a hostile one may; the others wait for the next round."""
+    grid = CountingGrid()
+    messages = [
+        Message(RecordDict(), dst_node_id=node, message_type="train", group_id="4")
+        for node in range(1, 31)
+    ]
+    taken = 0
+    for _ in exchange(grid, messages, deadline_s=0.1, stop=threading.Event(), poll_s=0.001):
+        taken += 1
+        time.sleep(0.03)
+    assert 1 <= taken <= 5
+
+
+class SilentGrid(CountingGrid):
+    """Five hundred nodes that stay silent, on a clock of its own."""
+
+    def __init__(self):
+        super().__init__()
+        self.requests = 0
+
+    def pull_messages(self, ids):
+        self.requests += 1
+        return []
+
+
+class OwnClock:
+    def __init__(self):
+        self.now = 0.0
+
+    def monotonic(self):
+        return self.now
+
+    def wait(self, seconds):
+        self.now += seconds
+        return False
+
+    def is_set(self):
+        return False
+
+
+def test_a_silent_fleet_of_500_is_asked_rarely_over_ten_minutes(monkeypatch):
+    clock, grid = OwnClock(), SilentGrid()
+    monkeypatch.setattr("server.engine.flower_messages.time", clock)
+    messages = [
+        Message(RecordDict(), dst_node_id=node, message_type="train", group_id="4")
+        for node in range(1, 501)
+    ]
+    assert not list(exchange(grid, messages, deadline_s=600.0, stop=clock, poll_s=0.02))
+    # At 0.02 s and 32 identifiers a request these were 480,000.
+    assert grid.requests < 1000
+    assert 600.0 <= clock.now < 600.1
+
+
+@pytest.mark.parametrize(
+    ("silent_s", "pause"), [(0.0, 0.02), (0.4, 0.02), (4.0, 0.2), (40.0, 2.0), (600.0, 2.0)]
+)
+def test_pause_is_a_share_of_the_silence_up_to_two_seconds(silent_s, pause):
+    assert pause_s(silent_s, shortest_s=0.02) == pytest.approx(pause)
+    assert pause <= LONGEST_POLL_S

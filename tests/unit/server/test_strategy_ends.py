@@ -8,7 +8,7 @@ from privacy import StreamPolicy
 from privacy.statement import REACHABILITY
 from server.engine.early_stop import REFERENCE_QUALITY
 from server.engine.rounds import RoundsError
-from server.engine.strategy import require_way_on
+from server.engine.way_on import require_way_on
 from server.privacy_home.privacy_errors import StreamRefusedError
 from server.runs.report_layout import statement_of
 from server.streams.stream_key import KEY_FILE

@@ -176,7 +176,7 @@ def test_one_liar_in_a_cohort_of_newcomers_ends_nothing(tmp_path, from_step):
 def test_lie_that_takes_a_device_out_of_a_whole_fleet_leaves_the_key_for_others_to_come(tmp_path):
     fleet = Fleet(liars=["2-1"])
     rounds = rounds_of(tmp_path, nodes=[1, 2], cohort_size=4)
-    with pytest.raises(FleetSpentError, match="enrol more devices and resume"):
+    with pytest.raises(FleetSpentError, match="over more devices or with fewer"):
         rounds.run(GridInMemory({1: fleet, 2: fleet}))
     assert (rounds.stream.folder / KEY_FILE).exists()
 
