@@ -167,6 +167,7 @@ def carry_out(
     clock: Callable[[], datetime],
 ) -> None:
     """Carry out one run and keep its report after every round."""
+    run.folder.require_facts(run.facts)
     enrolled = _enrolled(run, roster)
     roster = _in_training(enrolled) if run.config.holds_out else enrolled
     terms, schedule = _terms(run, num_devices=len(roster.device_ids))

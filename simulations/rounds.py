@@ -224,22 +224,24 @@ def run_rounds(
 
     Raises:
         DatasetError, FleetRowsError: the fleet cannot be used; nothing was written.
-        RunFolderError: the folder already holds a run.
+        RunFolderError: the folder already holds a run, or one that began over another fleet.
         EngineError, RoundsError: the rounds could not go on; what was released is in the ledger.
     """
     rows = fleet if isinstance(fleet, FleetRows) else fleet_rows(fleet)
     parameters = starting_parameters(start, seed=plan.seed)
-    if reference is None and plan.patience:
-        reference = source_rows(REFERENCE_FLEET)
     run = _planned(plan, rows, out, kept=kept or KeptAt(), start=parameters.flat())
-    run.evaluate = looks_at(rows.held_out, reference=reference if plan.patience else None)
-    run.on_start, run.on_gain, run.on_round = on_start, on_gain, on_round
-    run.watching = replace(watching or Watching(), go_on=f"fedcell rounds resume {out}")
     run.facts = {
         "seed": plan.seed,
         "fleet_sha256": None if isinstance(fleet, FleetRows) else folder_digest(fleet),
         "started_from": RANDOM_WEIGHTS if start is None else start.version,
     }
+    run.folder.require_facts(run.facts)
+    # A run that goes on has the patience that it began with.
+    if reference is None and run.config.patience:
+        reference = source_rows(REFERENCE_FLEET)
+    run.evaluate = looks_at(rows.held_out, reference=reference if run.config.patience else None)
+    run.on_start, run.on_gain, run.on_round = on_start, on_gain, on_round
+    run.watching = replace(watching or Watching(), go_on=f"fedcell rounds resume {out}")
     run_planned(
         [run], rows, seed=plan.seed, clock=clock, log_file=out / LOG_FILE, num_workers=num_workers
     )

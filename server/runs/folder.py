@@ -41,6 +41,7 @@ from ..streams.stream_terms import StreamTerms
 from .beginning import Traces, WayIn
 from .control import CANCEL_FILE, PAUSE_FILE
 from .log import LOG_FILE
+from .replay_record import first_other_fact
 from .run_files import COMMAND_FILE, REPORT_FILE, START_FILE, WEIGHTS_FILE
 from .status import METRICS_FILE, STATUS_FILE
 
@@ -66,6 +67,13 @@ _MADE_AT_ITS_BEGINNING: Final = (
     CANCEL_FILE,
 )
 _OF_A_HOME: Final = (LEDGER_FILE, COUNTS_FILE, HOME_FILE)
+
+
+_FACT_WORDS: Final = {
+    "fleet_sha256": "the fleet dataset of SHA-256",
+    "reference_sha256": "the reference data of SHA-256",
+    "started_from": "the weights of bundle",
+}
 
 
 class RunFolderError(RoundsError):
@@ -184,6 +192,27 @@ class RunFolder:
         own = _OF_A_HOME if self.has_own_home else ()
         for name in (*names, *own):
             (self.path / name).unlink(missing_ok=True)
+
+    def require_facts(self, told: Mapping[str, Any]) -> None:
+        """Refuse to go on over other data than the run began with.
+
+        Args:
+            told: what a replay must know, as it is now.
+
+        Raises:
+            RunFolderError: the run began with something else.
+        """
+        if not self.is_resumed:
+            return
+        found = self.report()
+        name = first_other_fact(found, told)
+        if name is None:
+            return
+        self.close()
+        then, now = str(found["record"][name])[:16], str(told[name])[:16]
+        what = f"began with {_FACT_WORDS.get(name, name)} {then}, and this is {now}"
+        remedy = "name what it began with, or start a new run with another --out"
+        raise RunFolderError(self.path, what, remedy)
 
     def config(self) -> RoundsConfig:
         """Return the configuration of the run that the folder holds.

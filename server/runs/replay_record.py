@@ -70,14 +70,31 @@ def platform_here() -> dict[str, str]:
 
 
 def facts_of(found: Mapping[str, Any] | None, told: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what whoever planned a run knows of it; what is told now outweighs what was found.
+    """Return what whoever planned a run knew of it; what goes on stays what it began as.
 
     Args:
         found: `run.json` of the run's first part; None where it begins.
-        told: `seed`, `fleet_sha256`, `started_from`, as far as they are known.
+        told: by the names of `FACTS`, as far as they are known.
     """
-    before = {} if found is None else found.get("record", {})
-    return {name: told[name] if told.get(name) is not None else before.get(name) for name in FACTS}
+    known = told if found is None else found.get("record", {})
+    return {name: known.get(name) for name in FACTS}
+
+
+def first_other_fact(found: Mapping[str, Any], told: Mapping[str, Any]) -> str | None:
+    """Return the name of a fact that is not what the run began with; None where all agree.
+
+    What was not noted, or is not told, contradicts nothing.
+
+    Args:
+        found: `run.json` of the run's first part.
+        told: by the names of `FACTS`, as far as they are known now.
+    """
+    before = found.get("record", {})
+    for name in FACTS:
+        then, now = before.get(name), told.get(name)
+        if then is not None and now is not None and then != now:
+            return name
+    return None
 
 
 def record_of(

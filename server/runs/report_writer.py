@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from ..engine.optimizer_gain import measure_gain
 from .best_weights import best_weights, keep_if_best
 from .outcome import outcome_of
-from .replay_record import facts_of, record_of, versions_here
+from .replay_record import facts_of, platform_here, record_of, versions_here
 from .report_layout import record_epsilon, report_of
+from .run_parts import RunPart, parts_of, with_part
 from .status import EndCause
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from datetime import datetime
 
     from ..engine.optimizer_gain import OptimizerGain
     from ..engine.strategy import FederatedRounds
@@ -29,8 +29,8 @@ class RunReporter:
     Attributes:
         run: whose report it is.
         rounds: at work.
-        started_at: aware UTC, of this process's part.
-        started: the same, by the clock that only counts.
+        parts: of the run, this process's last.
+        started: when that began, by the clock that only counts.
         facts: what whoever planned the run knows of it.
         start_sha256: of the weights that the run started from; None where nobody kept them.
         gain: of correlated noise under the run's optimiser; None for a comparison.
@@ -40,7 +40,7 @@ class RunReporter:
 
     run: PlannedRun
     rounds: FederatedRounds
-    started_at: datetime
+    parts: tuple[RunPart, ...]
     started: float
     facts: Mapping[str, Any]
     start_sha256: str | None
@@ -71,6 +71,7 @@ class RunReporter:
         """
         run, rounds = self.run, self.rounds
         is_running = status == "running"
+        parts = self._parts_so_far()
         if is_running:
             keep_if_best(run.folder.path, rounds)
         run.report = report_of(
@@ -84,11 +85,12 @@ class RunReporter:
             # The record-level figure takes a second to compute: it waits for the end.
             record=(None, None) if is_running else self._record(),
             entries=rounds.stream.home.entries,
-            versions=versions_here(),
-            started_at=self.started_at,
-            seconds=time.perf_counter() - self.started,
+            versions=parts[-1].versions,
+            started_at=parts[0].started_at,
+            seconds=sum(part.seconds for part in parts),
             words=rounds.stream.home.words_on(run.config.stream),
         )
+        run.report["parts"] = [part.to_json() for part in parts]
         run.report["optimizer_gain"] = None if self.gain is None else self.gain.to_json()
         run.report["ended_because"] = self.ended_because
         run.report["leaves_round"] = self.leaves_round
@@ -100,6 +102,11 @@ class RunReporter:
             facts=self.facts,
         )
         run.folder.save_report(run.report)
+
+    def _parts_so_far(self) -> tuple[RunPart, ...]:
+        *before, mine = self.parts
+        lasted = time.perf_counter() - self.started
+        return (*before, replace(mine, seconds=mine.seconds + lasted))
 
     def _record(self) -> tuple[float | None, float | None]:
         config = self.rounds.config
@@ -120,12 +127,20 @@ def begin_reports(run: PlannedRun, rounds: FederatedRounds) -> RunReporter:
     if not run.is_resumed:
         run.folder.keep_start(run.start)
     policy = rounds.stream.terms.policy
+    found = run.folder.report() if run.is_resumed else None
+    mine = RunPart(
+        from_round=rounds.stream.next_index + 1,
+        started_at=rounds.clock(),
+        seconds=0.0,
+        versions=versions_here(),
+        platform=platform_here(),
+    )
     return RunReporter(
         run=run,
         rounds=rounds,
-        started_at=rounds.clock(),
+        parts=with_part(() if found is None else parts_of(found), mine),
         started=time.perf_counter(),
-        facts=facts_of(run.folder.report() if run.is_resumed else None, run.facts),
+        facts=facts_of(found, run.facts),
         start_sha256=run.folder.start_digest(),
         gain=None
         if policy is None

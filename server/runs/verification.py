@@ -19,9 +19,10 @@ from ..privacy_home.privacy_errors import HomeBrokenError, HomeMissingError, Str
 from ..privacy_home.privacy_ledger import read_home
 from ..streams.release_witness import weights_digest
 from ..streams.stream_files import read_checkpoint
-from .replay_record import json_digest, versions_here
+from .replay_record import json_digest, platform_here, versions_here
 from .report_layout import accountable
 from .run_files import START_FILE, WEIGHTS_FILE
+from .run_parts import parts_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -92,6 +93,7 @@ def verify_record(
     record = report.get("record", {})
     return [
         *_of_plan(folder, report, record, fleet_sha256=fleet_sha256),
+        *_of_parts(report),
         *_of_rounds(report),
         *_of_ledger(report, home),
         *_of_weights(folder, report, record),
@@ -99,13 +101,25 @@ def verify_record(
 
 
 def version_notes(report: Mapping[str, Any]) -> list[str]:
-    """Say which versions differ here from those that ran; the last digit may then, too."""
-    here = versions_here()
-    return [
-        f"{name} {said} then, {here.get(name, 'not installed')} here"
-        for name, said in report.get("versions", {}).items()
-        if here.get(name) != said
-    ]
+    """Say which versions and machines differ here from those that ran each part of a run.
+
+    The last digit may differ then, too.
+    """
+    try:
+        parts = parts_of(report)
+    except (KeyError, TypeError, ValueError):
+        return []
+    here = {**versions_here(), **platform_here()}
+    notes = []
+    for part, after in zip(parts, (*parts[1:], None), strict=True):
+        upto = len(report["rounds"]) if after is None else after.from_round - 1
+        which = f" (rounds {part.from_round} to {upto})" if len(parts) > 1 else ""
+        notes += [
+            f"{name} {said} then{which}, {here.get(name, 'not installed')} here"
+            for name, said in {**part.versions, **part.platform}.items()
+            if here.get(name) != said
+        ]
+    return notes
 
 
 def entries_of(report: Mapping[str, Any], home: Path) -> tuple[LedgerEntry, ...]:
@@ -136,6 +150,23 @@ def _of_plan(
         digest = StreamPolicy.from_json(policy).digest
         yield compared("policy", report["privacy"]["policy_digest"], digest)
     yield compared("start weights", record.get("start_sha256"), _digest_in(folder / START_FILE))
+
+
+def _of_parts(report: Mapping[str, Any]) -> Iterator[Check]:
+    """Check that each round is in one part: the first begins at 1, and each after the one before.
+
+    A part at the end may have come to no round.
+    """
+    try:
+        begins = [part.from_round for part in parts_of(report)]
+    except (KeyError, TypeError, ValueError) as error:
+        found = f"cannot be read ({error!r})"
+        yield Check(name="parts of the run", verdict=Verdict.DIFFERS, said="listed", found=found)
+        return
+    in_order = begins[0] == 1 and begins == sorted(set(begins))
+    if not in_order or begins[-1] > len(report["rounds"]) + 1:
+        said = f"from 1 to {len(report['rounds'])}, in order"
+        yield compared("parts of the run", said, str(begins))
 
 
 def _of_rounds(report: Mapping[str, Any]) -> Iterator[Check]:
