@@ -97,7 +97,12 @@ class TufRepository:
             DownloadError: the repository cannot be reached.
             InputMissingError: nothing is trusted yet and no first root was given.
         """
-        return self._with_updater(first_root, lambda updater: self._current(updater, target))
+
+        def current(updater: Updater) -> Path:
+            updater.refresh()
+            return self._current(updater, target)
+
+        return self._with_updater(first_root, current)
 
     def offered(
         self, targets: Callable[[Lookup], str | None], *, first_root: Path | None = None
@@ -129,10 +134,12 @@ class TufRepository:
             info = None if name is None else updater.get_targetinfo(name)
             if name is None or info is None:
                 return None
-            return OfferedBundle(name, _said(info), self._release_keys(), lambda: again(name))
-
-        def again(name: str) -> Path:
-            return self._with_updater(None, lambda updater: self._current(updater, name))
+            return OfferedBundle(
+                name,
+                _said(info),
+                self._release_keys(),
+                lambda: self._in_our_words(lambda: self._current(updater, name)),
+            )
 
         return self._with_updater(first_root, look)
 
@@ -149,7 +156,8 @@ class TufRepository:
         places = {name: self._folder / name for name in (METADATA, TARGETS)}
         for place in places.values():
             place.mkdir(mode=0o700, parents=True, exist_ok=True)
-        try:
+
+        def begin() -> T:
             updater = Updater(
                 metadata_dir=str(places[METADATA]),
                 metadata_base_url=f"{self._url}/{METADATA}/",
@@ -162,6 +170,12 @@ class TufRepository:
                 bootstrap=self._trust(first_root),
             )
             return act(updater)
+
+        return self._in_our_words(begin)
+
+    def _in_our_words(self, act: Callable[[], T]) -> T:
+        try:
+            return act()
         except ExpiredMetadataError as error:
             raise self._refused(f"its metadata has expired ({error})") from error
         except (DownloadLengthMismatchError, RepositoryError) as error:
@@ -174,7 +188,6 @@ class TufRepository:
             raise DownloadError(self._folder, what, "check the folder and the disk") from error
 
     def _current(self, updater: Updater, target: str) -> Path:
-        updater.refresh()
         info = updater.get_targetinfo(target)
         if info is None:
             raise self._refused(f"holds no {target!r}")

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
+from hashlib import sha256
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -13,7 +14,7 @@ import numpy as np
 from edge_client.model_store import ModelStore
 from edge_client.updates.download import DownloadLimits
 from edge_client.updates.follower import FLEET, ReleaseSource, check_in
-from models.bundle import write_bundle
+from models.bundle import canonical_json, load_bundle, write_bundle
 from models.errors import BundleError
 from models.feature_spec import NUM_FEATURES
 from models.inference import Backend, Predictor
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from models.bundle import Bundle
+    from server.releases.file_server import FileServer
     from server.storage.database import Database
     from server.storage.releases import KeptRelease
     from tests.support.file_server import Served
@@ -59,7 +61,7 @@ class Lab:
 
     folder: Path
     database: Database
-    served: Served
+    served: Served | FileServer
     desk: ReleaseDesk = field(init=False)
 
     def __post_init__(self) -> None:
@@ -96,9 +98,18 @@ class Lab:
         write_bundle(variant(number, manifest=manifest, **choices), path)
         return path
 
-    def write(self, bundle: Bundle) -> Path:
+    def public(self, bundle: Bundle) -> Path:
+        """Write a bundle with a whole card, whose ledger entry stands in the home."""
+        card = load_bundle().files["model_card.json"]
+        files = {**bundle.files, "model_card.json": card}
+        manifest = {
+            **bundle.manifest,
+            "ledger_entry": self.entry,
+            "files": {**bundle.manifest["files"], "model_card.json": sha256(card).hexdigest()},
+        }
+        files["manifest.json"] = canonical_json(manifest)
         path = self.folder / f"{bundle.version}.zip"
-        write_bundle(bundle, path)
+        write_bundle(replace(bundle, files=files, manifest=manifest), path)
         return path
 
     def propose(self, source: Path, policy: RingPolicy = AT_ONCE) -> tuple[KeptRelease, Path]:
@@ -142,7 +153,7 @@ def release_lab(folder: Path) -> Iterator[Lab]:
 
 
 class LightDevice:
-    """A device with real bundles, slots and updates, and one row of features in place of a store."""
+    """A device with real bundles, slots and updates; one row of features in place of a store."""
 
     def __init__(self, folder: Path, name: str, *, ring: str = FLEET, days: float = 400.0) -> None:
         self.name = name
