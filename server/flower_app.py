@@ -27,8 +27,10 @@ from .engine.way_on import require_way_on
 from .plans.plan_file import terms_under
 from .privacy_home.enrolment_record import EnrolmentSource
 from .runs.control import RunCancelledError
-from .runs.desk import Watching, open_desk
+from .runs.desk import Farewell, Watching, open_desk
+from .runs.outcome import ending_words
 from .runs.report_writer import begin_reports
+from .runs.status import EndCause
 from .streams.ended_stream import ended_stream, has_ended
 from .streams.stream_state import begin_stream, resume_stream
 from .streams.stream_terms import OperatingSystemKeys
@@ -228,17 +230,20 @@ def _carry_out_stream(
     with desk.attend():
         reporter.save("running")
         desk.begin(rounds.start_metrics, is_resumed=run.is_resumed)
-        ended = "interrupted"
+        ended, because = "interrupted", EndCause.STOPPED
         try:
             desk.has_finished = rounds.run(grid)
-            ended = "finished" if desk.has_finished else ended
+            if desk.has_finished:
+                ended, because = "finished", rounds.cause_of_end()
         except RunCancelledError:
-            ended = "cancelled"
+            ended, because = "cancelled", EndCause.CANCELLED
+            raise
+        except Exception:
+            because = EndCause.FAILED
             raise
         finally:
-            run.weights = rounds.weights()
-            run.folder.save_weights(run.weights)
-            reporter.save(ended)
+            reporter.end(ended, because)
+            desk.farewell = Farewell(because, ending_words(run.report))
         if desk.has_finished and counts is not None:
             counts.ask()
             reporter.save("finished")
