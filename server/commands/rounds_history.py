@@ -74,8 +74,9 @@ def explain(
     from ..runs.round_words import explanation_rows
 
     report = read_report(run)
-    evidence = _evidence(run, privacy_home, report)
-    found = explain_round(report, _number(number, report), evidence=evidence)
+    which = _number(number, report)
+    evidence = _evidence(run, privacy_home, report, number=which)
+    found = explain_round(report, which, evidence=evidence)
     if as_json:
         print(json.dumps(found))
     else:
@@ -98,11 +99,12 @@ def _number(said: str, report: Mapping[str, Any]) -> int:
         raise typer.BadParameter(f"{said!r} is no number, nor {LAST!r}") from None
 
 
-def _evidence(run: Path, home: Path | None, report: Mapping[str, Any]) -> Evidence:
-    """Read ledger and checkpoint as far as they are here."""
+def _evidence(run: Path, home: Path | None, report: Mapping[str, Any], *, number: int) -> Evidence:
+    """Read ledger, checkpoint and the trail of a round's refusals, as far as they are here."""
     from ..privacy_home.privacy_errors import HomeBrokenError, HomeMissingError, StreamRefusedError
     from ..privacy_home.privacy_ledger import read_home
     from ..runs.reading import look_at
+    from ..runs.refusal_trail import read_trail
     from ..runs.round_explanation import Evidence
     from ..streams.release_witness import weights_digest
     from ..streams.stream_files import read_checkpoint
@@ -124,6 +126,7 @@ def _evidence(run: Path, home: Path | None, report: Mapping[str, Any]) -> Eviden
         index, digest = None, ""
     state = report["status"] if look.status is None else look.word
     return Evidence(
+        trail=tuple(line for line in read_trail(run) if line.get("round") == number - 1),
         entries=entries,
         ledger_note=note,
         checkpoint_index=index,
@@ -143,13 +146,13 @@ def _print_runs(rows: Sequence[Mapping[str, Any]]) -> None:
         + [
             (
                 Path(row["folder"]).name,
-                row["state"],
+                f"{row['state']}{_early(row)}",
                 f"{row['rounds_done']}/{row['num_rounds']}",
                 str(row["noise_only"]),
                 _share(row),
                 str(row["refused"]),
                 _epsilon(row),
-                _quality(row["quality"]).split(",")[0],
+                _quality(row["quality"]).split(",")[0] + (", worse" if row["worse"] else ""),
             )
             for row in whole
         ],
@@ -161,7 +164,14 @@ def _print_runs(rows: Sequence[Mapping[str, Any]]) -> None:
 
 
 def _print_rounds(report: Mapping[str, Any], row: Mapping[str, Any]) -> None:
-    print(f"{row['run']}: {row['state']}, {row['rounds_done']} of {row['num_rounds']} rounds")
+    from ..runs.outcome import ending_words, warnings_of
+    from ..runs.watch_words import cause_words
+
+    said = f"{row['rounds_done']} of {row['num_rounds']} rounds"
+    said = ending_words(report) or f"{said}{cause_words(row['ended_because'])}"
+    print(f"{row['run']}: {row['state']}, {said}")
+    for warning in warnings_of(report):
+        print(warning)
     delta = report["privacy"]["delta"]
     _print_columns(
         ("round", "invited", "replied", "refused", "released", "ε", "quality", "s"),
@@ -182,6 +192,10 @@ def _print_rounds(report: Mapping[str, Any], row: Mapping[str, Any]) -> None:
         ],
     )
     print(f"ε at δ = {delta:g}; its unit: {report['privacy']['unit_of_privacy']}")
+
+
+def _early(row: Mapping[str, Any]) -> str:
+    return " early" if row["ended_because"] == "early_stop" else ""
 
 
 def _share(row: Mapping[str, Any]) -> str:

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 from models.durable_file import write_durably
 
-from .watch_words import QUALITY_NAMES
+from ..engine.early_stop import REFERENCE_QUALITY
+from .outcome import FIGURE_WORDS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -112,7 +113,7 @@ def _draw_quality(axes: Axes, report: Mapping[str, Any]) -> None:
     looks += [(record["index"] + 1, record.get("metrics")) for record in report["rounds"]]
     seen = [(number, look) for number, look in looks if look]
     shown = next(
-        (name for name in QUALITY_NAMES if any(look.get(name) is not None for _, look in seen)),
+        (name for name in FIGURE_WORDS if any(look.get(name) is not None for _, look in seen)),
         None,
     )
     if shown is None:
@@ -120,5 +121,6 @@ def _draw_quality(axes: Axes, report: Mapping[str, Any]) -> None:
         return
     points = [(number, look[shown]) for number, look in seen if look.get(shown) is not None]
     axes.plot(*zip(*points, strict=True), ".-", color=_BLUE)
-    name = QUALITY_NAMES[shown]
-    axes.set_title(f"{name[0].upper()}{name[1:]}, on the held-out part")
+    name = FIGURE_WORDS[shown]
+    where = "by which the run may stop" if shown == REFERENCE_QUALITY else "on the held-out part"
+    axes.set_title(f"{name[0].upper()}{name[1:]}, {where}")

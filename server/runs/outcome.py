@@ -23,6 +23,14 @@ START_ROUND: Final = 0
 """Number that stands for the weights that a run starts from; its rounds count from 1."""
 LEAST_CHANGE: Final = 0.01
 """A figure is told as worse where it fell short of the start by more than this part of it."""
+LEAST_SHARE: Final = 0.99
+"""A run with a smaller share of rounds that reach the least replies is not complete."""
+FIGURE_WORDS: Final = {
+    REFERENCE_QUALITY: "reference AP",
+    "average_precision": "average precision",
+    "auc": "AUC",
+    "loss": "loss",
+}
 _IS_BETTER_HIGH: Final = {
     REFERENCE_QUALITY: True,
     "average_precision": True,
@@ -114,6 +122,43 @@ def ending_words(report: Mapping[str, Any]) -> str:
         f"{patience} looks at the reference fleet without gain; the weights of {which}{figure} "
         "leave"
     )
+
+
+def warnings_of(report: Mapping[str, Any]) -> list[str]:
+    """Say what nobody may overlook of a run that is over: a line each, most often none.
+
+    Args:
+        report: as `run.json` holds it.
+    """
+    if report.get("status") == "running":
+        return []
+    found, said = outcome_of(report), []
+    if found["worse_than_start"]:
+        start, end = found["start_quality"], found["quality"]
+        each = ", ".join(
+            f"{FIGURE_WORDS[name]} {_figure(start[name])} → {_figure(end.get(name))}"
+            for name in found["worse_than_start"]
+        )
+        said.append(
+            f"WORSE        than what it started from: {each}; keep what is in use, or let "
+            "fedcell rounds judge decide"
+        )
+    if found["leaves_round"] == START_ROUND and found["rounds_released"]:
+        said.append(
+            "NO GAIN      no round did better on the reference fleet than the start: what leaves "
+            "is what the run started from"
+        )
+    share = found["share_with_least_replies"]
+    if share is not None and share < LEAST_SHARE:
+        said.append(
+            f"NOISE        only {share:.0%} of the rounds had the least replies, "
+            f"{found['least_replies']:,}; the others are noise alone"
+        )
+    return said
+
+
+def _figure(value: float | None) -> str:
+    return "not measurable" if value is None else f"{value:.4f}"
 
 
 def _look_of(report: Mapping[str, Any], number: int) -> Look | None:

@@ -11,6 +11,7 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final
 
 from ..engine.rounds import RoundsError
+from .outcome import outcome_of
 from .run_files import REPORT_FILE
 from .status import (
     EnginePhase,
@@ -206,6 +207,8 @@ def _row(folder: Path, report: Mapping[str, Any], *, now: datetime) -> dict[str,
     rounds = report.get("rounds", [])
     config, privacy = report.get("config", {}), report.get("privacy", {})
     looked_at = [record["metrics"] for record in rounds if record.get("metrics")]
+    is_over = report.get("leaves_round") is not None
+    came_to = outcome_of(report) if is_over else {"quality": None, "worse_than_start": []}
     return {
         "folder": str(folder),
         "run": config.get("stream"),
@@ -224,7 +227,8 @@ def _row(folder: Path, report: Mapping[str, Any], *, now: datetime) -> dict[str,
         "unit_of_privacy": privacy.get("unit_of_privacy"),
         "entry_kind": privacy.get("entry_kind"),
         "quality_at_start": report.get("start_metrics"),
-        "quality": looked_at[-1] if looked_at else None,
+        "quality": came_to["quality"] or (looked_at[-1] if looked_at else None),
+        "worse": came_to["worse_than_start"],
     }
 
 

@@ -7,6 +7,7 @@ public schedule. No device is named, for none needs to be.
 from __future__ import annotations
 
 import math
+from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
@@ -14,6 +15,7 @@ from privacy import CorrelatedRelease, GaussianRelease, release_epsilon
 from privacy.accountant import mu_squared_of_step
 
 from ..engine.rounds import RoundsError
+from .outcome import ending_words
 from .report_layout import accountable
 
 if TYPE_CHECKING:
@@ -64,6 +66,7 @@ class Evidence:
         checkpoint_index: step of the checkpoint that is here; None for none.
         checkpoint_sha256: digest of its weights; empty for none.
         state: how the run stands, in one word.
+        trail: lines of the refusal trail that are of the round.
     """
 
     entries: Sequence[LedgerEntry]
@@ -71,6 +74,7 @@ class Evidence:
     checkpoint_index: int | None
     checkpoint_sha256: str
     state: str
+    trail: Sequence[Mapping[str, Any]] = ()
 
 
 def explain_round(report: Mapping[str, Any], number: int, *, evidence: Evidence) -> dict[str, Any]:
@@ -98,6 +102,7 @@ def explain_round(report: Mapping[str, Any], number: int, *, evidence: Evidence)
         "step": index,
         "invitation": _invitation(report, index),
         "replies": _replies(record, report),
+        "trail": _trail(evidence.trail),
         "release": _release(record, report),
         "cost": _cost(record, entry, privacy),
         "epsilon": _epsilon(records, index, entry=entry, evidence=evidence, report=report),
@@ -130,6 +135,26 @@ def _replies(record: Mapping[str, Any], report: Mapping[str, Any]) -> dict[str, 
         "refused": dict(record["refused"]),
         "least_replies": report["config"].get("min_replies", 1),
         "deadline_s": report["config"]["deadline_s"],
+    }
+
+
+def _trail(lines: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Lay out which nodes' replies were refused: under the names that they bear in the stream."""
+    by_node: dict[str, dict[str, int]] = {}
+    more: Counter[str] = Counter()
+    for line in lines:
+        if "node" in line:
+            counts = by_node.setdefault(str(line["node"]), {})
+            reason = str(line.get("reason", ""))
+            counts[reason] = counts.get(reason, 0) + 1
+        elif isinstance(line.get("more"), dict):
+            more.update(line["more"])
+    times = [str(line["at"]) for line in lines if "at" in line]
+    return {
+        "by_node": dict(sorted(by_node.items(), key=lambda one: (-sum(one[1].values()), one[0]))),
+        "not_kept": dict(more),
+        "first_at": min(times, default=None),
+        "last_at": max(times, default=None),
     }
 
 
@@ -225,12 +250,16 @@ def _checkpoint(record: Mapping[str, Any], evidence: Evidence) -> dict[str, Any]
 
 def _next(report: Mapping[str, Any], index: int, evidence: Evidence) -> dict[str, Any]:
     schedule = report["schedule"]
-    is_last = index + 1 >= report["config"]["num_rounds"]
+    is_followed = any(record["index"] > index for record in report["rounds"])
+    is_ended = report["status"] in {"finished", "cancelled"} and not is_followed
+    is_last = index + 1 >= report["config"]["num_rounds"] or is_ended
     separation = max(schedule["min_separation"], 1)
     return {
         "state": evidence.state,
         "is_last": is_last,
-        "released_later": any(record["index"] > index for record in report["rounds"]),
+        "released_later": is_followed,
+        "ended_because": report.get("ended_because"),
+        "ending": ending_words(report),
         "next_round": None if is_last else index + 2,
         "first_place": None
         if is_last

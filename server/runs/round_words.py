@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
+from ..engine.early_stop import REFERENCE_QUALITY
 from .round_explanation import REFUSALS
 from .watch_words import quality
 
@@ -11,6 +12,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 Row = tuple[str, str]
+NODES_SHOWN: Final = 8
+"""Nodes of a refusal trail that are named; the rest are counted."""
 
 
 def explanation_rows(found: Mapping[str, Any]) -> list[Row]:
@@ -24,6 +27,7 @@ def explanation_rows(found: Mapping[str, Any]) -> list[Row]:
         ("round", f"{which}; step {found['step']} of stream {found['run']}"),
         _invited(found["invitation"]),
         *_answered(found["replies"]),
+        *_trailed(found["trail"]),
         *_released(found["release"], found["replies"]),
         *_spent(found["cost"], found["epsilon"]),
         *_entered(found["ledger"]),
@@ -60,6 +64,29 @@ def _answered(replies: Mapping[str, Any]) -> list[Row]:
         for reason, count in sorted(replies["refused"].items())
     )
     return [("replied", said), ("refused", f"{total} replies, which count as zero: {each}")]
+
+
+def _trailed(trail: Mapping[str, Any]) -> list[Row]:
+    """Say whose replies were refused, most often first."""
+    by_node = trail["by_node"]
+    if not by_node:
+        return []
+    shown = list(by_node.items())[:NODES_SHOWN]
+    each = "; ".join(
+        f"{node}: {', '.join(f'{count} {why}' for why, count in sorted(counts.items()))}"
+        for node, counts in shown
+    )
+    left = len(by_node) - len(shown)
+    more = f"; and {left} more nodes" if left else ""
+    beyond = sum(trail["not_kept"].values())
+    uncounted = f"; {beyond} more replies, of which no node was noted" if beyond else ""
+    first, last = str(trail["first_at"])[:19], str(trail["last_at"])[:19]
+    when = f"at {first} UTC" if first == last else f"from {first} to {last} UTC"
+    said = (
+        f"by node, under the name that it bears in this stream alone: {each}{more}{uncounted}; "
+        f"{when}. Each stands in refusals.jsonl"
+    )
+    return [("trail", said)]
 
 
 def _released(release: Mapping[str, Any], replies: Mapping[str, Any]) -> list[Row]:
@@ -124,13 +151,17 @@ def _kept(checkpoint: Mapping[str, Any], look: Mapping[str, float | None] | None
     elif checkpoint["here_is_step"] is not None:
         rows.append(("checkpoint", f"the one here is of round {checkpoint['here_is_step'] + 1}"))
     if look:
-        rows.append(("quality", f"{quality(look)}, on the held-out part"))
+        where = "on the held-out part"
+        if REFERENCE_QUALITY in look:
+            where += "; reference AP on the public fleet by which the run may stop"
+        rows.append(("quality", f"{quality(look)}, {where}"))
     return rows
 
 
 def _to_come(following: Mapping[str, Any]) -> list[Row]:
     if following["is_last"]:
-        return [("next", f"nothing: it was the last round; the run is {following['state']}")]
+        why = following["ending"] and f": {following['ending']}"
+        return [("next", f"nothing: it was the last round; the run is {following['state']}{why}")]
     done = "was released" if following["released_later"] else "comes next"
     said = (
         f"round {following['next_round']} {done}, from place {following['first_place']:,} of the "

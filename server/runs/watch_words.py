@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from ..engine.early_stop import REFERENCE_QUALITY
-from .status import EnginePhase, RunState
+from .outcome import FIGURE_WORDS
+from .status import EndCause, EnginePhase, RunState
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -22,12 +22,6 @@ PHASES: Final = {
     EnginePhase.KEPT: "released and kept",
     EnginePhase.ENDED: "ended",
 }
-QUALITY_NAMES: Final = {
-    "average_precision": "average precision",
-    "auc": "AUC",
-    "loss": "loss",
-    REFERENCE_QUALITY: "average precision on the reference fleet",
-}
 
 
 def headline(look: Look) -> str:
@@ -40,7 +34,7 @@ def headline(look: Look) -> str:
     if status.state is RunState.PAUSED:
         return f"paused by {status.held_by}"
     if status.state is not RunState.RUNNING:
-        return str(status.state)
+        return f"{status.state}{cause_words(status.ended_because)}"
     words = PHASES[status.phase]
     if status.deadline_at is not None:
         left = (status.deadline_at - look.at).total_seconds()
@@ -109,9 +103,16 @@ def epsilon(status: RunStatus) -> str:
 
 def quality(found: Mapping[str, float | None]) -> str:
     """Say a look at quality: the figures that people know first."""
-    named = [(name, found.get(name)) for name in QUALITY_NAMES]
-    known = [f"{QUALITY_NAMES[name]} {value:.4f}" for name, value in named if value is not None]
+    named = [(name, found.get(name)) for name in FIGURE_WORDS]
+    known = [f"{FIGURE_WORDS[name]} {value:.4f}" for name, value in named if value is not None]
     return ", ".join(known) or "nothing to be measured"
+
+
+def cause_words(ended_because: str | None) -> str:
+    """Say why a run ended where its state does not say it all, after a comma; else nothing."""
+    told = {EndCause.EARLY_STOP, EndCause.STOPPED}
+    causes = [cause for cause in told if cause == ended_because]
+    return f", {causes[0].words}" if causes else ""
 
 
 def refusals(refused: Mapping[str, int]) -> str:
@@ -136,7 +137,8 @@ def _rounds(look: Look, status: RunStatus) -> str:
     said = f"{status.rounds_done} of {status.num_rounds} released"
     if status.noise_only_rounds:
         said += f", {status.noise_only_rounds} of them noise alone"
-    if status.eta_at is not None and not look.is_gone and not status.state.is_over:
+    is_going = status.state is RunState.RUNNING and not look.is_gone
+    if status.eta_at is not None and is_going:
         said += f"; the last may end {_eta(status.eta_at, look.at)}"
     return said
 

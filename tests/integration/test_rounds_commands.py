@@ -165,13 +165,17 @@ def test_history_tells_each_round_and_draws_it(finished, tmp_path):
     assert told["runs"][0]["state"] == "finished"
     assert told["runs"][0]["replied"] == 12
     assert told["runs"][0]["refused"] > 0
-    lines = [line.split() for line in shown.splitlines() if " loss " in line]
+    lines = [
+        line.split() for line in shown.splitlines() if " loss " in line and "WORSE" not in line
+    ]
     assert [("mean" in words, "noise" in words) for words in lines] == [
         (True, False),
         (False, True),
         (True, False),
         (True, False),
     ]
+    assert "WORSE        than what it started from: loss" in shown
+    assert "NOISE        only 75% of the rounds had the least replies" in shown
     assert "ε at δ = 1e-06; its unit: one device" in shown
     assert "ε_release at δ = 1e-06" in drawn
     assert "noise alone" in drawn
@@ -193,6 +197,9 @@ def test_a_round_is_explained_in_plain_words(finished):
         "4 of 12 enrolled devices",
         "Nothing that a device reports decides it",
         "duplicate (a second reply to the same task)",
+        "by node, under the name that it bears in this stream alone",
+        ": 1 duplicate",
+        "refusals.jsonl",
         "not noise alone",
         "at δ = 1e-06, by the ledger",
         "one device, its whole life",
