@@ -194,8 +194,8 @@ def exchange(
 
     Messages and replies pass a few at a time, so that memory does not grow with their number. While
     nothing comes the looks become rarer, up to one in `LONGEST_POLL_S`: a wait is never longer by
-    more than a share of itself. The deadline is looked at before each reply, too, so that whoever
-    answers with what takes long to read delays nobody.
+    more than a share of itself. The deadline is looked at before each request; what one request
+    brought has come in time and counts, and what reading a reply costs is bounded.
 
     Args:
         grid: Flower's way to the nodes.
@@ -226,8 +226,6 @@ def exchange(
                     break
                 has_heard, heard_at = True, time.monotonic()
                 for reply in replies:
-                    if not goes_on():
-                        return
                     waiting.pop(reply.metadata.reply_to_message_id, None)
                     yield reply
         if not has_heard:
