@@ -113,7 +113,8 @@ StreamKeyFile = Annotated[
     Path | None, typer.Option(help="Key file that seals the stream's key and sums; 32 bytes.")
 ]
 Resume = Annotated[
-    bool, typer.Option("--resume", help="Go on with the run that --out holds, as it was planned.")
+    bool,
+    typer.Option("--resume", help="Go on with the run in --out, with the options it began with."),
 ]
 PlanFile = Annotated[
     Path | None,
@@ -205,6 +206,16 @@ def start_command(
     from .rounds_carrying import carry_out
 
     invited = _invited(cohort, replies=replies, dropout=dropout)
+    if resume:
+        from .rounds_taken_up import options_of_run
+
+        given = {name: ctx.params[name] for name in _said(ctx)}
+        if replies is not None:
+            given["cohort"] = invited
+        found = options_of_run(out, given, planned=_PLANNED)
+        if found is not None:
+            carry_out(found[0], policy=found[1], is_resumed=True)
+            return
     policy = None if plan_file is None else _policy(plan_file, ctx, invited=invited)
     if rounds is None and policy is None:
         raise typer.BadParameter("say --rounds N, or --plan FILE", param_hint="'--rounds'")
@@ -227,15 +238,20 @@ def _invited(cohort: int | None, *, replies: int | None, dropout: float) -> int 
     return invited
 
 
-def _policy(path: Path, ctx: typer.Context, *, invited: int | None) -> StreamPolicy:
-    """Read a plan, and refuse options that say otherwise."""
-    from server.plans.plan_file import PlanContradictedError, read_plan, require_agreement
-
-    said = {
+def _said(ctx: typer.Context) -> set[str]:
+    """Return the options that stand on the command line."""
+    return {
         name
         for name in ctx.params
         if (source := ctx.get_parameter_source(name)) is not None and source.name == "COMMANDLINE"
     }
+
+
+def _policy(path: Path, ctx: typer.Context, *, invited: int | None) -> StreamPolicy:
+    """Read a plan, and refuse options that say otherwise."""
+    from server.plans.plan_file import PlanContradictedError, read_plan, require_agreement
+
+    said = _said(ctx)
     plan = read_plan(path)
     trains_privately = plan.record.noise_multiplier > 0
     for name, planned, flag in (

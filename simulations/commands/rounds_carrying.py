@@ -88,7 +88,7 @@ def carry_out(
 def command_record(options: Mapping[str, Any], *, policy: StreamPolicy | None) -> dict[str, Any]:
     """Return what `command.json` holds of a run's start."""
     kept = {
-        name: _absolute(name, value) for name, value in options.items() if name not in _SAID_ANEW
+        name: absolute(name, value) for name, value in options.items() if name not in _SAID_ANEW
     }
     planned = None if policy is None else policy.to_json()
     return {"schema_version": 1, "command": COMMAND, "options": kept, "policy": planned}
@@ -143,7 +143,8 @@ def _usual_options(command: Any) -> dict[str, Any]:
     return {name: one.default for name, one in parameters.items() if name != "ctx"}
 
 
-def _absolute(name: str, value: Any) -> Any:
+def absolute(name: str, value: Any) -> Any:
+    """Return the value of an option as `command.json` keeps it: paths whole, wherever one is."""
     is_path = isinstance(value, Path) or (name == "bundle" and Path(str(value)).exists())
     return str(Path(value).resolve()) if is_path else value
 
