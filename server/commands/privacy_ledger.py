@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import getpass
 import json
+import platform
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -38,6 +40,14 @@ AcceptMoved = Annotated[
         "--accept-moved", help="Take over a moved home that holds the newest entry; streams end."
     ),
 ]
+ClearSaid = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--clear-said",
+        metavar="DEVICE",
+        help="Take back what was said for a device by a node that lied; may be given again.",
+    ),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 
 
@@ -48,19 +58,23 @@ def ledger(
     rebuild_counts: Rebuild = False,
     head: Head = "",
     accept_moved: AcceptMoved = False,
+    clear_said: ClearSaid = None,
     as_json: AsJson = False,
 ) -> None:
     """Show and verify a ledger of releases: every release, who took part, what is left.
 
     Ends with code 5 if the chain does not verify, or if ledger and counts do not agree. Devices are
-    counted, never named. The three options that change something forget nothing.
+    counted, never named. The options that change something forget nothing of what was released.
     """
+    from ..privacy_home.cleared_words import clear_said as clear
+    from ..privacy_home.cleared_words import read_operations
     from ..privacy_home.home_repair import charge_everyone, cut_torn_line, take_over
     from ..privacy_home.ledger_report import home_report
 
     for option, is_given in (
         ("--rebuild-counts", rebuild_counts),
         ("--accept-moved", accept_moved),
+        ("--clear-said", bool(clear_said)),
     ):
         if is_given and not head:
             raise typer.BadParameter("give --head HASH with it", param_hint=option)
@@ -71,7 +85,11 @@ def ledger(
         _say(f"charged every device for {charge_everyone(home, head=head)} releases")
     if accept_moved:
         _say(f"taken over; {take_over(home, head=head)} streams that were open here have ended")
-    report = home_report(home, delta=delta)
+    if clear_said:
+        now, who = datetime.now(UTC), f"{getpass.getuser()}@{platform.node()}"
+        cleared = clear(home, clear_said, head=head, asked_by=who, now=now)
+        _say(f"cleared what was said for {len(cleared)} of {len(set(clear_said))} devices")
+    report = home_report(home, delta=delta) | {"operations": read_operations(home)}
     print(json.dumps(report) if as_json else "\n".join(ledger_lines(report)))
 
 
@@ -98,6 +116,12 @@ def ledger_lines(report: Mapping[str, Any]) -> list[str]:
             "registry refuses what was made from them"
         )
     lines += _participant_lines(report["participants"])
+    lines += [
+        f"operator     {one['at']:.19}: {one['asked_by']} cleared what was said for "
+        f"{len(one['said'])} devices"
+        for one in report.get("operations", ())
+        if one.get("what") == "words_cleared"
+    ]
     for stream in report["streams"]:
         lines.append(
             f"stream       {stream['stream']} ({stream['kind']}, {stream['mechanism']}): "

@@ -62,27 +62,29 @@ def keep_words(connection: sqlite3.Connection, said: Mapping[str, tuple[int, flo
     )
 
 
-def clear_words(connection: sqlite3.Connection, device_ids: Iterable[str]) -> tuple[str, ...]:
-    """Forget what was said for devices; what the home itself counted of them stays.
-
-    Args:
-        connection: to the counts.
-        device_ids: whose words are forgotten.
-
-    Returns:
-        The devices that had said anything, sorted.
-    """
-    found = []
+def words_of(
+    connection: sqlite3.Connection, device_ids: Iterable[str]
+) -> dict[str, tuple[int, float]]:
+    """Return participations and μ² that were said for devices; who never spoke is left out."""
+    found = {}
     for device_id in sorted(set(device_ids)):
-        changed = connection.execute(
-            "UPDATE devices SET said_participations = 0, said_mu_squared = 0.0, "
-            "said_surplus = NULL WHERE device = ? AND (said_participations > 0 OR "
-            "said_mu_squared > 0 OR said_surplus IS NOT NULL)",
+        row = connection.execute(
+            "SELECT said_participations, said_mu_squared FROM devices WHERE device = ? AND "
+            "(said_participations > 0 OR said_mu_squared > 0 OR said_surplus IS NOT NULL)",
             (device_id,),
-        )
-        if changed.rowcount:
-            found.append(device_id)
-    return tuple(found)
+        ).fetchone()
+        if row is not None:
+            found[device_id] = (int(row[0]), float(row[1]))
+    return found
+
+
+def clear_words(connection: sqlite3.Connection, device_ids: Iterable[str]) -> None:
+    """Forget what was said for devices; what the home itself counted of them stays."""
+    connection.executemany(
+        "UPDATE devices SET said_participations = 0, said_mu_squared = 0.0, said_surplus = NULL "
+        "WHERE device = ?",
+        [(device_id,) for device_id in device_ids],
+    )
 
 
 def begin_words_anew(connection: sqlite3.Connection) -> None:

@@ -69,7 +69,7 @@ def cut_torn_line(home: Path, *, now: datetime, head: str = "") -> int:
             raise HomeBrokenError(path, str(error), "put the newest whole copy back") from error
         seen = _entries_seen(home)
         if seen is None:
-            _require_newest(path, entries, head)
+            require_newest(path, entries, head)
         elif seen > len(entries):
             what = f"the torn entry {len(entries)} was whole once, and may have been released"
             raise HomeBrokenError(path, what, "put the newest whole copy back")
@@ -107,7 +107,7 @@ def charge_everyone(home: Path, *, head: str) -> int:
     path = home / LEDGER_FILE
     with locked_home(home):
         entries = read_ledger_file(path)
-        _require_newest(path, entries, head)
+        require_newest(path, entries, head)
         make_counts(home, entries)
         return len(entries)
 
@@ -132,7 +132,7 @@ def take_over(home: Path, *, head: str) -> int:
     path = home / LEDGER_FILE
     with locked_home(home), counts_file.transaction(home / COUNTS_FILE) as connection:
         entries = read_ledger_file(path)
-        _require_newest(path, entries, head)
+        require_newest(path, entries, head)
         is_behind(path, entries, connection)
         ended = end_streams(connection)
         begin_words_anew(connection)
@@ -153,7 +153,7 @@ def _entries_seen(home: Path) -> int | None:
         return None
 
 
-def _require_newest(path: Path, entries: Sequence[LedgerEntry], head: str) -> None:
+def require_newest(path: Path, entries: Sequence[LedgerEntry], head: str) -> None:
     """Refuse a ledger that does not end with the entry that is known to be the newest."""
     if not entries or len(head) < LEAST_HEAD_DIGITS or not entries[-1].hash.startswith(head):
         what = f"does not end with an entry {head!r}"
