@@ -19,7 +19,7 @@ from simulations import run_rounds
 from simulations.fleet_rows import FleetRows
 from simulations.rounds import KeptAt, starting_bundle, starting_parameters
 from simulations.rounds_recipes import plan_for, under_policy
-from simulations.rounds_summary import summary_lines
+from simulations.rounds_summary import SHORT, summary_lines
 from simulations.seeded_noise import SeededNoise
 from tests.support.made_up_rows import made_up_rows
 from tests.support.stream_policies import stream_policy
@@ -159,11 +159,12 @@ def test_summary_puts_every_epsilon_beside_its_delta_and_unit():
     lines = "\n".join(summary_lines(report_from(plan_of()), result="run/bundle.zip"))
     assert "at δ = 1e-06" in lines
     assert "unit: one device, its whole life" in lines
-    assert "assumes: no amplification by sampling" in lines
+    assert "no amplification by sampling" in lines
     assert "ε_server     unbounded" in lines
     assert "one training row" in lines
-    assert "avg precision  0.2500 → 0.2500" in lines
-    assert "AUC            not measurable → not measurable" in lines
+    assert "average precision  0.2500 → 0.2500" in lines
+    assert "AUC                not measurable → not measurable" in lines
+    assert lines.index("average precision") < lines.index("ε_release") < lines.index("assumes")
     assert lines.endswith("run/bundle.zip")
 
 
@@ -173,6 +174,28 @@ def test_summary_of_a_comparison_says_that_it_is_unbounded():
     assert "unbounded (no noise was added: for comparison only)" in lines
     assert "ε_record     off" in lines
     assert "no device is held out" in lines
+
+
+def summary_after(**changes):
+    report = report_from(plan_of())
+    report["rounds"][0]["metrics"] = {**report["start_metrics"], **changes}
+    return "\n".join(summary_lines(report, result="run/bundle.zip"))
+
+
+def test_a_model_that_got_worse_than_its_start_is_told_before_its_figures():
+    lines = summary_after(loss=5.5, average_precision=0.3)
+    assert "WORSE        than what it started from: loss 0.5000 → 5.5000" in lines
+    assert lines.index("WORSE") < lines.index("average precision")
+    assert "WORSE" not in summary_after(loss=0.4)
+
+
+def test_a_prevalence_of_zero_gives_its_reason():
+    assert "no held-out window is followed by a failure" in summary_after(prevalence=0.0)
+
+
+def test_every_assumption_has_a_short_form():
+    assumed = report_from(plan_of())["privacy"]["assumptions"]
+    assert [one for one in assumed if one not in SHORT] == []
 
 
 def test_a_folder_whose_run_invited_nobody_can_be_used_again(tmp_path):
