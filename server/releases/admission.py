@@ -47,20 +47,17 @@ class Payment:
         return self.home or self.run
 
 
-def admitted(
-    bundle: Bundle, payment: Payment, *, now: datetime, is_audited: bool = True
-) -> RegisteredModel:
+def admitted(bundle: Bundle, payment: Payment, *, now: datetime) -> RegisteredModel:
     """Return a bundle as a candidate, or refuse it.
 
     Args:
         bundle: that shall enter.
         payment: where it is written what it cost.
         now: aware time.
-        is_audited: audit the aggregation that made it first; False enters a candidate that no
-            device gets.
 
     Raises:
-        RegistryError: no card, no ledger entry, or none that pays for it.
+        RegistryError: no card, no ledger entry, or none that pays for it; the quality gate did not
+            pass this very bundle of a run.
         AuditRefusedError: the audit finds more than the ledger claims.
         PrivacyHomeError: the ledger cannot be read, or does not verify.
         RunFolderError: the run's folder holds nothing that could be audited.
@@ -72,12 +69,13 @@ def admitted(
         if payment.run is None:
             remedy = "propose the folder of the run that made it"
             raise RegistryError(bundle.version, "has no audit: its run is not named", remedy)
-        if is_audited:
-            audit_run(payment.run, home=payment.home)
+        require_passed(payment.run, bundle)
+        audit_run(payment.run, home=payment.home)
         paid_by = PaidBy(
             policy=audited_policy_of(payment.run),
             witness=read_witness(payment.run),
             weights_digest=weights_digest(read_parameters(bundle.model_bytes).flat()),
+            proposed_digest=bundle.digest,
         )
     ledger = None if payment.ledger is None else read_home(payment.ledger)
     words = None
@@ -113,6 +111,25 @@ def require_card(bundle: Bundle) -> None:
         raise RegistryError(bundle.version, what, remedy)
 
 
+def require_passed(run: Path, bundle: Bundle) -> None:
+    """Refuse a run's candidate that the quality gate did not pass.
+
+    Args:
+        run: folder of the run that made it.
+        bundle: signed or not: the digest is the same.
+
+    Raises:
+        RegistryError: the gate has not judged this very bundle, or did not pass it.
+    """
+    decision = read_proposal(run, bundle)
+    if decision is None:
+        remedy = f"judge it first: fedcell rounds judge {run}"
+        raise RegistryError(bundle.version, f"has no {PROPOSAL_FILE} of its own", remedy)
+    if decision.get("passed") is not True:
+        remedy = f"read {run / PROPOSAL_FILE}"
+        raise RegistryError(bundle.version, "was not passed by the quality gate", remedy)
+
+
 def candidate_of(source: Path, payment: Payment) -> tuple[Bundle, Payment]:
     """Return what an operator proposes: a run's candidate that the gate passed, or a bundle.
 
@@ -130,11 +147,5 @@ def candidate_of(source: Path, payment: Payment) -> tuple[Bundle, Payment]:
     bundle = load_bundle(source / RUN_BUNDLE if is_run else source, allow_unsigned=True)
     if not is_run:
         return bundle, payment
-    decision = read_proposal(source, bundle)
-    if decision is None:
-        remedy = f"judge it first: fedcell rounds judge {source}"
-        raise RegistryError(bundle.version, f"has no {PROPOSAL_FILE} of its own", remedy)
-    if decision.get("passed") is not True:
-        remedy = f"read {source / PROPOSAL_FILE}"
-        raise RegistryError(bundle.version, "was not passed by the quality gate", remedy)
+    require_passed(source, bundle)
     return bundle, Payment(run=source, home=payment.home)

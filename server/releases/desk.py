@@ -1,7 +1,8 @@
 """The releases of one server: each step is one transaction, and what is served follows from it.
 
-The database is the truth. What devices fetch is written from it within the same transaction, new
-files first and the timestamp last; after a crash the next step writes what is missing.
+The database is the truth. What devices fetch is written from it within the same transaction, all
+but the timestamp, which alone makes it current: that follows at once. A failure before leaves both
+as they were; after a crash in between the next step finishes what the database says.
 """
 
 from __future__ import annotations
@@ -174,8 +175,7 @@ class ReleaseDesk:
             what = f"holds no root and targets ({error.strerror})"
             raise ReleaseMissingError(folder, what, "name what release root wrote") from error
         version = self.repository.take_root(root, targets)
-        with self.database.transaction() as connection:
-            self.publish(connection, now=now)
+        self.publish(now=now)
         return version
 
     # --- what is offered --------------------------------------------------------------------------
@@ -210,16 +210,16 @@ class ReleaseDesk:
         with self.database.transaction() as connection:
             releases = Releases(connection)
             found = [one for one in releases.all() if one.rollout.state is ReleaseState.ROLLING]
-            if not found:
-                if self._key is not None:
-                    self.publish(connection, now=now)
-                return None
-            kept, rings = found[0], releases.rings()
-            evidence = self._evidence(releases, kept, rings)
-            after = rules.decide(kept.rollout, evidence, kept.policy, rings=len(rings), now=now)
-            self._keep(connection, kept, after, now=now)
-            self.publish(connection, now=now)
-            return releases.get(kept.rollout.number), evidence
+            done = None
+            if found:
+                kept, rings = found[0], releases.rings()
+                evidence = self._evidence(releases, kept, rings)
+                after = rules.decide(kept.rollout, evidence, kept.policy, rings=len(rings), now=now)
+                self._keep(connection, kept, after, now=now)
+                done = releases.get(kept.rollout.number), evidence
+            make_current = self._prepare(connection, now=now)
+        make_current()
+        return done
 
     def halt(self, number: int, *, reason: str, now: datetime) -> KeptRelease:
         """Offer a release to nobody more; who has it keeps it."""
@@ -266,30 +266,30 @@ class ReleaseDesk:
                 raise ReleaseError("rings", what, "let it end, or withdraw it")
             releases.keep_rings(rings)
 
-    def publish(self, connection: Connection, *, now: datetime) -> bool:
-        """Write what devices fetch, where it is not what follows from the database, or soon over.
+    def publish(self, *, now: datetime) -> None:
+        """Write what devices fetch, where it is not what the database says, or soon over."""
+        with self.database.transaction() as connection:
+            make_current = self._prepare(connection, now=now)
+        make_current()
 
-        Returns:
-            Whether anything was written.
-        """
+    # --- inside -----------------------------------------------------------------------------------
+
+    def _prepare(self, connection: Connection, *, now: datetime) -> Callable[[], None]:
+        """Write what devices shall fetch, and return what makes it current after the commit."""
         releases = Releases(connection)
         wanted = self._targets(releases)
-        before = self.repository.current()
         has_changed = {
             name: (_sha256(target.content), dict(target.custom)) for name, target in wanted.items()
-        } != before
+        } != self.repository.current()
         if not has_changed and not self.repository.needs_refresh(now):
-            return False
+            return lambda: None
         if self._key is None:
             what = "is not named"
             raise ReleaseMissingError("the server's release key", what, "name it: --release-key")
         version = releases.count_up(METADATA_COUNTER, at_least=self.repository.version() + 1)
         if has_changed:
             releases.count_up(OFFERS_COUNTER, at_least=version)
-        self.repository.publish(wanted, version=version, key=self._key, now=now)
-        return True
-
-    # --- inside -----------------------------------------------------------------------------------
+        return self.repository.publish(wanted, version=version, key=self._key, now=now)
 
     def _change(
         self,
@@ -307,8 +307,10 @@ class ReleaseDesk:
                 remedy = "see: fedcell release status"
                 raise ReleaseError(f"release {number}", str(error), remedy) from error
             self._keep(connection, kept, after, now=now)
-            self.publish(connection, now=now)
-            return releases.get(number)
+            make_current = self._prepare(connection, now=now)
+            done = releases.get(number)
+        make_current()
+        return done
 
     def _keep(
         self, connection: Connection, kept: KeptRelease, after: Rollout, *, now: datetime

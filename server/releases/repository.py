@@ -35,7 +35,7 @@ from models.wire.envelope import VerifyKey
 from .release_errors import ReleaseError, ReleaseInputError, ReleaseMissingError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
     from models.wire.envelope import SigningKey
@@ -289,14 +289,17 @@ class Repository:
         version: int,
         key: SigningKey,
         now: datetime,
-    ) -> None:
-        """Write what is current; a crash leaves what was current before.
+    ) -> Callable[[], None]:
+        """Write what shall be current, all but the timestamp, which makes it so.
 
         Args:
             targets: by name.
             version: above every one before.
             key: the server's own.
             now: aware time.
+
+        Returns:
+            What writes the timestamp, where no later one stands there by then.
 
         Raises:
             ReleaseError: the root in force does not name the key.
@@ -331,14 +334,21 @@ class Repository:
             expires=_later(now, TIMESTAMP_DAYS),
             snapshot_meta=MetaFile(version=version),
         )
-        for name, part in (
-            (f"{version}.{RINGS}.json", rings),
-            (f"{version}.snapshot.json", snapshot),
-            ("timestamp.json", timestamp),
-        ):
-            metadata: Metadata[Any] = Metadata(part)
+        signed: dict[str, Metadata[Any]] = {
+            f"{version}.{RINGS}.json": Metadata(rings),
+            f"{version}.snapshot.json": Metadata(snapshot),
+        }
+        for name, metadata in signed.items():
             metadata.sign(signer)
             write_durably(self._metadata / name, metadata.to_bytes())
+        last = Metadata(timestamp)
+        last.sign(signer)
+
+        def make_current() -> None:
+            if self.version() < version:
+                write_durably(self._metadata / "timestamp.json", last.to_bytes())
+
+        return make_current
 
     def _top_version(self) -> int:
         found = (path.name.split(".")[0] for path in self._metadata.glob("*.targets.json"))
