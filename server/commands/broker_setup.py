@@ -76,6 +76,7 @@ def check_broker_command(
 
     Two probe devices connect for some seconds, under certificates that hold for minutes.
     """
+    import logging
     import tempfile
 
     from ..authority.home import open_home
@@ -84,6 +85,8 @@ def check_broker_command(
     from ..clock import machine_clock
     from ..config import parse_address
 
+    # What a probe is refused is what is told below.
+    logging.getLogger("models.wire").setLevel(logging.CRITICAL)
     settings = settings_of(authority, None, config)
     home = open_home(settings.authority)
     host, port = parse_address("broker", address or home.fleet.broker)

@@ -185,7 +185,8 @@ def serve(
     from ..clock import machine_clock
     from ..storage.database import open_database
 
-    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
+    logging.getLogger("server.authority").setLevel(logging.INFO)
     settings = settings_of(authority, db, config)
     home = open_home(settings.authority)
     stop = threading.Event()
