@@ -84,11 +84,13 @@ class PaidBy:
         witness: digest of the weights after each step, by the hash of its ledger entry, as the run
             kept it.
         weights_digest: of the bundle's weights (`server.streams.release_witness.weights_digest`).
+        proposed_digest: of the bundle that the run's quality gate passed.
     """
 
     policy: StreamPolicy
     witness: Mapping[str, str]
     weights_digest: str
+    proposed_digest: str
 
 
 def admit(
@@ -117,8 +119,8 @@ def admit(
 
     Raises:
         RegistryError: no ledger entry, one of another kind, one that the ledger does not hold, a
-            claim below what the ledger gives or devices say, or at another δ than the policy's, or
-            weights that are not those of the quoted step.
+            claim below what the ledger gives or devices say, or at another δ than the policy's,
+            weights that are not those of the quoted step, or another bundle than was proposed.
     """
     if _DIGEST.fullmatch(digest) is None:
         raise RegistryError(version, "has no SHA-256 digest", "build the bundle again")
@@ -132,6 +134,9 @@ def admit(
         raise RegistryError(version, f"quotes a ledger entry of kind {shown}", remedy)
     entry_hash = ledger_entry.get("hash")
     if kind == LedgerKind.STREAM:
+        if paid_by is not None and paid_by.proposed_digest != digest:
+            what = "is not the bundle that the quality gate of its run passed"
+            raise RegistryError(version, what, "judge it: fedcell rounds judge RUN")
         _require_paid(
             version, ledger_entry, ledger=ledger, claim=claim, paid_by=paid_by, words=words
         )

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import typer
 
+from .rounds_export import export_command
 from .rounds_history import explain, history
 from .rounds_judge import judge_command
 from .rounds_steering import cancel, pause
@@ -25,6 +26,7 @@ def keep_a_group() -> None:
     """Let the group stay one, however few commands it has."""
 
 
+rounds.command("export")(export_command)
 rounds.command("judge")(judge_command)
 rounds.command("watch")(watch)
 rounds.command("pause")(pause)

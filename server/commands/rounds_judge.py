@@ -47,6 +47,7 @@ def judge_command(
     from models.fleet_dataset import open_fleet
 
     from ..engine.proposal import JudgedOn, counts_of_runs, judge, keep_decision
+    from ..runs.export_note import was_fitted_on
     from ..runs.run_files import BUNDLE_FILE
 
     current = bundle_of(against, trusted_key, allow_unsigned=False)
@@ -60,6 +61,7 @@ def judge_command(
             reference=open_fleet(reference),
             cells=None if cells is None else open_fleet(cells),
             counts=counts_of_runs([run, *(counts or [])]),
+            is_half_fitted=was_fitted_on(run, reference),
         ),
         now=now,
         tell=(lambda _: None) if as_json else (lambda line: typer.echo(line, err=True)),

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from models.durable_file import write_durably
-from models.evaluation import evaluate_predictions
+from models.evaluation import evaluated_rows, quality_of_rows
 from models.fleet_predictions import Reasons, predict_fleet, read_predictions
 from models.inference import Predictor
 from models.wire.counts import CountKind
@@ -22,10 +22,14 @@ from models.wire.counts import CountKind
 from ..counts.private_metrics import private_evaluation, vetoes
 from ..counts.run_counts import kept_counts
 from .quality_gate import CELLS, REFERENCE, GateDecision, Judged, decide
+from .reference_fleet import ReferenceHalves
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from datetime import datetime
+
+    import numpy as np
+    from numpy.typing import NDArray
 
     from models.bundle import Bundle
     from models.fleet_dataset import Fleet
@@ -45,11 +49,14 @@ class JudgedOn:
         reference: simulated fleet with outcomes, on which nothing was fitted.
         cells: public cells with outcomes; None leaves them out.
         counts: private releases of runs, oldest first; they can veto.
+        is_half_fitted: whether the candidate was fitted on half of the reference fleet: the other
+            half judges then.
     """
 
     reference: Fleet
     cells: Fleet | None = None
     counts: Sequence[ReleasedCounts] = ()
+    is_half_fitted: bool = False
 
 
 def judge(
@@ -78,9 +85,12 @@ def judge(
         table = Path(scratch) / "predictions.parquet"
         for name, fleet in datasets.items():
             found = []
+            of_devices = None
+            if name == REFERENCE and on.is_half_fitted:
+                of_devices = ReferenceHalves.of(len(fleet.profiles)).judge
             for bundle in (current, candidate):
                 tell(f"{bundle.version} on {name}")
-                found.append(_quality(bundle, fleet, table, now=now))
+                found.append(_quality(bundle, fleet, table, now=now, of_devices=of_devices))
             judged.append(Judged(name, current=found[0], candidate=found[1]))
     return decide(judged, vetoes=private_vetoes(on.counts, candidate=candidate, current=current))
 
@@ -138,7 +148,14 @@ def read_proposal(folder: Path, candidate: Bundle) -> dict[str, Any] | None:
         return None
 
 
-def _quality(bundle: Bundle, fleet: Fleet, table: Path, *, now: datetime) -> Quality:
+def _quality(
+    bundle: Bundle,
+    fleet: Fleet,
+    table: Path,
+    *,
+    now: datetime,
+    of_devices: NDArray[np.bool_] | None,
+) -> Quality:
     predict_fleet(
         fleet,
         Predictor(bundle, num_threads=os.cpu_count() or 1),
@@ -147,7 +164,11 @@ def _quality(bundle: Bundle, fleet: Fleet, table: Path, *, now: datetime) -> Qua
         every_days=DAYS_BETWEEN_WINDOWS,
         reasons=Reasons.NONE,
     )
-    return evaluate_predictions(read_predictions(table), fleet.outcomes(), where=fleet.directory)
+    found = read_predictions(table)
+    rows = evaluated_rows(found, fleet.outcomes(), fleet.directory)
+    if of_devices is not None:
+        rows = rows.take(of_devices[rows.windows.device])
+    return quality_of_rows(found, rows)
 
 
 def _evaluation(counts: Sequence[ReleasedCounts], bundle: Bundle) -> PrivateEvaluation | None:

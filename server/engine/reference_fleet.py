@@ -6,7 +6,7 @@ others judge the candidate. What was chosen on some devices must not be judged o
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -46,32 +46,49 @@ class ReferenceHalves:
         return ReferenceHalves(calibrate, ~calibrate)
 
 
-def rows_to_fit(directory: Path) -> TrainingRows:
-    """Return the rows of the half that is fitted on, by the true outcomes.
+@dataclass(frozen=True, slots=True)
+class ReferenceRows:
+    """Rows of both halves of a reference fleet, by the true outcomes.
 
-    Args:
-        directory: of the fleet dataset.
-
-    Raises:
-        DatasetError: it cannot be read, has no outcomes, or no failure to learn from.
+    Attributes:
+        calibrate: for looks and all that is fitted.
+        judge: of the other devices.
     """
-    fleet = open_fleet(directory)
-    if not fleet.has_outcomes():
-        remedy = "name a fleet with outcomes.parquet, as fedcell simulate fleet makes it"
-        raise DatasetError(directory, "has no outcomes to look at", remedy)
-    rows = _rows_of(fleet, ReferenceHalves.of(len(fleet.profiles)).calibrate)
-    if not (rows.event_bin >= 0).any():
-        remedy = "name a larger one, or one with a longer history"
-        raise DatasetError(directory, "holds no failure in the half that is fitted on", remedy)
-    return rows
+
+    calibrate: TrainingRows
+    judge: TrainingRows
+
+    @staticmethod
+    def of(directory: Path) -> ReferenceRows:
+        """Read a fleet dataset.
+
+        Args:
+            directory: of the dataset.
+
+        Raises:
+            DatasetError: it cannot be read, has no outcomes, or no failure in one of the halves.
+        """
+        fleet = open_fleet(directory)
+        if not fleet.has_outcomes():
+            remedy = "name a fleet with outcomes.parquet, as fedcell simulate fleet makes it"
+            raise DatasetError(directory, "has no outcomes to look at", remedy)
+        rows = _rows_of(fleet)
+        halves = ReferenceHalves.of(len(fleet.profiles))
+        calibrate, judge = (
+            rows.take(half[rows.device]) for half in (halves.calibrate, halves.judge)
+        )
+        if not all((part.event_bin >= 0).any() for part in (calibrate, judge)):
+            remedy = "name a larger one, or one with a longer history"
+            raise DatasetError(directory, "holds no failure in one of its halves", remedy)
+        return ReferenceRows(calibrate, judge)
 
 
-def _rows_of(fleet: Fleet, wanted: NDArray[np.bool_]) -> TrainingRows:
-    """Featurise devices in slices, so that memory stays small."""
+def _rows_of(fleet: Fleet) -> TrainingRows:
+    """Featurise devices in slices, so that memory stays small; `device` counts over all."""
     telemetry, outcomes = fleet.telemetry(), fleet.outcomes()
     parts = []
-    for start in range(0, len(wanted), DEVICES_A_SLICE):
-        part = slice(start, min(start + DEVICES_A_SLICE, len(wanted)))
+    for start in range(0, len(fleet.profiles), DEVICES_A_SLICE):
+        part = slice(start, min(start + DEVICES_A_SLICE, len(fleet.profiles)))
         table = featurize(telemetry.devices(part.start, part.stop), fleet.profiles.take(part))
         packs = first_packs(
             Outcomes(
@@ -82,5 +99,11 @@ def _rows_of(fleet: Fleet, wanted: NDArray[np.bool_]) -> TrainingRows:
             )
         )
         rows = training_rows(table, packs, max_rows=None, least_rows=1)
-        parts.append(rows.take(wanted[part][rows.device]))
-    return TrainingRows.concatenate(parts)
+        parts.append(replace(rows, device=rows.device + start))
+    return TrainingRows(
+        device=np.concatenate([rows.device for rows in parts]),
+        features=np.concatenate([rows.features for rows in parts]),
+        exposure=np.concatenate([rows.exposure for rows in parts]),
+        event_bin=np.concatenate([rows.event_bin for rows in parts]),
+        cause=np.concatenate([rows.cause for rows in parts]),
+    )

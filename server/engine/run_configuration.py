@@ -200,9 +200,9 @@ def reference_looks(run_config: Mapping[str, object], *, patience: int) -> Refer
             )
         return ReferenceLooks()
     from .quality_looks import looks_at
-    from .reference_fleet import rows_to_fit
+    from .reference_fleet import ReferenceRows
 
-    look = looks_at(None, reference=rows_to_fit(directory))
+    look = looks_at(None, reference=ReferenceRows.of(directory).calibrate)
     return ReferenceLooks(evaluate=look, sha256=folder_digest(directory))
 
 

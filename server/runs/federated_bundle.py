@@ -12,9 +12,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from models.hazard_bins import EDGES_DAYS
+from models.metrics import Windows, quality
 from models.model_card import LIMITS, PURPOSE, UNIT_DEVICE, Epsilon, ModelCard, PrivacyStatement
 from models.training.export_onnx import network_of
-from models.training.recipe import TrainedModel, bundle_of, choose_threshold, fit_calibration
+from models.training.recipe import (
+    TrainedModel,
+    bundle_of,
+    choose_threshold,
+    fit_calibration,
+    soon_labels,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -96,10 +103,21 @@ def privacy_statement(report: Mapping[str, Any]) -> PrivacyStatement:
             assumptions="Poisson sampling of rows on the device, noise from its own entropy",
         ),
         ledger_entry={
-            **(privacy["ledger_head"] or {"kind": privacy["entry_kind"]}),
+            **(
+                report.get("leaves_entry")
+                or privacy["ledger_head"]
+                or {"kind": privacy["entry_kind"]}
+            ),
             "stream": report["config"]["stream"],
         },
     )
+
+
+def quality_on_rows(model: TrainedModel, rows: TrainingRows) -> Quality:
+    """Measure a model on the rows of devices that never trained."""
+    label, known = soon_labels(rows)
+    windows = Windows(rows.device, label, known, days_left=np.full(len(rows), np.nan))
+    return quality(windows, probability=model.probability(rows.features), threshold=model.threshold)
 
 
 def federated_bundle(

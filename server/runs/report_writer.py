@@ -94,6 +94,7 @@ class RunReporter:
         run.report["optimizer_gain"] = None if self.gain is None else self.gain.to_json()
         run.report["ended_because"] = self.ended_because
         run.report["leaves_round"] = self.leaves_round
+        run.report["leaves_entry"] = self._entry_that_pays()
         run.report["outcome"] = None if is_running else outcome_of(run.report)
         run.report["record"] = record_of(
             run.report,
@@ -102,6 +103,22 @@ class RunReporter:
             facts=self.facts,
         )
         run.folder.save_report(run.report)
+
+    def _entry_that_pays(self) -> dict[str, Any] | None:
+        """Return the ledger entry of the round whose weights leave; None where none does yet."""
+        paid = {
+            record.ledger_hash: record.index + 1
+            for record in self.rounds.records
+            if record.ledger_hash
+        }
+        return next(
+            (
+                entry.reference()
+                for entry in self.rounds.stream.home.entries
+                if paid.get(entry.hash) == self.leaves_round
+            ),
+            None,
+        )
 
     def _parts_so_far(self) -> tuple[RunPart, ...]:
         *before, mine = self.parts

@@ -1,4 +1,4 @@
-"""The candidate of the rounds in the server's registry: released only where the gate lets it."""
+"""The candidate of the rounds in the server's registry: there only where the gate lets it."""
 
 from __future__ import annotations
 
@@ -31,20 +31,18 @@ def register(
 
     Args:
         database_url: of the server; made where it does not exist.
-        bundles: all that are known.
+        bundles: the default one, and the candidate where the gate passed it.
         released: the one of them that devices run.
         run: folder of the rounds, whose ledger paid for what is not public.
         now: aware time.
 
     Raises:
-        RegistryError: a bundle has no card, or does not quote the ledger entry that pays for it.
+        RegistryError: a bundle has no card, does not quote the ledger entry that pays for it, or
+            was not passed by the quality gate.
         HomeBrokenError: the ledger does not verify.
         AuditRefusedError: the audit finds more than the ledger claims.
     """
-    models = [
-        admitted(bundle, Payment(run=run), now=now, is_audited=bundle.version == released.version)
-        for bundle in bundles
-    ]
+    models = [admitted(bundle, Payment(run=run), now=now) for bundle in bundles]
     with open_database(database_url) as database, database.transaction() as connection:
         registry = ModelVersions(connection)
         for model in models:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from models.bundle import load_bundle
 from models.inference import Predictor
 from models.wire.envelope import SigningKey
+from server.engine.proposal import keep_decision
 from server.runs.replay_record import versions_here
 
 from ..report_page import PAGE_FILE, write_page
@@ -113,7 +114,7 @@ def run_demo(
         url = f"sqlite:///{folder / HUB_FILE}"
         register(
             url,
-            [learnt.default, learnt.candidate],
+            [learnt.default, learnt.candidate] if learnt.gate.passed else [learnt.default],
             released=learnt.in_use,
             run=folder / PRIVATE,
             now=clock(),
@@ -249,6 +250,7 @@ def learn(
     path = folder / BUNDLE_FILE
     candidate = write_verified(candidate, path, key=key)
     gate = through_the_gate(default=start, candidate=models[PRIVATE], reference=scene.reference)
+    keep_decision(folder / PRIVATE, gate, candidate=candidate, current=default, now=clock())
     tell(gate.why)
     public = key.verify_key
     trusted = TrustedBundle(path, {public.key_id: public.to_bytes()})

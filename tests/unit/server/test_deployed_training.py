@@ -14,7 +14,7 @@ from models.training.local_epochs import new_flat_weights
 from models.wire.rounds import DEVICES_RECORD, RECEIPT_MESSAGE
 from server.deployed_run import deployed_run
 from server.engine.early_stop import REFERENCE_QUALITY
-from server.engine.reference_fleet import ReferenceHalves, rows_to_fit
+from server.engine.reference_fleet import ReferenceHalves, ReferenceRows
 from server.engine.rounds import RoundsError
 from server.engine.training_recipes import FROM_TRAINED_WEIGHTS
 from server.flower_app import app
@@ -137,11 +137,14 @@ def test_rounds_start_from_the_weights_of_a_bundle(run_config):
 
 def test_looks_take_half_of_the_reference_fleet_and_leave_the_other_to_the_gate(reference):
     halves = ReferenceHalves.of(40)
-    fitted_on = set(rows_to_fit(reference).device.tolist())
+    rows = ReferenceRows.of(reference)
 
     assert not (halves.calibrate & halves.judge).any()
     assert (halves.calibrate | halves.judge).all()
-    assert 0 < len(fitted_on) <= halves.calibrate.sum()
+    assert halves.calibrate[rows.calibrate.device].all()
+    assert halves.judge[rows.judge.device].all()
+    assert len(rows.calibrate) > 0
+    assert len(rows.judge) > 0
 
 
 def test_run_that_gets_no_better_on_the_reference_fleet_stops_early(run_config, reference):

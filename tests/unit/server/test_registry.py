@@ -44,7 +44,12 @@ LEDGER = ledger_of("stream", "stream", "stream")
 STREAM = LEDGER[2].reference() | {"stream": "2026-a"}
 SPENT = release_epsilon((entry.event for entry in LEDGER), delta=DELTA)
 CLAIM = {"value": SPENT, "delta": DELTA}
-PAID_BY = PaidBy(policy=POLICY, witness={LEDGER[2].hash: WEIGHTS}, weights_digest=WEIGHTS)
+PAID_BY = PaidBy(
+    policy=POLICY,
+    witness={LEDGER[2].hash: WEIGHTS},
+    weights_digest=WEIGHTS,
+    proposed_digest=DIGEST,
+)
 NOTHING_SAID = HomeWords()
 SIMULATED = {"kind": "stream", "hash": "cd" * 32, "simulated": True}
 
@@ -235,3 +240,9 @@ def test_a_model_never_goes_back(path, to):
 
     with pytest.raises(RegistryError, match=f"cannot go from {model.state} to {to}"):
         move(model, to, now=NOW)
+
+
+def test_bundle_that_the_gate_did_not_pass_is_refused():
+    with pytest.raises(RegistryError, match="quality gate of its run passed"):
+        candidate(STREAM, digest="cd" * 32)
+    assert candidate(STREAM).state is ModelState.CANDIDATE
