@@ -13,7 +13,7 @@ from server.engine.training_recipes import (
     TrainingRecipe,
 )
 
-from .rounds import RoundsPlan
+from .rounds import DEADLINE_S, RoundsPlan
 
 if TYPE_CHECKING:
     from privacy import StreamPolicy
@@ -55,6 +55,7 @@ def plan_for(
     group_rule: GroupRuleName = "none",
     num_groups: int = 8,
     proximal: float = 0.0,
+    deadline_s: float = DEADLINE_S,
 ) -> RoundsPlan:
     """Return the plan of a run.
 
@@ -78,6 +79,7 @@ def plan_for(
         num_groups: G, where there is a rule.
         patience: looks at the reference fleet without gain that end the run; 0 never ends it.
         proximal: μ of FedProx, by which devices are held to a round's weights; 0 is without.
+        deadline_s: how long a round waits for replies.
 
     Raises:
         ValueError: a device would step past the weights that it is held to.
@@ -102,6 +104,7 @@ def plan_for(
         target_quantile=target_quantile,
         min_replies=min_replies,
         patience=patience,
+        deadline_s=deadline_s,
         group_rule=group_rule,
         num_groups=num_groups,
     )

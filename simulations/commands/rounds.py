@@ -68,6 +68,10 @@ Patience = Annotated[
         min=0,
     ),
 ]
+Deadline = Annotated[
+    float,
+    typer.Option(help="Seconds for which a round waits for replies.", min=1.0, max=604_800.0),
+]
 Workers = Annotated[
     int | None, typer.Option(help="Processes that train; one a core unless given.", min=1)
 ]
@@ -130,6 +134,12 @@ MetricsHost = Annotated[str, typer.Option(help="Address of that port; loopback u
 LogLevel = Annotated[
     str, typer.Option(help="Least level of engine.jsonl: debug, info, warning or error.")
 ]
+RoundEvery = Annotated[
+    float,
+    typer.Option(
+        help="Seconds from a round's release to the next invitation; 604800 is a week.", min=0.0
+    ),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 
 
@@ -187,6 +197,7 @@ def start_command(
     server_rate: ServerRate = None,
     evaluate_every: EvaluateEvery = 1,
     patience: Patience = 0,
+    deadline: Deadline = 600.0,
     workers: Workers = None,
     seed: Seed = None,
     resume: Resume = False,
@@ -195,6 +206,7 @@ def start_command(
     metrics_port: MetricsPort = None,
     metrics_host: MetricsHost = "127.0.0.1",
     log_level: LogLevel = "info",
+    round_every: RoundEvery = 0.0,
     as_json: AsJson = False,
 ) -> None:
     """Train the model in federated rounds, with a ledger of what they cost in privacy.

@@ -171,6 +171,7 @@ def _plan(options: Mapping[str, Any], *, policy: StreamPolicy | None, is_warm: b
         max_devices_per_owner=options["max_devices_per_owner"],
         min_replies=options["min_replies"],
         patience=options["patience"],
+        deadline_s=options["deadline"],
         group_rule=group_rule,
         num_groups=options["groups"],
         proximal=_proximal(options, is_warm=is_warm),
@@ -218,6 +219,7 @@ def _watching(options: Mapping[str, Any]) -> Watching:
         log_level=level,
         metrics_host=options["metrics_host"],
         metrics_port=options["metrics_port"],
+        round_every_s=options["round_every"],
     )
 
 

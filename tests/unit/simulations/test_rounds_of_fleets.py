@@ -176,6 +176,11 @@ def test_summary_of_a_comparison_says_that_it_is_unbounded():
     assert "no device is held out" in lines
 
 
+def test_the_deadline_of_a_round_is_what_was_said():
+    assert plan_of().config(10).deadline_s == 600.0
+    assert plan_of(deadline_s=90.0).config(10).deadline_s == 90.0
+
+
 def summary_after(**changes):
     report = report_from(plan_of())
     report["rounds"][0]["metrics"] = {**report["start_metrics"], **changes}
