@@ -29,6 +29,7 @@ from .privacy_home.enrolment_record import EnrolmentSource
 from .runs.control import RunCancelledError
 from .runs.desk import Farewell, Watching, open_desk
 from .runs.outcome import ending_words
+from .runs.pace import Pace, last_release
 from .runs.report_writer import begin_reports
 from .runs.status import EndCause
 from .streams.ended_stream import ended_stream, has_ended
@@ -50,12 +51,15 @@ if TYPE_CHECKING:
     from .counts.run_counts import CountsPlan
     from .engine.cohorts import Schedule
     from .engine.optimizer_gain import OptimizerGain
+    from .engine.round_keeper import Metrics
     from .engine.rounds import RoundsConfig
-    from .engine.strategy import Metrics
+    from .runs.desk import RunDesk
     from .runs.folder import RunFolder
     from .streams.stream_key import OperatorKey
     from .streams.stream_state import StreamState
     from .streams.stream_terms import StreamKeys, StreamTerms
+
+    Look = Callable[[NDArray[np.float32]], Metrics]
 
 
 @dataclass(slots=True, kw_only=True)
@@ -210,7 +214,13 @@ def _carry_out_stream(
         is_resumed=run.is_resumed,
         home="" if run.folder.has_own_home else str(run.folder.home.path.resolve()),
     )
-    rounds.on_progress = desk.take
+    pace = Pace(
+        desk=desk,
+        every_s=run.watching.round_every_s,
+        released_at=last_release(rounds.stream.home.entries, run.config.stream),
+    )
+    rounds.on_progress = pace.take
+    rounds.keeper.evaluate = _attended(run.evaluate, desk)
     counts = _counts(run, grid, enrolled=enrolled, rounds=rounds)
     if run.on_start is not None:
         run.on_start(rounds.start_metrics, rounds.stream.noise.noise_multiplier)
@@ -220,9 +230,10 @@ def _carry_out_stream(
     def on_round(record: RoundRecord) -> None:
         is_last = record.index == run.config.num_rounds - 1
         if counts is not None and counts.plan.is_turn(record.index) and not is_last:
-            counts.ask()
+            with desk.at_work():
+                counts.ask()
         reporter.save("running")
-        desk.round_done(record)
+        pace.round_done(record)
         if run.on_round is not None:
             run.on_round(record)
 
@@ -245,8 +256,21 @@ def _carry_out_stream(
             reporter.end(ended, because)
             desk.farewell = Farewell(because, ending_words(run.report))
         if desk.has_finished and counts is not None:
-            counts.ask()
+            with desk.at_work():
+                counts.ask()
             reporter.save("finished")
+
+
+def _attended(look: Look | None, desk: RunDesk) -> Look | None:
+    """Let a run give signs of life while somebody looks at its weights."""
+    if look is None:
+        return None
+
+    def attended(weights: NDArray[np.float32]) -> Metrics:
+        with desk.at_work():
+            return look(weights)
+
+    return attended
 
 
 def _counts(

@@ -28,7 +28,7 @@ from server.runs.outcome import (
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from server.engine.strategy import Metrics
+    from server.engine.round_keeper import Metrics
 
 SHORT: Final = {
     TRUSTED_AGGREGATOR: "a trusted aggregator",

@@ -24,11 +24,9 @@ from privacy.adaptive_clipping import grid_of
 from ..privacy_home.privacy_errors import StreamRefusedError
 from ..runs.control import RunCancelledError
 from ..runs.refusal_trail import NodeNames, RefusalTrail
-from ..runs.report_layout import accountable
 from ..runs.status import EndCause, EnginePhase, StepProgress
 from ..streams.policy_signing import signed_policy
 from ..streams.receipts import release_receipt, shows_forgotten_releases
-from ..streams.release_witness import weights_digest
 from ..streams.stream_state import StepPhase
 from .aggregation import CohortSum
 from .cohorts import CohortHistory, invitation_order, select_cohort
@@ -36,7 +34,8 @@ from .collection import Collected, Collector
 from .early_stop import REFERENCE_QUALITY, is_over
 from .flower_messages import Roster, asked_again, exchange, receipt_messages
 from .group_rule import NodeGroups, robust_mean
-from .rounds import SILENT_ROUNDS, FleetSpentError, NoAnswerError, RoundRecord
+from .round_keeper import RoundKeeper
+from .rounds import SILENT_ROUNDS, FleetSpentError, NoAnswerError
 from .server_optimizer import OptimizerState, optimizer_step
 from .step_facts import StepFacts, read_facts, write_facts
 from .way_on import groups_over
@@ -57,7 +56,8 @@ if TYPE_CHECKING:
     from ..streams.stream_state import StreamState
     from .cohorts import Schedule
     from .device_claims import ClaimRule
-    from .rounds import RoundsConfig
+    from .round_keeper import Metrics
+    from .rounds import RoundRecord, RoundsConfig
 
 logger = logging.getLogger(__name__)
 
@@ -65,8 +65,6 @@ ROSTER_DEADLINE_S = 20.0
 """How long nodes are waited for that are asked, before a round, which devices they have."""
 RECEIPT_DEADLINE_S = 10.0
 """How long the server waits for nodes to take a receipt; nothing depends on their answer."""
-
-Metrics = dict[str, float | None]
 
 
 def nobody_looks(_progress: StepProgress) -> None:
@@ -113,6 +111,7 @@ class FederatedRounds:
     order: NDArray[np.intp] = field(init=False)
     policy_text: str = field(init=False, default="")
     collector: Collector = field(init=False)
+    keeper: RoundKeeper = field(init=False)
     trail: RefusalTrail = field(init=False)
     groups: NodeGroups | None = field(init=False, default=None)
 
@@ -141,7 +140,10 @@ class FederatedRounds:
         policy = self.stream.terms.policy
         if policy is not None and self.signing_key is not None:
             self.policy_text = signed_policy(policy, self.signing_key)
-        self._remember_last()
+        self.keeper = RoundKeeper(
+            config=self.config, stream=self.stream, records=self.records, evaluate=self.evaluate
+        )
+        self.keeper.keep_last_anew(self.weights())
 
     def run(self, grid: Grid) -> bool:
         """Run all rounds that are left, beginning with one that a killed process left.
@@ -365,36 +367,11 @@ class FederatedRounds:
             noise_only=stream.was_noise_only,
             clipping_norm=stream.norm.before,
         )
-        record = self._record(facts, invited=len(collected.cohort), seconds=seconds)
-        self.records.append(record)
+        record = self.keeper.keep(
+            facts, invited=len(collected.cohort), weights=self.weights(), seconds=seconds
+        )
         if self.on_round is not None:
             self.on_round(record)
-
-    def _remember_last(self) -> None:
-        """Record the last round anew where the process ended before its report was written."""
-        last = self.stream.next_index - 1
-        known = self.records[-1].index if self.records else -1
-        facts = read_facts(self.stream.folder, index=last) if known < last else None
-        if facts is not None:
-            invited = len(self.stream.home.cohort(self.config.stream, last))
-            self.records.append(self._record(facts, invited=invited, seconds=0.0))
-
-    def _record(self, facts: StepFacts, *, invited: int, seconds: float) -> RoundRecord:
-        """Return the record of the last round that is kept."""
-        return RoundRecord(
-            index=facts.index,
-            invited=invited,
-            replied=facts.replied,
-            refused={str(reason): count for reason, count in facts.refused.items()},
-            most_participations=self.stream.most_participations,
-            epsilon_release=self._epsilon(),
-            metrics=self._metrics(facts.index),
-            seconds=round(seconds, 4),
-            noise_only=facts.noise_only,
-            clipping_norm=facts.clipping_norm,
-            weights_sha256=weights_digest(self.weights()),
-            ledger_hash="" if self.stream.entry is None else self.stream.entry.hash,
-        )
 
     def _hand_out_receipts(self, grid: Grid, cohort: Sequence[str], *, index: int) -> None:
         """Bring the invited nodes the signed ledger entry of what was released."""
@@ -432,16 +409,3 @@ class FederatedRounds:
                 refused=refused,
                 first_failure=collected.first_failure,
             )
-
-    def _epsilon(self) -> float | None:
-        if self.stream.terms.privacy is None:
-            return None
-        home, stream = self.stream.home, self.config.stream
-        words = home.words_on(stream)
-        return words.epsilon(accountable(home.entries, stream=stream), delta=self.config.delta)
-
-    def _metrics(self, index: int) -> Metrics | None:
-        is_last = index == self.config.num_rounds - 1
-        if self.evaluate is None or not (is_last or index % self.config.evaluate_every == 0):
-            return None
-        return self.evaluate(self.weights())

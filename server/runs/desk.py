@@ -20,6 +20,7 @@ from privacy.statement import OF_RELEASES
 
 from ..engine.rounds import RoundsError
 from .control import RequestWatch, RunCancelledError, Wish, clear_requests
+from .heartbeat import beating
 from .log import EngineLog
 from .status import (
     EndCause,
@@ -71,12 +72,22 @@ class Watching:
         log_level: least level of the engine's log: debug, info, warning or error.
         metrics_host: address on which metrics are served.
         metrics_port: its TCP port, 0 for any free one; None serves none.
+        round_every_s: seconds from a round's release to the next invitation; 0 does not wait.
+
+    Raises:
+        ValueError: the time between rounds is negative, or no number.
     """
 
     go_on: str = ""
     log_level: str = "info"
     metrics_host: str = "127.0.0.1"
     metrics_port: int | None = None
+    round_every_s: float = 0.0
+
+    def __post_init__(self) -> None:
+        """Refuse a time between rounds that is none."""
+        if not 0.0 <= self.round_every_s < float("inf"):
+            raise ValueError(f"round_every_s must be at least 0, got {self.round_every_s}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,6 +224,12 @@ class RunDesk:
             ledger_hash=record.ledger_hash or None,
         )
         self._show(status, durably=True)
+
+    @contextmanager
+    def at_work(self) -> Iterator[None]:
+        """Give signs of life while what goes on tells no progress; nothing else is shown then."""
+        with beating(lambda: self._show(self.status, durably=False)):
+            yield
 
     @contextmanager
     def attend(self) -> Iterator[None]:
