@@ -108,6 +108,19 @@ ENVELOPE_FIELDS: Mapping[str, tuple[str, bool, str]] = {
 }
 """What Flower writes around an answer: its metadata, and the number of an error."""
 
+ENROLMENT_PURPOSE = "have the device certified, and renewed by its own key"
+ENROLMENT_FIELDS: Mapping[str, str] = {
+    "device_id": "the device's name",
+    "token": "the one-time token that it was given; at the enrolment alone",
+    "certificate_request": "public key for MQTT, signed by its private half",
+    "sign": "public key that it signs with",
+    "seal": "public key to which its notices are sealed",
+    "supernode": "public key for Flower",
+    "replaces": "number of the certificate that it holds; at a renewal alone",
+    "signature": "of all of it, by the key that it signs with",
+}
+"""What a device sends to be certified: in words. All of it under the consent to the link."""
+
 INTRODUCTION = """# What leaves the device
 
 Generated from `models/wire/messages.py` by `python -m models.wire.reference`; do not edit.
@@ -136,7 +149,8 @@ def what_leaves() -> str:
     """Return the page "what leaves the device" in Markdown."""
     sections = [INTRODUCTION]
     sections += [_section(m) for topic, m in MESSAGES.items() if isinstance(topic, Up)]
-    sections += [_round_section(), _count_section(), _envelope_section(), ARRIVAL]
+    sections += [_round_section(), _count_section(), _envelope_section()]
+    sections += [_enrolment_section(), ARRIVAL]
     sections += [_arrival_section(m) for topic, m in MESSAGES.items() if isinstance(topic, Down)]
     sections += [_announcement_section()]
     return "\n".join(sections)
@@ -249,6 +263,25 @@ def _envelope_section() -> str:
         ENVELOPE_PURPOSE,
         ENVELOPE_FIELDS,
     )
+
+
+def _enrolment_section() -> str:
+    lines = [
+        "## enrolment",
+        "",
+        (
+            "What `fedcell-device join` and each renewal send to the fleet's enrolment service, "
+            "over HTTPS. Private halves of keys never leave."
+        ),
+        "",
+        "| field | what | purpose | consent | accounted | personal |",
+        "|---|---|---|---|---|---|",
+    ]
+    lines += [
+        f"| `{name}` | {what} | {ENROLMENT_PURPOSE} | {Consent.LINK.value} | no | pseudonym |"
+        for name, what in ENROLMENT_FIELDS.items()
+    ]
+    return "\n".join(lines) + "\n"
 
 
 def _flower_section(

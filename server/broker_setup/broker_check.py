@@ -6,11 +6,11 @@ import shutil
 from typing import TYPE_CHECKING
 
 from models.wire import topics
+from models.wire.announcements import RELEASE_FILTERS
 from models.wire.errors import LinkError
 
 from . import checks
 from .checks import Attempt, Finding, Verdict
-from .configuration import RELEASES
 from .probes import SILENCE_S, WAIT_S, Prober, counting, private_folder, wait_for
 
 if TYPE_CHECKING:
@@ -121,7 +121,7 @@ def _speaking(prober: Prober, one: ProbeDevice, two: ProbeDevice) -> tuple[Findi
             return device.publish(topic, b"probe").wait(WAIT_S)
 
         crossed = [name for name, topic in (("as", two.up()), ("to", two.down())) if taken(topic)]
-        released = [topic for topic in RELEASES if taken(topic.replace("+", "probe"))]
+        released = [topic for topic in RELEASE_FILTERS if taken(topic.replace("+", "probe"))]
         is_own_taken = taken(one.up())
     words = " and ".join(f"{name} another device" for name in crossed)
     return (

@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from models.wire.announcements import RELEASE_FILTERS
 from models.wire.codec import MAX_PAYLOAD_BYTES
 from models.wire.link import IN_FLIGHT_WINDOW
 from models.wire.topics import HUB_CLIENT_ID, PREFIX, Down, Up
@@ -30,8 +31,6 @@ KEY_FILE = "broker.key"
 SESSION_DAYS = 14
 QUEUED_BYTES = 262_144
 MOST_CONNECTIONS = 100_000
-RELEASES = (f"{PREFIX}/all/release", f"{PREFIX}/ring/+/release")
-"""Where releases are announced: every device may read them, and the server alone may write."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,7 +107,7 @@ def access_list(revoked: Iterable[str] = ()) -> str:
         f"user {HUB_CLIENT_ID}",
         *(f"topic read {PREFIX}/+/d/+/up/{kind.value}" for kind in Up),
         *(f"topic write {PREFIX}/+/d/+/dn/{kind.value}" for kind in Down),
-        *(f"topic write {topic}" for topic in RELEASES),
+        *(f"topic write {topic}" for topic in RELEASE_FILTERS),
         "",
     ]
     for device in revoked:
@@ -116,6 +115,6 @@ def access_list(revoked: Iterable[str] = ()) -> str:
     lines += [
         *(f"pattern write {PREFIX}/+/d/%u/up/{kind.value}" for kind in Up),
         *(f"pattern read {PREFIX}/+/d/%u/dn/{kind.value}" for kind in Down),
-        *(f"pattern read {topic}" for topic in RELEASES),
+        *(f"pattern read {topic}" for topic in RELEASE_FILTERS),
     ]
     return "\n".join(lines) + "\n"

@@ -1,10 +1,17 @@
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
 from flwr.proto.message_pb2 import Metadata
 
 from models.wire import rounds
-from models.wire.reference import ENVELOPE_FIELDS, ROUND_FIELDS, generated_files
+from models.wire.enrolment import EnrolmentRequest, RenewalRequest
+from models.wire.reference import (
+    ENROLMENT_FIELDS,
+    ENVELOPE_FIELDS,
+    ROUND_FIELDS,
+    generated_files,
+)
 from tests.support.system_parts import REPOSITORY
 
 
@@ -29,6 +36,12 @@ def test_the_page_lists_every_field_that_rounds_send_up():
 
 def test_the_page_lists_every_field_that_flower_writes_around_an_answer():
     assert set(ENVELOPE_FIELDS) == {field.name for field in Metadata.DESCRIPTOR.fields} | {"code"}
+
+
+def test_the_page_lists_every_field_that_enrolment_and_renewal_send():
+    sent = {entry.name for kind in (EnrolmentRequest, RenewalRequest) for entry in fields(kind)}
+
+    assert set(ENROLMENT_FIELDS) == sent | {"signature"}
 
 
 def test_the_page_says_whose_consent_covers_what():
