@@ -22,6 +22,7 @@ from .owners import read_owners
 from .plans.plan_file import require_same_plan, stream_name
 from .runs.desk import Watching
 from .runs.folder import RunFolder
+from .runs.pace import seconds_between_rounds
 from .signer import load_signer
 from .streams.stream_key import read_operator_key
 
@@ -56,6 +57,7 @@ def deployed_run(run_config: Mapping[str, object]) -> PlannedRun:
     have, to be evaluated by counts), `drift-reference` (optional: JSON file of public shares, as
     `python -m simulations.drift_reference` makes it), `similar-devices` (0; 1 counts them),
     `metrics-every` (0: counts after the last round alone; else rounds between two turns),
+    `round-every-s` (0.0: seconds from a round's release to the next invitation),
     `metrics-port` (0: none; else serves Prometheus metrics on loopback), `resume` (0; 1 goes on
     with the run in `out`).
 
@@ -95,6 +97,7 @@ def deployed_run(run_config: Mapping[str, object]) -> PlannedRun:
             go_on="flwr run as before, with resume=1 in its --run-config",
             metrics_port=int(str(run_config.get("metrics-port", 0))) or None,
             log_level=log_level(run_config),
+            round_every_s=seconds_between_rounds(float(value_of(run_config, "round-every-s"))),
         ),
         evaluate=looks.evaluate,
         facts={"started_from": started_from, "reference_sha256": looks.sha256},

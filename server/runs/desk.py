@@ -73,9 +73,6 @@ class Watching:
         metrics_host: address on which metrics are served.
         metrics_port: its TCP port, 0 for any free one; None serves none.
         round_every_s: seconds from a round's release to the next invitation; 0 does not wait.
-
-    Raises:
-        ValueError: the time between rounds is negative, or no number.
     """
 
     go_on: str = ""
@@ -83,11 +80,6 @@ class Watching:
     metrics_host: str = "127.0.0.1"
     metrics_port: int | None = None
     round_every_s: float = 0.0
-
-    def __post_init__(self) -> None:
-        """Refuse a time between rounds that is none."""
-        if not 0.0 <= self.round_every_s < float("inf"):
-            raise ValueError(f"round_every_s must be at least 0, got {self.round_every_s}")
 
 
 @dataclass(frozen=True, slots=True)

@@ -150,6 +150,9 @@ class ProcessMark:
         return not is_dead and (self.started_ticks is None or ticks == self.started_ticks)
 
 
+_TIMES: Final = ("started_at", "heartbeat_at", "deadline_at", "eta_at", "next_round_at")
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunStatus:
     """What a run is doing.
@@ -175,6 +178,7 @@ class RunStatus:
         started_at: of this process's part, aware UTC.
         heartbeat_at: last sign of life, aware UTC.
         eta_at: when the last round may end; None while nothing is known.
+        next_round_at: when the next round may invite, while a run waits for that; else None.
         process: who carries it out.
         held_by: who asked for the pause, in words; empty without one.
         message: how it ended, in words; empty while it goes on.
@@ -204,6 +208,7 @@ class RunStatus:
     quality: Mapping[str, float | None] | None = None
     quality_index: int | None = None
     eta_at: datetime | None = None
+    next_round_at: datetime | None = None
     held_by: str = ""
     message: str = ""
     ended_because: str = ""
@@ -224,7 +229,7 @@ class RunStatus:
     def to_json(self) -> dict[str, Any]:
         """Return the status as it stands in the file."""
         fields = asdict(self)
-        for name in ("started_at", "heartbeat_at", "deadline_at", "eta_at"):
+        for name in _TIMES:
             at = getattr(self, name)
             fields[name] = None if at is None else at.astimezone(UTC).isoformat()
         return {"schema_version": SCHEMA_VERSION, **fields}
@@ -237,7 +242,7 @@ class RunStatus:
             ValueError, KeyError, TypeError, OverflowError: it is none.
         """
         known = {name: fields[name] for name in RunStatus.__dataclass_fields__ if name in fields}
-        for name in ("started_at", "heartbeat_at", "deadline_at", "eta_at"):
+        for name in _TIMES:
             at = known.get(name)
             known[name] = None if at is None else datetime.fromisoformat(at).astimezone(UTC)
         known["state"], known["phase"] = RunState(known["state"]), EnginePhase(known["phase"])
@@ -255,7 +260,7 @@ _TYPES: Final = {
     **dict.fromkeys(("invited", "replied"), is_count),
     **dict.fromkeys(("index", "quality_index"), or_none(is_count)),
     **dict.fromkeys(("started_at", "heartbeat_at"), is_time),
-    **dict.fromkeys(("deadline_at", "eta_at"), or_none(is_time)),
+    **dict.fromkeys(("deadline_at", "eta_at", "next_round_at"), or_none(is_time)),
     **dict.fromkeys(("epsilon_planned", "epsilon_release"), or_none(is_number)),
     "delta": is_number,
     "refused": is_refusals,

@@ -39,6 +39,9 @@ def headline(look: Look) -> str:
     if status.deadline_at is not None:
         left = (status.deadline_at - look.at).total_seconds()
         words += f", {span(left)} to the deadline" if left > 0 else ", the deadline has come"
+    if status.next_round_at is not None:
+        left = max((status.next_round_at - look.at).total_seconds(), 0.0)
+        words = f"waits for the next round's turn, in {span(left)}"
     if status.held_by:
         words += f"; holds after this round, asked by {status.held_by}"
     return words
