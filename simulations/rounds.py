@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+import shlex
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -28,6 +29,7 @@ from server.plans.plan_file import (
 from server.runs.desk import Watching
 from server.runs.federated_bundle import federated_bundle, fitted
 from server.runs.folder import RunFolder
+from server.runs.outcome import outcome_of
 from server.runs.replay_record import folder_digest
 from server.runs.run_files import BUNDLE_FILE
 from server.streams.stream_terms import OperatingSystemKeys
@@ -59,6 +61,8 @@ if TYPE_CHECKING:
     from server.engine.server_optimizer import ServerRecipe
     from server.streams.stream_key import OperatorKey
 
+DEADLINE_S = 600.0
+"""How long a round waits for replies unless somebody says otherwise."""
 LOG_FILE = "flower.log"
 RANDOM_WEIGHTS = "none"
 JUDGED_CENTRALLY = (
@@ -89,6 +93,7 @@ class RoundsPlan:
         group_rule: median or trimmed mean over groups of nodes, for comparison only.
         num_groups: G, where there is a rule.
         patience: looks at the reference fleet without gain that end the run; 0 never ends it.
+        deadline_s: how long a round waits for replies.
         policy: of a plan that is carried out, whose constants stand above; None works σ, k, b and
             p out from them.
     """
@@ -108,6 +113,7 @@ class RoundsPlan:
     target_quantile: float | None = None
     min_replies: int = 1
     patience: int = 0
+    deadline_s: float = DEADLINE_S
     group_rule: GroupRuleName = "none"
     num_groups: int = 8
     policy: StreamPolicy | None = None
@@ -144,6 +150,7 @@ class RoundsPlan:
             max_devices_per_owner=self.max_devices_per_owner,
             min_replies=self.min_replies,
             patience=self.patience,
+            deadline_s=self.deadline_s,
             group_rule=self.group_rule,
             num_groups=self.num_groups,
         )
@@ -241,7 +248,9 @@ def run_rounds(
         reference = source_rows(REFERENCE_FLEET)
     run.evaluate = looks_at(rows.held_out, reference=reference if run.config.patience else None)
     run.on_start, run.on_gain, run.on_round = on_start, on_gain, on_round
-    run.watching = replace(watching or Watching(), go_on=f"fedcell rounds resume {out}")
+    run.watching = replace(
+        watching or Watching(), go_on=f"fedcell rounds resume {shlex.quote(str(out.resolve()))}"
+    )
     run_planned(
         [run], rows, seed=plan.seed, clock=clock, log_file=out / LOG_FILE, num_workers=num_workers
     )
@@ -324,7 +333,7 @@ def _bundle(
 ) -> Bundle:
     model = fitted(parameters, reference)
     schedule = report["schedule"]
-    rounds, devices = len(report["rounds"]), schedule["population_size"]
+    rounds, devices = outcome_of(report)["leaves_round"], schedule["population_size"]
     judged = {"rounds": _judged(model, held_out)} if len(held_out) else {}
     return federated_bundle(
         model,

@@ -81,14 +81,15 @@ def _quality_lines(report: Mapping[str, Any]) -> list[str]:
     if before is None or after is None:
         return ["held out     no device is held out, so nothing was looked at"]
     number = found["leaves_round"]
-    which = "the start" if number == START_ROUND else f"round {number}"
+    which = "itself" if number == START_ROUND else f"round {number}"
     names = [name for name in FIGURE_WORDS if name in before]
     lines = [
-        f"quality      {FIGURE_WORDS[name]:<18} {_figure(before[name])} → {_figure(after[name])}"
+        f"{FIGURE_WORDS[name]:<18} {_figure(before[name])} → {_figure(after[name])}"
         for name in names
     ]
     lines[0] += f"   (the start → {which}, which leaves)"
-    return [*lines, _prevalence_line(before, after)]
+    said = [f"{'quality' if line is lines[0] else '':<13}{line}" for line in lines]
+    return [*said, _prevalence_line(before, after)]
 
 
 def _prevalence_line(before: Metrics, after: Metrics) -> str:

@@ -218,20 +218,26 @@ def start_command(
     from .rounds_carrying import carry_out
 
     invited = _invited(cohort, replies=replies, dropout=dropout)
-    if resume:
-        from .rounds_taken_up import options_of_run
-
-        given = {name: ctx.params[name] for name in _said(ctx)}
-        if replies is not None:
-            given["cohort"] = invited
-        found = options_of_run(out, given, planned=_PLANNED)
-        if found is not None:
-            carry_out(found[0], policy=found[1], is_resumed=True)
-            return
+    if resume and _goes_on(ctx, invited=invited):
+        return
     policy = None if plan_file is None else _policy(plan_file, ctx, invited=invited)
     if rounds is None and policy is None:
         raise typer.BadParameter("say --rounds N, or --plan FILE", param_hint="'--rounds'")
     carry_out({**ctx.params, "cohort": invited}, policy=policy, is_resumed=resume)
+
+
+def _goes_on(ctx: typer.Context, *, invited: int | None) -> bool:
+    """Go on with the run that is here, and tell whether there was one."""
+    from .rounds_carrying import carry_out
+    from .rounds_taken_up import options_of_run
+
+    given = {name: ctx.params[name] for name in _said(ctx)}
+    if ctx.params["replies"] is not None:
+        given["cohort"] = invited
+    found = options_of_run(ctx.params["out"], given, planned=_PLANNED)
+    if found is not None:
+        carry_out(found[0], policy=found[1], is_resumed=True)
+    return found is not None
 
 
 def _invited(cohort: int | None, *, replies: int | None, dropout: float) -> int | None:

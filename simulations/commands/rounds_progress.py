@@ -1,4 +1,4 @@
-"""Round, loss, ε spent and time left, while rounds go on."""
+"""Round, quality, ε spent and time left, while rounds go on."""
 
 from __future__ import annotations
 
@@ -15,6 +15,8 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from server.engine.early_stop import REFERENCE_QUALITY
+
 if TYPE_CHECKING:
     from server.engine.optimizer_gain import OptimizerGain
     from server.engine.round_keeper import Metrics
@@ -24,7 +26,7 @@ if TYPE_CHECKING:
 
 
 class RoundsProgress:
-    """Round, loss, ε spent and time left on standard error: a bar, or lines without a terminal."""
+    """Round, quality, ε and time left on standard error: a bar, or lines without a terminal."""
 
     def __init__(self, plan: RoundsPlan, *, shown: bool) -> None:
         self._plan, self._shown = plan, shown
@@ -82,10 +84,21 @@ class RoundsProgress:
 
 
 def _figures(metrics: Metrics | None, epsilon: float | None, plan: RoundsPlan) -> str:
-    loss = "–" if metrics is None or metrics["loss"] is None else f"{metrics['loss']:.4f}"
+    """Say the figure that decides, the loss and ε; a figure that nobody could measure is left out.
+
+    With patience a look at the reference fleet decides, else precision on the held-out part.
+    """
+    found = {} if metrics is None else metrics
+    known = [
+        f"{words} {value:.4f}"
+        for name, words in ((REFERENCE_QUALITY, "reference AP"), ("average_precision", "AP"))
+        if (value := found.get(name)) is not None
+    ][:1]
+    loss = found.get("loss")
+    seen = ", ".join([*known, f"loss {'–' if loss is None else f'{loss:.4f}'}"])
     if plan.epsilon is None:
-        return f"loss {loss}, ε unbounded"
-    return f"loss {loss}, ε {epsilon or 0.0:.3f} of {plan.epsilon:g} (δ {plan.delta:g})"
+        return f"{seen}, ε unbounded"
+    return f"{seen}, ε {epsilon or 0.0:.3f} of {plan.epsilon:g} (δ {plan.delta:g})"
 
 
 def _say(line: str) -> None:
