@@ -19,6 +19,7 @@ LIBRARIES_OF_EXTRA: dict[str, tuple[str, ...]] = {
         "sqlalchemy",
         "typer",
         "tzdata",
+        "uvicorn",
     ),
     "train": ("dp_accounting", "flwr", "onnx", "opacus", "pyarrow", "sklearn", "torch"),
     "sim": ("matplotlib", "ray"),

@@ -65,6 +65,20 @@ class BoundedClient(mqtt.Client):
         self.secure_anew()
         return super().reconnect()
 
+    def _ssl_wrap_socket(self, tcp_sock: socket.socket) -> Any:
+        # paho's own leaves a connection open whose handshake failed.
+        context: Any = self._ssl_context
+        secured = context.wrap_socket(
+            tcp_sock, server_hostname=self._host, do_handshake_on_connect=False
+        )
+        try:
+            secured.settimeout(self._connect_timeout)
+            secured.do_handshake()
+        except BaseException:
+            secured.close()
+            raise
+        return secured
+
     def _sock_recv(self, bufsize: int) -> bytes:
         # Of a packet's body, paho asks for all that is missing: the length that the broker claims.
         if bufsize > LARGEST_PACKET_BYTES:

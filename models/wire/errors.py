@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from ..errors import ModelsError
+
+if TYPE_CHECKING:
+    from .link_settings import LinkSettings
 
 
 class WireError(ModelsError):
@@ -88,3 +93,13 @@ def remedy_of(error: OSError) -> str:
     if isinstance(error, FileNotFoundError):
         return "check the files of TLS"
     return "start one with 'fedcell server broker', or name the right host and port"
+
+
+def silence_of(settings: LinkSettings) -> tuple[str, str]:
+    """Say what it means that a broker hung up without a word, and what to do."""
+    remedy = "check that an MQTT broker listens there and lets this one in"
+    if settings.tls is None:
+        return "it does not answer as an MQTT broker", remedy
+    # A broker looks at a certificate after this side believes that TLS stands.
+    what = "it hung up: it does not take this certificate, or is no MQTT broker"
+    return what, "check that the certificate is of its fleet, not over and not revoked"

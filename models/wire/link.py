@@ -20,7 +20,7 @@ import paho.mqtt.client as mqtt
 from .bounded_client import IN_FLIGHT_WINDOW, WAITING_MESSAGES, listen_to, make_client
 from .codec import MAX_PAYLOAD_BYTES
 from .delivery import Attempt, Delivery, Unconfirmed
-from .errors import LinkError, MessageTooLargeError, remedy_of, words_of
+from .errors import LinkError, MessageTooLargeError, remedy_of, silence_of, words_of
 from .inbound import Arrived, Inbound, Route, pattern_of
 from .link_settings import LinkCounters, LinkSettings, MqttVersion, Will
 from .patience import MOST_FAULTS, Patience, SessionFaults
@@ -173,9 +173,9 @@ class Link:
                 break
             accepted = self._first_connection(protocol, end_s)
         if not accepted:
-            what = self._attempt.refusal or "it does not answer as an MQTT broker"
+            silent, remedy = silence_of(self.settings)
             self._client = None
-            raise self._error(what, "check that an MQTT broker listens there and lets this one in")
+            raise self._error(self._attempt.refusal or silent, remedy)
 
     def publish(
         self,

@@ -122,6 +122,7 @@ class RoundTask:
             receipts, and all that is stored of them, stand. Empty where no receipt is asked for.
         has_norm_bit: Whether a device sends its update over C_t, and a bit that says whether it was
             clipped; said only where it is so, and the policy must say the same.
+        deadline_s: Seconds after which the server waits for no reply; 0 where it does not say.
     """
 
     stream: str
@@ -133,10 +134,11 @@ class RoundTask:
     policy: str = ""
     pseudonyms: tuple[str, ...] = ()
     has_norm_bit: bool = False
+    deadline_s: float = 0.0
 
     def __post_init__(self) -> None:
         """Refuse a task that no honest server sends."""
-        _require_at_least(0, index=self.index)
+        _require_at_least(0, index=self.index, deadline_s=self.deadline_s)
         _require_at_least(1, cohort_size=self.cohort_size)
         _require_positive(clipping_norm=self.clipping_norm)
         if len(set(self.device_ids)) != len(self.device_ids):
@@ -164,6 +166,7 @@ class RoundTask:
             "policy": self.policy,
             "pseudonyms": list(self.pseudonyms),
             **({"has_norm_bit": True} if self.has_norm_bit else {}),
+            **({"deadline_s": self.deadline_s} if self.deadline_s else {}),
             **_plain_recipe(self.recipe),
         }
 
@@ -191,6 +194,7 @@ class RoundTask:
             policy=read_value({"policy": "", **values}, "policy", str),
             pseudonyms=tuple(read_value({"pseudonyms": [], **values}, "pseudonyms", list)),
             has_norm_bit=read_value({"has_norm_bit": False, **values}, "has_norm_bit", bool),
+            deadline_s=read_value({"deadline_s": 0.0, **values}, "deadline_s", float),
         )
 
 
