@@ -56,7 +56,7 @@ LARGEST_STEP = 0.25
 """The log factor falls by at most this much at a step; it rises to what is wanted at once."""
 KEPT_FOR_NEW_MODEL = 0.9
 """Weight of what was learnt under another model."""
-GREATEST_RATIO = 4.0
+GREATEST_RATIO = 10.0
 """Of what two models say of one day; beyond it what was learnt of one says nothing of the other."""
 FULL_FROM_DAYS = 120.0
 """Shorter forecasts are shortened in proportion to their length."""

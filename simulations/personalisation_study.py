@@ -1,7 +1,8 @@
 """Does a device's own correction help? The days that it would have said, against what came.
 
 The rule is `models.personal_correction`, the one that devices run, over whole fleets at once: day
-by day as each device would have predicted, with what it knew then. What became of a simulated
+by day as each device would have predicted, with what it knew then, under one bundle for good or a
+new one every four weeks. What became of a simulated
 device is known to the end of its battery, however long that takes: judged on failures within the
 months of telemetry alone, any model that says less looks better.
 """
@@ -9,21 +10,28 @@ months of telemetry alone, any model that says less looks better.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 import numpy as np
 
 from models.evaluation import device_windows
 from models.featurize import featurize
 from models.metrics import NEAR_DAYS
-from models.personal_correction import Correction, Forecast, corrected_days, forecast_of, learnt
+from models.personal_correction import (
+    Correction,
+    Forecast,
+    corrected_days,
+    forecast_of,
+    handed_on,
+    learnt,
+)
 from models.prediction import MAX_DAYS
 from models.telemetry import SECONDS_PER_DAY
 
 from .fleet import device_ids, lives_of, simulate_fleet
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -39,6 +47,27 @@ WHOLE_LIFE_DAYS: Final = 4200
 LEAST_DEVICES: Final = 5
 """A segment with fewer devices near their end says nothing of its kind."""
 SOON_DAYS: Final = 365.0
+BUNDLE_DAYS: Final = 28
+"""Time between two bundles, where there are several."""
+
+
+@dataclass(frozen=True, slots=True)
+class LivedFleet:
+    """What devices measured day by day, and what became of them.
+
+    Attributes:
+        table: features, rows with status ok, sorted by device and day.
+        days_left: float64, shape (n,): to the failure of the first pack, NaN where none is known.
+        label: bool, shape (n,): a failure within 30 days.
+        label_known: bool, shape (n,).
+        segments: by kind, the name of each device's segment, shape (n_devices,).
+    """
+
+    table: FeatureTable
+    days_left: Floats
+    label: NDArray[np.bool_]
+    label_known: NDArray[np.bool_]
+    segments: Mapping[str, NDArray[np.object_]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,13 +130,10 @@ class JudgedDays:
         return max(self.error_by_segment(said, rows).items(), key=lambda entry: entry[1])
 
 
-def fleet_days(
-    predictor: Predictor, recipe: FleetRecipe, *, num_devices: int, num_days: int, seed: int
-) -> JudgedDays:
-    """Live through a simulated fleet, and say what the model and the devices would have said.
+def lived_fleet(recipe: FleetRecipe, *, num_devices: int, num_days: int, seed: int) -> LivedFleet:
+    """Live through a simulated fleet.
 
     Args:
-        predictor: the model.
         recipe: of the fleet.
         num_devices: devices.
         num_days: of telemetry.
@@ -122,8 +148,7 @@ def fleet_days(
     lives = lives_of(numbers, num_days=WHOLE_LIFE_DAYS, seed=seed, recipe=uncensored)
     truth = lives.truth.outcomes(device_ids(numbers, seed=seed))
     profiles = fleet.profiles
-    return judged_days(
-        predictor,
+    return lived(
         profiles,
         fleet.telemetry,
         outcomes=fleet.outcomes,
@@ -137,19 +162,17 @@ def fleet_days(
     )
 
 
-def judged_days(
-    predictor: Predictor,
+def lived(
     profiles: DeviceProfiles,
     telemetry: Telemetry,
     *,
     outcomes: Outcomes,
     failed_at_s: Floats,
     segments: Mapping[str, NDArray[np.object_]],
-) -> JudgedDays:
-    """Say what the model and the devices would have said, day by day.
+) -> LivedFleet:
+    """Put together what devices measured, and what became of them.
 
     Args:
-        predictor: the model.
         profiles: one a device.
         telemetry: of these devices.
         outcomes: what was seen of them, for labels.
@@ -158,51 +181,113 @@ def judged_days(
     """
     table = featurize(telemetry, profiles)
     table = _rows_of(table, table.is_ok())
-    outputs = predictor.outputs(table.features)
-    days = outputs["days_to_failure"].astype(np.float64)
-    own = corrected_days(days[:, 1], own_log_factors(table, days[:, 1]))
-    kept = table.pack == 0
     windows = device_windows(table.device, table.as_of_s, outcomes)
     left = (failed_at_s[table.device] - table.as_of_s) / SECONDS_PER_DAY
-    return JudgedDays(
-        device=table.device[kept],
-        days_left=np.where(left > 0, left, np.nan)[kept],
-        model_days=days[kept, 1],
-        model_p90=days[kept, 2],
-        own_days=own[kept],
-        features=table.features[kept],
-        label=windows.label[kept],
-        label_known=windows.known[kept],
+    return LivedFleet(
+        table=table,
+        days_left=np.where(left > 0, left, np.nan),
+        label=windows.label,
+        label_known=windows.known,
         segments=segments,
     )
 
 
-def own_log_factors(table: FeatureTable, days_p50: Floats) -> Floats:
+def judged_days(fleet: LivedFleet, bundles: Sequence[Predictor]) -> JudgedDays:
+    """Say what the models and the devices would have said, day by day.
+
+    Args:
+        fleet: devices.
+        bundles: taken in turn, for four weeks each; a single one stays, and is never handed on.
+    """
+    table = fleet.table
+    day = table.as_of_s // SECONDS_PER_DAY
+    since = day - day.min()
+    bundle = since // BUNDLE_DAYS if len(bundles) > 1 else np.zeros_like(since)
+    days = np.zeros((len(day), 3))
+    for number, predictor in enumerate(bundles):
+        rows = np.flatnonzero(bundle % len(bundles) == number)
+        outputs = predictor.outputs(table.features[rows], ["days_to_failure"])
+        days[rows] = outputs["days_to_failure"]
+    own = corrected_days(days[:, 1], own_log_factors(table, days[:, 1], bundle))
+    kept = table.pack == 0
+    return JudgedDays(
+        device=table.device[kept],
+        days_left=fleet.days_left[kept],
+        model_days=days[kept, 1],
+        model_p90=days[kept, 2],
+        own_days=own[kept],
+        features=table.features[kept],
+        label=fleet.label[kept],
+        label_known=fleet.label_known[kept],
+        segments=fleet.segments,
+    )
+
+
+class _Known(NamedTuple):
+    """What every device has kept: shape (n_devices,) each."""
+
+    correction: Correction
+    waiting: Forecast
+    pack: NDArray[np.int64]
+    bundle: NDArray[np.int64]
+
+
+def own_log_factors(table: FeatureTable, days_p50: Floats, bundle: NDArray[np.int64]) -> Floats:
     """Return the correction that each device has learnt by each row, from its own rows alone.
 
     Args:
         table: rows with status ok, sorted by device and day.
         days_p50: shape (n,), of the model alone.
+        bundle: shape (n,), the number of the bundle that said it.
     """
     count = int(table.device.max(initial=-1)) + 1
-    correction, waiting = Correction.none(count), Forecast.none(count)
-    pack = np.zeros(count, np.intp)
+    known = _Known(
+        Correction.none(count),
+        Forecast.none(count),
+        np.zeros(count, np.int64),
+        np.zeros(count, np.int64),
+    )
     found = np.zeros(len(days_p50))
     day = table.as_of_s // SECONDS_PER_DAY
     order = np.argsort(day, kind="stable")
     _, first = np.unique(day[order], return_index=True)
     for rows in np.split(order, first[1:]):
-        device = table.device[rows]
-        is_new = table.pack[rows] != pack[device]
-        before = Correction(*(np.where(is_new, 0.0, kept[device]) for kept in correction))
-        made = Forecast(*(np.where(is_new, np.nan, kept[device]) for kept in waiting))
         today = forecast_of(table.features[rows], days_p50[rows], day[rows].astype(np.float64))
-        after, still = learnt(before, made, today)
-        for kept, now in zip((*correction, *waiting), (*after, *still), strict=True):
-            kept[device] = now
-        pack[device] = table.pack[rows]
-        found[rows] = after.log_factor
+        found[rows] = _live_on(
+            known, table.device[rows], today, pack=table.pack[rows], bundle=bundle[rows]
+        )
     return found
+
+
+def _live_on(
+    known: _Known,
+    device: NDArray[np.intp],
+    today: Forecast,
+    *,
+    pack: NDArray[np.integer],
+    bundle: NDArray[np.int64],
+) -> Floats:
+    """Let some devices live one day, and return their log factors; `known` is written."""
+    is_new = pack != known.pack[device]
+    before = Correction(*(np.where(is_new, 0.0, kept[device]) for kept in known.correction))
+    made = Forecast(*(np.where(is_new, np.nan, kept[device]) for kept in known.waiting))
+    is_other = bundle != known.bundle[device]
+    if is_other.any():
+        brought = handed_on(before, made, today)
+        before = Correction(*_chosen(is_other, brought[0], before))
+        made = Forecast(*_chosen(is_other, brought[1], made))
+    after, still = learnt(before, made, today)
+    for kept, now in zip((*known.correction, *known.waiting), (*after, *still), strict=True):
+        kept[device] = now
+    known.pack[device] = pack
+    known.bundle[device] = bundle
+    return after.log_factor
+
+
+def _chosen(
+    where: NDArray[np.bool_], some: tuple[Floats, ...], others: tuple[Floats, ...]
+) -> list[Floats]:
+    return [np.where(where, one, other) for one, other in zip(some, others, strict=True)]
 
 
 def _rows_of(table: FeatureTable, chosen: NDArray[np.bool_]) -> FeatureTable:
