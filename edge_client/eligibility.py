@@ -8,7 +8,7 @@ the invitation in any case. Whether its budget is left is decided before, by the
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import TYPE_CHECKING, Final
 
@@ -19,6 +19,8 @@ SAT_OUT_FACT: Final = "training_sat_out"
 """Named value of the store: the last step, where the device sat it out, and why; else None."""
 POLL_S: Final = 15.0
 """Seconds between two looks of a device that waits until it may train."""
+WAIT_SHARE: Final = 0.5
+"""Share of a round's deadline that may be waited; the rest is for training and for the way."""
 USUAL_LEAST_PERCENT: Final = 30.0
 USUAL_MOST_LOAD: Final = 1.0
 
@@ -69,7 +71,8 @@ class EligibilityRule:
         most_load_per_core: only up to this load; 0 does not look; None is 1.0 for a device with a
             battery, and does not look on one without.
         allows_metered: also on a network that costs money by volume.
-        wait_s: seconds for which an invited device waits until it may train.
+        wait_s: seconds for which an invited device waits until it may train; in a round that says
+            its deadline no longer than half of that.
     """
 
     needs_charging: bool = True
@@ -77,6 +80,16 @@ class EligibilityRule:
     most_load_per_core: float | None = None
     allows_metered: bool = False
     wait_s: float = 0.0
+
+    def within(self, deadline_s: float) -> EligibilityRule:
+        """Return the rule for a round: whoever waited longer would debit it and be late.
+
+        Args:
+            deadline_s: seconds after which the server waits for no reply; 0 where it does not say.
+        """
+        if not deadline_s:
+            return self
+        return replace(self, wait_s=min(self.wait_s, WAIT_SHARE * deadline_s))
 
 
 def reasons_to_sit_out(

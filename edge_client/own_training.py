@@ -218,7 +218,7 @@ class OwnDevice:
         least_rows = task.recipe.least_rows
         reasons = wait_until_eligible(
             lambda waited_s: self.sources.look(now_s=self.now.timestamp() + waited_s),
-            self.rule,
+            self.rule.within(task.deadline_s),
             least_rows=least_rows,
             sleep=self.sleep,
         )

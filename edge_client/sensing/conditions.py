@@ -39,7 +39,8 @@ CONDITIONS_FILE_KEY = "conditions-file"
 POWER_SUPPLIES_KEY = "power-supplies"
 """Key that names the folder of power supplies; default `/sys/class/power_supply`."""
 WAIT_KEY = "train-wait-s"
-"""Key: seconds for which an invited device waits until it may train; default 0."""
+"""Key: seconds for which an invited device waits until it may train, at most half of the round's
+deadline; default 0."""
 
 _MOST_WAIT_S = 86_400
 _MOST_BYTES = 4_096

@@ -146,6 +146,7 @@ class Roster:
                 device_ids=tuple(device_ids),
                 recipe=config.recipe,
                 policy=policy,
+                deadline_s=config.deadline_s,
                 pseudonyms=() if pseudonym is None else tuple(map(pseudonym, device_ids)),
             )
             for node_id, device_ids in self.behind(cohort).items()

@@ -41,8 +41,9 @@ def trained():
     return np.arange(1, 4, dtype=np.int64)
 
 
-def asked(device, index, *, train=trained):
-    return device.answer(task_of(index=index), train)
+def asked(device, index, *, train=trained, deadline_s=0.0):
+    task = replace(task_of(index=index), deadline_s=deadline_s)
+    return device.answer(task, train)
 
 
 def never():
@@ -88,6 +89,14 @@ def test_device_waits_for_its_charger(device, battery):
     total, _ = asked(waiting, 0)
     assert total.any()
     assert (len(slept), sat_out(device)) == (1, None)
+
+
+def test_device_does_not_wait_past_the_rounds_deadline(device):
+    slept = []
+    waiting = replace(device, rule=replace(device.rule, wait_s=86_400.0), sleep=slept.append)
+    total, _ = asked(waiting, 0, deadline_s=60.0)
+    assert total is None
+    assert sum(slept) == 30.0
 
 
 def test_device_with_too_few_rows_is_named_so(device, battery):

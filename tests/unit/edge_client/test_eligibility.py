@@ -240,6 +240,23 @@ def test_missing_word_of_the_firmware_is_no_word(tmp_path):
     assert reasons(sources.look(now_s=NOW_S)) == ["conditions_unknown"]
 
 
+@pytest.mark.parametrize(
+    ("wait_s", "deadline_s", "waits_s"),
+    [(86_400.0, 600.0, 300.0), (60.0, 600.0, 60.0), (86_400.0, 0.0, 86_400.0)],
+)
+def test_a_device_waits_no_longer_than_half_of_the_rounds_deadline(wait_s, deadline_s, waits_s):
+    rule = replace(RULE, wait_s=wait_s).within(deadline_s)
+    assert rule.wait_s == waits_s
+    slept = []
+    wait_until_eligible(
+        lambda _: Conditions(has_battery=True, is_charging=False),
+        rule,
+        least_rows=1,
+        sleep=slept.append,
+    )
+    assert sum(slept) == waits_s
+
+
 def test_settings_of_a_node_are_read_by_their_names():
     assert eligibility_of({}) == (EligibilityRule(), ConditionSources())
     rule, sources = eligibility_of(
