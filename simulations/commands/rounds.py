@@ -234,7 +234,7 @@ def _goes_on(ctx: typer.Context, *, invited: int | None) -> bool:
     given = {name: ctx.params[name] for name in _said(ctx)}
     if ctx.params["replies"] is not None:
         given["cohort"] = invited
-    found = options_of_run(ctx.params["out"], given, planned=_PLANNED)
+    found = options_of_run(Path(ctx.params["out"]), given, planned=_PLANNED)
     if found is not None:
         carry_out(found[0], policy=found[1], is_resumed=True)
     return found is not None

@@ -28,6 +28,7 @@ _IN_CONFIG: Final = {
     "cohort": "cohort_size",
     "epsilon": "epsilon",
     "delta": "delta",
+    "deadline": "deadline_s",
     "clip": "clipping_norm",
     "clip_quantile": "target_quantile",
     "evaluate_every": "evaluate_every",
@@ -89,7 +90,7 @@ def _require_plan(
     from server.plans.plan_file import read_plan, require_agreement, require_same_plan
 
     if said.get("plan_file") is not None:
-        require_same_plan(read_plan(said["plan_file"]), policy)
+        require_same_plan(read_plan(Path(said["plan_file"])), policy)
     if policy is not None:
         numbers = {key: said[name] for name, key in planned.items() if name in said}
         require_agreement(

@@ -92,7 +92,7 @@ def test_plan_of_a_run_stays_its_plan(tmp_path):
     other = tmp_path / "other.json"
     other.write_text(json.dumps(replace(policy, min_replies=policy.min_replies + 1).to_json()))
     with pytest.raises(PlanContradictedError, match="planned otherwise"):
-        taken_up(run, plan_file=other)
+        taken_up(run, plan_file=str(other))
     with pytest.raises(PlanContradictedError, match="planned otherwise"):
         taken_up(began(tmp_path / "unplanned"), plan_file=other)
 
