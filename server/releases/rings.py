@@ -207,7 +207,7 @@ def started(rollout: Rollout, *, now: datetime) -> Rollout:
     """Offer a signed release to the first ring."""
     _require(rollout, ReleaseState.ROLLING)
     if rollout.state is not ReleaseState.SIGNED:
-        raise TransitionError(f"release {rollout.number} is {rollout.state} already")
+        raise TransitionError(f"is {rollout.state} already")
     return replace(
         rollout, state=ReleaseState.ROLLING, ring=0, ring_began_at=now, looks=0, looked_at=0
     )
@@ -230,7 +230,7 @@ def halted(rollout: Rollout, *, reason: str) -> Rollout:
 def resumed(rollout: Rollout, *, now: datetime) -> Rollout:
     """Offer a halted release to its ring again, whose time begins anew."""
     if rollout.state is not ReleaseState.HALTED:
-        raise TransitionError(f"release {rollout.number} is {rollout.state}, not halted")
+        raise TransitionError(f"is {rollout.state}, not halted")
     return replace(rollout, state=ReleaseState.ROLLING, ring_began_at=now, reason="")
 
 
@@ -260,7 +260,7 @@ def ring_of(device_id: str, rings: Sequence[Ring]) -> str:
 
 def _require(rollout: Rollout, state: ReleaseState) -> None:
     if state not in _NEXT[rollout.state]:
-        what = f"release {rollout.number} is {rollout.state} and cannot become {state}"
+        what = f"is {rollout.state} and cannot become {state}"
         raise TransitionError(what)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
@@ -66,11 +65,8 @@ class Lab:
 
     def __post_init__(self) -> None:
         self.desk = ReleaseDesk(self.database, self.folder / "releases", key=SERVER_KEY)
-        entry = next_entry(None, PublicData(sources=("made up",)), kind="public", at=now())
         self.home = self.folder / "home"
-        self.home.mkdir()
-        (self.home / "ledger.jsonl").write_text(f"{entry.to_line()}\n", encoding="ascii")
-        self.entry = entry.reference()
+        self.entry = public_home(self.home)
         trust = self.folder / "trust"
         trust.mkdir()
         root, targets = first_root(
@@ -216,6 +212,16 @@ class LightDevice:
         )
 
 
-def told(path: Path) -> dict[str, object]:
-    """Read a JSON file."""
-    return json.loads(path.read_bytes())
+def public_home(folder: Path) -> dict[str, object]:
+    """Make a privacy home whose ledger names public data; return its entry as cards quote it."""
+    entry = next_entry(None, PublicData(sources=("made up",)), kind="public", at=now())
+    folder.mkdir()
+    (folder / "ledger.jsonl").write_text(f"{entry.to_line()}\n", encoding="ascii")
+    return entry.reference()
+
+
+def publicly_entered(folder: Path, number: int) -> tuple[Path, Path]:
+    """Write an unsigned bundle and the privacy home of its entry."""
+    home, path = folder / "home", folder / f"bundle-{number}.zip"
+    write_bundle(variant(number, manifest={"ledger_entry": public_home(home)}), path)
+    return path, home
