@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import tempfile
 import threading
 from dataclasses import asdict, dataclass, field, replace
@@ -49,6 +50,8 @@ DEADLINE_S: Final = 3.0
 """Nodes have answered when it begins: only those that stay silent take a round to its end."""
 LEAST_SHARE: Final = 0.5
 """Of the cohort: with fewer good replies a round is a step of noise alone, and marked so."""
+NEAR_SHARE: Final = 0.9
+"""Of the replies that an arm's faults leave on average: a least that rounds can miss."""
 _NODES_DEADLINE_S: Final = 120.0
 
 Metrics = dict[str, float | None]
@@ -131,13 +134,16 @@ class FaultResult:
         arm: its name.
         looks: metrics on held-out devices by number of rounds done; 0 is the start.
         rounds: of the run.
-        complete: rounds whose release holds good replies, at least the policy's least.
+        complete: rounds whose release holds good replies, at least the policy's least: half of the
+            cohort.
         noise_only: rounds marked so.
         replied: median number of devices whose replies were good.
         refused: replies refused in all rounds, by reason.
         triggered: how often the trigger gets its way with the last weights.
         epsilon_release: of the run.
         seconds: that it took.
+        near_least: a least close to what the arm's faults leave on average; 0 in results of before.
+        reached_near_least: rounds with so many good replies; None in results of before.
     """
 
     seed: int
@@ -151,6 +157,8 @@ class FaultResult:
     triggered: Mapping[str, float]
     epsilon_release: float | None
     seconds: float
+    near_least: int = 0
+    reached_near_least: int | None = None
 
     @property
     def average_precision(self) -> float:
@@ -238,6 +246,7 @@ def run_arm(
         carry_out(run, grid, roster=roster, stop=stop, clock=lambda: datetime.now(UTC))
         weights, start = run.result(), run.report["start_metrics"]
     seconds = (datetime.now(UTC) - started).total_seconds()
+    near_least = math.floor(NEAR_SHARE * expected_replies(faults, cohort_size=plan.cohort_size))
     return _result(
         records,
         {0: start},
@@ -245,7 +254,14 @@ def run_arm(
         arm=arm.name,
         triggered=looks.triggered.success(weights),
         seconds=seconds,
+        near_least=near_least,
     )
+
+
+def expected_replies(faults: FaultPlan, *, cohort_size: int) -> float:
+    """Return how many good replies a round has on average, were each lie found and refused."""
+    answering = 1.0 - faults.dropout - faults.late
+    return cohort_size * answering * (1.0 - faults.hostile_replies)
 
 
 def config_of(plan: QualityPlan, *, seed: int) -> RoundsConfig:
@@ -273,6 +289,7 @@ def _result(
     arm: str,
     triggered: Mapping[str, float],
     seconds: float,
+    near_least: int,
 ) -> FaultResult:
     refused: dict[str, int] = {}
     for record in records:
@@ -292,6 +309,8 @@ def _result(
         triggered=triggered,
         epsilon_release=records[-1].epsilon_release,
         seconds=seconds,
+        near_least=near_least,
+        reached_near_least=sum(record.replied >= near_least for record in records),
     )
 
 
@@ -372,6 +391,16 @@ def summary_of(
     }
 
 
+def _share_reached(results: Sequence[FaultResult]) -> float | None:
+    """Return the share of rounds that reached the near least; None where nobody counted them."""
+    counted = [
+        (r.reached_near_least, r.rounds) for r in results if r.reached_near_least is not None
+    ]
+    if not counted:
+        return None
+    return sum(reached for reached, _ in counted) / sum(rounds for _, rounds in counted)
+
+
 def _of_arm(
     name: str, results: Sequence[FaultResult], clean: Mapping[int, FaultResult]
 ) -> dict[str, Any]:
@@ -383,6 +412,8 @@ def _of_arm(
         "lost": median(lost),
         "lost_by_seed": lost,
         "complete": sum(r.complete for r in results) / sum(r.rounds for r in results),
+        "near_least": results[0].near_least,
+        "reached_near_least": _share_reached(results),
         "replied": median(result.replied for result in results),
         "refused": {
             reason: sum(result.refused.get(reason, 0) for result in results)

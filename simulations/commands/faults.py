@@ -88,6 +88,20 @@ def faults_command(
         typer.echo(line)
 
 
+def _completeness(arms: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Say what a complete round is, and how many come near to the replies that faults leave."""
+    meaning = (
+        "rounds: share that is complete, with good replies of half of the cohort and more; the "
+        "others are noise alone, and marked so"
+    )
+    return [meaning] + [
+        f"{arm['arm']}: {arm['reached_near_least']:.1%} of rounds have {arm['near_least']} good "
+        "replies and more, nine tenths of what such faults leave on average"
+        for arm in arms
+        if arm.get("reached_near_least") is not None
+    ]
+
+
 def summary_lines(summary: Mapping[str, Any]) -> list[str]:
     """Say in a few lines what a study found, with every ε beside its δ and unit."""
     privacy, plan = summary["privacy"], summary["plan"]
@@ -110,6 +124,7 @@ def summary_lines(summary: Mapping[str, Any]) -> list[str]:
             f"{plan['num_rounds']} rounds of {plan['cohort_size']} of "
             f"{summary['fleet']['num_devices']} simulated devices"
         ),
+        *_completeness(arms),
         (
             "the trigger flags this share of the healthy rows that are not flagged without it, and "
             "hides this share of the failing rows that are"

@@ -12,6 +12,7 @@ from simulations.fault_study import (
     Arm,
     HeldOutLooks,
     arms_of,
+    expected_replies,
     run_arm,
     run_study,
 )
@@ -54,6 +55,15 @@ def test_every_fault_of_a_reply_is_refused_by_its_reason_and_the_run_goes_on(loo
     assert set(result.refused) <= {reason.value for reason in WANTED.values()}
     assert len(result.refused) >= 4
     assert result.looks[3]["average_precision"] is not None
+
+
+def test_rounds_are_counted_against_a_least_that_they_can_miss(looks):
+    plan = FaultPlan(dropout=0.2, late=0.1, hostile_replies=0.05)
+    assert expected_replies(plan, cohort_size=500) == pytest.approx(332.5)
+    result = run_arm(FLEET, looks, PLAN, arm_with(hostile_replies=0.5), seed=1)
+    assert result.near_least == 3
+    assert result.reached_near_least is not None
+    assert 0 <= result.reached_near_least <= result.rounds
 
 
 def test_what_comes_late_counts_as_nothing_and_is_named(looks, monkeypatch):

@@ -48,6 +48,17 @@ def add_figures(figures, summary, *, named, targets):
             spread=(min(rounds), max(rounds)),
             against=against,
         )
+        if arm["arm"] == FAULTS and arm["reached_near_least"] is not None:
+            figures.add(
+                f"hostile fleet, {named}: rounds with {arm['near_least']} good replies, "
+                f"{arm['arm']}",
+                arm["reached_near_least"],
+                unit="share of rounds",
+                target=complete,
+                better="higher",
+                spread=(arm["reached_near_least"],) * 2,
+                against="nine tenths of the replies that such faults leave on average",
+            )
         if is_backdoor or arm["arm"] == CLEAN:
             figures.add(
                 f"hostile fleet, {named}: attack success on triggered inputs, {arm['arm']}",
