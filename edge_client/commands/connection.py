@@ -122,10 +122,10 @@ def run_run(arguments: argparse.Namespace) -> int:
 
     config = config_of(arguments)
     membership = _membership(config)
-    if membership is None:
-        from ..link.light_paho import load_paho
 
-        load_paho()
+    from ..link.light_paho import load_paho
+
+    load_paho(speaks_tls=membership is not None)
 
     from ..agent import AgentParts, elapsed_s, run_agent
     from ..client import EdgeClient

@@ -18,7 +18,6 @@ from typing import TYPE_CHECKING
 from models.wire.link_settings import LinkTls
 
 from ..errors import EdgeError
-from .joining import renew, service_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -159,6 +158,9 @@ class CertificateKeeper:
             logger.exception("the certificate is not renewed")
 
     def _ask(self) -> None:
+        # 4 MB that a device needs once in three weeks.
+        from .joining import renew, service_of
+
         told = service_of(self.membership, looks_at_time=False).time()
         # Only forward: what the service said when the certificate came was its clock, too.
         self._known = KnownTime(max(told, self.membership.server_time), self._elapsed_s())

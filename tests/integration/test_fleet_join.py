@@ -4,6 +4,8 @@ import http.client
 import json
 import logging
 import ssl
+import subprocess
+import sys
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from random import Random
@@ -335,3 +337,17 @@ def test_bodies_are_bounded_and_guesses_are_counted(tmp_path, caplog):
     assert told.count(400) == 18
     assert told[18:] == [429, 429]
     assert "fct_secret" not in caplog.text
+
+
+def test_device_that_speaks_tls_loads_no_http_until_it_renews():
+    program = (
+        "import sys; from edge_client.link.light_paho import load_paho;"
+        "load_paho(speaks_tls=True);"
+        "import edge_client.agent, edge_client.provisioning.renewal, models.wire.link;"
+        "print(sorted({'ssl', 'http.client', 'email', 'cryptography.x509'} & set(sys.modules)))"
+    )
+    answer = subprocess.run(
+        [sys.executable, "-c", program], check=True, capture_output=True, text=True
+    )
+
+    assert answer.stdout == "['ssl']\n"
