@@ -19,6 +19,7 @@ from ..privacy_home.privacy_errors import HomeBrokenError, HomeMissingError, Str
 from ..privacy_home.privacy_ledger import read_home
 from ..streams.release_witness import weights_digest
 from ..streams.stream_files import read_checkpoint
+from .outcome import START_ROUND
 from .replay_record import json_digest, platform_here, versions_here
 from .report_layout import accountable
 from .run_files import START_FILE, WEIGHTS_FILE
@@ -35,6 +36,14 @@ OF_REAL_ENTROPY: Final = (
     "the devices' updates: only their sum with noise ever left",
 )
 """What nobody can verify of a run with real noise."""
+BOUND_BY_NOTHING: Final = (
+    (
+        "configuration, start weights and fleet dataset against the ledger: their digests stand in "
+        "the same run.json, which whoever may write can change together; the ledger binds policy, "
+        "counts and noise of each step alone"
+    ),
+)
+"""What a record says of itself, of any run: keep run.json's own digest elsewhere to bind it."""
 
 
 class Verdict(StrEnum):
@@ -235,7 +244,11 @@ def _of_weights(
 ) -> Iterator[Check]:
     end = _digest_in(folder / WEIGHTS_FILE)
     yield compared("weights at the end", record.get("end_sha256"), end)
-    rounds = report["rounds"]
+    rounds, number = report["rounds"], report.get("leaves_round")
+    if number is not None and record.get("end_sha256"):
+        released = {one["index"] + 1: one.get("weights_sha256") for one in rounds}
+        said = record.get("start_sha256") if number == START_ROUND else released.get(number)
+        yield compared(f"weights that leave: those of round {number}", said, end)
     if not rounds or not rounds[-1].get("weights_sha256"):
         return
     name = f"round {rounds[-1]['index'] + 1}: weights of the checkpoint"

@@ -47,6 +47,7 @@ def replay(
     from server.runs.reading import read_report
     from server.runs.replay_record import folder_digest
     from server.runs.verification import (
+        BOUND_BY_NOTHING,
         OF_REAL_ENTROPY,
         first_difference,
         verify_record,
@@ -64,7 +65,7 @@ def replay(
     if is_seeded and first_difference(checks) is None:
         checks += _run_anew(run, report, fleet, owners=owners, workers=workers)
     difference = first_difference(checks)
-    beyond = () if is_seeded else OF_REAL_ENTROPY
+    beyond = BOUND_BY_NOTHING if is_seeded else (*OF_REAL_ENTROPY, *BOUND_BY_NOTHING)
     notes = version_notes(report)
     if as_json:
         answer = {

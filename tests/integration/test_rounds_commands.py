@@ -257,8 +257,10 @@ def test_a_real_run_is_verified_as_far_as_it_goes_without_its_key(finished, tmp_
     assert answer["same"] is True
     assert answer["is_run_anew"] is False
     assert any("key of their noise" in one for one in answer["not_verifiable"])
+    assert any("against the ledger" in one for one in answer["not_verifiable"])
     same = {one["name"] for one in answer["checks"] if one["verdict"] == "same"}
     assert {"ledger chain", "policy", "start weights", "round 4: ledger entry"} <= same
+    assert "weights that leave: those of round 4" in same
 
 
 @pytest.mark.parametrize(
