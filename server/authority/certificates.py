@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import ipaddress
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 from cryptography import x509
@@ -22,7 +22,6 @@ from ..errors import CertificateError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
-    from datetime import datetime
 
     from cryptography.hazmat.primitives.asymmetric.types import CertificateIssuerPrivateKeyTypes
 
@@ -195,24 +194,24 @@ def revocation_list(
     authority: x509.Certificate,
     authority_key: CertificateIssuerPrivateKeyTypes,
     number: int,
-    now: datetime,
 ) -> bytes:
     """Return an authority's revocation list as a PEM file.
 
     It holds as long as the authority: a broker refuses every client once a list is over, and this
-    one is replaced by a file and a signal, not fetched.
+    one is replaced by a file and a signal, not fetched. Its time is its number, a day earlier:
+    OpenSSL takes the later of two lists, so no two are of one second, and none lies ahead of a
+    broker whose clock lags.
 
     Args:
         serials: of revoked certificates, 40 hex digits, and since when.
         authority: whose list it is.
         authority_key: its key.
-        number: grows with each list.
-        now: aware time.
+        number: grows with each list; seconds since 1970.
     """
     builder = (
         x509.CertificateRevocationListBuilder()
         .issuer_name(authority.subject)
-        .last_update(now)
+        .last_update(datetime.fromtimestamp(number, UTC) - BACKDATED)
         .next_update(authority.not_valid_after_utc)
         .add_extension(x509.CRLNumber(number), critical=False)
         .add_extension(_issuer_identifier(authority), critical=False)

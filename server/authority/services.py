@@ -101,14 +101,14 @@ def revocation_lists(
     connection: Connection, home: AuthorityHome, *, now: datetime
 ) -> tuple[AuthorityHome, bytes]:
     """Return the lists of all authorities that count, as one PEM file, under a new number."""
-    number = home.fleet.revocation_number + 1
+    # Above the one before, also where that is forgotten because a copy of the folder was put back.
+    number = max(home.fleet.revocation_number + 1, int(now.timestamp()))
     lists = b"".join(
         revocation_list(
             Enrolments(connection).revoked(generation.kind.value, generation.number),
             authority=home.certificate(generation),
             authority_key=home.key(generation),
             number=number,
-            now=now,
         )
         for kind in Kind
         for generation in home.fleet.trusted(kind)

@@ -71,7 +71,7 @@ def try_to_read(broker, topic_filter):
         said = [other.publish(UP, b"private %d" % number) for number in range(10)]
         assert all(one.wait(5) for one in said)
         arrived.wait_for(10)
-        wait_until(lambda: stolen.messages, SILENCE_S)
+        stolen.wait_for(10, SILENCE_S)
     return stolen.messages, arrived.messages
 
 
@@ -207,6 +207,22 @@ def test_revoked_device_falls_silent_at_once_and_is_not_let_in_again(broker):
 
     assert len(arrived.messages) == told
     assert "user device-3\ntopic deny #" in (broker.folder / ACCESS_FILE).read_text()
+
+
+def test_devices_that_are_revoked_in_one_second_are_all_shut_out(broker):
+    fleet = broker.fleet
+    names = [f"device-{number}" for number in range(10, 14)]
+    shown = {name: fleet.client(name) for name in names}
+    assert broker.lets_in(names[-1], shown[names[-1]])
+    for name in names:
+        with fleet.database.transaction() as connection:
+            revoke(connection, name, because="stolen", now=datetime.now(UTC))
+        broker.write()
+        have_it_read(broker.folder)
+
+    assert wait_until(lambda: not broker.lets_in(names[-1], shown[names[-1]]))
+    assert not any(broker.lets_in(name, shown[name]) for name in names)
+    assert broker.lets_in(OWN, broker.own)
 
 
 def test_broker_of_another_fleet_is_not_spoken_to(broker, tmp_path):

@@ -154,13 +154,15 @@ def test_certificate_is_for_one_name_and_one_use_and_ends_with_its_authority(aut
 
 def test_list_of_what_is_revoked_holds_as_long_as_its_authority(authority):
     certificate, key = authority
+    number = int(NOW.timestamp()) + 7
     pem = revocation_list(
-        [("0a" * 20, NOW)], authority=certificate, authority_key=key, number=7, now=NOW
+        [("0a" * 20, NOW)], authority=certificate, authority_key=key, number=number
     )
     found = x509.load_pem_x509_crl(pem)
 
     assert [f"{entry.serial_number:040x}" for entry in found] == ["0a" * 20]
     assert found.next_update_utc == certificate.not_valid_after_utc
+    assert found.last_update_utc == NOW - DAY + timedelta(seconds=7)
     assert found.is_signature_valid(certificate.public_key())
     assert len(serial_of(certificate)) == 40
 
