@@ -226,6 +226,24 @@ def test_a_pause_holds_before_an_invitation_and_never_while_replies_come(desk):
     assert asked == [("pause_asked", "anna@host"), ("holding", None), ("pause_lifted", "bert@host")]
 
 
+def test_a_paused_run_tells_no_time_left_until_it_goes_on(desk):
+    desk.round_done(record_of(index=0))
+    assert desk.status.eta_at is not None
+    ask_pause(desk.folder, BY_ANNA)
+    looks = []
+
+    def look_and_lift():
+        looks.append(look_at(desk.folder, now=NOW))
+        lift_pause(desk.folder, BY_BERT)
+
+    threading.Timer(0.3, look_and_lift).start()
+    desk.take(at(1, EnginePhase.BETWEEN))
+    (paused,) = looks
+    assert (paused.status.state, paused.status.eta_at) == (RunState.PAUSED, None)
+    assert "the last may end" not in rows_of(paused)["rounds"]
+    assert desk.status.eta_at is not None
+
+
 def test_a_stop_ends_a_pause(desk):
     ask_pause(desk.folder, BY_ANNA)
     desk.stop.set()
