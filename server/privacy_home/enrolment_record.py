@@ -85,7 +85,7 @@ def _kept(connection: sqlite3.Connection, stream: str) -> KeptEnrolment | None:
 
 
 def knows_enrolment(connection: sqlite3.Connection, stream: str = "") -> bool:
-    """Whether a record, not who was there, said who is enrolled in a stream; without a name: in all.
+    """Whether a record, not who was there, said who is enrolled in a stream; unnamed: in each.
 
     Of a stream from before enrolments were kept nobody knows it.
     """

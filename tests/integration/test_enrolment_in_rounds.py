@@ -15,8 +15,11 @@ from server.engine.enrolment import Enrolment, read_enrolment
 from server.engine.flower_messages import ask_for_devices
 from server.errors import SettingError
 from server.flower_app import PlannedRun, carry_out
+from server.privacy_home.counts_file import transaction
 from server.privacy_home.enrolment_record import EnrolmentSource
+from server.privacy_home.home_files import COUNTS_FILE
 from server.privacy_home.ledger_report import home_report
+from server.privacy_home.participation_counts import StreamRecord
 from server.privacy_home.privacy_ledger import open_home
 from server.runs.folder import RunFolder
 from server.runs.refusal_trail import read_trail
@@ -162,6 +165,31 @@ def test_a_node_that_claims_everybody_gets_nothing_and_stands_in_the_trail(tmp_p
     assert run.folder.home.life_counts(DEVICES).participations.tolist() == [1] * 8
     reasons = {line["reason"] for line in read_trail(run.folder.path)}
     assert reasons == {"names_a_device_bound_to_another_node"}
+
+
+def test_a_record_is_kept_anew_until_its_stream_is_opened(tmp_path):
+    """A process that was killed before it chose anybody left a record that decided nothing."""
+    home = open_home(tmp_path)
+    home.keep_enrolment("s", ["a"], EnrolmentSource.FIRST_ROSTER)
+    assert home.keep_enrolment("s", ["b"], EnrolmentSource.FILE).device_ids == ("b",)
+    home.open_stream("s", StreamRecord(policy_digest="", anchor="", max_participations=1))
+    assert home.keep_enrolment("s", ["c"], EnrolmentSource.FILE).device_ids == ("b",)
+
+
+def test_a_stream_of_yesterday_takes_whom_it_has_invited_and_says_what_is_not_known(tmp_path):
+    stop = threading.Event()
+    run = carried(
+        run_of(tmp_path / "run", enrolment=RECORD, on_round=lambda _: stop.set()),
+        fleet(),
+        stop=stop,
+    )
+    with transaction(tmp_path / "run" / COUNTS_FILE) as connection:
+        connection.execute("DELETE FROM facts WHERE name LIKE 'enrolment%'")
+    first = cohorts(run, 1)[0]
+    assert REACHED_AT_START in home_report(tmp_path / "run", delta=1e-6)["assumptions"]
+    others = [device for device in DEVICES if device not in first]
+    kept = open_home(tmp_path / "run").keep_enrolment("test", others, EnrolmentSource.FIRST_ROSTER)
+    assert kept.device_ids == tuple(sorted(DEVICES))
 
 
 @pytest.mark.parametrize(
