@@ -29,6 +29,7 @@ def run_status(arguments: argparse.Namespace) -> int:
         data = {
             "device_id": str(store.profile.device_id),
             "identity": _identity(store, config),
+            "fleet": _fleet(store, now=now),
             "store": _store(store),
             "model": _model(store),
             "last_prediction": store.fact("last_prediction"),
@@ -60,6 +61,25 @@ def _identity(store: TelemetryStore, config: DeviceConfig) -> dict[str, Any]:
     is_bound = identity.hardware is not None
     what = "bound to this hardware" if is_bound else "this hardware says no identifier"
     return {"state": "bound" if is_bound else "not_bound", "what": what}
+
+
+def _fleet(store: TelemetryStore, *, now: datetime) -> dict[str, Any]:
+    from ..errors import JoinError
+    from ..provisioning.membership import read_membership
+
+    try:
+        found = read_membership(store.path)
+    except JoinError as error:
+        return {"state": "damaged", "what": str(error)}
+    if found is None:
+        return {"state": "none", "what": "has joined no fleet; fedcell-device join"}
+    return {
+        "state": "joined" if now < found.not_after else "over",
+        "what": f"{found.broker}, certified until {found.not_after:%Y-%m-%d}",
+        "broker": found.broker,
+        "service": found.service,
+        "not_after": found.not_after.isoformat(),
+    }
 
 
 def _store(store: TelemetryStore) -> dict[str, Any]:
@@ -159,6 +179,7 @@ def _lines(data: dict[str, Any]) -> list[str]:
         [
             ("device", data["device_id"]),
             ("identity", f"{data['identity']['state']}: {data['identity']['what']}"),
+            ("fleet", f"{data['fleet']['state']}: {data['fleet']['what']}"),
             ("store", _store_words(store)),
             ("model", _model_words(model)),
             ("refused model", _refusal_words(model["last_refusal"])),

@@ -64,6 +64,12 @@ def device(tmp_path, served, monkeypatch, capsys):
         said = capsys.readouterr()
         return code, json.loads(said.out) if said.out else said.err
 
+    def status():
+        main(["status", "--store", str(tmp_path / "device.db"), "--json"])
+        return json.loads(capsys.readouterr().out)["fleet"]
+
+    assert status()["state"] == "none"
+    call.status = status
     call.store, call.name = tmp_path / "device.db", name
     return call
 
@@ -83,9 +89,11 @@ def test_device_joins_once_and_says_so_afterwards(device, served):
     before = {path: path.read_bytes() for path in folder.iterdir()}
 
     again, said = device("fct_of_no_use")
+    shown = device.status()
 
     assert (code, again) == (0, 0)
     assert (told["made"], said["made"]) == (True, False)
+    assert (shown["state"], shown["broker"]) == ("joined", "127.0.0.1:8883")
     assert files_of(folder) == ["authorities-1.pem", "device-1.pem", "fleet.json", "supernode"]
     assert {path: path.read_bytes() for path in folder.iterdir()} == before
     assert {path.stat().st_mode & 0o777 for path in folder.iterdir()} == {0o600}
