@@ -97,6 +97,7 @@ def evidence_of(watched: Sequence[Watched], *, version: str, since: datetime) ->
     ours = _pairs(one for one in inside if _says_by(one, version))
     others = _pairs(one for one in watched if not one.in_ring and not _says_by(one, version))
     return Evidence(
+        known=len(inside),
         active=len(heard),
         running=sum(one.model_version == version and not one.failed_because for one in heard),
         failed=dict(failed),
@@ -126,6 +127,7 @@ def to_json(evidence: Evidence) -> dict[str, Any]:
     told: dict[str, Any] = json.loads(
         json.dumps(
             {
+                "known": evidence.known,
                 "active": evidence.active,
                 "running": evidence.running,
                 "failed": dict(evidence.failed),

@@ -78,8 +78,9 @@ class RingPolicy:
     Attributes:
         soak: least time in a ring.
         least_acknowledged: share of the ring's active devices that run the model.
-        least_summaries: devices that must have told bands before and after; fewer where the ring
-            is smaller.
+        least_summaries: devices that must have told bands before and after; fewer where the rings
+            are smaller.
+        least_devices: devices that must have spoken; fewer where the rings are smaller.
         tolerated_failures: share of devices on which a model may fail.
         tolerated_shift: net share of devices that may be told something else: the quality gate's
             own slack.
@@ -89,6 +90,7 @@ class RingPolicy:
     soak: timedelta = timedelta(days=1)
     least_acknowledged: float = 0.8
     least_summaries: int = FIRST_LOOK
+    least_devices: int = FIRST_LOOK
     tolerated_failures: float = 0.01
     tolerated_shift: float = 0.01
     alpha: float = 0.01
@@ -122,6 +124,7 @@ class Evidence:
     """What the devices of the rings that a release has reached have reported.
 
     Attributes:
+        known: devices that ever spoke.
         active: devices that spoke since the last of these rings began.
         running: of them, that run the model.
         failed: of them, on which it failed or was refused through no fault of theirs, by reason.
@@ -130,6 +133,7 @@ class Evidence:
         shifts: how the ring and all others moved, by question.
     """
 
+    known: int = 0
     active: int = 0
     running: int = 0
     failed: Mapping[str, int] = field(default_factory=dict)
@@ -163,10 +167,11 @@ def decide(
         return withdrawn(rollout, reason=failing)
     has_soaked = now - rollout.ring_began_at >= policy.soak
     eligible = evidence.active - evidence.unsuited
+    suited = evidence.known - evidence.unsuited
     is_heard = (
-        eligible > 0
+        eligible >= max(1, min(policy.least_devices, suited))
         and evidence.running >= policy.least_acknowledged * eligible
-        and evidence.compared >= min(policy.least_summaries, eligible)
+        and evidence.compared >= min(policy.least_summaries, suited)
     )
     is_look_due = evidence.compared >= max(FIRST_LOOK, 2 * rollout.looked_at) or (
         has_soaked and is_heard and evidence.compared > rollout.looked_at
@@ -189,13 +194,16 @@ def why_waiting(
         return []
     eligible = evidence.active - evidence.unsuited
     wanted = math.ceil(policy.least_acknowledged * eligible)
-    compared = min(policy.least_summaries, eligible)
+    suited = evidence.known - evidence.unsuited
+    least, compared = min(policy.least_devices, suited), min(policy.least_summaries, suited)
     left = policy.soak - (now - rollout.ring_began_at)
     found = []
     if left > timedelta(0):
         found.append(f"{left.total_seconds() / 3600:.1f} more hours")
     if eligible < 1:
         found.append("a first device of the ring")
+    elif eligible < least:
+        found.append(f"{least - eligible} more devices that speak")
     elif evidence.running < wanted:
         found.append(f"{wanted - evidence.running} more devices that run it")
     if evidence.compared < compared:

@@ -1,8 +1,18 @@
 """Releases from proposal to fleet and back: real bundles, real metadata, real HTTP, real slots."""
 
+from dataclasses import replace
+from datetime import timedelta
+
 import pytest
 
+from edge_client.updates.follower import check_in
+from models.wire.messages import ModelRefusal
+from server.device_configuration import ConfigurationSender, DeviceSettings
+from server.releases.announcing import Announcer
+from server.releases.release_errors import ReleaseError
 from server.releases.rings import ReleaseState, Ring
+from server.storage.configurations import Configurations
+from tests.support.hubs import SIGNER
 from tests.support.releases import LightDevice, now, release_lab
 from tests.support.update_bundles import try_out_here
 
@@ -42,3 +52,109 @@ def test_a_release_goes_from_ring_to_ring_and_back(lab, tmp_path):
         device.check_in(lab.source)
         assert device.version == default
         assert device.models.state().least_release == number + 1
+
+
+def test_a_model_that_ends_its_device_is_rolled_back_there_and_withdrawn_everywhere(lab, tmp_path):
+    names = [f"c-{number}" for number in range(8)]
+    lab.rings(Ring("canary", devices=frozenset(names)))
+    devices = [LightDevice(tmp_path, name, ring="canary") for name in names]
+    default = devices[0].version
+    for device in devices:
+        lab.hear(device.birth(), device.summary())
+    for device in devices[:3]:
+        device.crashes_with.add("update-1")
+    lab.started(lab.bundle(1))
+    for device in devices:
+        device.check_in(lab.source)
+    assert [device.version for device in devices] == [default] * 3 + ["update-1"] * 5
+    assert devices[0].models.last_refusal().reason == "no_report"
+
+    for device in devices:
+        lab.hear(device.birth())
+    kept, evidence = lab.desk.advance(now=now())
+
+    assert evidence.failed == {"no_report": 3}
+    assert kept.rollout.state is ReleaseState.WITHDRAWN
+    assert "failed on 3 of 8 devices (no_report 3)" in kept.rollout.reason
+    for device in devices:
+        device.check_in(lab.source)
+        assert device.version == default
+
+
+def test_a_failure_stays_known_whatever_the_device_refuses_later(lab, tmp_path):
+    device = LightDevice(tmp_path, "c-1", ring="canary")
+    device.crashes_with.add("update-1")
+    lab.hear(device.birth())
+    number = lab.started(lab.bundle(1))
+    device.check_in(lab.source)
+    lab.hear(device.birth())
+    assert lab.desk.evidence(number).failed == {"no_report": 1}
+
+    device.check_in(lab.source)
+    assert device.models.last_refusal().reason == "rolled_back_before"
+    lab.hear(
+        replace(device.birth(), refused_model="other", refused_because=ModelRefusal.REPOSITORY)
+    )
+
+    assert lab.desk.evidence(number).failed == {"no_report": 1}
+
+
+def test_an_older_client_keeps_being_served(lab, tmp_path):
+    old, new = LightDevice(tmp_path, "d-1"), LightDevice(tmp_path, "d-2")
+    lab.rings()
+    lab.hear(old.birth(), new.birth())
+    lab.started(lab.bundle(1, manifest={"least_client_version": "0.0.9"}))
+    new.check_in(lab.source)
+    lab.hear(new.birth())
+    released, _ = lab.desk.advance(now=now())
+    assert released.rollout.state is ReleaseState.ROLLING
+    check_in(old.models, lab.source, client=(0, 0, 9), now=now())
+    lab.hear(old.birth())
+    released, _ = lab.desk.advance(now=now())
+    assert released.rollout.state is ReleaseState.RELEASED
+    lab.started(lab.bundle(2))
+
+    waiting = LightDevice(tmp_path, "d-3")
+    for device, client, version in (
+        (waiting, (0, 0, 9), "update-1"),
+        (new, (0, 1, 0), "update-2"),
+    ):
+        check_in(device.models, lab.source, client=client, now=now())
+        assert device.version == version
+    nobody = LightDevice(tmp_path, "d-4")
+    assert check_in(nobody.models, lab.source, client=(0, 0, 1), now=now()) is None
+
+
+def test_a_device_is_told_its_ring_and_what_it_was_told_before_stays(lab, tmp_path):
+    device = LightDevice(tmp_path, "c-1")
+    lab.hear(device.birth(), LightDevice(tmp_path, "d-1").birth())
+    announcer = Announcer(lab.desk, None, SIGNER)
+    with lab.database.transaction() as connection:
+        sender = ConfigurationSender(connection, SIGNER, announcer.new_id)
+        sender.send("c-1", DeviceSettings(training=False), now=now())
+
+    assert (announcer.tell_rings(now=now()), announcer.tell_rings(now=now())) == (1, 0)
+    with lab.database.transaction() as connection:
+        kept = Configurations(connection)
+        assert kept.latest("c-1").settings == {"training": False, "ring": "canary"}
+        sender = ConfigurationSender(connection, SIGNER, announcer.new_id)
+        sender.send("c-1", DeviceSettings(notices=False), now=now() + timedelta(seconds=5))
+        assert kept.latest("c-1").settings == {"notices": False, "ring": "canary"}
+        assert kept.latest("d-1") is None
+
+
+def test_a_halt_keeps_what_is_there_and_offers_it_to_nobody_more(lab, tmp_path):
+    first, second = (LightDevice(tmp_path, name, ring="canary") for name in ("c-1", "c-2"))
+    default = second.version
+    number = lab.started(lab.bundle(1))
+    first.check_in(lab.source)
+    lab.desk.halt(number, reason="look", now=now())
+
+    for device, version in ((first, "update-1"), (second, default)):
+        device.check_in(lab.source)
+        assert device.version == version
+    with pytest.raises(ReleaseError, match="is on its way"):
+        lab.started(lab.bundle(2))
+    lab.desk.resume(number, now=now())
+    second.check_in(lab.source)
+    assert second.version == "update-1"

@@ -35,7 +35,7 @@ def unmoved(count=50):
 
 
 def heard(**changes):
-    values = {"active": 50, "running": 50, "compared": 50, "shifts": unmoved()}
+    values = {"known": 50, "active": 50, "running": 50, "compared": 50, "shifts": unmoved()}
     return Evidence(**(values | changes))
 
 
@@ -50,6 +50,8 @@ def test_a_ring_advances_once_it_has_soaked_and_acknowledged():
     assert after(heard(running=40)).ring == 1
     assert after(heard(compared=7, shifts=unmoved(7))).ring == 0
     assert after(Evidence()).ring == 0
+    assert after(heard(active=7, running=7, compared=8, shifts=unmoved(8))).ring == 0
+    assert after(heard(active=8, running=8, compared=8, shifts=unmoved(8))).ring == 1
 
 
 def test_devices_that_cannot_run_it_are_not_waited_for():
