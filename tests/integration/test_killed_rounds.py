@@ -6,6 +6,7 @@ import sys
 
 import pytest
 
+from tests.support.stream_crashes import Death, Journal
 from tests.support.system_parts import REPOSITORY
 
 
@@ -22,6 +23,18 @@ def killed_again_and_again(folder, *, rounds, kills, seed, timeout_s):
     )
     assert ran.returncode == 0, ran.stderr[-4000:]
     return json.loads(ran.stdout)
+
+
+def test_process_that_came_to_its_end_is_killed_no_more(tmp_path, monkeypatch):
+    killed = []
+    monkeypatch.setattr("os.kill", lambda *asked: killed.append(asked))
+    death = Death(-1, "", 0, Journal(tmp_path / "journal"))
+    death._left = 2
+    death._count()
+    death.disarm()
+    for _ in range(3):
+        death._count()
+    assert killed == []
 
 
 def assert_told(found, *, rounds, kills):

@@ -140,8 +140,10 @@ def one_life(folder: Path, config: RoundsConfig, *, events: int) -> tuple[bool, 
             os.close(told)
             death = Death(-1, "", events, Journal(folder.with_suffix(".journal")))
             live(folder, config, death)
-            death._self, code = -1, 0
-            os.write(tells, str(events - death._left).encode())
+            lived = events - death._left
+            death.disarm()
+            os.write(tells, str(lived).encode())
+            code = 0
         except BaseException:  # noqa: BLE001 - whatever it is, the parent shows it
             traceback.print_exc()
         finally:

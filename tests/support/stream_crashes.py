@@ -135,6 +135,10 @@ class Death:
             self._journal.say(died=name)
             os.kill(self._self, signal.SIGKILL)
 
+    def disarm(self) -> None:
+        """Let this process live, whatever it does from here on."""
+        self._left = 0
+
     def _watch(self) -> None:
         sync, write, connect = os.fsync, os.write, sqlite3.connect
 
