@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -10,7 +11,7 @@ from zipfile import BadZipFile
 
 import numpy as np
 
-from models.bundle import DEFAULT, load_bundle
+from models.bundle import DEFAULT, DEFAULT_FOLDER, MODEL, load_bundle
 
 from ..counts.run_counts import CountsPlan, DriftReference
 from ..plans.plan_file import config_under, constants_of, read_plan, require_agreement
@@ -156,7 +157,8 @@ def starting_weights(run_config: Mapping[str, object]) -> tuple[NDArray[np.float
     if source == DEFAULT or source.endswith(".zip"):
         from models.training.export_onnx import read_parameters
 
-        bundle = load_bundle(source, allow_unsigned=True)
+        where = _default_folder() if source == DEFAULT else source
+        bundle = load_bundle(where, allow_unsigned=True)
         return read_parameters(bundle.model_bytes).flat(), bundle.version
     try:
         with np.load(source, allow_pickle=False) as arrays:
@@ -166,6 +168,22 @@ def starting_weights(run_config: Mapping[str, object]) -> tuple[NDArray[np.float
         raise RoundsError(
             f"start-weights: {source} holds no weights ({error}); {remedy}"
         ) from error
+
+
+def _default_folder() -> Path:
+    """Return the folder of the default bundle as it is installed here.
+
+    Flower's app bundle carries no model: there the one beside this package is missing, and that of
+    the installed package is taken.
+
+    Raises:
+        RoundsError: it is not installed.
+    """
+    for place in (str(DEFAULT_FOLDER.parents[1]), *sys.path):
+        folder = Path(place) / DEFAULT_FOLDER.parent.name / DEFAULT_FOLDER.name
+        if (folder / MODEL).is_file():
+            return folder
+    raise RoundsError("start-weights: no default bundle is installed here; name a bundle's .zip")
 
 
 def log_level(run_config: Mapping[str, object]) -> str:

@@ -13,6 +13,7 @@ from models.training.export_onnx import read_parameters
 from models.training.local_epochs import new_flat_weights
 from models.wire.rounds import DEVICES_RECORD, RECEIPT_MESSAGE
 from server.deployed_run import deployed_run
+from server.engine import run_configuration
 from server.engine.early_stop import REFERENCE_QUALITY
 from server.engine.reference_fleet import ReferenceHalves, ReferenceRows
 from server.engine.rounds import RoundsError
@@ -133,6 +134,18 @@ def test_rounds_start_from_the_weights_of_a_bundle(run_config):
 
     assert np.array_equal(run.start, read_parameters(default.model_bytes).flat())
     assert run.facts["started_from"] == default.version
+
+
+def test_default_weights_are_found_beside_the_installed_package(run_config, monkeypatch, tmp_path):
+    """Flower unpacks the app without its model."""
+    unpacked = tmp_path / "app" / "models" / "default_bundle"
+    monkeypatch.setattr(run_configuration, "DEFAULT_FOLDER", unpacked)
+    monkeypatch.syspath_prepend(tmp_path / "app")
+    assert deployed_run(run_config | {"start-weights": "default"}).facts["started_from"]
+
+    monkeypatch.setattr("sys.path", [str(tmp_path / "app")])
+    with pytest.raises(RoundsError, match="no default bundle is installed here"):
+        run_configuration.starting_weights({"start-weights": "default"})
 
 
 def test_looks_take_half_of_the_reference_fleet_and_leave_the_other_to_the_gate(reference):
