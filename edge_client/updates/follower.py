@@ -10,6 +10,7 @@ higher number, too: nothing here gives leave to take an older one.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from models.bundle import CLIENT_VERSION, DEFAULT, load_bundle
@@ -130,7 +131,12 @@ def wanted_target(
 def running_version(models: ModelStore) -> str:
     """Return the version of the model that the device runs."""
     running = models.installed()
-    return str(load_bundle(DEFAULT).version) if running is None else running.version
+    return _default_version() if running is None else running.version
+
+
+@cache
+def _default_version() -> str:
+    return str(load_bundle(DEFAULT).version)
 
 
 def _parts(version: Any) -> tuple[int, ...]:

@@ -81,7 +81,7 @@ def world(tmp_path, monkeypatch):
         lab = Lab(tmp_path, database, server)
         lab.rings(Ring("canary", devices=frozenset(names)))
         canary = Fleet(broker, lab.source, tmp_path, names, ring="canary")
-        others = [f"other-{number}" for number in range(10)]
+        others = [f"other-{number}" for number in range(4)]
         rest = Fleet(broker, lab.source, tmp_path, others)
         sender = link_to(broker, "fedcell-hub-releases")
         announcer = Announcer(lab.desk, sender, SIGNER)

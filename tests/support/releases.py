@@ -6,13 +6,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from hashlib import sha256
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
 from edge_client.model_store import ModelStore
 from edge_client.updates.download import DownloadLimits
-from edge_client.updates.follower import FLEET, ReleaseSource, check_in
+from edge_client.updates.follower import FLEET, ReleaseSource, check_in, running_version
 from models.bundle import canonical_json, load_bundle, write_bundle
 from models.errors import BundleError
 from models.feature_spec import NUM_FEATURES
@@ -151,6 +151,8 @@ def release_lab(folder: Path) -> Iterator[Lab]:
 class LightDevice:
     """A device with real bundles, slots and updates; one row of features in place of a store."""
 
+    _predictors: ClassVar[dict[str, Predictor]] = {}
+
     def __init__(self, folder: Path, name: str, *, ring: str = FLEET, days: float = 400.0) -> None:
         self.name = name
         self.ring = ring
@@ -162,7 +164,7 @@ class LightDevice:
 
     @property
     def version(self) -> str:
-        return str(self.models.open().version)
+        return running_version(self.models)
 
     def check_in(self, source: ReleaseSource) -> None:
         """Ask for what is offered, start it, and predict; a refusal leaves what runs."""
@@ -175,7 +177,7 @@ class LightDevice:
         while found is not None and self.models.is_on_trial():
             starting = ModelStore(self.models.folder)
             starting.begin_boot(now())
-            if str(starting.open().version) in self.crashes_with:
+            if self.crashes_with and str(starting.open().version) in self.crashes_with:
                 continue
             starting.commit(now())
 
@@ -195,8 +197,12 @@ class LightDevice:
         )
 
     def summary(self) -> Summary:
-        bundle = self.models.open()
-        found = Predictor(bundle, backend=Backend.NUMPY).outputs(self.features)
+        # Devices of one process share what they load, not what they have in their slots.
+        predictor = self._predictors.get(self.version)
+        if predictor is None:
+            predictor = Predictor(self.models.open(), backend=Backend.NUMPY)
+            self._predictors[self.version] = predictor
+        bundle, found = predictor.bundle, predictor.outputs(self.features)
         probability = float(found["failure_probability_30d"][0])
         self._sequence += 1
         return summary(
