@@ -319,12 +319,9 @@ class ReleaseDesk:
         name = None if after.ring is None else rings[after.ring].name
         releases.keep(after, ring=name, now=now)
         if after.state is ReleaseState.ROLLING and after.ring is not None:
-            version = kept.offer.version
-            spoken = [
-                (device_id, None if (summary or {}).get("model_version") == version else summary)
-                for device_id, summary in releases.spoken()
-            ]
-            releases.watch(after.number, watch_list(spoken, rings, reached=after.ring))
+            _watch(releases, kept, rings, reached=after.ring)
+        if after.state in {ReleaseState.RELEASED, ReleaseState.WITHDRAWN}:
+            releases.forget_bands(after.number)
         if after.state is ReleaseState.RELEASED:
             self._move(connection, kept.offer.version, ModelState.RELEASED, now=now)
         if after.state is ReleaseState.WITHDRAWN:
@@ -342,11 +339,8 @@ class ReleaseDesk:
         rollout, version = kept.rollout, kept.offer.version
         if rollout.ring is None or rollout.ring_began_at is None:
             return Evidence()
-        spoken = [
-            (device_id, None if (summary or {}).get("model_version") == version else summary)
-            for device_id, summary in releases.spoken()
-        ]
-        releases.watch(rollout.number, watch_list(spoken, rings, reached=rollout.ring))
+        if rollout.state in _OPEN:
+            _watch(releases, kept, rings, reached=rollout.ring)
         failed = new_failures(releases.watched(rollout.number), version=version)
         releases.note_failures(rollout.number, failed)
         watched = releases.watched(rollout.number)
@@ -409,6 +403,16 @@ def latest(releases: Sequence[KeptRelease]) -> KeptRelease:
     if not releases:
         raise ReleaseMissingError("releases", "there are none yet", "see: fedcell release propose")
     return (under_way or list(releases))[-1]
+
+
+def _watch(releases: Releases, kept: KeptRelease, rings: Sequence[Ring], *, reached: int) -> None:
+    """Keep what devices say under the model before; what they say under this one is no before."""
+    version = kept.offer.version
+    spoken = [
+        (device_id, None if (summary or {}).get("model_version") == version else summary)
+        for device_id, summary in releases.spoken()
+    ]
+    releases.watch(kept.rollout.number, watch_list(spoken, rings, reached=reached))
 
 
 def _offerable(number: int, candidate: Bundle, back: Bundle) -> Offerable:

@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, replace
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import Connection, Row, delete, func, insert, select, update
+from sqlalchemy import Connection, Row, delete, func, insert, null, select, update
 
 from ..releases.distribution import Bands
 from ..releases.offers import Offerable
@@ -267,6 +267,12 @@ class Releases:
                 )
                 .values(failed_because=reason)
             )
+
+    def forget_bands(self, number: int) -> None:
+        """Forget what devices said before a release that is over; its failures stay."""
+        self.connection.execute(
+            update(release_devices).where(release_devices.c.number == number).values(before=null())
+        )
 
     def spoken(self) -> tuple[tuple[str, Mapping[str, Any] | None], ...]:
         """Return every device that ever spoke, with its latest summary as JSON."""

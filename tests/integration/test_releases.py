@@ -12,6 +12,7 @@ from server.releases.announcing import Announcer
 from server.releases.release_errors import ReleaseError
 from server.releases.rings import ReleaseState, Ring
 from server.storage.configurations import Configurations
+from server.storage.releases import Releases
 from tests.support.hubs import SIGNER
 from tests.support.releases import LightDevice, now, release_lab
 from tests.support.update_bundles import try_out_here
@@ -74,6 +75,9 @@ def test_a_model_that_ends_its_device_is_rolled_back_there_and_withdrawn_everywh
     kept, evidence = lab.desk.advance(now=now())
 
     assert evidence.failed == {"no_report": 3}
+    with lab.database.transaction() as connection:
+        watched = Releases(connection).watched(kept.rollout.number)
+    assert {one.before for one in watched} == {None}
     assert kept.rollout.state is ReleaseState.WITHDRAWN
     assert "failed on 3 of 8 devices (no_report 3)" in kept.rollout.reason
     for device in devices:
