@@ -24,6 +24,7 @@ from tests.support.flower_grid import GridInMemory
 from tests.support.operator_keys import make_stream_key_file
 from tests.support.system_parts import REPOSITORY
 
+pytestmark = pytest.mark.slow
 NOW = datetime(2026, 11, 22, tzinfo=UTC)
 DECLARED = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["tool"]["flwr"]["app"][
     "config"
