@@ -135,9 +135,7 @@ def run_run(arguments: argparse.Namespace) -> int:
     from .identity import hardware_id_of
 
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
-    broker = config.broker_address()
-    if config.broker is None and membership is not None:
-        broker = membership.broker_address()
+    broker = _broker(config, membership)
     plan = _plan(arguments, bytes_per_day=config.bytes_per_day)
     clock = clock_from(getattr(arguments, "now", None))
     keys = _server_keys(config, membership)
@@ -184,6 +182,13 @@ def _membership(config: DeviceConfig) -> Membership | None:
     from ..provisioning.membership import read_membership
 
     return read_membership(config.store)
+
+
+def _broker(config: DeviceConfig, membership: Membership | None) -> tuple[str, int]:
+    """Return host and port of the broker that was named, else of the fleet's."""
+    if config.broker is None and membership is not None:
+        return membership.broker_address()
+    return config.broker_address()
 
 
 def _server_keys(config: DeviceConfig, membership: Membership | None) -> dict[str, bytes]:

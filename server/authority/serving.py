@@ -44,6 +44,33 @@ def running_service(
     Raises:
         AuthorityError: the certificate is missing, or the port is taken.
     """
+    config = _configured(database, home, host=host, port=port, clock=clock)
+    try:
+        opened = config.bind_socket()
+    except SystemExit:
+        remedy = "choose another port"
+        raise AuthorityError(f"{host}:{port}", "the port is in use", remedy) from None
+    server = uvicorn.Server(config)
+    thread = threading.Thread(
+        target=server.run, kwargs={"sockets": [opened]}, name="fedcell-enrolment", daemon=True
+    )
+    thread.start()
+    deadline = time.monotonic() + START_WITHIN_S
+    while not server.started and thread.is_alive() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    try:
+        if not server.started:
+            raise AuthorityError(f"{host}:{port}", "the service did not start", "see its log")
+        yield int(opened.getsockname()[1])
+    finally:
+        server.should_exit = True
+        thread.join(START_WITHIN_S)
+        opened.close()
+
+
+def _configured(
+    database: Database, home: AuthorityHome, *, host: str, port: int, clock: Clock
+) -> uvicorn.Config:
     files = service_files(home, Service.ENROLMENT.value)
     config = uvicorn.Config(
         enrolment_app(database, home.folder, clock=clock),
@@ -70,24 +97,4 @@ def running_service(
         raise AuthorityError(files.certificate, what, "fedcell fleet certify") from None
     if config.ssl is not None:
         config.ssl.minimum_version = ssl.TLSVersion.TLSv1_3
-    try:
-        opened = config.bind_socket()
-    except SystemExit:
-        remedy = "choose another port"
-        raise AuthorityError(f"{host}:{port}", "the port is in use", remedy) from None
-    server = uvicorn.Server(config)
-    thread = threading.Thread(
-        target=server.run, kwargs={"sockets": [opened]}, name="fedcell-enrolment", daemon=True
-    )
-    thread.start()
-    deadline = time.monotonic() + START_WITHIN_S
-    while not server.started and thread.is_alive() and time.monotonic() < deadline:
-        time.sleep(0.01)
-    try:
-        if not server.started:
-            raise AuthorityError(f"{host}:{port}", "the service did not start", "see its log")
-        yield int(opened.getsockname()[1])
-    finally:
-        server.should_exit = True
-        thread.join(START_WITHIN_S)
-        opened.close()
+    return config

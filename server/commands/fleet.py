@@ -15,6 +15,9 @@ import typer
 from .hub import AsJson, Config, Db
 
 if TYPE_CHECKING:
+    from datetime import datetime
+
+    from ..authority.home import Fleet
     from ..config import ServerConfig
 
 Authority = Annotated[
@@ -81,12 +84,9 @@ def init(
     """Make both authorities and the certificates of broker, hub and enrolment service."""
     from models.trusted_keys import read_trusted_keys
 
-    from ..authority.certificates import fingerprint
-    from ..authority.home import Fleet, Kind, make_home
-    from ..authority.services import Service, certify_revoked_probe, certify_service
+    from ..authority.home import Fleet
     from ..clock import machine_clock
     from ..config import parse_address
-    from ..storage.database import open_database
 
     settings = settings_of(authority, db, config)
     host, _ = parse_address("broker", broker)
@@ -100,13 +100,7 @@ def init(
         server_keys={key_id: raw.hex() for key_id, raw in keys.items()},
         life_days=life_days,
     )
-    with open_database(settings.db) as database:
-        home = make_home(settings.authority, fleet, now=now)
-        with database.transaction() as connection:
-            for service in Service:
-                certify_service(connection, home, service, now=now)
-            certify_revoked_probe(connection, home, now=now)
-    pinned = fingerprint(home.certificate(home.fleet.issuing(Kind.SERVER)))
+    pinned = _make_authorities(settings, fleet, now=now)
     say(
         {"authority": str(settings.authority), "ca_fingerprint": pinned},
         [
@@ -199,6 +193,22 @@ def serve(
         ready = {"event": "ready", "host": host, "port": chosen, "pid": os.getpid()}
         say(ready, [f"devices can join at port {chosen}"], as_json=as_json)
         stop.wait()
+
+
+def _make_authorities(settings: ServerConfig, fleet: Fleet, *, now: datetime) -> str:
+    """Make them, certify the services, and return what devices pin."""
+    from ..authority.certificates import fingerprint
+    from ..authority.home import Kind, make_home
+    from ..authority.services import Service, certify_revoked_probe, certify_service
+    from ..storage.database import open_database
+
+    with open_database(settings.db) as database:
+        home = make_home(settings.authority, fleet, now=now)
+        with database.transaction() as connection:
+            for service in Service:
+                certify_service(connection, home, service, now=now)
+            certify_revoked_probe(connection, home, now=now)
+    return fingerprint(home.certificate(home.fleet.issuing(Kind.SERVER)))
 
 
 def settings_of(authority: str | None, db: str | None, config: str | None) -> ServerConfig:
