@@ -50,8 +50,9 @@ def progress_lines(
     if evidence is not None:
         failed = sum(evidence.failed.values())
         lines.append(
-            f"  devices: {evidence.known} known, {evidence.active} active, {evidence.running} run it, {failed} failed,"
-            f" {evidence.unsuited} unsuited, {evidence.compared} compared"
+            f"  devices: {evidence.known} known, {evidence.active} active, "
+            f"{evidence.running} run it, {failed} failed, "
+            f"{evidence.unsuited} unsuited, {evidence.compared} compared"
         )
         waits = why_waiting(rollout, evidence, kept.policy, now=now)
         lines += [f"  waits for: {', '.join(waits)}"] if waits else []
