@@ -5,7 +5,7 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 .PHONY: help demo test check bench soak fix venv \
         check-style check-types check-layers check-leaves check-upper \
-        test-units test-talks test-whole test-counts
+        test-rounds test-units test-devices test-talks test-counts
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -38,6 +38,8 @@ TALKING := $(filter-out %_power_cut.py,$(call integration,hub* link* agent* requ
 # which leave no coverage.
 COUNTING := $(call integration,privacy_audit privacy_audit_command) \
 	$(call integration,*_power_cut *_crashes mutated_bundles)
+ROUNDS := $(sort $(call integration,*rounds* demo* killed* fault* group* adaptive* quality* told* \
+	counts_* count_* wire_tap privacy_home* privacy_plan restored* home_repairs run_folder* report_*))
 COVERED := $(BIN)/coverage run -m pytest --no-header
 
 help: ## List these targets
@@ -47,10 +49,10 @@ help: ## List these targets
 demo: $(STAMP) ## Simulated fleet, private rounds, devices, notices over MQTT; writes runs/demo
 	@$(BIN)/fedcell demo
 
-test: $(STAMP) ## The whole suite with coverage (at least 85 %), about 4 minutes
+test: $(STAMP) ## The whole suite with coverage (at least 85 %), about 8 minutes
 	@rm -rf build/coverage && mkdir -p build/coverage
 	@echo "Parts of the suite run side by side; what they print comes at the end of each"
-	@$(PARALLEL) -j3 test-whole test-units test-talks test-counts
+	@$(PARALLEL) -j3 test-rounds test-units test-devices test-talks test-counts
 	@$(BIN)/coverage combine -q
 	@$(BIN)/coverage report
 
@@ -85,8 +87,13 @@ check-upper: $(STAMP)
 	@$(QUICK) $(filter-out $(LEAVES),$(wildcard tests/unit/*)) tests/property
 
 # The longest first. Much of a test of processes is waiting, so a third part finds time on two cores.
-test-whole: $(STAMP)
-	@$(COVERED) $(filter-out $(TALKING) $(COUNTING),$(call integration,*))
+# Rounds train thousands of devices, which tracing slows several times; what decides them has unit
+# tests, which are measured.
+test-rounds: $(STAMP)
+	@$(PYTEST) $(ROUNDS)
+
+test-devices: $(STAMP)
+	@$(COVERED) $(filter-out $(TALKING) $(COUNTING) $(ROUNDS),$(call integration,*))
 
 test-units: $(STAMP)
 	@$(COVERED) tests/unit tests/property tests/golden
