@@ -89,6 +89,14 @@ def prefix_errors(num_rounds: int, bands: int) -> NDArray[np.float64]:
     A C⁻¹ is Toeplitz; its first column is the running sum of that of C⁻¹, which the recursion
     gives.
     """
+    errors: NDArray[np.float64] = np.sqrt(
+        np.cumsum(np.square(np.cumsum(inverse_column(num_rounds, bands))))
+    )
+    return errors
+
+
+def inverse_column(num_rounds: int, bands: int) -> NDArray[np.float64]:
+    """First column of C⁻¹, shape (T,): step t's noise is Σ_{j≤t} of it times z_{t−j}."""
     first, *others = band_coefficients(bands)
     inverse = np.zeros(num_rounds)
     for step in range(num_rounds):
@@ -97,5 +105,4 @@ def prefix_errors(num_rounds: int, bands: int) -> NDArray[np.float64]:
             for lag, coefficient in enumerate(others[:step], start=1)
         )
         inverse[step] = ((1.0 if step == 0 else 0.0) - carried) / first
-    errors: NDArray[np.float64] = np.sqrt(np.cumsum(np.square(np.cumsum(inverse))))
-    return errors
+    return inverse

@@ -18,7 +18,7 @@ import numpy as np
 
 from models.durable_file import write_durably
 from privacy import UpdateGrid
-from privacy.banded_factor import band_coefficients
+from privacy.banded_factor import inverse_column
 
 from ..privacy_home.privacy_errors import StreamRefusedError
 
@@ -46,7 +46,7 @@ def noise_share(
 ) -> float:
     """Root mean square of what a release holds beyond its sum, over the claimed one.
 
-    Step t's noise has the variance σ²·Σ_{j≤t} a_j², with a the inverse series of the factor's c.
+    Step t's noise has the variance σ²·Σ_{j≤t} a_j², a the inverse factor's first column.
 
     Args:
         released: mean update, float64, shape (n_weights,).
@@ -57,12 +57,7 @@ def noise_share(
     privacy = policy.privacy
     grid = UpdateGrid(clipping_norm=privacy.clipping_norm)
     noise = (released * policy.cohort_size - grid.restore(total)) / privacy.clipping_norm
-    first, *others = band_coefficients(privacy.bands)
-    inverse = [1 / first]
-    for _ in range(index):
-        recent = inverse[::-1][: len(others)]
-        inverse.append(-sum(c * a for c, a in zip(others, recent, strict=False)) / first)
-    claimed = privacy.noise_multiplier * math.hypot(*inverse)
+    claimed = privacy.noise_multiplier * math.hypot(*inverse_column(index + 1, privacy.bands))
     return float(np.sqrt(np.mean(noise**2))) / claimed
 
 
