@@ -229,7 +229,8 @@ class OwnDevice:
             return update, ()
         num_rows = sum(len(self.rows(device_id)) for device_id in task.device_ids)
         found = Conditions(num_rows=num_rows)
-        return update, reasons_to_sit_out(found, self.rule, least_rows=least_rows)
+        # The device's own rule was asked before training: only the rows are left to judge.
+        return update, reasons_to_sit_out(found, EligibilityRule(), least_rows=least_rows)
 
     def _keep_why_not(
         self, store: TelemetryStore, task: RoundTask, reasons: tuple[SittingOut, ...]

@@ -106,6 +106,13 @@ def test_device_with_too_few_rows_is_named_so(device, battery):
     assert sat_out(device)["reasons"] == ["too_little_history"]
 
 
+def test_bound_on_load_gives_an_update_of_zeros_no_reason_of_its_own(device, battery):
+    (battery / "status").write_text("Full")
+    bounded = replace(device, rule=replace(device.rule, most_load_per_core=1000.0))
+    asked(bounded, 0, train=lambda: np.zeros(3, np.int64))
+    assert sat_out(bounded)["reasons"] == ["too_little_history"]
+
+
 def test_owner_sees_why_the_last_invitation_was_sat_out(device, capsys):
     asked(device, 0)
     assert main(["--store", str(device.store), "status"]) == 0
