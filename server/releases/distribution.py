@@ -18,6 +18,7 @@ from statistics import NormalDist
 from typing import TYPE_CHECKING, Any
 
 from models.wire.bands import DaysBand
+from privacy.audit.bounds import upper_rate
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -173,27 +174,4 @@ def least_share(count: int, n: int, *, alpha: float) -> float:
         n: of attempts.
         alpha: probability that the share is below the bound.
     """
-    if count <= 0:
-        return 0.0
-    low, high = 0.0, count / n
-    for _ in range(40):
-        middle = (low + high) / 2
-        low, high = (low, middle) if _at_least(count, n, middle) > alpha else (middle, high)
-    return low
-
-
-def _at_least(count: int, n: int, share: float) -> float:
-    """Probability of at least so many of n, each with the same share."""
-    if share <= 0.0:
-        return 0.0
-    if share >= 1.0:
-        return 1.0
-    logs = (
-        math.lgamma(n + 1)
-        - math.lgamma(k + 1)
-        - math.lgamma(n - k + 1)
-        + k * math.log(share)
-        + (n - k) * math.log1p(-share)
-        for k in range(count)
-    )
-    return max(0.0, 1.0 - math.fsum(map(math.exp, logs)))
+    return 1.0 - upper_rate(n - count, trials=n, alpha=alpha)
