@@ -107,18 +107,12 @@ class RunReporter:
     def _entry_that_pays(self) -> dict[str, Any] | None:
         """Return the ledger entry of the round whose weights leave; None where none does yet."""
         paid = {
-            record.ledger_hash: record.index + 1
+            record.ledger_hash
             for record in self.rounds.records
-            if record.ledger_hash
+            if record.index + 1 == self.leaves_round
         }
-        return next(
-            (
-                entry.reference()
-                for entry in self.rounds.stream.home.entries
-                if paid.get(entry.hash) == self.leaves_round
-            ),
-            None,
-        )
+        entries = self.rounds.stream.home.entries
+        return next((entry.reference() for entry in entries if entry.hash in paid), None)
 
     def _parts_so_far(self) -> tuple[RunPart, ...]:
         *before, mine = self.parts

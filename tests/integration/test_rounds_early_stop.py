@@ -139,3 +139,15 @@ def test_best_weights_of_another_making_do_not_leave(tmp_path):
     carried(run)
     assert run.report["leaves_round"] == 4
     assert weights_digest(run.weights) == run.report["rounds"][3]["weights_sha256"]
+
+
+def test_an_entry_of_another_run_in_the_home_never_pays_for_what_leaves(tmp_path):
+    home, told = tmp_path / "home", []
+    for name in ("first", "second"):
+        run = watched_run.planned(tmp_path / f"no-{name}", 2, stream=name, max_participations=4)
+        run.folder = RunFolder(tmp_path / name, home=home)
+        run.on_round = lambda _record, run=run: told.append(run.report["leaves_entry"])
+        carried(run)
+        last = run.report["rounds"][-1]["ledger_hash"]
+        assert run.report["leaves_entry"]["hash"] == last, name
+    assert told == [None] * 4
