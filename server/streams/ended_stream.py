@@ -14,7 +14,7 @@ from privacy.errors import StreamEndedError
 from privacy.streams import MECHANISM
 
 from ..privacy_home.privacy_errors import StreamRefusedError
-from .stream_agreement import require_agreement
+from .stream_agreement import policy_of, require_agreement
 from .stream_files import OPEN_A_NEW_STREAM, lock_stream, read_checkpoint
 from .stream_key import KEY_FILE
 from .stream_norm import StepNorm
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from privacy import EntryKind, LedgerEntry, PrivacyPolicy
+    from privacy import EntryKind, LedgerEntry
 
     from ..engine.server_optimizer import OptimizerState
     from ..privacy_home.participation_counts import StepRecord
@@ -86,7 +86,7 @@ def ended_stream(
         require_agreement(folder, checkpoint, steps, charged)
         next_index = checkpoint.index + 1
         _require_released(folder, checkpoint, steps, charged)
-        privacy = _privacy_of(folder, terms)
+        privacy = policy_of(folder, terms).privacy
         state = StreamState(
             folder=folder,
             home=home,
@@ -119,10 +119,3 @@ def _require_released(
     if not charged or not checkpoint.index + 1 == len(steps) == len(charged):
         what = "is gone, and a step of the stream is not released"
         raise StreamRefusedError(folder / KEY_FILE, what, OPEN_A_NEW_STREAM)
-
-
-def _privacy_of(folder: Path, terms: StreamTerms) -> PrivacyPolicy:
-    if terms.privacy is None:
-        what = "is a comparison, whose noise cannot be made again"
-        raise StreamRefusedError(folder, what, "run it anew, with another --out")
-    return terms.privacy
