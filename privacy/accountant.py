@@ -187,6 +187,15 @@ def mu_squared_of_step(
     return noise_multiplier**-2 + bit
 
 
+def mu_squared_of_release(event: Event) -> float:
+    """μ² that one release costs a device that was invited or asked, infinity without noise.
+
+    Raises:
+        UnsupportedEventError: The event is no release, or one that asks no device.
+    """
+    return _release_line(event).cost
+
+
 def mu_of_releases(events: Iterable[Event]) -> float:
     """μ of the device that was charged most, over every release in a ledger.
 

@@ -10,9 +10,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from privacy import CorrelatedRelease, CountRelease, GaussianRelease, release_epsilon
-from privacy.accountant import gaussian_epsilon, mu_of_releases, mu_squared_of_step
+from privacy.accountant import gaussian_epsilon, mu_of_releases, mu_squared_of_release
 from privacy.budget import MU_ROUNDING
-from privacy.discrete_accounting import mu_squared_of_count
 from privacy.statement import (
     ADAPTIVE,
     CORRELATED,
@@ -245,14 +244,6 @@ def _release(entry: LedgerEntry) -> dict[str, Any]:
 
 
 def _cost_of(event: Event) -> float:
-    """What a release costs a device that was invited or asked: its 1/σ²; infinite without noise."""
-    if isinstance(event, CountRelease):
-        return mu_squared_of_count(event.noise_multiplier)
-    if isinstance(event, CorrelatedRelease):
-        return mu_squared_of_step(
-            noise_multiplier=event.noise_multiplier,
-            clip_noise_multiplier=event.clip_noise_multiplier,
-        )
-    if isinstance(event, GaussianRelease):
-        return mu_squared_of_step(noise_multiplier=event.noise_multiplier)
-    return 0.0
+    """What a release costs a device that was invited or asked; public data cost nobody anything."""
+    is_charged = isinstance(event, CountRelease | CorrelatedRelease | GaussianRelease)
+    return mu_squared_of_release(event) if is_charged else 0.0

@@ -13,8 +13,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from privacy import CorrelatedRelease, CountRelease, GaussianRelease
-from privacy.accountant import mu_for, mu_squared_of_step
-from privacy.discrete_accounting import mu_squared_of_count
+from privacy.accountant import mu_for, mu_squared_of_release
 
 from .participation_counts import UNLIMITED
 
@@ -93,11 +92,11 @@ def worst_case(entries: Sequence[LedgerEntry]) -> WorstCase:
             releases.append(event)
         if isinstance(event, CountRelease):
             key = (event.policy_digest, event.channel)
-            cost = event.most_answers * mu_squared_of_count(event.noise_multiplier)
+            cost = event.most_answers * mu_squared_of_release(event)
             answers[key] = max(answers.get(key, 0.0), cost)
         elif isinstance(event, GaussianRelease | CorrelatedRelease):
             taken = event.most_participations
-            cost = taken * _cost_of_step(event) if taken else 0.0
+            cost = taken * mu_squared_of_release(event) if taken else 0.0
             updates[event.stream] = max(updates.get(event.stream, (0, 0.0)), (taken, cost))
     participations = sum(taken for taken, _ in updates.values())
     mu_squared = sum(cost for _, cost in updates.values())
@@ -150,12 +149,3 @@ def _limits(
     if isinstance(event, CorrelatedRelease):
         return most, share * whole, math.inf, whole
     return UNLIMITED, math.inf, whole if event.held_out else (1 - share) * whole, whole
-
-
-def _cost_of_step(event: GaussianRelease | CorrelatedRelease) -> float:
-    if isinstance(event, GaussianRelease):
-        return mu_squared_of_step(noise_multiplier=event.noise_multiplier)
-    return mu_squared_of_step(
-        noise_multiplier=event.noise_multiplier,
-        clip_noise_multiplier=event.clip_noise_multiplier,
-    )
