@@ -17,11 +17,12 @@ import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from models.durable_file import sync_folder
 
 from ..errors import CloneError, IdentityError, InputError, InputMissingError
+from .state_file import read_state
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -177,18 +178,9 @@ def read_identity(store: Path) -> DeviceIdentity | None:
 
     path = identity_path(store)
     try:
-        content: Any = json.loads(path.read_bytes())
-    except FileNotFoundError:
-        return None
-    except OSError as error:
-        what = f"cannot be read: {error.strerror}"
-        raise IdentityError(path, what, "check the file and its owner") from None
-    except ValueError:
-        content = None
-    try:
-        if content["format"] != _FORMAT:
-            what = f"is of format {content['format']!r}, this fedcell reads {_FORMAT}"
-            raise IdentityError(path, what, "install the fedcell that wrote it")
+        content = read_state(path, known_format=_FORMAT, refusal=IdentityError)
+        if content is None:
+            return None
         hardware = content["hardware"]
         return DeviceIdentity(
             device_id=str(content["device_id"]),

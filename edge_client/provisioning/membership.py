@@ -15,11 +15,12 @@ import os
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from models.durable_file import sync_folder
 
 from ..errors import JoinError, StoreBusyError
+from .state_file import read_state
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -115,18 +116,9 @@ def read_membership(store: Path) -> Membership | None:
     folder = membership_folder(store)
     path = folder / STATE_FILE
     try:
-        content: Any = json.loads(path.read_bytes())
-    except FileNotFoundError:
-        return None
-    except OSError as error:
-        what = f"cannot be read: {error.strerror}"
-        raise JoinError(path, what, "check the file and its owner") from None
-    except ValueError:
-        content = None
-    try:
-        if content["format"] != _FORMAT:
-            what = f"is of format {content['format']!r}, this fedcell reads {_FORMAT}"
-            raise JoinError(path, what, "install the fedcell that wrote it")
+        content = read_state(path, known_format=_FORMAT, refusal=JoinError)
+        if content is None:
+            return None
         found = Membership(
             folder=folder,
             device_id=str(content["device_id"]),
