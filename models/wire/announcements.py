@@ -6,12 +6,19 @@ shall run stands in the repository's own metadata.
 """
 
 import re
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from datetime import datetime
-from typing import Annotated, Any, ClassVar, get_args
+from typing import Annotated, ClassVar
 
-from .codec import ADDRESSING, MESSAGE_ID, SCHEMA_VERSION, canonical_json, parse_object
-from .errors import WireError
+from .codec import (
+    ADDRESSING,
+    MESSAGE_ID,
+    SCHEMA_VERSION,
+    Payload,
+    of_object,
+    parse_object,
+    schema,
+)
 from .fields import Declared, JsonObject, Moment, Text, Whole
 from .topics import PREFIX
 
@@ -23,12 +30,8 @@ _LARGEST = 2**53 - 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ReleaseAnnouncement:
-    """A release is there for a ring.
-
-    Raises:
-        WireError: `bad_field`: a value that the contract does not allow.
-    """
+class ReleaseAnnouncement(Payload):
+    """A release is there for a ring."""
 
     TYPE: ClassVar[str] = "release"
 
@@ -73,72 +76,25 @@ class ReleaseAnnouncement:
         int, Declared(kind=Whole(0, 7 * 86_400), what="seconds over which devices look, at random")
     ]
 
-    def __post_init__(self) -> None:
-        """Check every field against what is declared about it."""
-        for name, declared in declarations().items():
-            try:
-                declared.kind.to_json(getattr(self, name))
-            except (TypeError, ValueError) as error:
-                raise WireError("bad_field", f"{self.TYPE}.{name} {error}") from None
-        if self.expires <= self.issued:
-            raise WireError("bad_field", f"{self.TYPE}: expires must lie after issued")
-
-
-def declarations() -> dict[str, Declared]:
-    """Return what is declared about each field."""
-    return {
-        entry.name: next(fact for fact in get_args(entry.type) if isinstance(fact, Declared))
-        for entry in fields(ReleaseAnnouncement)
-    }
-
-
-def encode_announcement(announcement: ReleaseAnnouncement) -> bytes:
-    """Return the canonical bytes of an announcement."""
-    body: JsonObject = {"type": announcement.TYPE}
-    for name, declared in declarations().items():
-        body[name] = declared.kind.to_json(getattr(announcement, name))
-    return canonical_json(body)
+    def inconsistency(self) -> str | None:
+        """Say that it ends before it begins, None where it does not."""
+        return "expires must lie after issued" if self.expires <= self.issued else None
 
 
 def decode_announcement(payload: bytes) -> ReleaseAnnouncement:
-    """Return the announcement that a payload holds; unknown fields are left out.
+    """Return the announcement that a payload holds, which may leave its schema's version out.
 
     Raises:
         WireError: whatever is wrong with it; the only error that this raises.
     """
-    body = parse_object(payload)
-    if body.get("type") != ReleaseAnnouncement.TYPE:
-        raise WireError("wrong_type", f"expected release, got {str(body.get('type'))[:40]!r}")
-    values: dict[str, Any] = {}
-    for name, declared in declarations().items():
-        if name not in body:
-            if name == "schema_version":
-                continue
-            raise WireError("missing_field", f"release.{name} is missing")
-        try:
-            values[name] = declared.kind.from_json(body[name])
-        except (TypeError, ValueError) as error:
-            raise WireError("bad_field", f"release.{name} {error}") from None
-    return ReleaseAnnouncement(**values)
+    body = {"schema_version": SCHEMA_VERSION, **parse_object(payload)}
+    return of_object(body, ReleaseAnnouncement)
 
 
 def announcement_schema() -> JsonObject:
     """Return the JSON Schema (draft 2020-12)."""
-    declared = declarations()
-    properties: JsonObject = {"type": {"const": ReleaseAnnouncement.TYPE}}
-    properties |= {
-        name: {"description": one.what, **one.kind.schema()} for name, one in declared.items()
-    }
-    return {
-        "$schema": "https://json-schema.org/draft/2020-12/schema",
-        "$id": f"urn:fedcell:v1:{ReleaseAnnouncement.TYPE}",
-        "title": ReleaseAnnouncement.TYPE,
-        "description": "A release is there for a ring.",
-        "type": "object",
-        "properties": properties,
-        "required": sorted(["type", *(name for name in declared if name != "schema_version")]),
-        "additionalProperties": True,
-    }
+    found = schema(ReleaseAnnouncement)
+    return found | {"required": [name for name in found["required"] if name != "schema_version"]}
 
 
 def release_topic(ring: str) -> str:

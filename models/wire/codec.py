@@ -27,18 +27,50 @@ ADDRESSING = "to whom it belongs, in which order, and whether it was seen before
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Message:
-    """What every message carries; its fields are checked whenever one is made.
+class Payload:
+    """One JSON object of declared fields; they are checked whenever one is made.
 
     Raises:
         WireError: `bad_field`: a value that the contract does not allow.
     """
 
     TYPE: ClassVar[str] = ""
+    PADDED_BYTES: ClassVar[int] = 0
+
+    def __post_init__(self) -> None:
+        """Check every field against what is declared about it, then all of them together."""
+        for name, (spec, required) in specification(type(self)).items():
+            value = getattr(self, name)
+            if value is None and not required:
+                continue
+            try:
+                spec.kind.to_json(value)
+            except (TypeError, ValueError) as error:
+                raise WireError("bad_field", f"{self.TYPE}.{name} {error}") from None
+        self.check_address()
+        complaint = self.inconsistency()
+        if complaint is not None:
+            raise WireError("bad_field", f"{self.TYPE}: {complaint}")
+
+    def check_address(self) -> None:
+        """Check to whom it belongs, where it belongs to one device.
+
+        Raises:
+            WireError: no device can be called so.
+        """
+
+    def inconsistency(self) -> str | None:
+        """Say what contradicts itself across fields, None where nothing does."""
+        return None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Message(Payload):
+    """What every message from or to one device carries."""
+
     TOPIC: ClassVar[Up | Down]
     PURPOSE: ClassVar[str] = ""
     CONSENT: ClassVar[Consent] = Consent.LINK
-    PADDED_BYTES: ClassVar[int] = 0
 
     schema_version: Annotated[
         int,
@@ -79,33 +111,18 @@ class Message:
         ),
     ]
 
-    def __post_init__(self) -> None:
-        """Check every field against what is declared about it."""
-        for name, (spec, required) in specification(type(self)).items():
-            value = getattr(self, name)
-            if value is None and not required:
-                continue
-            try:
-                spec.kind.to_json(value)
-            except (TypeError, ValueError) as error:
-                raise WireError("bad_field", f"{self.TYPE}.{name} {error}") from None
+    def check_address(self) -> None:
+        """Check the name of the device."""
         checked_device_id(self.device)
-        complaint = self.inconsistency()
-        if complaint is not None:
-            raise WireError("bad_field", f"{self.TYPE}: {complaint}")
-
-    def inconsistency(self) -> str | None:
-        """Say what contradicts itself across fields, None where nothing does."""
-        return None
 
 
-M = TypeVar("M", bound=Message)
+P = TypeVar("P", bound=Payload)
 
 
-_SPECIFICATIONS: dict[type[Message], dict[str, tuple[Declared, bool]]] = {}
+_SPECIFICATIONS: dict[type[Payload], dict[str, tuple[Declared, bool]]] = {}
 
 
-def specification(message: type[Message]) -> dict[str, tuple[Declared, bool]]:
+def specification(message: type[Payload]) -> dict[str, tuple[Declared, bool]]:
     """Return what is declared about each field, and whether it must be present."""
     found = _SPECIFICATIONS.get(message)
     if found is None:
@@ -117,7 +134,7 @@ def specification(message: type[Message]) -> dict[str, tuple[Declared, bool]]:
     return found
 
 
-def encode(message: Message) -> bytes:
+def encode(message: Payload) -> bytes:
     """Return the canonical bytes of a message, padded to the size of its kind.
 
     Raises:
@@ -134,13 +151,21 @@ def encode(message: Message) -> bytes:
     return payload
 
 
-def decode(payload: bytes, expected: type[M]) -> M:
+def decode(payload: bytes, expected: type[P]) -> P:
     """Return the message that a payload holds; fields unknown to this version are left out.
 
     Raises:
         WireError: whatever is wrong with it; the only error that this raises.
     """
-    body = parse_object(payload)
+    return of_object(parse_object(payload), expected)
+
+
+def of_object(body: JsonObject, expected: type[P]) -> P:
+    """Return the message that a JSON object is.
+
+    Raises:
+        WireError: whatever is wrong with it.
+    """
     if body.get("type") != expected.TYPE:
         found = str(body.get("type"))[:40]
         raise WireError("wrong_type", f"expected {expected.TYPE}, got {found!r}")
@@ -183,7 +208,7 @@ def parse_object(payload: bytes, *, limit: int = MAX_PAYLOAD_BYTES) -> JsonObjec
     return body
 
 
-def schema(message: type[Message]) -> JsonObject:
+def schema(message: type[Payload]) -> JsonObject:
     """Return the JSON Schema (draft 2020-12) of one kind of message."""
     properties: JsonObject = {"type": {"const": message.TYPE}}
     required = ["type"]

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from . import rounds
-from .announcements import ReleaseAnnouncement, announcement_schema, declarations
+from .announcements import ReleaseAnnouncement, announcement_schema
 from .codec import Message, specification
 from .fields import Consent
 from .messages import MESSAGES, schemas
@@ -196,7 +196,7 @@ def _announcement_section() -> str:
     ]
     lines += [
         f"| `{name}` | {declared.what} | {declared.purpose or RELEASE_PURPOSE} |"
-        for name, declared in declarations().items()
+        for name, (declared, _) in specification(ReleaseAnnouncement).items()
     ]
     return "\n".join(lines) + "\n"
 

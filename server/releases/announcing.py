@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Final
 from models.wire.announcements import (
     FLEET_RING,
     ReleaseAnnouncement,
-    encode_announcement,
     release_topic,
 )
+from models.wire.codec import encode
 from models.wire.envelope import sign_payload
 
 from ..device_configuration import ConfigurationSender, DeviceSettings
@@ -73,7 +73,7 @@ class Announcer:
         waits = [
             self.link.publish(
                 release_topic(one.ring),
-                sign_payload(encode_announcement(one), self.signer.key),
+                sign_payload(encode(one), self.signer.key),
                 retain=True,
             )
             for one in said

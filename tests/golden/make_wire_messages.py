@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from models.wire.announcements import encode_announcement
 from models.wire.envelope import SigningKey, sign_payload
 from models.wire.messages import encode
 from tests.support.wire_messages import announcement, configuration, notice, one_of_each
@@ -24,9 +23,9 @@ def main() -> None:
         encode(notice()), SigningKey.from_bytes(KEY_BYTES)
     )
     recorded["configuration_ring_v1.json"] = encode(configuration(ring="canary"))
-    recorded["release_v1.json"] = encode_announcement(announcement())
+    recorded["release_v1.json"] = encode(announcement())
     recorded["signed_release_v1.json"] = sign_payload(
-        encode_announcement(announcement()), SigningKey.from_bytes(KEY_BYTES)
+        encode(announcement()), SigningKey.from_bytes(KEY_BYTES)
     )
     for name, payload in recorded.items():
         path = FOLDER / name

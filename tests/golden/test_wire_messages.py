@@ -2,7 +2,7 @@
 
 import pytest
 
-from models.wire.announcements import decode_announcement, encode_announcement
+from models.wire.announcements import decode_announcement
 from models.wire.envelope import SigningKey, open_signed, trusted_keys
 from models.wire.messages import Configuration, Notice, decode, encode
 from tests.golden.make_wire_messages import FOLDER, KEY_BYTES
@@ -37,5 +37,5 @@ def test_a_recorded_announcement_means_what_it_meant():
     trusted = trusted_keys(SigningKey.from_bytes(KEY_BYTES).verify_key)
 
     assert decode_announcement(payload) == announcement()
-    assert encode_announcement(announcement()) == payload
+    assert encode(announcement()) == payload
     assert open_signed(envelope, trusted) == payload

@@ -9,7 +9,8 @@ from edge_client.agent import AgentParts, AgentPlan, run_agent
 from edge_client.client import EdgeClient
 from edge_client.link.release_watch import ReleaseWatch, ring_of_device
 from edge_client.store.mailbox import Purpose
-from models.wire.announcements import encode_announcement, release_topic
+from models.wire.announcements import release_topic
+from models.wire.codec import encode
 from models.wire.envelope import SigningKey, sign_payload
 from server.releases.announcing import Announcer
 from server.releases.rings import Ring
@@ -112,7 +113,7 @@ def test_an_agent_takes_a_release_of_its_ring_and_goes_back(tmp_path, path, monk
             turn(lab.desk, announcer, clock=now)
             assert wait_until(lambda: ring() == "canary")
 
-            forged = encode_announcement(announcement(sequence=10**9))
+            forged = encode(announcement(sequence=10**9))
             stranger = SigningKey.from_bytes(bytes([9]) * 32)
             sender.publish(release_topic("canary"), sign_payload(forged, stranger), retain=True)
             assert wait_until(lambda: agent.counters.refused.get("unknown_key"))

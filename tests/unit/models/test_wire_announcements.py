@@ -9,16 +9,15 @@ import pytest
 from models.wire.announcements import (
     announcement_schema,
     decode_announcement,
-    encode_announcement,
     release_topic,
 )
-from models.wire.codec import parse_object
+from models.wire.codec import encode, parse_object
 from models.wire.errors import WireError
 from tests.support.wire_messages import ISSUED, announcement
 
 
 def test_what_is_encoded_is_decoded_and_fits_its_schema():
-    payload = encode_announcement(announcement())
+    payload = encode(announcement())
 
     assert decode_announcement(payload) == announcement()
     jsonschema.Draft202012Validator(announcement_schema()).validate(parse_object(payload))
@@ -26,7 +25,7 @@ def test_what_is_encoded_is_decoded_and_fits_its_schema():
 
 
 def test_later_fields_are_left_out():
-    body = parse_object(encode_announcement(announcement()))
+    body = parse_object(encode(announcement()))
     body["later"] = 1
     del body["schema_version"]
 
