@@ -15,10 +15,17 @@ from typing import TYPE_CHECKING
 from privacy.accountant import gaussian_epsilon, release_epsilon
 from privacy.budget import MU_ROUNDING
 
+from .enrolment_record import knows_enrolment
+from .owner_cap import knows_owners
+from .participation_counts import most_said_mu_squared
+
 if TYPE_CHECKING:
+    import sqlite3
     from collections.abc import Sequence
 
     from privacy import Event
+
+    from .worst_case import WorstCase
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,3 +60,20 @@ class HomeWords:
     def is_more_than(self, events: Sequence[Event], *, delta: float) -> bool:
         """Whether devices say that they have spent more than the ledger gives."""
         return self.epsilon(events, delta=delta) > release_epsilon(events, delta=delta)
+
+
+def words_in(
+    connection: sqlite3.Connection, *, uncounted: WorstCase, stream: str = ""
+) -> HomeWords:
+    """Return what the counts know beside the ledger.
+
+    Args:
+        connection: to the counts.
+        uncounted: what every device is charged, and held to, on top of its count.
+        stream: of which owners and enrolment are asked; unnamed: of each.
+    """
+    return HomeWords(
+        said_mu_squared=min(most_said_mu_squared(connection), uncounted.mu_squared_limit_in_all),
+        knows_owners=knows_owners(connection, stream),
+        knows_enrolment=knows_enrolment(connection, stream),
+    )

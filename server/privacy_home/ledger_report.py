@@ -24,12 +24,10 @@ from privacy.statement import (
 
 from ..runs.report_layout import accountable
 from . import counts_file
-from .enrolment_record import knows_enrolment
 from .home_files import COUNTS_FILE, WORST_CASE_FACT, is_behind
-from .home_words import HomeWords
+from .home_words import HomeWords, words_in
 from .ledger_file import LEDGER_FILE
-from .owner_cap import knows_owners
-from .participation_counts import all_devices, life_counts, most_said_mu_squared
+from .participation_counts import all_devices, life_counts
 from .privacy_ledger import read_home
 from .worst_case import worst_case
 
@@ -180,13 +178,7 @@ def read_words(home: Path, entries: Sequence[LedgerEntry]) -> HomeWords:
         return HomeWords(knows_owners=not has_streams, knows_enrolment=not has_streams)
     with counts_file.reading(home / COUNTS_FILE) as connection:
         uncounted = worst_case(entries[: int(counts_file.fact(connection, WORST_CASE_FACT))])
-        return HomeWords(
-            said_mu_squared=min(
-                most_said_mu_squared(connection), uncounted.mu_squared_limit_in_all
-            ),
-            knows_owners=knows_owners(connection),
-            knows_enrolment=knows_enrolment(connection),
-        )
+        return words_in(connection, uncounted=uncounted)
 
 
 def _statement(

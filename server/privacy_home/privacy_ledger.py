@@ -23,7 +23,7 @@ from . import counts_file
 from . import participation_counts as counts
 from .counted_answers import add_answers
 from .device_words import keep_words, standings
-from .enrolment_record import keep_enrolment, knows_enrolment
+from .enrolment_record import keep_enrolment
 from .home_budget import require_budget, require_budget_for_answer, require_separation
 from .home_files import (
     COUNTS_FILE,
@@ -37,9 +37,9 @@ from .home_files import (
     require_own_folder,
 )
 from .home_lock import locked_home
-from .home_words import HomeWords
+from .home_words import words_in
 from .ledger_file import LEDGER_FILE, LedgerFile, read_ledger_file
-from .owner_cap import keep_owners, knows_owners, require_owner_cap
+from .owner_cap import keep_owners, require_owner_cap
 from .privacy_errors import (
     HomeMissingError,
     HomeUnavailableError,
@@ -61,6 +61,7 @@ if TYPE_CHECKING:
 
     from .device_words import Standing
     from .enrolment_record import EnrolmentSource, KeptEnrolment
+    from .home_words import HomeWords
     from .owner_cap import KeptOwners
     from .participation_counts import AnswerCost, LifeCounts, StepCost, StepRecord, StreamRecord
 
@@ -275,12 +276,7 @@ class PrivacyHome:
     def words_on(self, stream: str) -> HomeWords:
         """Return what is known beside the ledger, of a stream and of all that devices said."""
         with self._turn() as connection:
-            said = counts.most_said_mu_squared(connection)
-            return HomeWords(
-                said_mu_squared=min(said, self.worst_case.mu_squared_limit_in_all),
-                knows_owners=knows_owners(connection, stream),
-                knows_enrolment=knows_enrolment(connection, stream),
-            )
+            return words_in(connection, uncounted=self.worst_case, stream=stream)
 
     @contextmanager
     def _turn(self) -> Iterator[sqlite3.Connection]:
