@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from privacy import CorrelatedRelease, CountRelease, GaussianRelease, release_epsilon
+from privacy import CorrelatedRelease, CountRelease, GaussianRelease
 from privacy.accountant import gaussian_epsilon, mu_of_releases, mu_squared_of_release
 from privacy.budget import MU_ROUNDING
 from privacy.statement import (
@@ -21,6 +21,7 @@ from privacy.statement import (
     REACHED_AT_START,
     SAID_MORE,
 )
+from privacy.streams import MECHANISM
 
 from ..runs.report_layout import accountable
 from . import counts_file
@@ -83,7 +84,7 @@ def home_report(home: Path, *, delta: float) -> dict[str, Any]:
     mu = mu_of_releases(events)
     words = read_words(home, entries)
     epsilon = words.epsilon(events, delta=delta)
-    of_ledger = release_epsilon(events, delta=delta)
+    of_ledger = gaussian_epsilon(mu=mu, delta=delta)
     return {
         "schema_version": 1,
         "home": str(home),
@@ -98,7 +99,7 @@ def home_report(home: Path, *, delta: float) -> dict[str, Any]:
         "mu_squared": mu**2 if math.isfinite(mu) else None,
         "epsilon_server": None,
         "epsilon_server_unbounded": True,
-        **_statement(entries, words, is_said=words.is_more_than(events, delta=delta)).to_json(),
+        **_statement(entries, words, is_said=epsilon > of_ledger).to_json(),
         "participants": _participants_json(home, entries, mu=mu, delta=delta)
         if has_counts
         else None,
@@ -206,7 +207,7 @@ def _streams(entries: Sequence[LedgerEntry]) -> list[dict[str, Any]]:
             {
                 "stream": event["stream"],
                 "kind": entry.kind,
-                "mechanism": event.get("mechanism", "banded_matrix_factorisation"),
+                "mechanism": event.get("mechanism", MECHANISM),
                 "releases": 0,
                 "noise_only": 0,
                 "noise_multiplier": event["noise_multiplier"],
