@@ -7,9 +7,6 @@ import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
-from zipfile import BadZipFile
-
-import numpy as np
 
 from models.bundle import DEFAULT, DEFAULT_FOLDER, MODEL, load_bundle
 
@@ -17,6 +14,7 @@ from ..counts.run_counts import CountsPlan, DriftReference
 from ..plans.plan_file import config_under, constants_of, read_plan, require_agreement
 from ..runs.log import LEVELS
 from ..runs.replay_record import folder_digest
+from ..runs.weights_file import read_weights
 from .over_invitation import invited_for
 from .rounds import RoundsConfig, RoundsError
 from .server_optimizer import OPTIMIZER_NAMES, WARM_RATE, OptimizerName, ServerRecipe
@@ -25,6 +23,7 @@ from .training_recipes import FROM_TRAINED_WEIGHTS
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    import numpy as np
     from numpy.typing import NDArray
 
     from models.wire.rounds import LocalRecipe
@@ -161,9 +160,8 @@ def starting_weights(run_config: Mapping[str, object]) -> tuple[NDArray[np.float
         bundle = load_bundle(where, allow_unsigned=True)
         return read_parameters(bundle.model_bytes).flat(), bundle.version
     try:
-        with np.load(source, allow_pickle=False) as arrays:
-            return arrays["weights"].astype(np.float32), None
-    except (OSError, ValueError, KeyError, BadZipFile) as error:
+        return read_weights(Path(source)), None
+    except (OSError, ValueError) as error:
         remedy = "name the weights.npz of a run, a bundle's .zip, or default"
         raise RoundsError(
             f"start-weights: {source} holds no weights ({error}); {remedy}"

@@ -8,18 +8,15 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING, Final
 
-import numpy as np
-
-from models.durable_file import write_durably
-
 from ..streams.release_witness import weights_digest
-from ..streams.stream_files import npz_bytes
 from .outcome import START_ROUND, best_look
 from .run_files import START_FILE
+from .weights_file import read_weights, write_weights
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    import numpy as np
     from numpy.typing import NDArray
 
     from ..engine.strategy import FederatedRounds
@@ -38,7 +35,7 @@ def keep_if_best(folder: Path, rounds: FederatedRounds) -> None:
     """
     number = rounds.stream.next_index
     if rounds.config.patience and number and _best_number(rounds) == number:
-        write_durably(folder / BEST_FILE, npz_bytes({"weights": rounds.weights()}))
+        write_weights(folder / BEST_FILE, rounds.weights())
 
 
 def best_weights(folder: Path, rounds: FederatedRounds) -> tuple[int, NDArray[np.float32]]:
@@ -73,7 +70,6 @@ def _best_number(rounds: FederatedRounds) -> int | None:
 
 def _read(path: Path) -> NDArray[np.float32] | None:
     try:
-        with np.load(path, allow_pickle=False) as arrays:
-            return np.asarray(arrays["weights"], np.float32)
-    except (OSError, ValueError, KeyError):
+        return read_weights(path)
+    except (OSError, ValueError):
         return None

@@ -7,9 +7,6 @@ at any data, so the bundle is made afterwards, by the same steps.
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
-from zipfile import BadZipFile
-
-import numpy as np
 
 from models.bundle import write_bundle
 from models.calibration import Calibration
@@ -25,11 +22,13 @@ from .outcome import outcome_of
 from .reading import read_report
 from .replay_record import folder_digest
 from .run_files import BUNDLE_FILE, WEIGHTS_FILE
+from .weights_file import read_weights
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
+    import numpy as np
     from numpy.typing import NDArray
 
     from models.bundle import Bundle
@@ -104,9 +103,8 @@ def _weights_of(run: Path, report: Mapping[str, Any]) -> NDArray[np.float32]:
         raise RunOpenError(f"{run}: the run {what}; nothing can be exported of it")
     path = run / WEIGHTS_FILE
     try:
-        with np.load(path, allow_pickle=False) as arrays:
-            weights: NDArray[np.float32] = arrays["weights"].astype(np.float32)
-    except (OSError, ValueError, KeyError, BadZipFile) as error:
+        weights = read_weights(path)
+    except (OSError, ValueError) as error:
         remedy = "put a whole copy of the run back"
         raise ExportRefusedError(f"{path}: holds no weights ({error}); {remedy}") from error
     if weights_digest(weights) != report["record"]["end_sha256"]:

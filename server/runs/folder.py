@@ -14,8 +14,6 @@ import os
 import weakref
 from typing import TYPE_CHECKING, Any, Final
 
-import numpy as np
-
 from models.durable_file import sync_folder, write_durably
 from models.wire.rounds import LocalRecipe
 from privacy import StreamPolicy
@@ -34,7 +32,6 @@ from ..streams.stream_files import (
     STEP_FILE,
     STREAM_LOCK_FILE,
     lock_stream,
-    npz_bytes,
 )
 from ..streams.stream_key import KEY_FILE
 from ..streams.stream_terms import StreamTerms
@@ -44,11 +41,13 @@ from .log import LOG_FILE
 from .replay_record import first_other_fact
 from .run_files import COMMAND_FILE, REPORT_FILE, START_FILE, WEIGHTS_FILE
 from .status import METRICS_FILE, STATUS_FILE
+from .weights_file import read_weights, write_weights
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
+    import numpy as np
     from numpy.typing import NDArray
 
 
@@ -245,17 +244,16 @@ class RunFolder:
 
     def save_weights(self, weights: NDArray[np.float32]) -> None:
         """Write the run's result as a plain array, float32, shape (n_weights,)."""
-        write_durably(self.path / WEIGHTS_FILE, npz_bytes({"weights": weights}))
+        write_weights(self.path / WEIGHTS_FILE, weights)
 
     def keep_start(self, weights: NDArray[np.float32]) -> None:
         """Keep the weights that the run starts from, so that another person can replay it."""
-        write_durably(self.path / START_FILE, npz_bytes({"weights": weights}))
+        write_weights(self.path / START_FILE, weights)
 
     def start_digest(self) -> str | None:
         """Return the digest of the weights that the run started from; None where none were kept."""
         try:
-            with np.load(self.path / START_FILE, allow_pickle=False) as arrays:
-                return weights_digest(arrays["weights"])
+            return weights_digest(read_weights(self.path / START_FILE))
         except FileNotFoundError:
             return None
 

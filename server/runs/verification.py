@@ -11,8 +11,6 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Final
 
-import numpy as np
-
 from privacy import StreamPolicy, release_epsilon
 
 from ..privacy_home.privacy_errors import HomeBrokenError, HomeMissingError, StreamRefusedError
@@ -24,6 +22,7 @@ from .replay_record import json_digest, platform_here, versions_here
 from .report_layout import accountable
 from .run_files import START_FILE, WEIGHTS_FILE
 from .run_parts import parts_of
+from .weights_file import read_weights
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -262,7 +261,6 @@ def _of_weights(
 
 def _digest_in(path: Path) -> str | None:
     try:
-        with np.load(path, allow_pickle=False) as arrays:
-            return weights_digest(arrays["weights"])
-    except (OSError, ValueError, KeyError):
+        return weights_digest(read_weights(path))
+    except (OSError, ValueError):
         return None

@@ -127,13 +127,15 @@ def test_a_run_that_runs_to_its_end_leaves_its_last_weights(tmp_path):
     assert weights_digest(run.weights) == run.report["rounds"][-1]["weights_sha256"]
 
 
-def test_best_weights_of_another_making_do_not_leave(tmp_path):
+@pytest.mark.parametrize("share", [1, 2], ids=["of the start", "torn"])
+def test_best_weights_of_another_making_do_not_leave(tmp_path, share):
     folder = tmp_path / "run"
     run = planned(folder, QUALITIES)
 
     def spoil(record):
         if record.index == 2:
-            (folder / BEST_FILE).write_bytes((folder / "start.npz").read_bytes())
+            content = (folder / "start.npz").read_bytes()
+            (folder / BEST_FILE).write_bytes(content[: len(content) // share])
 
     run.on_round = spoil
     carried(run)
