@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import io
 from typing import TYPE_CHECKING, Any, Final
 
-from models.durable_file import write_durably
-
-from .quality_plot import FORMATS, STYLE
+from .quality_plot import STYLE, require_format, write_figure
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -30,8 +27,7 @@ def draw_faults(summary: Mapping[str, Any], path: Path) -> None:
     Raises:
         ValueError: the path ends in something else.
     """
-    if path.suffix.lower() not in FORMATS:
-        raise ValueError(f"--plot {path}: end it in {' or '.join(FORMATS)}")
+    require_format(path)
     import matplotlib as mpl
     from matplotlib.figure import Figure
 
@@ -46,11 +42,7 @@ def draw_faults(summary: Mapping[str, Any], path: Path) -> None:
             f"(unit: one device) in every arm; seeds: {len(arms[0]['seeds'])}",
             fontsize=10.5,
         )
-        content = io.BytesIO()
-        kind = path.suffix.lower().removeprefix(".")
-        metadata = {"Date": None} if kind == "svg" else {}
-        figure.savefig(content, format=kind, dpi=160, metadata=metadata)
-    write_durably(path, content.getvalue())
+        write_figure(figure, path)
 
 
 def _draw_lost(axes: Axes, arms: Sequence[Mapping[str, Any]]) -> None:

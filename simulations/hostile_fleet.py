@@ -28,7 +28,7 @@ from models.wire.rounds import (
     Contribution,
     RoundTask,
 )
-from privacy import UpdateGrid, clip_update
+from privacy import UpdateGrid
 
 from .fleet_faults import Fault, Lies, longest_allowed, poisoned_change, poisoned_rows
 from .in_process_grid import Delivery, InProcessGrid
@@ -88,12 +88,7 @@ class FleetAtWork:
     def train_ahead(self, tasks: Sequence[RoundTask], weights: NDArray[np.float32]) -> None:
         """Train all invited devices of a round side by side; each answers for itself afterwards."""
         self._ready.clear()
-        present = [
-            device_id
-            for task in tasks
-            for device_id in task.device_ids
-            if self.faults.absence(device_id, index=task.index) is None
-        ]
+        present = [device_id for task in tasks for device_id in self._present(task)]
         if tasks:
             updates = self._trained(present, tasks[0], weights)
             self._ready = {(tasks[0].index, name): update for name, update in updates.items()}
@@ -102,11 +97,7 @@ class FleetAtWork:
         self, task: RoundTask, weights: NDArray[np.float32]
     ) -> tuple[NDArray[np.int64], int]:
         """Return the sum of a block's devices that answer in time, and their number."""
-        present = [
-            device_id
-            for device_id in task.device_ids
-            if self.faults.absence(device_id, index=task.index) is None
-        ]
+        present = self._present(task)
         missing = [name for name in present if (task.index, name) not in self._ready]
         trained = self._trained(missing, task, weights)
         total = np.zeros(weights.shape, np.int64)
@@ -114,6 +105,14 @@ class FleetAtWork:
             ready = self._ready.get((task.index, name))
             total += trained[name] if ready is None else ready
         return total, len(present)
+
+    def _present(self, task: RoundTask) -> list[str]:
+        """Return the invited devices that answer in time."""
+        return [
+            device_id
+            for device_id in task.device_ids
+            if self.faults.absence(device_id, index=task.index) is None
+        ]
 
     def _trained(
         self, device_ids: Sequence[str], task: RoundTask, weights: NDArray[np.float32]
@@ -129,9 +128,7 @@ class FleetAtWork:
                 changes = self._changes(some, recipe, weights=weights, index=task.index)
                 for name, change in zip(some, changes, strict=True):
                     said = self._said(name, change, clipping_norm=task.clipping_norm)
-                    updates[name] = grid.quantise(
-                        clip_update(said, clipping_norm=task.clipping_norm)
-                    )
+                    updates[name] = grid.contribution(said)
         return updates
 
     def _by_recipe(

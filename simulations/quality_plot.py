@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 FORMATS: Final = (".svg", ".png")
 _COLOURS: Final = {"without noise": "#57606a", "private": "#0b61a4"}
@@ -43,8 +44,7 @@ def draw_study(summary: Mapping[str, Any], path: Path) -> None:
     Raises:
         ValueError: the path ends in something else.
     """
-    if path.suffix.lower() not in FORMATS:
-        raise ValueError(f"--plot {path}: end it in {' or '.join(FORMATS)}")
+    require_format(path)
     import matplotlib as mpl
     from matplotlib.figure import Figure
 
@@ -61,10 +61,25 @@ def draw_study(summary: Mapping[str, Any], path: Path) -> None:
             f"at δ = {privacy['record']['delta']:g} (unit: one row) in both arms",
             fontsize=10.5,
         )
-        content = io.BytesIO()
-        kind = path.suffix.lower().removeprefix(".")
-        metadata = {"Date": None} if kind == "svg" else {}
-        figure.savefig(content, format=kind, dpi=160, metadata=metadata)
+        write_figure(figure, path)
+
+
+def require_format(path: Path) -> None:
+    """Refuse a file whose name says no format that a study is drawn in.
+
+    Raises:
+        ValueError: it does not end in .svg or .png.
+    """
+    if path.suffix.lower() not in FORMATS:
+        raise ValueError(f"--plot {path}: end it in {' or '.join(FORMATS)}")
+
+
+def write_figure(figure: Figure, path: Path) -> None:
+    """Write a figure into a file, whole or not at all, the same bytes each time."""
+    content = io.BytesIO()
+    kind = path.suffix.lower().removeprefix(".")
+    metadata = {"Date": None} if kind == "svg" else {}
+    figure.savefig(content, format=kind, dpi=160, metadata=metadata)
     write_durably(path, content.getvalue())
 
 

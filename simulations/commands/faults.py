@@ -13,8 +13,6 @@ from .study_progress import StudyProgress
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-PARTS = ("faults", "poisons", "backdoors", "past")
-
 
 def faults_command(
     out: Annotated[
@@ -49,7 +47,7 @@ def faults_command(
     from models.durable_file import write_durably
 
     from ..fault_plot import draw_faults
-    from ..fault_study import arms_of, run_study
+    from ..fault_study import PARTS, arms_of, run_study
     from ..quality_fleet import StudyFleetPlan, prepared_fleet
     from ..quality_plot import FORMATS
     from ..quality_study import QualityPlan
