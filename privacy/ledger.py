@@ -184,6 +184,11 @@ def events_of(entries: Iterable[LedgerEntry]) -> tuple[Event, ...]:
     return tuple(entry.event for entry in entries)
 
 
+def entries_of_stream(entries: Iterable[LedgerEntry], stream: str) -> tuple[LedgerEntry, ...]:
+    """The entries of one stream's steps, oldest first; no event is read."""
+    return tuple(entry for entry in entries if entry.fields["event"].get("stream") == stream)
+
+
 def _misfit(entry: LedgerEntry, *, index: int, previous_hash: str) -> str | None:
     fields = entry.fields
     if not isinstance(fields.get("event"), dict):

@@ -19,6 +19,7 @@ from privacy.audit.release_gate import (
     MechanismAudit,
     require_audited,
 )
+from privacy.ledger import entries_of_stream
 
 from ..privacy_home.privacy_ledger import read_home
 from ..runs.folder import RunFolderError
@@ -149,7 +150,7 @@ def _require_witnessed(run: Path, policy: StreamPolicy, paid: Sequence[LedgerEnt
         AuditRefusedError: of that reason.
     """
     seen = read_witness(run)
-    steps = [entry for entry in paid if entry.fields["event"].get("stream") == policy.stream]
+    steps = entries_of_stream(paid, policy.stream)
     if not all(step.hash in seen for step in steps):
         raise AuditRefusedError(
             reason=AuditRefusal.NOT_WITNESSED,

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from models.held_out_devices import HELD_OUT_SHARE
 from privacy import StreamPolicy
+from privacy.ledger import entries_of_stream
 from privacy.policy import GREATEST_DELTA, GREATEST_EPSILON
 
 from ..engine.rounds import RoundsError
@@ -171,8 +172,7 @@ def terms_under(plan: StreamPolicy, *, stream: str, population_size: int) -> Str
 def stream_name(plan: StreamPolicy, home: PrivacyHome) -> str:
     """Return the plan's stream, or a new name where the home knows that one already."""
     opened, _ = home.stream(plan.stream)
-    released = any(entry.fields["event"].get("stream") == plan.stream for entry in home.entries)
-    is_used = opened is not None or released
+    is_used = opened is not None or bool(entries_of_stream(home.entries, plan.stream))
     return f"run-{secrets.token_hex(8)}" if is_used else plan.stream
 
 

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 
 from privacy import CorrelatedRelease, CountRelease
 from privacy.accountant import mu_of_releases
+from privacy.ledger import entries_of_stream
 
 from . import counts_file
 from . import participation_counts as counts
@@ -95,7 +96,7 @@ class PrivacyHome:
             StreamRefusedError: its name was used before.
         """
         with self._turn() as connection:
-            if _releases_of(stream, self.entries):
+            if entries_of_stream(self.entries, stream):
                 what = f"holds a release of a stream {stream!r} already"
                 raise StreamRefusedError(
                     self._ledger.path, what, "open it under a new name, with a new key"
@@ -321,7 +322,7 @@ class PrivacyHome:
 
     def _require_next(self, connection: sqlite3.Connection, event: CorrelatedRelease) -> None:
         require_open(connection, event.stream, where=self.path)
-        charged = _releases_of(event.stream, self.entries)
+        charged = len(entries_of_stream(self.entries, event.stream))
         steps = counts.steps_of(connection, event.stream)
         record = counts.stream_record(connection, event.stream)
         step = steps[event.index] if event.index < len(steps) else None
@@ -376,7 +377,3 @@ def read_home(path: Path) -> tuple[LedgerEntry, ...]:
         remedy = "name the folder of a privacy home or of a run"
         raise HomeMissingError(path / LEDGER_FILE, "there is no such ledger", remedy)
     return read_ledger_file(path / LEDGER_FILE)
-
-
-def _releases_of(stream: str, entries: Sequence[LedgerEntry]) -> int:
-    return sum(entry.fields["event"].get("stream") == stream for entry in entries)

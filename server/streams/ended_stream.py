@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, NoReturn
 
 from privacy.errors import StreamEndedError
+from privacy.ledger import entries_of_stream
 from privacy.streams import MECHANISM
 
 from ..privacy_home.privacy_errors import StreamRefusedError
@@ -82,7 +83,7 @@ def ended_stream(
     try:
         _, steps = home.stream(terms.stream)
         checkpoint = read_checkpoint(folder)
-        charged = [e for e in home.entries if e.fields["event"].get("stream") == terms.stream]
+        charged = entries_of_stream(home.entries, terms.stream)
         require_agreement(folder, checkpoint, steps, charged)
         next_index = checkpoint.index + 1
         _require_released(folder, checkpoint, steps, charged)

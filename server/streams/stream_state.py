@@ -27,6 +27,7 @@ import numpy as np
 from models.durable_file import sync_folder
 from privacy import BudgetExceededError, UpdateGrid
 from privacy.budget import Refusal
+from privacy.ledger import entries_of_stream
 
 from ..engine.aggregation import mean_update
 from ..privacy_home.folder_origin import anchor_of
@@ -421,7 +422,7 @@ def resume_stream(
         record, steps = home.stream(terms.stream)
         require_own_stream(folder, own, record, terms, noted=home.last_opening(terms.stream))
         checkpoint = read_checkpoint(folder)
-        charged = [e for e in home.entries if e.fields["event"].get("stream") == terms.stream]
+        charged = entries_of_stream(home.entries, terms.stream)
         require_agreement(folder, checkpoint, steps, charged)
         size, next_index = terms.size(len(checkpoint.state.weights)), checkpoint.index + 1
         noise = keys.noise(own.noise_key, policy, next_index=0, size=size)
