@@ -338,14 +338,14 @@ class FederatedRounds:
         released = self.stream.release()
         self.state = optimizer_step(
             self.state,
-            released if self.groups is None else self._of_groups(released, index),
+            self._of_groups(released, index),
             recipe=self.config.server,
             rate=self.config.server.rate_at(index, num_rounds=self.config.num_rounds),
         )
         self.stream.checkpoint(self.state, released=released)
 
     def _of_groups(self, released: NDArray[np.float64], index: int) -> NDArray[np.float64]:
-        """Return what the group rule makes of the released sums: post-processing."""
+        """Return what a group rule, if there is one, makes of what is released: post-processing."""
         if self.groups is None:
             return released
         cohort = self.stream.home.cohort(self.config.stream, index)
