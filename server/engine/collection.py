@@ -14,7 +14,14 @@ import numpy as np
 
 from ..streams.receipts import are_bounded, said_by_devices
 from .aggregation import CohortSum, ReplyRefusal, reply_refusal
-from .flower_messages import exchange, failure_of, pull_some, read_contribution, task_messages
+from .flower_messages import (
+    exchange,
+    failure_of,
+    is_from,
+    pull_some,
+    read_contribution,
+    task_messages,
+)
 
 if TYPE_CHECKING:
     import threading
@@ -105,7 +112,7 @@ class Collector:
         ):
             node_id = sent.get(reply.metadata.reply_to_message_id)
             # An error may be Flower's own, in the node's place; nobody else speaks for a node.
-            if node_id is None or not (reply.has_error() or _came_from(reply, node_id)):
+            if node_id is None or not (reply.has_error() or is_from(reply, node_id)):
                 self._refuse(collected, None, ReplyRefusal.UNASKED)
                 continue
             refusal = _refusal_of_way(reply, is_second=node_id in answered)
@@ -133,10 +140,6 @@ class Collector:
     def _refuse(self, collected: Collected, node_id: int | None, reason: ReplyRefusal) -> None:
         collected.sum.refuse(reason)
         self.on_refusal(node_id, reason)
-
-
-def _came_from(reply: Message, node_id: int) -> bool:
-    return bool(reply.metadata.src_node_id == node_id)
 
 
 def _refusal_of_way(reply: Message, *, is_second: bool) -> ReplyRefusal | None:

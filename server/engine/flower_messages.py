@@ -366,10 +366,7 @@ def asked_again(
     """
     here = list(grid.get_node_ids())
     named, _ = _named(grid, here, deadline_s=deadline_s, stop=stop, poll_s=poll_s, on_look=on_look)
-    known: dict[int, list[object]] = defaultdict(list)
-    for device_id, node_id in zip(before.device_ids, before.node_ids, strict=True):
-        if node_id is not None:
-            known[node_id].append(device_id)
+    known = before.behind(before.device_ids)
     return Roster.of({**known, **named}, rule=rule).over(before.device_ids)
 
 
@@ -406,10 +403,11 @@ def _named(
             "device_ids"
         )
         # Nobody speaks for another node.
-        if isinstance(device_ids, list) and node_id is not None and _is_from(reply, node_id):
+        if isinstance(device_ids, list) and node_id is not None and is_from(reply, node_id):
             named[node_id] = list(device_ids)
     return named, failure
 
 
-def _is_from(reply: Message, node_id: int) -> bool:
+def is_from(reply: Message, node_id: int) -> bool:
+    """Whether a node itself sent a reply."""
     return bool(reply.metadata.src_node_id == node_id)
