@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import threading
@@ -12,7 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from .hub import AsJson, Config, Db
+from .hub import AsJson, Config, Db, settings_from
+from .hub import say as say_line
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -213,11 +213,9 @@ def _make_authorities(settings: ServerConfig, fleet: Fleet, *, now: datetime) ->
 
 def settings_of(authority: str | None, db: str | None, config: str | None) -> ServerConfig:
     """Put the settings together from flags, environment and file."""
-    from ..config import read_config
-
-    return read_config({"authority": authority, "db": db, "config": config}, os.environ)
+    return settings_from({"authority": authority, "db": db, "config": config})
 
 
 def say(answer: dict[str, Any], lines: list[str], *, as_json: bool) -> None:
     """Print an answer in the form that was asked for."""
-    print(json.dumps(answer) if as_json else "\n".join(lines), flush=True)
+    say_line(answer, "\n".join(lines), as_json=as_json)

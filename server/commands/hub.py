@@ -89,7 +89,7 @@ def run(
     """Serve until SIGTERM or Ctrl-C: hear summaries, decide, deliver notices, record answers."""
     from ..hub_process import connected_hub
 
-    settings = _config(
+    settings = settings_from(
         {
             "db": db,
             "broker": broker_address,
@@ -109,11 +109,11 @@ def run(
         signal.signal(signal.SIGTERM, end)
         signal.signal(signal.SIGINT, end)
         ready = {"event": "ready", "broker": settings.broker, "pid": os.getpid()}
-        _say(ready, f"hub listens through the broker at {settings.broker}", as_json=as_json)
+        say(ready, f"hub listens through the broker at {settings.broker}", as_json=as_json)
         hub.run(stop)
         done = asdict(hub.counters)
     listed = ", ".join(f"{name} {count}" for name, count in done.items())
-    _say({"event": "stopped", **done}, f"hub stopped: {listed}", as_json=as_json)
+    say({"event": "stopped", **done}, f"hub stopped: {listed}", as_json=as_json)
 
 
 def status(
@@ -128,7 +128,7 @@ def status(
     from ..hub_status import hub_status
     from ..storage.database import open_database
 
-    settings = _config({"db": db, "device_keys": device_keys, "config": config})
+    settings = settings_from({"db": db, "device_keys": device_keys, "config": config})
     keys = None if settings.device_keys is None else DeviceKeyFile(settings.device_keys)
     with open_database(settings.db, must_exist=True) as database:
         found = hub_status(database, device_keys=keys)
@@ -165,7 +165,7 @@ def configure(
     from ..signer import load_signer
     from ..storage.database import open_database
 
-    settings = _config({"db": db, "key": key_file, "config": config})
+    settings = settings_from({"db": db, "key": key_file, "config": config})
     stopped: dict[str, Any] = {what.value: False for what in stop or ()}
     wanted = DeviceSettings(**stopped, predict_every_h=predict_every)
     signer = load_signer(settings.key)
@@ -181,7 +181,7 @@ def configure(
         f"{name} {'stopped' if value is False else value}" for name, value in said.items()
     )
     line = f"{len(sent)} devices are told: {words or 'as their owners agreed'}"
-    _say({"devices": sent, "settings": said}, line, as_json=as_json)
+    say({"devices": sent, "settings": said}, line, as_json=as_json)
 
 
 def key(
@@ -195,7 +195,7 @@ def key(
     made = make_key_file(out)
     public = public_key_path(out)
     answer = {"key_id": made.key_id, "private": str(out), "public": str(public)}
-    _say(answer, f"key {made.key_id}: keep {out} secret, give {public} to devices", as_json=as_json)
+    say(answer, f"key {made.key_id}: keep {out} secret, give {public} to devices", as_json=as_json)
 
 
 def broker(
@@ -228,7 +228,7 @@ def broker(
             "port": running.port,
         }
         line = f"{running.kind.value} listens at {running.host}:{running.port}"
-        _say(ready, line, as_json=as_json)
+        say(ready, line, as_json=as_json)
         while running.is_running() and not stop.wait(0.5):
             continue
         if not stop.is_set():
@@ -238,7 +238,8 @@ def broker(
             raise BrokerError(port=port, what="it ended by itself", remedy=remedy)
 
 
-def _config(flags: dict[str, str | None]) -> ServerConfig:
+def settings_from(flags: dict[str, str | None]) -> ServerConfig:
+    """Put the settings together from flags, environment and file."""
     from ..config import read_config
 
     return read_config(flags, os.environ)
@@ -268,7 +269,8 @@ def _broker_kind(name: str | None) -> Any:
         raise SettingError("kind", f"there is no broker {name!r}", f"choose {names}") from None
 
 
-def _say(answer: dict[str, Any], line: str, *, as_json: bool) -> None:
+def say(answer: dict[str, Any], line: str, *, as_json: bool) -> None:
+    """Answer a person, or a machine."""
     print(json.dumps(answer) if as_json else line, flush=True)
 
 

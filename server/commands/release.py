@@ -5,26 +5,15 @@
 
 from __future__ import annotations
 
-import json
 from datetime import timedelta
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from .release_desk import (
-    AsJson,
-    Config,
-    Db,
-    Folder,
-    Key,
-    Number,
-    named,
-    now,
-    opened_desk,
-    say,
-    settings_of,
-)
+from ..clock import machine_clock
+from .hub import AsJson, Config, Db, say, settings_from
+from .release_desk import Folder, Key, Number, named, opened_desk
 from .release_offline import key, root, sign
 from .release_rings import ring
 
@@ -86,7 +75,11 @@ def propose(
     )
     with opened_desk(db=db, folder=folder, key_file=None, config=config) as desk:
         kept, request = desk.propose(
-            source, Payment(home=home), policy=policy, now=now(), least_number=least_number
+            source,
+            Payment(home=home),
+            policy=policy,
+            now=machine_clock(),
+            least_number=least_number,
         )
     number, version = kept.rollout.number, kept.offer.version
     told = {
@@ -114,10 +107,10 @@ def accept(
     """Take in what came back from the offline key: a signed release, or a root."""
     with opened_desk(db=db, folder=folder, key_file=key_file, config=config) as desk:
         if (answer / "root.json").exists():
-            version = desk.accept_root(answer, now=now())
+            version = desk.accept_root(answer, now=machine_clock())
             say({"root": version}, f"root {version} is in force", as_json=as_json)
             return
-        kept = desk.accept(answer, now=now())
+        kept = desk.accept(answer, now=machine_clock())
     told = {"release": kept.rollout.number, "state": kept.rollout.state.value}
     line = f"release {kept.rollout.number} is signed: fedcell release ring start"
     say(told, line, as_json=as_json)
@@ -136,7 +129,7 @@ def halt(
 ) -> None:
     """Offer a release to nobody more; devices that have it keep it."""
     with opened_desk(db=db, folder=folder, key_file=key_file, config=config) as desk:
-        kept = desk.halt(named(desk, number), reason=reason, now=now())
+        kept = desk.halt(named(desk, number), reason=reason, now=machine_clock())
     told = {"release": kept.rollout.number, "state": kept.rollout.state.value}
     line = f"release {kept.rollout.number} is halted: go on with ring resume, or withdraw it"
     say(told, line, as_json=as_json)
@@ -155,7 +148,7 @@ def withdraw(
 ) -> None:
     """Offer every device the model before it: each goes back at its next look."""
     with opened_desk(db=db, folder=folder, key_file=key_file, config=config) as desk:
-        kept = desk.withdraw(named(desk, number), reason=reason, now=now())
+        kept = desk.withdraw(named(desk, number), reason=reason, now=machine_clock())
     told = {
         "release": kept.rollout.number,
         "state": kept.rollout.state.value,
@@ -194,7 +187,7 @@ def status(
     for one in shown:
         found = evidence.get(one.rollout.number)
         told.append(progress_json(one, found, rings) | {"trail": trails[one.rollout.number]})
-        lines += progress_lines(one, found, rings, now=now())
+        lines += progress_lines(one, found, rings, now=machine_clock())
         if number is not None:
             lines += [
                 f"  {step['at']}  {step['state']}  {step['ring'] or ''}  {step['reason']}".rstrip()
@@ -222,29 +215,15 @@ def serve(
     import threading
     from random import SystemRandom
 
-    from models.wire.link import Link, LinkSettings
-
-    from ..hub_process import KEEP_ALIVE_S, LONGEST_WAIT_S
+    from ..hub_process import broker_link
     from ..releases.announcing import Announcer
     from ..releases.service import carry, turn
     from ..signer import load_signer
 
-    settings = settings_of(
+    settings = settings_from(
         {"db": db, "releases": folder, "release_key": key_file, "config": config}
     )
-    host, port = settings.broker_address()
-    tls = settings.broker_tls()
-    link = Link(
-        LinkSettings(
-            host=host,
-            port=port,
-            client_id=CLIENT_ID,
-            keep_alive_s=KEEP_ALIVE_S,
-            longest_wait_s=LONGEST_WAIT_S,
-            tls=None if tls is None else lambda: tls,
-        ),
-        jitter=SystemRandom(),
-    )
+    link = broker_link(settings, client_id=CLIENT_ID, jitter=SystemRandom())
     stop = threading.Event()
     with (
         opened_desk(db=db, folder=folder, key_file=key_file, config=config) as desk,
@@ -252,13 +231,14 @@ def serve(
     ):
         announcer = Announcer(desk, link, load_signer(settings.key))
         if once:
-            turn(desk, announcer, clock=now)
+            turn(desk, announcer, clock=machine_clock)
             say({"event": "done"}, "what was due is done", as_json=as_json)
             return
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: stop.set())
-        say({"event": "ready"}, f"releases are carried through {host}:{port}", as_json=as_json)
-        carry(desk, announcer, clock=now, stop=stop, every_s=every_s)
+        where = f"{link.settings.host}:{link.settings.port}"
+        say({"event": "ready"}, f"releases are carried through {where}", as_json=as_json)
+        carry(desk, announcer, clock=machine_clock, stop=stop, every_s=every_s)
     say({"event": "stopped"}, "releases are not carried any more", as_json=as_json)
 
 
@@ -281,7 +261,7 @@ def files(
     from ..releases.desk import REPOSITORY
     from ..releases.file_server import FileServer
 
-    settings = settings_of({"releases": folder, "config": config})
+    settings = settings_from({"releases": folder, "config": config})
     where = settings.releases / REPOSITORY
     server = FileServer(where, host=host, port=port, certificate=certificate)
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -289,7 +269,7 @@ def files(
             number, lambda *_: threading.Thread(target=server.shutdown, daemon=True).start()
         )
     told = {"event": "ready", "address": server.address, "folder": str(where)}
-    print(json.dumps(told) if as_json else f"{where} is served at {server.address}", flush=True)
+    say(told, f"{where} is served at {server.address}", as_json=as_json)
     with server:
         server.serve_forever(poll_interval=0.2)
 

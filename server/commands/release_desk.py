@@ -1,28 +1,19 @@
-"""What the commands of releases share: the settings they read, and how they answer."""
+"""What the commands of releases share: their options, and the desk that the settings name."""
 
 from __future__ import annotations
 
-import json
-import os
 from contextlib import contextmanager
-from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+from .hub import settings_from
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from ..config import ServerConfig
     from ..releases.desk import ReleaseDesk
 
-AsJson = Annotated[bool, typer.Option("--json", help="For machines.")]
-Config = Annotated[
-    str | None, typer.Option("--config", metavar="FILE", help="TOML file of settings.")
-]
-Db = Annotated[
-    str | None, typer.Option("--db", metavar="URL", help="Database, such as sqlite:///fedcell.db.")
-]
 Folder = Annotated[
     str | None, typer.Option("--releases", metavar="DIR", help="Folder of releases.")
 ]
@@ -33,18 +24,6 @@ Key = Annotated[
 Number = Annotated[
     int | None, typer.Argument(metavar="[NUMBER]", help="Of the release; else the latest.")
 ]
-
-
-def now() -> datetime:
-    """Return the time of this machine."""
-    return datetime.now(UTC)
-
-
-def settings_of(flags: dict[str, str | None]) -> ServerConfig:
-    """Put the settings together."""
-    from ..config import read_config
-
-    return read_config(flags, os.environ)
 
 
 @contextmanager
@@ -61,7 +40,7 @@ def opened_desk(
     from ..signer import load_signer
     from ..storage.database import open_database
 
-    settings = settings_of(
+    settings = settings_from(
         {"db": db, "releases": folder, "release_key": key_file, "config": config}
     )
     has_key = settings.release_key.exists()
@@ -79,8 +58,3 @@ def named(desk: ReleaseDesk, number: int | None) -> int:
         return number
     with desk.database.transaction() as connection:
         return latest(Releases(connection).all()).rollout.number
-
-
-def say(answer: dict[str, Any], line: str, *, as_json: bool) -> None:
-    """Answer a person, or a machine."""
-    typer.echo(json.dumps(answer) if as_json else line)

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import json
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from .hub import AsJson, say
+
 if TYPE_CHECKING:
     from models.wire.envelope import VerifyKey
-
-AsJson = Annotated[bool, typer.Option("--json", help="For machines.")]
 
 
 def key(
@@ -27,7 +26,7 @@ def key(
     public = public_key_path(out)
     answer = {"key_id": made.key_id, "private": str(out), "public": str(public)}
     line = f"key {made.key_id}: keep {out} secret; {public} may be shown"
-    typer.echo(json.dumps(answer) if as_json else line)
+    say(answer, line, as_json=as_json)
 
 
 def root(
@@ -61,10 +60,11 @@ def root(
     """
     from models.durable_file import write_durably
 
+    from ..clock import machine_clock
     from ..releases.repository import first_root, rotated_root
     from ..signer import load_signer
 
-    now = datetime.now(UTC)
+    now = machine_clock()
     keys = [load_signer(path).key for path in root_key]
     signs = load_signer(release_key).key
     online = public_key(online_key)
@@ -89,7 +89,7 @@ def root(
     write_durably(out / "root.json", content)
     version = int(json.loads(content)["signed"]["version"])
     line = f"root {version}: take it in with fedcell release accept {out}"
-    typer.echo(json.dumps({"version": version, "out": str(out)}) if as_json else line)
+    say({"version": version, "out": str(out)}, line, as_json=as_json)
 
 
 def sign(
@@ -118,13 +118,13 @@ def sign(
         "key_id": signer.verify_key.key_id,
         "answer": str(answer),
     }
-    if as_json:
-        typer.echo(json.dumps(facts))
-        return
-    typer.echo(f"release {asked.number}: {candidate.version} ({candidate.digest[:16]})")
-    typer.echo(f"epsilon_release {claim['value']} at delta {claim['delta']}")
-    typer.echo(f"way back, release {asked.number + 1}: {back.version} ({back.digest[:16]})")
-    typer.echo(f"signed with {signer.verify_key.key_id}: carry {answer} back")
+    lines = [
+        f"release {asked.number}: {candidate.version} ({candidate.digest[:16]})",
+        f"epsilon_release {claim['value']} at delta {claim['delta']}",
+        f"way back, release {asked.number + 1}: {back.version} ({back.digest[:16]})",
+        f"signed with {signer.verify_key.key_id}: carry {answer} back",
+    ]
+    say(facts, "\n".join(lines), as_json=as_json)
 
 
 def public_key(path: Path) -> VerifyKey:

@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from .release_desk import AsJson, Config, Db, Folder, Key, Number, named, opened_desk, say
+from ..clock import machine_clock
+from .hub import AsJson, Config, Db, say
+from .release_desk import Folder, Key, Number, named, opened_desk
 
 if TYPE_CHECKING:
     from ..releases.rings import Ring
@@ -36,11 +38,11 @@ def set_rings(
     as_json: AsJson = False,
 ) -> None:
     """Say which rings come before the fleet: a share of all devices, or a list of them."""
-    from ..releases.rings import FLEET
+    from models.wire.announcements import FLEET_RING
 
     found = [_ring_of(text) for text in rings]
     names = [one.name for one in found]
-    if len({*names, FLEET}) != len(names) + 1 or sum(one.share for one in found) > 1:
+    if len({*names, FLEET_RING}) != len(names) + 1 or sum(one.share for one in found) > 1:
         raise typer.BadParameter("names must differ and not be fleet, shares add up to 1 at most")
     with opened_desk(db=db, folder=folder, key_file=key_file, config=config) as desk:
         desk.keep_rings(found)
@@ -90,10 +92,8 @@ def start(
     as_json: AsJson = False,
 ) -> None:
     """Offer a signed release to the first ring."""
-    from .release_desk import now
-
     with opened_desk(db=db, folder=folder, key_file=key_file, config=config) as desk:
-        kept = desk.start(named(desk, number), now=now())
+        kept = desk.start(named(desk, number), now=machine_clock())
         told = {"release": kept.rollout.number, "version": kept.offer.version, "ring": 0}
     line = f"release {kept.rollout.number} ({kept.offer.version}) is offered to its first ring"
     say(told, line, as_json=as_json)
@@ -109,11 +109,10 @@ def advance(
     as_json: AsJson = False,
 ) -> None:
     """Look at what devices report once, as `serve` does, and do what follows from it."""
-    from .release_desk import now
     from .release_words import progress_json, progress_lines
 
     with opened_desk(db=db, folder=folder, key_file=key_file, config=config) as desk:
-        found = desk.advance(now=now())
+        found = desk.advance(now=machine_clock())
         if found is None:
             say({"release": None}, "no release is on its way", as_json=as_json)
             return
@@ -122,7 +121,7 @@ def advance(
             from ..storage.releases import Releases
 
             rings = Releases(connection).rings()
-    lines = progress_lines(kept, evidence, rings, now=now())
+    lines = progress_lines(kept, evidence, rings, now=machine_clock())
     say(progress_json(kept, evidence, rings), "\n".join(lines), as_json=as_json)
 
 
@@ -137,10 +136,8 @@ def resume(
     as_json: AsJson = False,
 ) -> None:
     """Offer a halted release to its ring again."""
-    from .release_desk import now
-
     with opened_desk(db=db, folder=folder, key_file=key_file, config=config) as desk:
-        kept = desk.resume(named(desk, number), now=now())
+        kept = desk.resume(named(desk, number), now=machine_clock())
     told = {"release": kept.rollout.number, "state": kept.rollout.state.value}
     say(told, f"release {kept.rollout.number} goes on", as_json=as_json)
 
