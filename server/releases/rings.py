@@ -16,6 +16,8 @@ from datetime import timedelta
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
+from models.wire.announcements import FLEET_RING
+
 from .distribution import Question, least_share, net_shift
 
 if TYPE_CHECKING:
@@ -24,8 +26,6 @@ if TYPE_CHECKING:
 
     from .distribution import Moves
 
-FLEET = "fleet"
-"""The last ring: every device that is in no other."""
 FIRST_LOOK = 8
 """Devices from which on a model is judged."""
 
@@ -263,7 +263,7 @@ def ring_of(device_id: str, rings: Sequence[Ring]) -> str:
         taken += ring.share
         if place < taken:
             return ring.name
-    return FLEET
+    return FLEET_RING
 
 
 def _require(rollout: Rollout, state: ReleaseState) -> None:

@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Connection, Row, delete, func, insert, null, select, update
 
+from models.wire.announcements import FLEET_RING
+
 from ..releases.distribution import Bands
 from ..releases.offers import Offerable
-from ..releases.rings import FLEET, ReleaseState, Ring, RingPolicy, Rollout
+from ..releases.rings import ReleaseState, Ring, RingPolicy, Rollout
 from .release_tables import (
     release_counters,
     release_devices,
@@ -176,12 +178,12 @@ class Releases:
         """Return the rings in their order, the fleet last."""
         rows = self.connection.execute(select(release_rings).order_by(release_rings.c.position))
         found = [Ring(row.name, row.share, frozenset(row.devices)) for row in rows]
-        return (*found, Ring(FLEET, 1.0))
+        return (*found, Ring(FLEET_RING, 1.0))
 
     def keep_rings(self, rings: Sequence[Ring]) -> None:
         """Keep rings in place of those before; the fleet goes without saying."""
         self.connection.execute(delete(release_rings))
-        for position, ring in enumerate(ring for ring in rings if ring.name != FLEET):
+        for position, ring in enumerate(ring for ring in rings if ring.name != FLEET_RING):
             self.connection.execute(
                 insert(release_rings).values(
                     name=ring.name,
