@@ -71,6 +71,17 @@ def accountable(entries: Sequence[LedgerEntry], *, stream: str = "") -> tuple[Ev
     )
 
 
+def ledger_epsilon(entries: Sequence[LedgerEntry], *, stream: str, delta: float) -> float | None:
+    """Return ε_release of a ledger's entries at δ; None where it is unbounded.
+
+    Args:
+        entries: of a ledger, oldest first.
+        stream: that counts whatever its kind.
+        delta: δ.
+    """
+    return _finite(release_epsilon(accountable(entries, stream=stream), delta=delta))
+
+
 @lru_cache(maxsize=8)
 def record_epsilon(
     recipe: LocalRecipe, *, participations: int, delta: float

@@ -11,12 +11,12 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from privacy import CorrelatedRelease, GaussianRelease, release_epsilon
+from privacy import CorrelatedRelease, GaussianRelease
 from privacy.accountant import mu_squared_of_step
 
 from ..engine.rounds import RoundsError
 from .outcome import ending_words
-from .report_layout import accountable
+from .report_layout import ledger_epsilon
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -209,7 +209,7 @@ def _epsilon(
     else:
         stream = report["config"]["stream"]
         before, after = (
-            _finite(release_epsilon(accountable(some, stream=stream), delta=delta))
+            ledger_epsilon(some, stream=stream, delta=delta)
             for some in (evidence.entries[: entry.index], evidence.entries[: entry.index + 1])
         )
         source = "ledger"
@@ -274,7 +274,3 @@ def _entry_of(entries: Sequence[LedgerEntry], *, stream: str, index: int) -> Led
         if event.get("stream") == stream and event.get("index") == index:
             return entry
     return None
-
-
-def _finite(value: float) -> float | None:
-    return value if math.isfinite(value) else None

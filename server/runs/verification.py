@@ -6,12 +6,11 @@ verifiable: nobody can make noise again whose key came from the operating system
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Final
 
-from privacy import StreamPolicy, release_epsilon
+from privacy import StreamPolicy
 
 from ..privacy_home.privacy_errors import HomeBrokenError, HomeMissingError, StreamRefusedError
 from ..privacy_home.privacy_ledger import read_home
@@ -19,7 +18,7 @@ from ..streams.release_witness import weights_digest
 from ..streams.stream_files import read_checkpoint
 from .outcome import START_ROUND
 from .replay_record import json_digest, platform_here, versions_here
-from .report_layout import accountable
+from .report_layout import ledger_epsilon
 from .run_files import START_FILE, WEIGHTS_FILE
 from .run_parts import parts_of
 from .weights_file import read_weights
@@ -224,9 +223,7 @@ def _of_epsilon(
 ) -> Iterator[Check]:
     stream, delta = report["config"]["stream"], report["privacy"]["delta"]
     said = one["epsilon_release"]
-    upto = accountable(everything[: entry.index + 1], stream=stream)
-    derived = release_epsilon(upto, delta=delta)
-    found = derived if math.isfinite(derived) else None
+    found = ledger_epsilon(everything[: entry.index + 1], stream=stream, delta=delta)
     # A run may state more than its ledger, where devices said so of their own; never less.
     agrees = said is None or (found is not None and said >= found * (1 - 1e-9))
     if not agrees:
