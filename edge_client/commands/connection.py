@@ -211,6 +211,7 @@ def _keeper(
 
     from ..agent import elapsed_s
     from ..provisioning.identity import own_identity
+    from ..provisioning.membership import JOIN_ANEW
     from ..provisioning.renewal import CertificateKeeper
     from .identity import hardware_id_of
 
@@ -221,8 +222,7 @@ def _keeper(
     )
     if identity is None or membership.device_id != identity.device_id:
         what = "belongs to another device than its store"
-        remedy = "join anew: fedcell-device join URL --token T --anew"
-        raise JoinError(membership.folder, what, remedy)
+        raise JoinError(membership.folder, what, JOIN_ANEW)
     return CertificateKeeper(
         config.store,
         identity,

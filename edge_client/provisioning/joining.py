@@ -20,6 +20,7 @@ from ..errors import JoinError
 from .device_certificate import checked_certificate, make_request, make_supernode_key
 from .enrolment_client import EnrolmentService, address_of, service_at
 from .membership import (
+    JOIN_ANEW,
     Membership,
     Pending,
     changing,
@@ -148,8 +149,7 @@ def service_of(membership: Membership, *, looks_at_time: bool) -> EnrolmentServi
     try:
         authorities = membership.authorities.read_text(encoding="ascii")
     except (OSError, UnicodeDecodeError):
-        remedy = "join anew: fedcell-device join URL --token T --anew"
-        raise JoinError(membership.authorities, "cannot be read", remedy) from None
+        raise JoinError(membership.authorities, "cannot be read", JOIN_ANEW) from None
     return EnrolmentService(host, port, authorities, looks_at_time=looks_at_time)
 
 

@@ -27,9 +27,10 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 STATE_FILE, PENDING_FILE, SUPERNODE_FILE = "fleet.json", "pending.json", "supernode"
+JOIN_ANEW = "join anew: fedcell-device join URL --token T --anew"
+"""What to do where a membership cannot be used."""
 _LOCK = ".lock"
 _FORMAT = 1
-_JOIN_ANEW = "join anew: fedcell-device join URL --token T --anew"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -133,7 +134,7 @@ def read_membership(store: Path) -> Membership | None:
         )
         found.broker_address()
     except (KeyError, TypeError, ValueError, AttributeError):
-        raise JoinError(path, "holds no membership", _JOIN_ANEW) from None
+        raise JoinError(path, "holds no membership", JOIN_ANEW) from None
     return found
 
 
