@@ -11,17 +11,25 @@ class EdgeError(Exception):
     exit_code = 3
 
 
-class StoreError(EdgeError):
-    """The store's file cannot be used as it is; nothing was written to it.
+class PlacedError(EdgeError):
+    """Root of the errors that name a place.
 
     Attributes:
-        where: the store's path.
+        where: the place.
     """
 
     def __init__(self, where: object, what: str, remedy: str) -> None:
         """Say where, what is wrong and what to do."""
         self.where = str(where)
         super().__init__(f"{where}: {what}; {remedy}")
+
+
+class StoreError(PlacedError):
+    """The store's file cannot be used as it is; nothing was written to it.
+
+    Attributes:
+        where: the store's path.
+    """
 
 
 class StoreMissingError(StoreError):
@@ -64,17 +72,12 @@ class ReadingRefusedError(EdgeError):
         super().__init__(f"reading refused ({reason}): {what}")
 
 
-class InputError(EdgeError):
+class InputError(PlacedError):
     """A file or value given to a command cannot be read; nothing was stored of it.
 
     Attributes:
         where: the file, flag or line.
     """
-
-    def __init__(self, where: object, what: str, remedy: str) -> None:
-        """Say where, what is wrong and what to do."""
-        self.where = str(where)
-        super().__init__(f"{where}: {what}; {remedy}")
 
 
 class UsageError(InputError):
@@ -131,7 +134,7 @@ class NoticeRefusedError(EdgeError):
         super().__init__(f"notice refused ({reason}): {what}")
 
 
-class SlotError(EdgeError):
+class SlotError(PlacedError):
     """A place for bundles or keys on this device cannot be used; the device runs what it ran.
 
     Attributes:
@@ -140,13 +143,8 @@ class SlotError(EdgeError):
 
     exit_code = 5
 
-    def __init__(self, where: object, what: str, remedy: str) -> None:
-        """Say where, what is wrong and what to do."""
-        self.where = str(where)
-        super().__init__(f"{where}: {what}; {remedy}")
 
-
-class IdentityError(EdgeError):
+class IdentityError(PlacedError):
     """The device's identity cannot be used; nothing was said in its name.
 
     Attributes:
@@ -154,11 +152,6 @@ class IdentityError(EdgeError):
     """
 
     exit_code = 5
-
-    def __init__(self, where: object, what: str, remedy: str) -> None:
-        """Say where, what is wrong and what to do."""
-        self.where = str(where)
-        super().__init__(f"{where}: {what}; {remedy}")
 
 
 class CloneError(IdentityError):
@@ -183,7 +176,7 @@ class StoppedError(EdgeError):
         )
 
 
-class DownloadError(EdgeError):
+class DownloadError(PlacedError):
     """A bundle could not be fetched; the device runs what it ran.
 
     Attributes:
@@ -192,11 +185,6 @@ class DownloadError(EdgeError):
 
     exit_code = 6
 
-    def __init__(self, where: object, what: str, remedy: str) -> None:
-        """Say where, what is wrong and what to do."""
-        self.where = str(where)
-        super().__init__(f"{where}: {what}; {remedy}")
-
 
 class ServerSilentError(EdgeError):
     """What the agent waited for did not come in time."""
@@ -204,7 +192,7 @@ class ServerSilentError(EdgeError):
     exit_code = 6
 
 
-class SensorError(EdgeError):
+class SensorError(PlacedError):
     """A sensor gave no reading: the battery, its driver or the firmware's function failed.
 
     Attributes:
@@ -213,13 +201,8 @@ class SensorError(EdgeError):
 
     exit_code = 6
 
-    def __init__(self, where: object, what: str, remedy: str) -> None:
-        """Say where, what is wrong and what to do."""
-        self.where = str(where)
-        super().__init__(f"{where}: {what}; {remedy}")
 
-
-class ServiceError(EdgeError):
+class ServiceError(PlacedError):
     """A place to listen on cannot be used; nothing is served.
 
     Attributes:
@@ -228,13 +211,8 @@ class ServiceError(EdgeError):
 
     exit_code = 6
 
-    def __init__(self, where: object, what: str, remedy: str) -> None:
-        """Say where, what is wrong and what to do."""
-        self.where = str(where)
-        super().__init__(f"{where}: {what}; {remedy}")
 
-
-class LedgerError(EdgeError):
+class LedgerError(PlacedError):
     """The device's privacy ledger cannot be relied on; nothing is trained or answered.
 
     Attributes:
@@ -246,8 +224,8 @@ class LedgerError(EdgeError):
 
     def __init__(self, where: object, what: str, remedy: str, *, refusal: str) -> None:
         """Say where, what is wrong, what follows, and the code of it."""
-        self.where, self.refusal = str(where), refusal
-        super().__init__(f"{where}: {what}; {remedy}")
+        self.refusal = refusal
+        super().__init__(where, what, remedy)
 
 
 class LedgerUnwritableError(LedgerError):
@@ -275,7 +253,7 @@ class ParticipationRefusedError(EdgeError):
         super().__init__(f"not taken part in ({refusal}): {what}")
 
 
-class JoinError(EdgeError):
+class JoinError(PlacedError):
     """The device could not join its fleet or renew its certificate; what it was it still is.
 
     Attributes:
@@ -283,11 +261,6 @@ class JoinError(EdgeError):
     """
 
     exit_code = 5
-
-    def __init__(self, where: object, what: str, remedy: str) -> None:
-        """Say where, what is wrong and what to do."""
-        self.where = str(where)
-        super().__init__(f"{where}: {what}; {remedy}")
 
 
 class JoinRefusedError(JoinError):
