@@ -38,6 +38,7 @@ from .errors import (
 )
 from .link.configuration import allowed
 from .local_training import TrainingPath
+from .node_values import path_of
 from .own_counts import own_count
 from .privacy.ledger_file import DeviceLedger, read_device_ledger
 from .privacy.participation import REFUSAL_FACT, Terms, admit, debit, receipt_line
@@ -295,7 +296,8 @@ def own_device(node_config: Mapping[str, object], *, now: datetime) -> OwnDevice
             f"start flower-supernode with --node-config '{STORE_KEY}=\"PATH\"'",
         )
     terms = Terms(policy_keys=_policy_keys(node_config), own=_own_limits(node_config))
-    chosen, sealed_under = _path(node_config, HARDWARE_KEY), _path(node_config, SEALED_UNDER_KEY)
+    chosen = path_of(node_config, HARDWARE_KEY)
+    sealed_under = path_of(node_config, SEALED_UNDER_KEY)
     key = None if sealed_under is None else key_from_file(sealed_under)
     files, training_path = hardware_id_files(chosen), _training_path(node_config)
     rule, sources = eligibility_of(node_config)
@@ -313,7 +315,7 @@ def _policy_keys(node_config: Mapping[str, object]) -> dict[str, bytes]:
     from models.errors import ModelsError
     from models.trusted_keys import read_trusted_keys
 
-    file = _path(node_config, POLICY_KEYS_KEY)
+    file = path_of(node_config, POLICY_KEYS_KEY)
     if file is None:
         logger.warning("no %s in the node's configuration: no policy is believed", POLICY_KEYS_KEY)
         return {}
@@ -349,8 +351,3 @@ def _own_limits(node_config: Mapping[str, object]) -> OwnLimits:
         raise InputError("node configuration", what, "correct it")
     limit = float(epsilon)
     return OwnLimits(max_participations=most, max_epsilon=limit, min_cohort_size=least)
-
-
-def _path(node_config: Mapping[str, object], name: str) -> Path | None:
-    named = node_config.get(name)
-    return Path(named) if isinstance(named, str) and named else None

@@ -11,15 +11,15 @@ from __future__ import annotations
 import json
 import os
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from ..eligibility import Conditions, EligibilityRule
-from ..errors import InputError
+from ..node_values import flag_of, number_of, path_of
 from .drivers.power_supply import ROOT, power_state
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from pathlib import Path
 
 FRESH_S: Final = 3600.0
 """Seconds for which the firmware's word holds."""
@@ -114,20 +114,20 @@ def eligibility_of(node_config: Mapping[str, object]) -> tuple[EligibilityRule, 
         InputError: a value of it cannot be used.
     """
     rule = EligibilityRule(
-        needs_charging=_flag(node_config, NEEDS_CHARGING_KEY, default=True),
-        allows_metered=_flag(node_config, METERED_KEY, default=False),
+        needs_charging=flag_of(node_config, NEEDS_CHARGING_KEY, default=True),
+        allows_metered=flag_of(node_config, METERED_KEY, default=False),
     )
-    percent = _number(node_config, LEAST_BATTERY_KEY, most=100)
+    percent = number_of(node_config, LEAST_BATTERY_KEY, most=100)
     if percent is not None:
         rule = replace(rule, least_battery_percent=percent)
-    wait = _number(node_config, WAIT_KEY, most=_MOST_WAIT_S)
+    wait = number_of(node_config, WAIT_KEY, most=_MOST_WAIT_S)
     if wait is not None:
         rule = replace(rule, wait_s=wait)
-    rule = replace(rule, most_load_per_core=_number(node_config, MOST_LOAD_KEY, most=1000))
+    rule = replace(rule, most_load_per_core=number_of(node_config, MOST_LOAD_KEY, most=1000))
     sources = ConditionSources(
-        power_supplies=_path(node_config, POWER_SUPPLIES_KEY) or ROOT,
-        conditions_file=_path(node_config, CONDITIONS_FILE_KEY),
-        is_metered=_flag(node_config, IS_METERED_KEY, default=False),
+        power_supplies=path_of(node_config, POWER_SUPPLIES_KEY) or ROOT,
+        conditions_file=path_of(node_config, CONDITIONS_FILE_KEY),
+        is_metered=flag_of(node_config, IS_METERED_KEY, default=False),
     )
     return rule, sources
 
@@ -148,29 +148,3 @@ def _load_per_core() -> float | None:
         return os.getloadavg()[0] / (os.cpu_count() or 1)
     except OSError:
         return None
-
-
-def _flag(node_config: Mapping[str, object], name: str, *, default: bool) -> bool:
-    value = node_config.get(name, default)
-    if not isinstance(value, bool):
-        raise InputError("node configuration", f"{name} must be true or false, got {value!r}", _FIX)
-    return value
-
-
-def _number(node_config: Mapping[str, object], name: str, *, most: float) -> float | None:
-    value = node_config.get(name)
-    if value is None:
-        return None
-    is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    if not is_number or not 0 <= value <= most:  # type: ignore[operator]
-        what = f"{name} must be a number from 0 to {most:g}, got {value!r}"
-        raise InputError("node configuration", what, _FIX)
-    return float(value)  # type: ignore[arg-type]
-
-
-def _path(node_config: Mapping[str, object], name: str) -> Path | None:
-    named = node_config.get(name)
-    return Path(named) if isinstance(named, str) and named else None
-
-
-_FIX = "correct it"
