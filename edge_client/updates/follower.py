@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from models.bundle import CLIENT_VERSION, DEFAULT, load_bundle
 from models.errors import BundleError
 from models.feature_spec import FEATURE_SPEC_VERSION
+from models.wire.announcements import FLEET_RING
 
 from ..errors import InputMissingError
 from .update import trust_folder
@@ -28,9 +29,6 @@ if TYPE_CHECKING:
     from .download import DownloadLimits
     from .slots import InstalledBundle
     from .tuf_repository import Lookup
-
-FLEET = "fleet"
-"""The ring of a device that was told none."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,7 +50,7 @@ def check_in(
     models: ModelStore,
     source: ReleaseSource,
     *,
-    ring: str = FLEET,
+    ring: str = FLEET_RING,
     now: datetime | None = None,
     backend: str | None = None,
     client: tuple[int, ...] = CLIENT_VERSION,
@@ -79,14 +77,14 @@ def check_in(
         InputMissingError: python-tuf is not installed, or nothing is trusted yet.
     """
     try:
-        from .tuf_repository import TufRepository
+        from .tuf_repository import METADATA, ROOT, TufRepository
     except ModuleNotFoundError as error:
         remedy = "pip install 'fedcell[tuf]'"
         raise InputMissingError("releases", f"needs {error.name}", remedy) from error
     trusted = trust_folder(models)
     repository = TufRepository(source.url, trusted, limits=source.limits)
     # The root that came with the device is for the first time: what was learnt since stays.
-    first_root = None if (trusted / "metadata" / "root.json").exists() else source.first_root
+    first_root = None if (trusted / METADATA / ROOT).exists() else source.first_root
     try:
         offered = repository.offered(
             lambda look_up: wanted_target(look_up, ring=ring, client=client), first_root=first_root

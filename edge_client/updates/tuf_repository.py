@@ -28,6 +28,7 @@ from tuf.ngclient.fetcher import FetcherInterface
 from tuf.ngclient.updater import Updater
 
 from models.errors import BundleError
+from models.wire.envelope import KEY_ID_CHARACTERS
 
 from ..errors import DownloadError, InputMissingError
 from .download import CHUNK_BYTES, DownloadLimits, opened
@@ -42,8 +43,6 @@ METADATA, TARGETS = "metadata", "targets"
 MAX_ROTATIONS = 32
 MAX_DELEGATIONS = 8
 ROOT = "root.json"
-KEY_ID_CHARACTERS = 16
-"""Of a key's name: hex digits of SHA-256 of its raw bytes, as of any key that signs."""
 _KEEPS = "the device keeps its model; look after the repository and this device's clock"
 
 

@@ -12,12 +12,13 @@ import numpy as np
 
 from edge_client.model_store import ModelStore
 from edge_client.updates.download import DownloadLimits
-from edge_client.updates.follower import FLEET, ReleaseSource, check_in, running_version
+from edge_client.updates.follower import ReleaseSource, check_in, running_version
 from models.bundle import canonical_json, load_bundle, write_bundle
 from models.errors import BundleError
 from models.feature_spec import NUM_FEATURES
 from models.inference import Backend, Predictor
 from models.prediction import Confidence, Urgency
+from models.wire.announcements import FLEET_RING
 from models.wire.bands import days_band, probability_band
 from models.wire.envelope import SigningKey
 from models.wire.messages import Birth, ModelRefusal, Summary
@@ -153,7 +154,9 @@ class LightDevice:
 
     _predictors: ClassVar[dict[str, Predictor]] = {}
 
-    def __init__(self, folder: Path, name: str, *, ring: str = FLEET, days: float = 400.0) -> None:
+    def __init__(
+        self, folder: Path, name: str, *, ring: str = FLEET_RING, days: float = 400.0
+    ) -> None:
         self.name = name
         self.ring = ring
         self.models = ModelStore.beside(folder / f"{name}.db")
