@@ -11,6 +11,8 @@ from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import TYPE_CHECKING, Final
 
+from privacy.ledger import entries_of_stream
+
 from .status import EnginePhase
 
 if TYPE_CHECKING:
@@ -95,7 +97,5 @@ def last_release(entries: Sequence[LedgerEntry], stream: str) -> datetime | None
         entries: of the ledger, oldest first.
         stream: its name.
     """
-    for entry in reversed(entries):
-        if entry.fields["event"].get("stream") == stream:
-            return entry.at
-    return None
+    charged = entries_of_stream(entries, stream)
+    return charged[-1].at if charged else None

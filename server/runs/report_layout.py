@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from privacy import RecordLevelSteps, release_epsilon
 from privacy.accountant import part_of_ledger
+from privacy.ledger import entries_of_stream
 from privacy.record_statement import RECORD_IS_NOT, RECORD_UNIT
 from privacy.statement import (
     ADAPTIVE,
@@ -171,7 +172,7 @@ def _privacy(
     entries: Sequence[LedgerEntry],
     words: HomeWords,
 ) -> dict[str, Any]:
-    of_stream = [e for e in entries if e.fields["event"].get("stream") == config.stream]
+    of_stream = entries_of_stream(entries, config.stream)
     released = accountable(entries, stream=config.stream)
     told = _finite(words.epsilon(released, delta=config.delta))
     of_ledger = _finite(release_epsilon(released, delta=config.delta))

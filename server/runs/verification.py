@@ -11,6 +11,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Final
 
 from privacy import StreamPolicy
+from privacy.ledger import entries_of_stream
 
 from ..privacy_home.privacy_errors import HomeBrokenError, HomeMissingError, StreamRefusedError
 from ..privacy_home.privacy_ledger import read_home
@@ -136,8 +137,7 @@ def entries_of(report: Mapping[str, Any], home: Path) -> tuple[LedgerEntry, ...]
         HomeMissingError: there is no ledger.
         HomeBrokenError: the chain does not verify.
     """
-    stream = report["config"]["stream"]
-    return tuple(e for e in read_home(home) if e.fields["event"].get("stream") == stream)
+    return entries_of_stream(read_home(home), report["config"]["stream"])
 
 
 def _of_plan(
@@ -198,8 +198,8 @@ def _of_ledger(report: Mapping[str, Any], home: Path) -> Iterator[Check]:
         yield Check(name="ledger chain", verdict=Verdict.DIFFERS, said="whole", found=str(error))
         return
     yield Check(name="ledger chain", verdict=Verdict.SAME, said=f"{len(everything)} entries")
-    mine = entries_of(report, home)
     rounds, config = report["rounds"], report["config"]
+    mine = entries_of_stream(everything, config["stream"])
     yield compared("ledger entries of the run", len(rounds), len(mine))
     for one, entry in zip(rounds, mine, strict=False):
         number, event = one["index"] + 1, entry.fields["event"]
