@@ -6,17 +6,17 @@ and a sum without noise are destroyed, so that no further step of it can ever be
 
 from __future__ import annotations
 
-import json
 import os
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from models.durable_file import sync_folder, write_durably
+from models.durable_file import sync_folder
 
 from ..privacy_home.privacy_errors import HomeUnavailableError
 from ..streams.stream_files import discard_aggregate, lock_stream
 from ..streams.stream_key import KEY_FILE
 from .control import RunCancelledError, ask_cancel, read_requests, withdraw_cancel
+from .folder import write_report
 from .reading import RunOverError, RunReportError, look_at, read_report
 from .run_files import REPORT_FILE
 from .status import EndCause, EnginePhase, RunState, write_status
@@ -146,5 +146,4 @@ def _say_in_report(folder: Path) -> None:
         what = "cannot be read; the run is cancelled all the same, and its key destroyed"
         raise RunReportError(folder / REPORT_FILE, what) from error
     report |= {"status": "cancelled", "ended_because": EndCause.CANCELLED}
-    text = json.dumps(report, indent=2, allow_nan=False, ensure_ascii=False) + "\n"
-    write_durably(folder / REPORT_FILE, text.encode())
+    write_report(folder, report)

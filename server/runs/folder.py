@@ -259,8 +259,13 @@ class RunFolder:
 
     def save_report(self, report: Mapping[str, Any]) -> None:
         """Write `run.json`."""
-        text = json.dumps(report, indent=2, allow_nan=False, ensure_ascii=False) + "\n"
-        write_durably(self.path / REPORT_FILE, text.encode())
+        write_report(self.path, report)
+
+
+def write_report(folder: Path, report: Mapping[str, Any]) -> None:
+    """Write `run.json` durably into the folder of a run."""
+    text = json.dumps(report, indent=2, allow_nan=False, ensure_ascii=False) + "\n"
+    write_durably(folder / REPORT_FILE, text.encode())
 
 
 def config_of(report: Mapping[str, Any]) -> RoundsConfig:
