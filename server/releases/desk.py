@@ -318,7 +318,8 @@ class ReleaseDesk:
         releases, rings = Releases(connection), Releases(connection).rings()
         name = None if after.ring is None else rings[after.ring].name
         releases.keep(after, ring=name, now=now)
-        if after.state is ReleaseState.ROLLING and after.ring is not None:
+        has_moved = (after.state, after.ring) != (kept.rollout.state, kept.rollout.ring)
+        if has_moved and after.state is ReleaseState.ROLLING and after.ring is not None:
             _watch(releases, kept, rings, reached=after.ring)
         if after.state in {ReleaseState.RELEASED, ReleaseState.WITHDRAWN}:
             releases.forget_bands(after.number)
@@ -341,9 +342,11 @@ class ReleaseDesk:
             return Evidence()
         if rollout.state in _OPEN:
             _watch(releases, kept, rings, reached=rollout.ring)
-        failed = new_failures(releases.watched(rollout.number), version=version)
-        releases.note_failures(rollout.number, failed)
         watched = releases.watched(rollout.number)
+        failed = new_failures(watched, version=version)
+        if failed:
+            releases.note_failures(rollout.number, failed)
+            watched = releases.watched(rollout.number)
         return evidence_of(watched, version=version, since=rollout.ring_began_at)
 
     def evidence(self, number: int) -> Evidence:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
@@ -124,16 +123,11 @@ def _pairs(found: Iterable[Watched]) -> list[tuple[Bands, Bands]]:
 
 def to_json(evidence: Evidence) -> dict[str, Any]:
     """Return evidence as machines read it."""
-    told: dict[str, Any] = json.loads(
-        json.dumps(
-            {
-                "known": evidence.known,
-                "active": evidence.active,
-                "running": evidence.running,
-                "failed": dict(evidence.failed),
-                "unsuited": evidence.unsuited,
-                "compared": evidence.compared,
-            }
-        )
-    )
-    return told
+    return {
+        "known": evidence.known,
+        "active": evidence.active,
+        "running": evidence.running,
+        "failed": dict(evidence.failed),
+        "unsuited": evidence.unsuited,
+        "compared": evidence.compared,
+    }
