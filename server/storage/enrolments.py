@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Connection, func, insert, or_, select, update
 
 from .tables import certificates, enrolled_devices, enrolment_tokens
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
     from datetime import datetime
 
 _DEVICE_COLUMNS = tuple(column.name for column in enrolled_devices.c)
@@ -175,21 +175,17 @@ class Enrolments:
 
     def device(self, device_id: str) -> EnrolledDevice | None:
         """Return a device that was enrolled, None where it never was."""
-        found = self.connection.execute(
+        row = self.connection.execute(
             select(*enrolled_devices.c).where(enrolled_devices.c.device_id == device_id)
         ).one_or_none()
-        return (
-            None
-            if found is None
-            else EnrolledDevice(**dict(zip(_DEVICE_COLUMNS, found, strict=True)))
-        )
+        return None if row is None else _device_of(row)
 
     def devices(self) -> Iterator[EnrolledDevice]:
         """Return all, by name."""
         rows = self.connection.execute(
             select(*enrolled_devices.c).order_by(enrolled_devices.c.device_id)
         )
-        return (EnrolledDevice(**dict(zip(_DEVICE_COLUMNS, row, strict=True))) for row in rows)
+        return map(_device_of, rows)
 
     def keep_device(self, device: EnrolledDevice) -> None:
         """Keep a device, in place of what was known of it."""
@@ -221,11 +217,7 @@ class Enrolments:
         row = self.connection.execute(
             select(*certificates.c).where(certificates.c.serial == serial)
         ).one_or_none()
-        return (
-            None
-            if row is None
-            else KeptCertificate(**dict(zip(_CERTIFICATE_COLUMNS, row, strict=True)))
-        )
+        return None if row is None else _certificate_of(row)
 
     def revoke_certificates(self, name: str, *, now: datetime) -> int:
         """Revoke all certificates of a name that still hold; returns how many there were."""
@@ -255,10 +247,15 @@ class Enrolments:
 
     def current(self) -> Iterator[tuple[EnrolledDevice, KeptCertificate]]:
         """Return devices that are not shut out, each with its newest certificate."""
-        for device in list(self.devices()):
-            found = self.certificate(device.serial)
-            if device.revoked_at is None and found is not None:
-                yield device, found
+        rows = self.connection.execute(
+            select(*enrolled_devices.c, *certificates.c)
+            .join(certificates, certificates.c.serial == enrolled_devices.c.serial)
+            .where(enrolled_devices.c.revoked_at.is_(None))
+            .order_by(enrolled_devices.c.device_id)
+        )
+        end = len(_DEVICE_COLUMNS)
+        for row in rows:
+            yield _device_of(row[:end]), _certificate_of(row[end:])
 
     def behind(
         self, *, generation: int, issued_before: datetime | None, now: datetime
@@ -281,3 +278,11 @@ class Enrolments:
             .order_by(enrolled_devices.c.device_id)
         )
         return tuple(row[0] for row in rows)
+
+
+def _device_of(row: Sequence[Any]) -> EnrolledDevice:
+    return EnrolledDevice(**dict(zip(_DEVICE_COLUMNS, row, strict=True)))
+
+
+def _certificate_of(row: Sequence[Any]) -> KeptCertificate:
+    return KeptCertificate(**dict(zip(_CERTIFICATE_COLUMNS, row, strict=True)))
