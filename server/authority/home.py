@@ -121,6 +121,10 @@ class Fleet:
         """Return those whose certificates count."""
         return tuple(one for one in self.of(kind) if one.state is not State.RETIRED)
 
+    def title(self, generation: Generation) -> str:
+        """Return the common name in an authority's certificate."""
+        return f"{self.name} {generation.kind.value} authority {generation.number}"
+
     def moved(self, generation: Generation, state: State, *, now: datetime) -> Fleet:
         """Return the fleet with one generation in another state."""
         changed = replace(generation, state=state, since=now)
@@ -177,15 +181,11 @@ class AuthorityHome:
             write_durably(self.folder / STATE_FILE, _to_json(fleet))
         return AuthorityHome(self.folder, fleet)
 
-    def add_generation(self, kind: Kind, state: State, *, now: datetime) -> AuthorityHome:
-        """Make one more generation of an authority, and keep it."""
+    def add_generation(self, kind: Kind, *, now: datetime) -> AuthorityHome:
+        """Introduce one more generation of an authority, and keep it."""
         number = max((one.number for one in self.fleet.of(kind)), default=0) + 1
-        made = Generation(kind=kind, number=number, state=state, since=now)
-        name = f"{self.fleet.name} {kind.value} authority {number}"
-        certificate, key = make_authority(name, now=now, life=AUTHORITY_LIFE)
-        with _named_refusals(self.folder):
-            write_private(self.folder / f"{made.file}.key", key_pem(key))
-            write_durably(self.folder / f"{made.file}.pem", certificate_pem(certificate))
+        made = Generation(kind=kind, number=number, state=State.INTRODUCED, since=now)
+        _write_authority(self.folder, self.fleet, made, now=now)
         return self.keep(replace(self.fleet, generations=(*self.fleet.generations, made)))
 
 
@@ -202,12 +202,8 @@ def make_home(folder: Path, fleet: Fleet, *, now: datetime) -> AuthorityHome:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     first = tuple(Generation(kind=kind, number=1, state=State.ISSUING, since=now) for kind in Kind)
     home = AuthorityHome(folder, replace(fleet, generations=first))
-    with _named_refusals(folder):
-        for generation in first:
-            name = f"{fleet.name} {generation.kind.value} authority 1"
-            certificate, key = make_authority(name, now=now, life=AUTHORITY_LIFE)
-            write_private(folder / f"{generation.file}.key", key_pem(key))
-            write_durably(folder / f"{generation.file}.pem", certificate_pem(certificate))
+    for generation in first:
+        _write_authority(folder, fleet, generation, now=now)
     return home.keep(home.fleet)
 
 
@@ -289,6 +285,13 @@ def write_private(path: Path, content: bytes) -> None:
     finally:
         aside.unlink(missing_ok=True)
     sync_folder(path.parent)
+
+
+def _write_authority(folder: Path, fleet: Fleet, generation: Generation, *, now: datetime) -> None:
+    certificate, key = make_authority(fleet.title(generation), now=now, life=AUTHORITY_LIFE)
+    with _named_refusals(folder):
+        write_private(folder / f"{generation.file}.key", key_pem(key))
+        write_durably(folder / f"{generation.file}.pem", certificate_pem(certificate))
 
 
 @contextmanager

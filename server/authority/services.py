@@ -129,10 +129,10 @@ def begin_rotation(home: AuthorityHome, kind: Kind, *, now: datetime) -> Authori
         what = f"a rotation of the {kind.value} authority has begun"
         remedy = f"finish it: fedcell fleet rotate {kind.value} --finish"
         raise AuthorityError(home.folder, what, remedy)
-    if kind is Kind.SERVER:
-        return home.add_generation(kind, State.INTRODUCED, now=now)
     former = home.fleet.issuing(kind)
-    home = home.add_generation(kind, State.INTRODUCED, now=now)
+    home = home.add_generation(kind, now=now)
+    if kind is Kind.SERVER:
+        return home
     newest = home.fleet.of(kind)[-1]
     fleet = home.fleet.moved(former, State.TRUSTED, now=now)
     return home.keep(fleet.moved(newest, State.ISSUING, now=now))

@@ -12,7 +12,7 @@ import socket
 import ssl
 import time
 import warnings
-from contextlib import closing, contextmanager, suppress
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from random import SystemRandom
@@ -24,7 +24,6 @@ from models.wire.link import Link, LinkSettings, MqttVersion
 from models.wire.link_settings import LinkTls
 
 from ..authority.certificates import (
-    certificate_of_pem,
     certificate_pem,
     certify,
     key_pem,
@@ -64,9 +63,9 @@ class ProbeDevice:
     device_id: str
     tls: LinkTls
 
-    def up(self, kind: topics.Up = topics.Up.REPLY) -> str:
+    def up(self) -> str:
         """Return a topic that it speaks on, and that the server does not listen to."""
-        return topics.up(self.device_id, kind)
+        return topics.up(self.device_id, topics.Up.REPLY)
 
     def down(self) -> str:
         """Return a topic that it listens to."""
@@ -104,7 +103,7 @@ class Prober:
     def rogue(self, name: str) -> LinkTls:
         """Make a certificate by an authority that calls itself as the fleet's does."""
         fleet = self.home.fleet
-        named = f"{fleet.name} device authority {fleet.issuing(Kind.DEVICE).number}"
+        named = fleet.title(fleet.issuing(Kind.DEVICE))
         authority, authority_key = make_authority(named, now=self.now, life=PROBE_LIFE)
         return self._certified(
             name, start=None, end=self.now + PROBE_LIFE, by=(authority, authority_key)
@@ -235,18 +234,11 @@ def counting(link: Link, topic_filter: str) -> Iterator[list[str]]:
         yield heard
 
 
-def wait_for(heard: list[str], *, within_s: float = SILENCE_S) -> None:
-    """Wait until something comes, and not longer."""
-    deadline = time.monotonic() + within_s
+def wait_for(heard: list[str]) -> None:
+    """Wait until something comes, and not longer than silence is listened to."""
+    deadline = time.monotonic() + SILENCE_S
     while not heard and time.monotonic() < deadline:
         time.sleep(0.01)
-
-
-def certificate_ends(path: Path) -> datetime | None:
-    """Return until when a file's certificate holds, None where it has none."""
-    with suppress(OSError):
-        return certificate_of_pem(path.read_bytes()).not_valid_after_utc
-    return None
 
 
 def private_folder(parent: Path) -> Path:
