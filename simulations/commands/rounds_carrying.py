@@ -41,11 +41,9 @@ def carry_out(
     """
     from models.trusted_keys import read_trusted_keys
     from server.owners import read_owners
-    from server.runs.run_files import BUNDLE_FILE
     from server.streams.stream_key import read_operator_key
 
     from ..rounds import KeptAt, run_rounds, starting_bundle
-    from ..rounds_summary import summary_lines
     from .rounds_progress import RoundsProgress
 
     options = {**options, **_paths(options)}
@@ -78,11 +76,26 @@ def carry_out(
             watching=_watching(options),
             num_workers=options["workers"],
         )
+    print_outcome(outcome.report, out=out, as_json=is_json)
+
+
+def print_outcome(report: Mapping[str, Any], *, out: Path, as_json: bool) -> None:
+    """Print what came of a run that is finished.
+
+    Args:
+        report: what stands in `run.json`.
+        out: folder of the run.
+        as_json: whether as one JSON object.
+    """
+    from server.runs.run_files import BUNDLE_FILE
+
+    from ..rounds_summary import summary_lines
+
     exported = str(out / BUNDLE_FILE)
-    if is_json:
-        print(json.dumps({"out": str(out), "bundle": exported, **outcome.report}))
-        return
-    print("\n".join(summary_lines(outcome.report, result=exported)))
+    if as_json:
+        print(json.dumps({"out": str(out), "bundle": exported, **report}))
+    else:
+        print("\n".join(summary_lines(report, result=exported)))
 
 
 def command_record(options: Mapping[str, Any], *, policy: StreamPolicy | None) -> dict[str, Any]:

@@ -42,18 +42,13 @@ def resume_command(
     from server.runs.run_files import BUNDLE_FILE
     from server.runs.status import STATUS_FILE
 
-    from ..rounds_summary import summary_lines
-    from .rounds_carrying import carry_out, options_from
+    from .rounds_carrying import carry_out, options_from, print_outcome
     from .rounds_taken_up import WATCHED
 
     report = _report_of(run)
     is_finished = report.get("status") == "finished"
     if is_finished and (run / BUNDLE_FILE).exists():
-        exported = str(run / BUNDLE_FILE)
-        if as_json:
-            print(json.dumps({"out": str(run), "bundle": exported, **report}))
-        else:
-            print("\n".join(summary_lines(report, result=exported)))
+        print_outcome(report, out=run, as_json=as_json)
         return
     is_watched = (run / STATUS_FILE).exists() and not is_finished
     if is_watched and lift_pause_of_live_run(run, as_json=as_json):
