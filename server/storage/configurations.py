@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import Connection, func, insert, select, update
+from sqlalchemy import ColumnElement, Connection, Subquery, func, insert, select, update
 
 from .tables import configurations
 
@@ -69,12 +69,9 @@ class Configurations:
     def rings(self) -> dict[str, str]:
         """Return the ring that each device was told last, of those that were told one."""
         rows = self.connection.execute(
-            select(configurations.c.device_id, configurations.c.settings).order_by(
-                configurations.c.sequence
-            )
+            select(configurations.c.device_id, configurations.c.settings).join(*_newest())
         )
-        latest = {row.device_id: row.settings for row in rows}
-        return {name: said["ring"] for name, said in latest.items() if said.get("ring")}
+        return {row.device_id: row.settings["ring"] for row in rows if row.settings.get("ring")}
 
     def applied(self, message_id: str, *, now: datetime) -> None:
         """Note that a device has a configuration in force."""
@@ -86,20 +83,22 @@ class Configurations:
 
     def count_latest(self) -> dict[str, int]:
         """Return for how many devices the latest configuration is in force, and waits."""
-        newest = (
-            select(
-                func.max(configurations.c.sequence).label("sequence"), configurations.c.device_id
-            )
-            .group_by(configurations.c.device_id)
-            .subquery()
-        )
         rows = self.connection.execute(
             select(configurations.c.applied_at.is_not(None), func.count())
-            .join(
-                newest,
-                (newest.c.device_id == configurations.c.device_id)
-                & (newest.c.sequence == configurations.c.sequence),
-            )
+            .join(*_newest())
             .group_by(configurations.c.applied_at.is_not(None))
         )
         return {"in_force" if row[0] else "waiting": row[1] for row in rows}
+
+
+def _newest() -> tuple[Subquery, ColumnElement[bool]]:
+    """Return what leaves of each device's configurations the latest, and how it is joined."""
+    newest = (
+        select(func.max(configurations.c.sequence).label("sequence"), configurations.c.device_id)
+        .group_by(configurations.c.device_id)
+        .subquery()
+    )
+    is_newest = (newest.c.device_id == configurations.c.device_id) & (
+        newest.c.sequence == configurations.c.sequence
+    )
+    return newest, is_newest
