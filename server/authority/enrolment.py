@@ -18,16 +18,10 @@ from models.wire.envelope import VerifyKey
 from models.wire.errors import SignatureError, WireError
 
 from ..errors import AuthorityError, CertificateError, EnrolmentError
-from ..storage.enrolments import EnrolledDevice, Enrolments, KeptCertificate
-from .certificates import (
-    certificate_pem,
-    certify,
-    checked_supernode_key,
-    key_digest,
-    requested_key,
-    serial_of,
-)
+from ..storage.enrolments import EnrolledDevice, Enrolments
+from .certificates import checked_supernode_key, key_digest, requested_key
 from .home import Kind
+from .issuing import issue
 from .tokens import TOKEN, token_hash
 
 if TYPE_CHECKING:
@@ -39,6 +33,7 @@ if TYPE_CHECKING:
     from models.wire.enrolment import EnrolmentRequest
 
     from ..storage.database import Database
+    from ..storage.enrolments import KeptCertificate
     from .home import AuthorityHome
 
 logger = logging.getLogger(__name__)
@@ -237,22 +232,5 @@ def _require_turn(
 def _certified(
     home: AuthorityHome, device_id: str, public_key: EllipticCurvePublicKey, *, now: datetime
 ) -> KeptCertificate:
-    issuing = home.fleet.issuing(Kind.DEVICE)
-    certificate = certify(
-        public_key,
-        name=device_id,
-        authority=home.certificate(issuing),
-        authority_key=home.key(issuing),
-        now=now,
-        end=now + timedelta(days=home.fleet.life_days),
-    )
-    return KeptCertificate(
-        serial=serial_of(certificate),
-        authority=Kind.DEVICE.value,
-        generation=issuing.number,
-        name=device_id,
-        key_digest=key_digest(public_key),
-        pem=certificate_pem(certificate).decode("ascii"),
-        issued_at=now,
-        not_after=certificate.not_valid_after_utc,
-    )
+    life = timedelta(days=home.fleet.life_days)
+    return issue(home, Kind.DEVICE, public_key, name=device_id, life=life, now=now)

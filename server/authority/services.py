@@ -11,18 +11,10 @@ from models.durable_file import write_durably
 from models.wire.topics import HUB_CLIENT_ID
 
 from ..errors import AuthorityError
-from ..storage.enrolments import Enrolments, KeptCertificate
-from .certificates import (
-    certificate_of_pem,
-    certificate_pem,
-    certify,
-    key_digest,
-    key_pem,
-    new_key,
-    revocation_list,
-    serial_of,
-)
+from ..storage.enrolments import Enrolments
+from .certificates import certificate_of_pem, key_pem, new_key, revocation_list
 from .home import Kind, State, write_private
+from .issuing import issue
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -182,34 +174,16 @@ def _certify(
     hosts: Sequence[str] = (),
     kind: Kind = Kind.SERVER,
 ) -> Certificate:
-    issuing = home.fleet.issuing(kind)
     key = new_key()
-    made = certify(
-        key.public_key(),
-        name=name,
-        authority=home.certificate(issuing),
-        authority_key=home.key(issuing),
-        now=now,
-        end=now + (SERVICE_LIFE if kind is Kind.SERVER else timedelta(days=3650)),
-        hosts=hosts,
-    )
-    Enrolments(connection).add_certificate(
-        KeptCertificate(
-            serial=serial_of(made),
-            authority=kind.value,
-            generation=issuing.number,
-            name=name,
-            key_digest=key_digest(key.public_key()),
-            pem=certificate_pem(made).decode("ascii"),
-            issued_at=now,
-            not_after=made.not_valid_after_utc,
-        )
-    )
+    life = SERVICE_LIFE if kind is Kind.SERVER else timedelta(days=3650)
+    kept = issue(home, kind, key.public_key(), name=name, life=life, now=now, hosts=hosts)
+    Enrolments(connection).add_certificate(kept)
+    pem = kept.pem.encode("ascii")
     try:
         # The key first: a certificate without its key would be taken for whole.
         write_private(files.key, key_pem(key))
-        write_durably(files.certificate, certificate_pem(made))
+        write_durably(files.certificate, pem)
     except OSError as error:
         what = f"cannot be written: {error.strerror}"
         raise AuthorityError(files.key, what, "check the folder and the disk") from None
-    return made
+    return certificate_of_pem(pem)
