@@ -13,7 +13,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Final
 
 from .counts_file import fact, keep_fact
-from .participation_counts import stream_record
+from .participation_counts import invited_devices, stream_record
 
 if TYPE_CHECKING:
     import sqlite3
@@ -66,8 +66,7 @@ def keep_enrolment(
     kept = _kept(connection, stream)
     if kept is not None and stream_record(connection, stream) is not None:
         return kept
-    invited = connection.execute("SELECT device FROM stream_devices WHERE stream = ?", (stream,))
-    enrolled = tuple(sorted({*device_ids, *(row[0] for row in invited)}))
+    enrolled = tuple(sorted({*device_ids, *invited_devices(connection, stream)}))
     digest = hashlib.sha256("\n".join(enrolled).encode()).hexdigest()
     text = json.dumps({"sha256": digest, "devices": enrolled}, separators=(",", ":"))
     keep_fact(connection, _RECORD_FACT + stream, text)

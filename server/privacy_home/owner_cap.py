@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from .counts_file import fact, keep_fact
+from .participation_counts import invited_devices
 from .privacy_errors import StreamRefusedError
 
 if TYPE_CHECKING:
@@ -61,7 +62,7 @@ def keep_owners(
     lines = "\n".join(f"{device}\t{owner}" for device, owner in digests.items())
     stated = f"{most_devices}:{hashlib.sha256(lines.encode()).hexdigest()}"
     known = fact(connection, _OWNERS_FACT + stream)
-    invited = _invited_devices(connection, stream)
+    invited = invited_devices(connection, stream)
     is_known = known == stated or (not owners and known.startswith(f"{most_devices}:"))
     if known and invited and not is_known:
         what = f"began stream {stream!r} with other owners or another bound on their devices"
@@ -75,13 +76,6 @@ def keep_owners(
         keep_fact(connection, _OWNERS_FACT + stream, stated)
     rows = connection.execute("SELECT device, owner FROM owners WHERE stream = ?", (stream,))
     return KeptOwners(dict(rows.fetchall()), invited)
-
-
-def _invited_devices(connection: sqlite3.Connection, stream: str) -> tuple[str, ...]:
-    rows = connection.execute(
-        "SELECT device FROM stream_devices WHERE stream = ? ORDER BY device", (stream,)
-    )
-    return tuple(row[0] for row in rows)
 
 
 def knows_owners(connection: sqlite3.Connection, stream: str = "") -> bool:

@@ -273,6 +273,14 @@ def cohort_of(connection: sqlite3.Connection, stream: str, index: int) -> tuple[
     return tuple(row[0] for row in rows)
 
 
+def invited_devices(connection: sqlite3.Connection, stream: str) -> tuple[str, ...]:
+    """Return the devices that were ever invited to a stream, sorted."""
+    rows = connection.execute(
+        "SELECT device FROM stream_devices WHERE stream = ? ORDER BY device", (stream,)
+    )
+    return tuple(row[0] for row in rows)
+
+
 def last_step_of_any(connection: sqlite3.Connection, stream: str, device_ids: Sequence[str]) -> int:
     """Return the last step of a stream to which any of some devices was invited; -1 for none."""
     found = -1
