@@ -16,6 +16,7 @@ import os
 import secrets
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
+from zipfile import BadZipFile
 
 import numpy as np
 
@@ -258,7 +259,7 @@ def read_checkpoint(folder: Path) -> Checkpoint:
     except FileNotFoundError:
         what = "is not there: the stream never began"
         raise StreamRefusedError(path, what, OPEN_A_NEW_STREAM) from None
-    except (ValueError, KeyError, EOFError, OSError) as error:
+    except (ValueError, KeyError, EOFError, OSError, BadZipFile) as error:
         raise StreamRefusedError(path, "is damaged", OPEN_A_NEW_STREAM) from error
 
 

@@ -7,7 +7,13 @@ import pytest
 
 from privacy.adaptive_clipping import AdaptiveClipping
 from server.engine.server_optimizer import OptimizerState
-from server.streams.stream_files import Checkpoint, read_checkpoint, write_checkpoint
+from server.privacy_home.privacy_errors import StreamRefusedError
+from server.streams.stream_files import (
+    CHECKPOINT_FILE,
+    Checkpoint,
+    read_checkpoint,
+    write_checkpoint,
+)
 from server.streams.stream_norm import StepNorm
 
 CLIPPING = AdaptiveClipping(
@@ -58,3 +64,15 @@ def test_the_norm_that_comes_is_kept_with_the_weights(tmp_path, kept):
     )
     found = read_checkpoint(tmp_path)
     assert (found.index, found.entry_hash, found.clipping_norm) == (3, "ab", kept)
+
+
+@pytest.mark.parametrize("kept_bytes", [0, 1, 40, 300])
+def test_a_checkpoint_that_is_torn_is_refused_as_damaged(tmp_path, kept_bytes):
+    state = OptimizerState.start(np.zeros(2, np.float32))
+    write_checkpoint(
+        tmp_path, Checkpoint(state=state, index=3, entry_hash="ab", clipping_norm=None)
+    )
+    whole = (tmp_path / CHECKPOINT_FILE).read_bytes()
+    (tmp_path / CHECKPOINT_FILE).write_bytes(whole[:kept_bytes])
+    with pytest.raises(StreamRefusedError, match="is damaged"):
+        read_checkpoint(tmp_path)
