@@ -11,8 +11,6 @@ import contextlib
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from privacy import StreamPolicy, next_entry
 from server.engine.quality_looks import looks_at
 from server.engine.rounds import RoundsError
@@ -27,6 +25,7 @@ from server.runs.verification import (
     entries_of,
     first_difference,
 )
+from server.runs.weights_file import read_weights
 from server.streams.release_witness import weights_digest
 
 from .federation import run_planned
@@ -186,8 +185,7 @@ def _planned_anew(
     seed = report.get("record", {}).get("seed")
     if seed is None:
         raise ValueError("seed must stand in the run's record: a run with real noise has none")
-    with np.load(run / START_FILE, allow_pickle=False) as arrays:
-        start = arrays["weights"].astype(np.float32)
+    start = read_weights(run / START_FILE)
     config = config_of(report)
     policy = report["privacy"]["policy"]
     return PlannedRun(
