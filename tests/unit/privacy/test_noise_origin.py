@@ -33,7 +33,7 @@ JITTER = {
     "server/commands/release.py": {"random.SystemRandom"},
     "server/hub.py": {"random.Random"},
     "server/outbox.py": {"random.Random"},
-    "server/hub_process.py": {"random.SystemRandom"},
+    "server/hub_process.py": {"random.Random", "random.SystemRandom"},
 }
 """Where waits are spread: types of what is passed in, and the system's own generator."""
 GENERATORS = ("random", "numpy.random", "torch.random")
