@@ -14,15 +14,20 @@ from .announcements import ReleaseAnnouncement, announcement_schema
 from .codec import Message, specification
 from .fields import Consent
 from .messages import MESSAGES, schemas
+from .site_credential import GatewayCredential, credential_schema, site_schema
 from .topics import Down, Up
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from .codec import Payload
     from .fields import Declared
 
 RELEASE = ReleaseAnnouncement.TYPE
 RELEASE_PURPOSE = "have devices look sooner; what they run stands in the repository's metadata"
+CREDENTIAL = GatewayCredential.TYPE
+CREDENTIAL_PURPOSE = "know the gateway that asks the device to take part in rounds"
+SITE = "site"
 SCHEMA_FOLDER = Path("models/wire/schemas")
 TABLE_FILE = Path("docs/reference/what-leaves.md")
 
@@ -152,15 +157,20 @@ def what_leaves() -> str:
     sections += [_round_section(), _count_section(), _envelope_section()]
     sections += [_enrolment_section(), ARRIVAL]
     sections += [_arrival_section(m) for topic, m in MESSAGES.items() if isinstance(topic, Down)]
-    sections += [_announcement_section()]
+    sections += [_announcement_section(), _credential_section()]
     return "\n".join(sections)
 
 
 def generated_files() -> Mapping[Path, str]:
     """Return each generated file's content by its path within the project."""
+    more = {
+        RELEASE: announcement_schema(),
+        CREDENTIAL: credential_schema(),
+        SITE: site_schema(),
+    }
     files = {
         SCHEMA_FOLDER / f"{name}.schema.json": json.dumps(body, indent=2, sort_keys=True) + "\n"
-        for name, body in {**schemas(), RELEASE: announcement_schema()}.items()
+        for name, body in {**schemas(), **more}.items()
     }
     return files | {TABLE_FILE: what_leaves()}
 
@@ -183,20 +193,28 @@ def _arrival_section(message: type[Message]) -> str:
 
 
 def _announcement_section() -> str:
-    lines = [
-        f"## {RELEASE}",
-        "",
-        (
-            "A release is there for a ring. Topics `fedcell/v1/all/release` and "
-            "`fedcell/v1/ring/{ring}/release`, retained, signed and not sealed: it names no device."
-        ),
-        "",
-        "| field | what | purpose |",
-        "|---|---|---|",
-    ]
+    return _payload_section(
+        ReleaseAnnouncement,
+        "A release is there for a ring. Topics `fedcell/v1/all/release` and "
+        "`fedcell/v1/ring/{ring}/release`, retained, signed and not sealed: it names no device.",
+        RELEASE_PURPOSE,
+    )
+
+
+def _credential_section() -> str:
+    return _payload_section(
+        GatewayCredential,
+        "Who the gateway of the device's site is. Signed by the server, shown by the gateway with "
+        "each offer of a round on `fedcell/v1/{shard}/d/{device}/dn/round`.",
+        CREDENTIAL_PURPOSE,
+    )
+
+
+def _payload_section(payload: type[Payload], opening: str, purpose: str) -> str:
+    lines = [f"## {payload.TYPE}", "", opening, "", "| field | what | purpose |", "|---|---|---|"]
     lines += [
-        f"| `{name}` | {declared.what} | {declared.purpose or RELEASE_PURPOSE} |"
-        for name, (declared, _) in specification(ReleaseAnnouncement).items()
+        f"| `{name}` | {declared.what} | {declared.purpose or purpose} |"
+        for name, (declared, _) in specification(payload).items()
     ]
     return "\n".join(lines) + "\n"
 
