@@ -177,6 +177,7 @@ def _kept(place: Place, answer: EnrolmentAnswer, pending: Pending) -> Membership
         not_before=facts.not_before,
         not_after=facts.not_after,
         server_time=answer.time,
+        superlink=answer.superlink,
     )
     try:
         membership.broker_address()

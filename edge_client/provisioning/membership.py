@@ -48,6 +48,7 @@ class Membership:
         not_before: since when that holds.
         not_after: until when.
         server_time: of the server's clock, when it came; no clock can be right and before it.
+        superlink: `host:port` where nodes meet the fleet's SuperLink, empty where none was named.
     """
 
     folder: Path
@@ -60,6 +61,7 @@ class Membership:
     not_before: datetime
     not_after: datetime
     server_time: datetime
+    superlink: str = ""
 
     @property
     def certificate(self) -> Path:
@@ -131,6 +133,7 @@ def read_membership(store: Path) -> Membership | None:
             not_before=datetime.fromisoformat(content["not_before"]),
             not_after=datetime.fromisoformat(content["not_after"]),
             server_time=datetime.fromisoformat(content["server_time"]),
+            superlink=str(content.get("superlink", "")),
         )
         found.broker_address()
     except (KeyError, TypeError, ValueError, AttributeError):
@@ -210,7 +213,7 @@ def changing(store: Path) -> Iterator[Path]:
 
 
 _TIMES = ("not_before", "not_after", "server_time")
-_KEPT = ("device_id", "service", "broker", "server_keys", "number", "serial")
+_KEPT = ("device_id", "service", "broker", "server_keys", "number", "serial", "superlink")
 
 
 def _write_private(path: Path, content: str) -> None:

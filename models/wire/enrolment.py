@@ -84,6 +84,7 @@ class EnrolmentAnswer:
         broker: `host:port`.
         server_keys: Ed25519 keys (hex) that sign what the server says, by key id.
         time: the server's clock.
+        superlink: `host:port` where nodes meet the fleet's SuperLink, empty where it has none.
     """
 
     device_id: str
@@ -92,6 +93,7 @@ class EnrolmentAnswer:
     broker: str
     server_keys: Mapping[str, str]
     time: datetime
+    superlink: str = ""
 
 
 Request = TypeVar("Request", EnrolmentRequest, RenewalRequest)
@@ -163,6 +165,7 @@ def read_answer(body: bytes) -> EnrolmentAnswer:
             broker=_text(content["broker"]),
             server_keys={_text(name): _text(value) for name, value in keys.items()},
             time=datetime.fromisoformat(_text(content["time"])),
+            superlink=_text(content.get("superlink", "")),
         )
     except (KeyError, TypeError, ValueError, AttributeError):
         raise WireError("bad_answer", "not an answer of an enrolment service") from None

@@ -31,5 +31,6 @@ def test_a_device_that_joined_then_renews_now(tmp_path):
 
     assert (membership.device_id, membership.service) == ("device-1", SERVICE)
     assert membership.broker_address() == ("127.0.0.1", 8883)
+    assert membership.superlink == "", "memberships of then named none"
     assert renewed.broker == membership.broker
     tls_context(LinkTls(authorities=membership.authorities, certificate=membership.certificate))

@@ -1,6 +1,7 @@
 """What a device and its authority say to each other: signed by the right key, or not read."""
 
 import json
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import pytest
@@ -45,6 +46,15 @@ def test_what_was_signed_is_read_as_it_was():
     assert read_enrolment(signed_enrolment(REQUEST, KEY)) == REQUEST
     assert read_renewal(signed_renewal(RENEWAL, KEY)) == RENEWAL
     assert read_answer(answer_bytes(ANSWER)) == ANSWER
+
+
+def test_an_answer_names_the_superlink_where_the_fleet_has_one():
+    with_one = replace(ANSWER, superlink="rounds.example:9443")
+    of_yesterday = json.loads(answer_bytes(ANSWER))
+    del of_yesterday["superlink"]
+
+    assert read_answer(answer_bytes(with_one)).superlink == "rounds.example:9443"
+    assert read_answer(json.dumps(of_yesterday).encode()) == ANSWER
 
 
 def test_request_says_its_token_to_no_log():
