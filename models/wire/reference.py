@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING
 
 from . import rounds
 from .announcements import ReleaseAnnouncement, announcement_schema
-from .codec import Message, specification
+from .codec import MAX_PAYLOAD_BYTES, Message, specification
 from .fields import Consent
 from .messages import MESSAGES, schemas
 from .site_credential import GatewayCredential, credential_schema, site_schema
+from .site_rounds import SITE_MESSAGES, site_schemas
 from .topics import Down, Up
 
 if TYPE_CHECKING:
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
     from .codec import Payload
     from .fields import Declared
+    from .site_rounds import SiteMessage
 
 RELEASE = ReleaseAnnouncement.TYPE
 RELEASE_PURPOSE = "have devices look sooner; what they run stands in the repository's metadata"
@@ -92,6 +94,32 @@ COUNT_FIELDS: Mapping[str, tuple[str, bool, str]] = {
 }
 """What `counts` sends up: in words, whether it is accounted, what it says about a person."""
 
+SITE_PURPOSE = "take part in rounds through the gateway of the site"
+SITE_FIELDS: Mapping[str, tuple[str, bool, str]] = {
+    "values": (
+        (
+            "the device's clipped update on the grid, or its answer to a question for counts; "
+            "zeros where it sits out or must not answer"
+        ),
+        True,
+        "no",
+    ),
+    "receipt": (
+        (
+            "its pseudonym in this step, and from its own ledger the number of steps and the sum "
+            "of 1/σ² that it has debited, and the last entry's hash; not beside counts"
+        ),
+        False,
+        "pseudonym",
+    ),
+    "signature": ("by the device's key, over who answers which step to whom", False, "pseudonym"),
+    "tag": ("which step is answered, as a hash; readable on the way", False, "no"),
+    "digest": ("SHA-256 of what is sealed; readable on the way", False, "no"),
+    "number": ("of the part; readable on the way", False, "no"),
+    "num_parts": ("how many there are; readable on the way", False, "no"),
+}
+"""What `contribution` and `parts` send up: in words, accounted or not, what it says of a person."""
+
 ENVELOPE_PURPOSE = "bring an answer to the question that it belongs to"
 ENVELOPE_FIELDS: Mapping[str, tuple[str, bool, str]] = {
     "run_id": ("Flower's number of the run, from the question", False, "no"),
@@ -154,10 +182,11 @@ def what_leaves() -> str:
     """Return the page "what leaves the device" in Markdown."""
     sections = [INTRODUCTION]
     sections += [_section(m) for topic, m in MESSAGES.items() if isinstance(topic, Up)]
-    sections += [_round_section(), _count_section(), _envelope_section()]
+    sections += [_round_section(), _count_section(), _envelope_section(), _site_section()]
     sections += [_enrolment_section(), ARRIVAL]
     sections += [_arrival_section(m) for topic, m in MESSAGES.items() if isinstance(topic, Down)]
     sections += [_announcement_section(), _credential_section()]
+    sections += [_from_gateway_section(message) for message in SITE_MESSAGES]
     return "\n".join(sections)
 
 
@@ -167,6 +196,7 @@ def generated_files() -> Mapping[Path, str]:
         RELEASE: announcement_schema(),
         CREDENTIAL: credential_schema(),
         SITE: site_schema(),
+        **site_schemas(),
     }
     files = {
         SCHEMA_FOLDER / f"{name}.schema.json": json.dumps(body, indent=2, sort_keys=True) + "\n"
@@ -190,6 +220,27 @@ def _arrival_section(message: type[Message]) -> str:
     return _field_table(
         message, f"Topic {topic}.", ("taken only with consent to",), lambda _declared: ()
     )
+
+
+def _from_gateway_section(message: type[SiteMessage]) -> str:
+    lines = [
+        f"## {message.TYPE}",
+        "",
+        (
+            f"{(message.__doc__ or '').splitlines()[0]} Topic "
+            "`fedcell/v1/{shard}/d/{device}/dn/round`, from the gateway of the device's site, "
+            "signed by it and not sealed."
+        ),
+        "",
+        "| field | what | purpose | taken only with consent to |",
+        "|---|---|---|---|",
+    ]
+    lines += [
+        f"| `{name}` | {declared.what} | {declared.purpose or SITE_PURPOSE} "
+        f"| {Consent.TRAINING.value} |"
+        for name, (declared, _) in specification(message).items()
+    ]
+    return "\n".join(lines) + "\n"
 
 
 def _announcement_section() -> str:
@@ -270,6 +321,18 @@ def _count_section() -> str:
         "The answer to one question for counts, over Flower. Who may not answer sends zeros.",
         COUNT_PURPOSE,
         COUNT_FIELDS,
+    )
+
+
+def _site_section() -> str:
+    return _flower_section(
+        "contribution",
+        "The answer of a device behind a gateway to a step or a question for counts. Topic "
+        "`fedcell/v1/{shard}/d/{device}/up/contribution`, in parts of at most "
+        f"{MAX_PAYLOAD_BYTES} bytes, sealed to the gateway. Number and size of the parts follow "
+        "from the task alone.",
+        SITE_PURPOSE,
+        SITE_FIELDS,
     )
 
 
