@@ -19,6 +19,7 @@ from models.wire.errors import SignatureError, WireError
 
 from ..errors import AuthorityError, CertificateError, EnrolmentError
 from ..storage.enrolments import EnrolledDevice, Enrolments
+from ..storage.sites import Sites
 from .certificates import checked_supernode_key, key_digest, requested_key
 from .home import Kind
 from .issuing import issue
@@ -113,9 +114,10 @@ def renew(
 
 
 def revoke(connection: Connection, device_id: str, *, because: str, now: datetime) -> int:
-    """Shut a device out: its certificates, and any token that was made for it.
+    """Shut a device out: its certificates, its place at a gateway, any token made for it.
 
-    The broker learns of it by its revocation list; until then nothing has changed there.
+    Where it is a gateway, its devices are behind none from then on. The broker learns of it by its
+    revocation list; until then nothing has changed there.
 
     Returns:
         How many certificates were revoked.
@@ -133,6 +135,7 @@ def revoke(connection: Connection, device_id: str, *, because: str, now: datetim
         raise AuthorityError(device_id, what, "nothing is left to do")
     enrolments.keep_device(replace(device, revoked_at=now, revoked_because=because[:160]))
     enrolments.withdraw_tokens(device_id, now=now)
+    Sites(connection).leave(device_id)
     return enrolments.revoke_certificates(device_id, now=now)
 
 

@@ -37,6 +37,7 @@ BrokerFolder = Annotated[
 def register(app: typer.Typer) -> None:
     """Add the group `fleet` to the root command."""
     from .fleet_changes import certify, revoke, rotate, status, supernode_keys
+    from .fleet_sites import gateway
 
     group = typer.Typer(
         name="fleet",
@@ -50,6 +51,7 @@ def register(app: typer.Typer) -> None:
     group.command("revoke")(revoke)
     group.command("rotate")(rotate)
     group.command("certify")(certify)
+    group.command("gateway")(gateway)
     group.command("status")(status)
     group.command("supernode-keys")(supernode_keys)
     app.add_typer(group)

@@ -45,10 +45,10 @@ def revoke(
     ):
         for device in devices:
             shut_out(connection, device, because=because, now=now)
-        told = _tell_broker(connection, home, broker_folder, now=now)
+        told = tell_broker(connection, home, broker_folder, now=now)
     say(
         {"revoked": devices, "broker": told},
-        [f"revoked {len(devices)}: {', '.join(devices)}", _broker_line(told)],
+        [f"revoked {len(devices)}: {', '.join(devices)}", broker_line(told)],
         as_json=as_json,
     )
 
@@ -93,7 +93,7 @@ def rotate(
         else:
             home = begin_rotation(home, kind, now=now)
         is_done = not behind or force
-        told = _tell_broker(connection, home, broker_folder, now=now) if is_done else None
+        told = tell_broker(connection, home, broker_folder, now=now) if is_done else None
     lines = [f"{one.file}: {one.state.value}" for one in home.fleet.of(kind)]
     if behind:
         named = ", ".join(behind[:_SHOWN_DEVICES])
@@ -107,7 +107,7 @@ def rotate(
             "generations": {one.file: one.state.value for one in home.fleet.of(kind)},
             "broker": told,
         },
-        [*lines, _broker_line(told)] if is_done else lines,
+        [*lines, broker_line(told)] if is_done else lines,
         as_json=as_json,
     )
     if not is_done:
@@ -148,7 +148,7 @@ def certify(
         for name in wanted:
             made = certify_service(connection, home, Service(name), now=now)
             ends[name] = made.not_valid_after_utc.isoformat()
-        told = _tell_broker(connection, home, broker_folder, now=now)
+        told = tell_broker(connection, home, broker_folder, now=now)
     lines = [f"{name}: certified until {end}" for name, end in ends.items()]
     again = "start the services anew, or they go on with what they have read"
     say({"certified": ends, "broker": told}, [*lines, again], as_json=as_json)
@@ -165,9 +165,11 @@ def status(
     """Show authorities, certificates that end soon, and how many devices are enrolled."""
     from ..authority.home import open_home
     from ..authority.services import Service, service_certificate
+    from ..authority.sites import site_states
     from ..clock import machine_clock
     from ..storage.database import open_database
     from ..storage.enrolments import Enrolments
+    from .fleet_sites import sites_json, sites_lines
 
     settings, now = settings_of(authority, db, config), machine_clock()
     home = open_home(settings.authority)
@@ -179,6 +181,7 @@ def status(
         enrolled, revoked = enrolments.num_devices()
         current = list(enrolments.current())
         tokens = enrolments.open_tokens(now=now)
+        sites = site_states(connection)
     over = [device.device_id for device, held in current if held.not_after <= now]
     made = {name: service_certificate(home, Service(name)) for name in Service}
     ends = {
@@ -193,6 +196,7 @@ def status(
         "revoked": revoked,
         "over": over,
         "open_tokens": tokens,
+        "gateways": sites_json(sites),
     }
     lines = [
         f"fleet        {home.fleet.name}",
@@ -200,6 +204,7 @@ def status(
         *(f"{name:<12} until {end or 'fedcell fleet certify'}" for name, end in ends.items()),
         f"enrolled     {enrolled}, revoked {revoked}, open tokens {tokens}",
         f"over         {len(over)} devices whose certificate has ended",
+        *sites_lines(sites, now=now),
     ]
     if devices:
         listed = {device.device_id: held.not_after.isoformat() for device, held in current}
@@ -244,7 +249,7 @@ def supernode_keys(
     )
 
 
-def _tell_broker(
+def tell_broker(
     connection: Connection, home: AuthorityHome, folder: Path | None, *, now: datetime
 ) -> dict[str, Any] | None:
     """Write a broker's folder anew and have it read; None where no folder was named."""
@@ -257,7 +262,8 @@ def _tell_broker(
     return {"folder": str(folder), "process": have_it_read(folder)}
 
 
-def _broker_line(told: dict[str, Any] | None) -> str:
+def broker_line(told: dict[str, Any] | None) -> str:
+    """Say what became of the broker."""
     if told is None:
         return "the broker learns of it by: fedcell server broker-config --out DIR --reload"
     if told["process"] is None:

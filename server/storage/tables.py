@@ -239,3 +239,23 @@ certificates = Table(
     Index("ix_certificates_revoked_at", "revoked_at"),
 )
 """One row a certificate that an authority of the fleet has signed."""
+
+gateways = Table(
+    "gateways",
+    metadata,
+    Column("gateway_id", String(64), primary_key=True),
+    Column("most_devices", Integer, nullable=False),
+    Column("issued_at", UtcTime, nullable=False),
+    Column("not_after", UtcTime, nullable=False),
+    Column("credential_digest", String(64), nullable=False),
+)
+"""One row a gateway whose site was written; the digest is of the credential that was signed."""
+
+site_devices = Table(
+    "site_devices",
+    metadata,
+    Column("device_id", String(64), primary_key=True),
+    Column("gateway_id", String(64), ForeignKey("gateways.gateway_id"), nullable=False),
+    Index("ix_site_devices_gateway_id", "gateway_id"),
+)
+"""One row a device behind a gateway: it is behind one alone."""

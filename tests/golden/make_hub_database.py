@@ -1,5 +1,7 @@
 """Records a hub's database as SQL, one file a revision: a device, a summary, a notice that waits.
 
+From revision 0004 on the device is enrolled, too.
+
 Each was made by the code of its revision (`python -m tests.golden.make_hub_database`); a file that
 is there is never overwritten.
 """
@@ -11,13 +13,23 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from server.storage.database import open_database
+from server.storage.enrolments import EnrolledDevice, Enrolments
 from tests.support.hubs import HubOnPaper
-from tests.support.wire_messages import birth, summary
+from tests.support.wire_messages import ISSUED, birth, summary
 
 FOLDER = Path(__file__).parent / "hubs"
-NEWEST = "0002"
+NEWEST = "0004"
 """The last revision that was recorded; raise it before a migration is added."""
 FILES = sorted(FOLDER.glob("revision_*.sql"))
+ENROLLED = EnrolledDevice(
+    device_id="device-1",
+    sign_key=bytes(range(32)),
+    seal_key=bytes(range(32, 64)),
+    supernode_key="ecdsa-sha2-nistp384 AAAA",
+    serial="0" * 40,
+    enrolled_at=ISSUED,
+)
+"""A device that was enrolled when a database was recorded, from revision 0004 on."""
 
 
 def main() -> None:
@@ -31,6 +43,8 @@ def main() -> None:
             paper.hear(birth())
             paper.hear(summary())
             paper.hub.tick()
+            with database.transaction() as connection:
+                Enrolments(connection).keep_device(ENROLLED)
         connection = sqlite3.connect(path)
         file.write_text("\n".join(connection.iterdump()) + "\n")
         connection.close()

@@ -1,0 +1,201 @@
+BEGIN TRANSACTION;
+CREATE TABLE alembic_version (
+	version_num VARCHAR(32) NOT NULL, 
+	CONSTRAINT alembic_version_pkc PRIMARY KEY (version_num)
+);
+INSERT INTO "alembic_version" VALUES('0004');
+CREATE TABLE audit (
+	number INTEGER NOT NULL, 
+	at DATETIME NOT NULL, 
+	device_id VARCHAR(64) NOT NULL, 
+	decision VARCHAR(32) NOT NULL, 
+	reason_code VARCHAR(64) NOT NULL, 
+	model_version VARCHAR(64), 
+	notice_id VARCHAR(32), 
+	recheck_at DATETIME, 
+	CONSTRAINT pk_audit PRIMARY KEY (number)
+);
+INSERT INTO "audit" VALUES(1,'2026-06-01 12:00:00.000000','device-1','sent','flagged+under_30_days','1.0.0+abc','00000000000000000000000000000064',NULL);
+CREATE TABLE certificates (
+	serial VARCHAR(40) NOT NULL, 
+	authority VARCHAR(16) NOT NULL, 
+	generation INTEGER NOT NULL, 
+	name VARCHAR(64) NOT NULL, 
+	key_digest VARCHAR(64) NOT NULL, 
+	pem VARCHAR(4096) NOT NULL, 
+	issued_at DATETIME NOT NULL, 
+	not_after DATETIME NOT NULL, 
+	replaces VARCHAR(40), 
+	revoked_at DATETIME, 
+	CONSTRAINT pk_certificates PRIMARY KEY (serial)
+);
+CREATE TABLE configurations (
+	message_id VARCHAR(32) NOT NULL, 
+	device_id VARCHAR(64) NOT NULL, 
+	sequence BIGINT NOT NULL, 
+	settings JSON NOT NULL, 
+	issued_at DATETIME NOT NULL, 
+	expires_at DATETIME NOT NULL, 
+	applied_at DATETIME, 
+	CONSTRAINT pk_configurations PRIMARY KEY (message_id), 
+	CONSTRAINT fk_configurations_device_id_devices FOREIGN KEY(device_id) REFERENCES devices (device_id)
+);
+CREATE TABLE dead_letters (
+	number INTEGER NOT NULL, 
+	at DATETIME NOT NULL, 
+	reason VARCHAR(64) NOT NULL, 
+	detail VARCHAR(256) NOT NULL, 
+	topic VARCHAR(256) NOT NULL, 
+	payload_bytes INTEGER NOT NULL, 
+	payload_sha256 VARCHAR(64) NOT NULL, 
+	CONSTRAINT pk_dead_letters PRIMARY KEY (number)
+);
+CREATE TABLE devices (
+	device_id VARCHAR(64) NOT NULL, 
+	first_seen_at DATETIME NOT NULL, 
+	last_seen_at DATETIME NOT NULL, 
+	presence VARCHAR(16), 
+	client_version VARCHAR(64), 
+	feature_spec_version VARCHAR(64), 
+	model_version VARCHAR(64), 
+	summary JSON, 
+	summary_received_at DATETIME, 
+	last_sequence BIGINT NOT NULL, 
+	notice_sequence BIGINT NOT NULL, 
+	recheck_at DATETIME, refused_model VARCHAR(64), refused_because VARCHAR(32), configuration_sequence BIGINT, 
+	CONSTRAINT pk_devices PRIMARY KEY (device_id)
+);
+INSERT INTO "devices" VALUES('device-1','2026-06-01 12:00:00.000000','2026-06-01 12:00:00.000000',NULL,'0.1.0','1','1.0.0+abc','{"confidence": "high", "criticality": "medium", "days_band": "under_7", "device": "device-1", "flagged": true, "health_band": "70_to_80_pct", "id": "00000000000000000000000000000001", "issued": "2026-06-01T12:00:00Z", "language": "en", "model_version": "1.0.0+abc", "notices_wanted": true, "primary_issue": "capacity_fade", "probability_band": "80_pct_or_more", "schema_version": 1, "sequence": 1, "type": "summary", "urgency": "critical"}','2026-06-01 12:00:00.000000',1,1780315200,NULL,NULL,NULL,NULL);
+CREATE TABLE enrolled_devices (
+	device_id VARCHAR(64) NOT NULL, 
+	sign_key BLOB NOT NULL, 
+	seal_key BLOB NOT NULL, 
+	supernode_key VARCHAR(512), 
+	serial VARCHAR(40) NOT NULL, 
+	enrolled_at DATETIME NOT NULL, 
+	revoked_at DATETIME, 
+	revoked_because VARCHAR(160), 
+	CONSTRAINT pk_enrolled_devices PRIMARY KEY (device_id)
+);
+INSERT INTO "enrolled_devices" VALUES('device-1',X'000102030405060708090A0B0C0D0E0F101112131415161718191A1B1C1D1E1F',X'202122232425262728292A2B2C2D2E2F303132333435363738393A3B3C3D3E3F','ecdsa-sha2-nistp384 AAAA','0000000000000000000000000000000000000000','2026-06-01 12:00:00.000000',NULL,NULL);
+CREATE TABLE enrolment_tokens (
+	token_hash VARCHAR(64) NOT NULL, 
+	device_id VARCHAR(64), 
+	made_at DATETIME NOT NULL, 
+	expires_at DATETIME NOT NULL, 
+	used_at DATETIME, 
+	used_by VARCHAR(64), 
+	keys_digest VARCHAR(64), 
+	serial VARCHAR(40), 
+	CONSTRAINT pk_enrolment_tokens PRIMARY KEY (token_hash)
+);
+CREATE TABLE models (
+	version VARCHAR(64) NOT NULL, 
+	digest VARCHAR(64) NOT NULL, 
+	state VARCHAR(16) NOT NULL, 
+	ledger_kind VARCHAR(16) NOT NULL, 
+	ledger_hash VARCHAR(64), 
+	added_at DATETIME NOT NULL, 
+	state_at DATETIME NOT NULL, 
+	CONSTRAINT pk_models PRIMARY KEY (version)
+);
+CREATE TABLE notices (
+	notice_id VARCHAR(32) NOT NULL, 
+	device_id VARCHAR(64) NOT NULL, 
+	sequence BIGINT NOT NULL, 
+	summary_id VARCHAR(32) NOT NULL, 
+	template VARCHAR(64) NOT NULL, 
+	language VARCHAR(6) NOT NULL, 
+	urgency VARCHAR(16) NOT NULL, 
+	days_band VARCHAR(16) NOT NULL, 
+	probability_band VARCHAR(16) NOT NULL, 
+	health_band VARCHAR(16) NOT NULL, 
+	confidence VARCHAR(16) NOT NULL, 
+	model_version VARCHAR(64) NOT NULL, 
+	reason_codes JSON NOT NULL, 
+	state VARCHAR(16) NOT NULL, 
+	version INTEGER NOT NULL, 
+	issued_at DATETIME NOT NULL, 
+	expires_at DATETIME NOT NULL, 
+	state_at DATETIME NOT NULL, 
+	CONSTRAINT pk_notices PRIMARY KEY (notice_id), 
+	CONSTRAINT fk_notices_device_id_devices FOREIGN KEY(device_id) REFERENCES devices (device_id)
+);
+INSERT INTO "notices" VALUES('00000000000000000000000000000064','device-1',1780315200,'00000000000000000000000000000001','battery.under_7','en','critical','under_7','80_pct_or_more','70_to_80_pct','high','1.0.0+abc','["flagged", "under_30_days"]','queued',1,'2026-06-01 12:00:00.000000','2026-06-15 12:00:00.000000','2026-06-01 12:00:00.000000');
+CREATE TABLE outbox (
+	message_id VARCHAR(32) NOT NULL, 
+	device_id VARCHAR(64) NOT NULL, 
+	topic VARCHAR(160) NOT NULL, 
+	payload BLOB NOT NULL, 
+	attempts INTEGER NOT NULL, 
+	next_attempt_at DATETIME, 
+	expires_at DATETIME NOT NULL, 
+	acked_at DATETIME, 
+	CONSTRAINT pk_outbox PRIMARY KEY (message_id), 
+	CONSTRAINT fk_outbox_device_id_devices FOREIGN KEY(device_id) REFERENCES devices (device_id)
+);
+INSERT INTO "outbox" VALUES('00000000000000000000000000000064','device-1','fedcell/v1/03/d/device-1/dn/notify',X'7B22616C67223A2265643235353139222C22626F6479223A2265794A6A6232356D6157526C626D4E6C496A6F6961476C6E61434973496D4E76636E4A6C6247463061573975496A6F694D4441774D4441774D4441774D4441774D4441774D4441774D4441774D4441774D4441774D4441774D4445694C434A6B59586C7A58324A68626D51694F694A31626D526C636C3833496977695A47563261574E6C496A6F695A47563261574E6C4C5445694C434A6C65484270636D567A496A6F694D6A41794E6930774E6930784E5651784D6A6F774D446F774D466F694C434A6F5A57467364476866596D46755A434936496A637758335276587A67775833426A64434973496D68316257467558324E76626E5268593351694F694A6F5A57787751475634595731776247557562334A6E49697769615751694F6949774D4441774D4441774D4441774D4441774D4441774D4441774D4441774D4441774D4441774D4441324E434973496D6C7A6333566C5A434936496A49774D6A59744D4459744D4446554D5449364D4441364D44426149697769624746755A3356685A3255694F694A6C62694973496E427962324A68596D6C736158523558324A68626D51694F6949344D4639775933526662334A66625739795A534973496E4E6A61475674595639325A584A7A61573975496A6F784C434A7A5A5846315A57356A5A5349364D5463344D444D784E5449774D4377696447567463477868644755694F694A69595852305A584A354C6E56755A475679587A63694C434A306558426C496A6F69626D393061574E6C4969776964584A6E5A57356A65534936496D4E79615852705932467349697769646D567963326C76626949364D58306749434167494341674943416749434167494341674943416749434167494341674943416749434167494341674943416749434167494341674943416749434167494341674943416749434167494341222C226B6964223A2235363437356161373534363334373463222C22736967223A226F44506C6A57776C69694542315A686F42534B7847783431334D6A687A42706F5769796E70776E6B5868306D776D333131347A393244706F6C43617366654D6A39726849485345637653767A513643623065374A4141227D',1,'2026-06-01 12:01:00.000000','2026-06-15 12:00:00.000000',NULL);
+CREATE TABLE release_counters (
+	name VARCHAR(32) NOT NULL, 
+	value BIGINT NOT NULL, 
+	CONSTRAINT pk_release_counters PRIMARY KEY (name)
+);
+CREATE TABLE release_devices (
+	number BIGINT NOT NULL, 
+	device_id VARCHAR(64) NOT NULL, 
+	in_ring BOOLEAN NOT NULL, 
+	"before" JSON, 
+	failed_because VARCHAR(32), 
+	CONSTRAINT pk_release_devices PRIMARY KEY (number, device_id), 
+	CONSTRAINT fk_release_devices_number_releases FOREIGN KEY(number) REFERENCES releases (number), 
+	CONSTRAINT fk_release_devices_device_id_devices FOREIGN KEY(device_id) REFERENCES devices (device_id)
+);
+CREATE TABLE release_rings (
+	name VARCHAR(32) NOT NULL, 
+	position INTEGER NOT NULL, 
+	share FLOAT NOT NULL, 
+	devices JSON NOT NULL, 
+	CONSTRAINT pk_release_rings PRIMARY KEY (name)
+);
+CREATE TABLE release_trail (
+	number_of_row INTEGER NOT NULL, 
+	at DATETIME NOT NULL, 
+	number BIGINT NOT NULL, 
+	state VARCHAR(16) NOT NULL, 
+	ring VARCHAR(32), 
+	reason VARCHAR(256) NOT NULL, 
+	CONSTRAINT pk_release_trail PRIMARY KEY (number_of_row)
+);
+CREATE TABLE releases (
+	number BIGINT NOT NULL, 
+	version VARCHAR(64) NOT NULL, 
+	digest VARCHAR(64) NOT NULL, 
+	feature_spec_version VARCHAR(64) NOT NULL, 
+	least_client_version VARCHAR(64) NOT NULL, 
+	back_version VARCHAR(64) NOT NULL, 
+	back_feature_spec_version VARCHAR(64) NOT NULL, 
+	back_least_client_version VARCHAR(64) NOT NULL, 
+	policy JSON NOT NULL, 
+	state VARCHAR(16) NOT NULL, 
+	ring INTEGER, 
+	ring_began_at DATETIME, 
+	looks INTEGER NOT NULL, 
+	looked_at INTEGER NOT NULL, 
+	reason VARCHAR(256) NOT NULL, 
+	proposed_at DATETIME NOT NULL, 
+	state_at DATETIME NOT NULL, 
+	CONSTRAINT pk_releases PRIMARY KEY (number)
+);
+CREATE INDEX ix_devices_recheck_at ON devices (recheck_at);
+CREATE INDEX ix_notices_device_id_issued_at ON notices (device_id, issued_at);
+CREATE INDEX ix_notices_state ON notices (state);
+CREATE INDEX ix_outbox_next_attempt_at ON outbox (next_attempt_at);
+CREATE INDEX ix_outbox_device_id ON outbox (device_id);
+CREATE INDEX ix_audit_device_id_at ON audit (device_id, at);
+CREATE INDEX ix_audit_decision_reason_code ON audit (decision, reason_code);
+CREATE INDEX ix_dead_letters_reason ON dead_letters (reason);
+CREATE INDEX ix_configurations_device_id_sequence ON configurations (device_id, sequence);
+CREATE INDEX ix_certificates_name ON certificates (name);
+CREATE INDEX ix_certificates_revoked_at ON certificates (revoked_at);
+CREATE INDEX ix_release_devices_number_in_ring ON release_devices (number, in_ring);
+COMMIT;
