@@ -3,9 +3,9 @@
 import json
 
 import pytest
-from typer.testing import CliRunner
+from click.testing import CliRunner
 
-from server.commands.root import build_app
+from server.commands.root import root_command
 from simulations.commands.faults import summary_lines
 from simulations.fault_plot import draw_faults
 from simulations.fault_study import FaultResult, summary_of
@@ -64,7 +64,7 @@ def test_the_picture_is_drawn_whole(summary, tmp_path, ending):
 
 def test_an_unknown_part_is_refused_before_anything_runs(tmp_path):
     asked = ["simulate", "faults", "--out", str(tmp_path / "study"), "--part", "other"]
-    answer = CliRunner().invoke(build_app(), asked)
+    answer = CliRunner().invoke(root_command(), asked)
     assert answer.exit_code == 2
     assert "is none of faults, poisons, backdoors, past" in answer.output.replace("\n", " ")
     assert not (tmp_path / "study").exists()

@@ -34,7 +34,8 @@ def app_that_raises(error):
 @pytest.fixture
 def raising(monkeypatch):
     def prepare(error):
-        monkeypatch.setattr(root, "build_app", lambda: app_that_raises(error))
+        command = typer.main.get_command(app_that_raises(error))
+        monkeypatch.setattr(root, "root_command", lambda: command)
 
     return prepare
 

@@ -5,11 +5,11 @@ from datetime import UTC, datetime
 
 import numpy as np
 import pytest
-from typer.testing import CliRunner
+from click.testing import CliRunner
 
 from models.training.local_epochs import new_flat_weights
 from privacy import next_entry
-from server.commands.root import build_app
+from server.commands.root import root_command
 from server.engine.rounds import RoundRecord
 from server.plans.plan_file import PlanError, read_plan
 from server.privacy_home.participation_counts import StepCost, StreamRecord
@@ -219,14 +219,14 @@ def test_a_folder_whose_run_invited_nobody_can_be_used_again(tmp_path):
 def test_command_refuses_an_unknown_optimiser_by_name(tmp_path):
     arguments = ["rounds", "start", "--fleet", str(tmp_path), "--rounds", "1"]
     arguments += ["--out", str(tmp_path / "run"), "--bundle", "none", "--optimizer", "sgd"]
-    result = CliRunner().invoke(build_app(), arguments)
+    result = CliRunner().invoke(root_command(), arguments)
     assert result.exit_code == 2
     assert "sgd" in result.output
     assert not (tmp_path / "run").exists()
 
 
 def test_help_says_that_epsilon_covers_a_devices_whole_life():
-    shown = CliRunner(env={"COLUMNS": "200"}).invoke(build_app(), ["rounds", "start", "--help"])
+    shown = CliRunner(env={"COLUMNS": "200"}).invoke(root_command(), ["rounds", "start", "--help"])
     (line,) = [line for line in shown.output.splitlines() if "--epsilon" in line]
 
     assert "ε of a device's life, over all models." in line
@@ -259,7 +259,7 @@ def test_options_that_contradict_a_plan_are_refused(tmp_path, said, answer):
     plan, run = tmp_path / "policy.json", tmp_path / "run"
     plan.write_bytes(stream_policy().to_bytes())
     files = ["--fleet", str(tmp_path), "--out", str(run), "--plan", str(plan)]
-    told = CliRunner().invoke(build_app(), ["rounds", "start", *files, *said])
+    told = CliRunner().invoke(root_command(), ["rounds", "start", *files, *said])
 
     assert (told.exception.exit_code, run.exists()) == (2, False)
     assert answer in str(told.exception)
@@ -277,7 +277,7 @@ def test_a_plan_of_a_greater_delta_than_devices_obey_is_refused(tmp_path):
 def test_a_delta_that_promises_too_little_is_refused_before_anything_is_read(tmp_path):
     run = tmp_path / "run"
     files = ["--fleet", str(tmp_path), "--out", str(run), "--rounds", "1"]
-    told = CliRunner().invoke(build_app(), ["rounds", "start", *files, "--delta", "0.3"])
+    told = CliRunner().invoke(root_command(), ["rounds", "start", *files, "--delta", "0.3"])
 
     assert (told.exit_code, run.exists()) == (2, False)
     assert "0.3 is not in the range" in told.output
@@ -285,7 +285,8 @@ def test_a_delta_that_promises_too_little_is_refused_before_anything_is_read(tmp
 
 def test_rounds_or_a_plan_must_be_said(tmp_path):
     told = CliRunner().invoke(
-        build_app(), ["rounds", "start", "--fleet", str(tmp_path), "--out", str(tmp_path / "run")]
+        root_command(),
+        ["rounds", "start", "--fleet", str(tmp_path), "--out", str(tmp_path / "run")],
     )
 
     assert told.exit_code == 2
