@@ -14,6 +14,7 @@ name: a limit theorem, no upper bound for sampled steps (1.40 where the truth is
 
 from collections import Counter
 from collections.abc import Iterable
+from functools import lru_cache
 from typing import Final, Self
 
 import dp_accounting
@@ -88,11 +89,7 @@ class RecordAccountant:
         """
         if not 0.0 < delta <= GREATEST_DELTA:
             raise ValueError(f"delta must lie in (0, {GREATEST_DELTA:g}], got {delta}")
-        accountant = PLDAccountant()
-        for (noise_multiplier, sampling_rate), steps in sorted(self._steps.items()):
-            gaussian = dp_accounting.GaussianDpEvent(noise_multiplier)
-            accountant.compose(dp_accounting.PoissonSampledDpEvent(sampling_rate, gaussian), steps)
-        return float(accountant.get_epsilon(delta))
+        return _epsilon_of(tuple(sorted(self._steps.items())), delta)
 
     def statement(self, *, delta: float) -> RecordStatement:
         """ε_record with its δ, its unit, what it is not and what it assumes.
@@ -101,3 +98,13 @@ class RecordAccountant:
             ValueError: δ is out of bounds.
         """
         return RecordStatement(epsilon=self.epsilon(delta=delta), delta=delta)
+
+
+@lru_cache(maxsize=256)
+def _epsilon_of(steps: tuple[tuple[tuple[float, float], int], ...], delta: float) -> float:
+    """ε of ((noise multiplier, sampling rate), steps); about a second of CPU, so kept."""
+    accountant = PLDAccountant()
+    for (noise_multiplier, sampling_rate), count in steps:
+        gaussian = dp_accounting.GaussianDpEvent(noise_multiplier)
+        accountant.compose(dp_accounting.PoissonSampledDpEvent(sampling_rate, gaussian), count)
+    return float(accountant.get_epsilon(delta))
