@@ -21,6 +21,7 @@ import numpy as np
 
 from .conformance import MANIFEST, read_vectors
 from .conformance.comparing import difference
+from .conformance.site_rounds import check_site_rounds
 from .conformance.wire import check_messages, check_sealing, check_signatures
 
 if TYPE_CHECKING:
@@ -111,6 +112,7 @@ def run_selftest(folder: Path | None = None) -> SelfTest:
         _collected("messages", check_messages(vectors["messages.json"])),
         _collected("signatures", check_signatures(vectors["signatures.json"])),
         _collected("sealing", check_sealing(vectors["sealing.json"])),
+        _collected("rounds over MQTT", check_site_rounds(vectors["site_rounds.json"])),
     ]
     manifest = vectors[MANIFEST]
     return SelfTest(

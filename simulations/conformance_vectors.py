@@ -45,6 +45,7 @@ from models.wire.sealing import OpeningKey, open_message, padded, seal_envelope
 from models.wire.topics import Down, Up, down, shard_of, up
 
 from .conformance_lives import COLUMNS, MADE_AT, all_lives
+from .conformance_site_rounds import site_round_vectors
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -101,6 +102,7 @@ def write_conformance_vectors(folder: Path) -> Written:
         "messages.json": _messages(),
         "signatures.json": _signatures(),
         "sealing.json": sealing,
+        "site_rounds.json": site_round_vectors(_before(folder / "site_rounds.json")),
     }
     contents = {name: _compact(vectors[name]) for name in FILES}
     contents[MANIFEST] = _compact(_manifest(contents))
@@ -110,6 +112,10 @@ def write_conformance_vectors(folder: Path) -> Written:
     for name, content in contents.items():
         write_durably(folder / name, content)
     return Written(folder, {name: len(content) for name, content in contents.items()}, kept)
+
+
+def _before(path: Path) -> dict[str, Any] | None:
+    return json.loads(path.read_bytes()) if path.exists() else None
 
 
 def _manifest(contents: Mapping[str, bytes]) -> dict[str, object]:

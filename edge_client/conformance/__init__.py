@@ -11,7 +11,14 @@ from ..errors import InputError, InputMissingError
 
 FOLDER = Path(__file__).parent
 MANIFEST = "manifest.json"
-FILES = ("readings.json", "outputs.json", "messages.json", "signatures.json", "sealing.json")
+FILES = (
+    "readings.json",
+    "outputs.json",
+    "messages.json",
+    "signatures.json",
+    "sealing.json",
+    "site_rounds.json",
+)
 
 
 def read_vectors(folder: Path = FOLDER) -> dict[str, Any]:

@@ -24,7 +24,7 @@ import numpy as np
 from .codec import canonical_json
 from .errors import WireError
 from .parts import TAG_BYTES, num_parts, split
-from .sealing import KEY_BYTES, KEY_ID_BYTES, SIGNATURE_BYTES
+from .sealing import KEY_BYTES, KEY_ID_BYTES, SIGNATURE_BYTES, is_sealed
 from .sealing import LAYOUT as SEALED_LAYOUT
 from .topics import Up, up
 
@@ -208,12 +208,14 @@ def open_contribution(
         opening_key: of the gateway.
 
     Raises:
-        WireError: `wrong_size`, `bad_receipt`, `beyond_bound`.
+        WireError: `wrong_size`, `not_sealed`, `bad_receipt`, `beyond_bound`.
         SealError: it was sealed to another, or for another device's topic.
         SignatureError: the device did not sign this answer to this step.
     """
     if len(sealed) != form.sealed_bytes:
         raise WireError("wrong_size", f"{len(sealed)} bytes, not {form.sealed_bytes}")
+    if not is_sealed(sealed):
+        raise WireError("not_sealed", "it does not begin as what is sealed")
     inside = opening_key.open(sealed, topic=up(device, Up.CONTRIBUTION))
     signature, payload = inside[:SIGNATURE_BYTES], inside[SIGNATURE_BYTES:]
     key.verify(signature, step.signed_bytes(device, payload))
