@@ -77,6 +77,7 @@ def test_this_device_passes_every_set_on_both_backends(run):
         "messages": True,
         "signatures": True,
         "sealing": True,
+        "rounds over MQTT": True,
     }
     assert all(ms > 0 for ms in found["timings_ms"].values())
 
