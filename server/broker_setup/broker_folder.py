@@ -17,6 +17,7 @@ from ..authority.home import Kind, write_private
 from ..authority.services import Service, revocation_lists, service_files
 from ..errors import AuthorityError
 from ..storage.enrolments import Enrolments
+from ..storage.sites import Sites
 from .configuration import (
     ACCESS_FILE,
     CERTIFICATE_FILE,
@@ -95,7 +96,7 @@ def write_broker_folder(
             (CERTIFICATE_FILE, files.certificate.read_bytes()),
             (DEVICE_AUTHORITIES, clients),
             (REVOCATION_FILE, lists),
-            (ACCESS_FILE, access_list(revoked).encode()),
+            (ACCESS_FILE, access_list(revoked, Sites(connection).granted()).encode()),
             (CONFIGURATION_FILE, configuration(place).encode()),
             (PLACE_FILE, json.dumps(told).encode() + b"\n"),
         ):

@@ -115,6 +115,21 @@ RELEASE = Attempt(
     tried="one device announces a release",
     remedy=f"acl_file: the server alone may write releases; {_WRITE}",
 )
+WEIGHTS = Attempt(
+    name="forged-weights",
+    tried="one device says what a gateway's devices train on",
+    remedy=f"acl_file: a gateway alone may write its weights; {_WRITE}",
+)
+ROUND = Attempt(
+    name="forged-round",
+    tried="one device asks another to take part in a round",
+    remedy=f"acl_file: a device's gateway alone may write its rounds; {_WRITE}",
+)
+OTHER_SITE = Attempt(
+    name="other-site",
+    tried="a gateway listens and speaks to the devices of another site",
+    remedy=f"acl_file: a gateway is granted its own devices, one by one; {_WRITE}",
+)
 SYSTEM = Attempt(
     name="system-topics",
     tried="one device reads $SYS",

@@ -13,12 +13,13 @@ from typing import TYPE_CHECKING
 from models.wire.announcements import RELEASE_FILTERS
 from models.wire.codec import MAX_PAYLOAD_BYTES
 from models.wire.link import IN_FLIGHT_WINDOW
-from models.wire.topics import HUB_CLIENT_ID, PREFIX, Down, Up
+from models.wire.site_credential import WEIGHTS_FILTER
+from models.wire.topics import HUB_CLIENT_ID, PREFIX, Down, Up, shard_of
 
 from ..broker import PACKET_HEADER_BYTES, QUEUED_MESSAGES
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping, Sequence
     from pathlib import Path
 
 CONFIGURATION_FILE = "mosquitto.conf"
@@ -31,6 +32,12 @@ KEY_FILE = "broker.key"
 SESSION_DAYS = 14
 QUEUED_BYTES = 262_144
 MOST_CONNECTIONS = 100_000
+RELEASES_CLIENT_ID = f"{HUB_CLIENT_ID}-releases"
+PROBE_GATEWAY = f"{HUB_CLIENT_ID}-probe-gateway"
+PROBE_METER = f"{HUB_CLIENT_ID}-probe-meter"
+"""A site of nobody's, by which `check-broker` tries what a gateway may; no device is called so."""
+OF_SITES = frozenset({Up.CONTRIBUTION, Up.RECEIPT, Down.ROUND})
+"""What passes between a device and its gateway alone."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,26 +102,44 @@ def configuration(place: BrokerPlace) -> str:
     return "\n".join(lines) + "\n"
 
 
-def access_list(revoked: Iterable[str] = ()) -> str:
+def access_list(
+    revoked: Iterable[str] = (), sites: Mapping[str, Sequence[str]] | None = None
+) -> str:
     """Return the text of the access list.
 
     Args:
         revoked: devices that are shut out: what they have connected already falls silent as the
             list is read anew, for a revocation list is only looked at as somebody connects.
+        sites: the devices behind each gateway. It alone asks them to take part in rounds and reads
+            their answers, which are sealed to it: line by line, for a pattern knows no sites.
     """
     lines = [
         "# Written by 'fedcell server broker-config'; it writes this anew.",
         f"user {HUB_CLIENT_ID}",
-        *(f"topic read {PREFIX}/+/d/+/up/{kind.value}" for kind in Up),
-        *(f"topic write {PREFIX}/+/d/+/dn/{kind.value}" for kind in Down),
+        *(f"topic read {PREFIX}/+/d/+/up/{kind.value}" for kind in Up if kind not in OF_SITES),
+        *(f"topic write {PREFIX}/+/d/+/dn/{kind.value}" for kind in Down if kind not in OF_SITES),
+        "",
+        f"user {RELEASES_CLIENT_ID}",
         *(f"topic write {topic}" for topic in RELEASE_FILTERS),
         "",
     ]
     for device in revoked:
         lines += [f"user {device}", "topic deny #", ""]
+    for gateway, devices in {PROBE_GATEWAY: (PROBE_METER,), **(sites or {})}.items():
+        lines += _site_lines(gateway, devices)
     lines += [
         *(f"pattern write {PREFIX}/+/d/%u/up/{kind.value}" for kind in Up),
         *(f"pattern read {PREFIX}/+/d/%u/dn/{kind.value}" for kind in Down),
         *(f"pattern read {topic}" for topic in RELEASE_FILTERS),
+        f"pattern read {WEIGHTS_FILTER}",
     ]
     return "\n".join(lines) + "\n"
+
+
+def _site_lines(gateway: str, devices: Sequence[str]) -> list[str]:
+    lines = [f"user {gateway}", f"topic write {PREFIX}/gateway/{gateway}/#"]
+    for device in devices:
+        place = f"{PREFIX}/{shard_of(device)}/d/{device}"
+        lines += [f"topic read {place}/up/{kind.value}" for kind in Up if kind in OF_SITES]
+        lines += [f"topic write {place}/dn/{kind.value}" for kind in Down if kind in OF_SITES]
+    return [*lines, ""]

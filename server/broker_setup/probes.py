@@ -95,6 +95,10 @@ class Prober:
         name = f"probe-{number}-{secrets.token_hex(6)}"
         return ProbeDevice(name, self._certified(name, start=None, end=self.now + PROBE_LIFE))
 
+    def of_probe_site(self, name: str) -> LinkTls:
+        """Make a certificate for the gateway, or the meter, of the site that is nobody's."""
+        return self._certified(name, start=None, end=self.now + PROBE_LIFE)
+
     def expired(self) -> LinkTls:
         """Make a certificate of the fleet that was over an hour ago."""
         hour = timedelta(hours=1)

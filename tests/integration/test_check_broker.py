@@ -7,7 +7,7 @@ import pytest
 from server.broker import LOOPBACK, free_port
 from server.broker_setup.broker_check import check_broker
 from server.broker_setup.checks import is_safe
-from server.broker_setup.configuration import CONFIGURATION_FILE
+from server.broker_setup.configuration import ACCESS_FILE, CONFIGURATION_FILE, PROBE_GATEWAY
 from tests.support.command_line import fedcell
 from tests.support.secured_fleets import SecuredBroker, secured_broker, secured_fleet
 
@@ -25,6 +25,9 @@ EVERYTHING = {
     "cross-device-subscribe",
     "shared-subscription",
     "forged-release",
+    "forged-weights",
+    "forged-round",
+    "other-site",
     "system-topics",
     "packet-size",
     "own-topics",
@@ -48,6 +51,8 @@ def test_broker_as_it_is_configured_is_safe(broker):
     assert {check["name"] for check in told["checks"]} == EVERYTHING
     assert [check for check in told["checks"] if check["verdict"] != "safe"] == []
     assert (ran.code, told["safe"]) == (0, True)
+    (site,) = (check for check in told["checks"] if check["name"] == "other-site")
+    assert site["seen"] == "heard its own site alone"
 
 
 def unsafe_checks(broker, folder, *, without=(), extra=()):
@@ -78,6 +83,9 @@ def test_each_protection_that_is_taken_out_is_missed(broker, tmp_path):
         "cross-device-subscribe",
         "shared-subscription",
         "forged-release",
+        "forged-weights",
+        "forged-round",
+        "other-site",
         "system-topics",
     }
     entrance = ["use_username_as_clientid", "crlfile", "max_packet_size"]
@@ -86,6 +94,23 @@ def test_each_protection_that_is_taken_out_is_missed(broker, tmp_path):
         "revoked-certificate",
         "packet-size",
     }
+
+
+def test_a_gateway_that_may_hear_every_site_is_missed(broker, tmp_path):
+    """Patterns in place of a site's own lines, as one would write them by hand."""
+    rights = (broker.folder / ACCESS_FILE).read_text()
+    place = "fedcell/v1/+/d/+"
+    by_hand = rights.replace(
+        f"user {PROBE_GATEWAY}\n",
+        f"user {PROBE_GATEWAY}\ntopic read {place}/up/contribution\n",
+    )
+    (tmp_path / "by-hand.acl").write_text(f"{by_hand}pattern write {place}/dn/round\n")
+
+    assert unsafe_checks(
+        *(broker, tmp_path / "broker"),
+        without=["acl_file"],
+        extra=[f"acl_file {tmp_path / 'by-hand.acl'}"],
+    ) == {"forged-round", "other-site"}
 
 
 def test_broker_without_identities_is_found_out(broker, tmp_path):
