@@ -18,11 +18,9 @@ import warnings
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache, partial
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
-
-import flwr.simulation
-import ray
 
 from edge_client.flower_app import client_app
 from privacy import OperatingSystemNoise
@@ -50,6 +48,10 @@ if TYPE_CHECKING:
 BLOCKS_A_WORKER = 2
 OBJECT_STORE_BYTES = 100 * 1024 * 1024
 STOP_WAIT_S = 30.0
+
+# Ray takes a second to load, so it is loaded where it runs; that it is missing is said before.
+if find_spec("ray") is None:
+    raise ModuleNotFoundError("No module named 'ray'", name="ray")
 
 
 class EngineError(SimulationsError):
@@ -112,6 +114,8 @@ def run_planned(
         RoundsError: a run could not go on.
         KeyboardInterrupt: passed on once every file is whole and Ray has ended.
     """
+    from flwr.simulation import run_simulation
+
     workers = num_workers or os.cpu_count() or 1
     for run in runs:
         run.enrolment = run.enrolment or Enrolment.of_fleet(rows.device_ids)
@@ -130,7 +134,7 @@ def run_planned(
         try:
             with _own_signals(), _ray(workers, scratch), _stop_on_signals(stop) as signals:
                 has_started = True
-                flwr.simulation.run_simulation(
+                run_simulation(
                     server_app=app,
                     client_app=client_app(partial(_block_behind, str(row_folder), seed)),
                     num_supernodes=num_blocks,
@@ -188,6 +192,8 @@ def _own_signals() -> Iterator[None]:
 @contextmanager
 def _ray(workers: int, scratch: Path) -> Iterator[None]:
     """Ray on this machine, started before Flower would and ended whatever happens."""
+    import ray
+
     # Ray gives its workers niceness 15 unless told otherwise, which halves a round where anything
     # else runs.
     os.environ["RAY_worker_niceness"] = "0"  # noqa: SIM112 - Ray reads it in this spelling

@@ -8,7 +8,6 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
-from matplotlib.ticker import MaxNLocator
 
 from models.prediction import URGENCIES
 
@@ -20,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from matplotlib.axes import Axes
+    from matplotlib.axis import Axis
     from matplotlib.figure import Figure
     from numpy.typing import NDArray
 
@@ -138,7 +138,7 @@ def _draw_learning_curve(
         _draw_line(axes, rounds, heights, name)
     axes.set_xlabel("round")
     axes.set_ylabel("average precision")
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    _at_whole_numbers(axes.xaxis)
     last = max(point.round for points in curves.values() for point in points)
     axes.set_xlim(-0.03 * max(last, 1), 1.03 * max(last, 1))
     low, high = axes.get_ylim()
@@ -218,7 +218,7 @@ def _draw_urgency(figure: Figure, *, counts: Mapping[str, int]) -> None:
     axes.tick_params(axis="y", length=0)
     axes.grid(visible=False, axis="y")
     axes.set_xlim(0, max([*heights, 1]) * 1.18)
-    axes.xaxis.set_major_locator(MaxNLocator(nbins=5, integer=True))
+    _at_whole_numbers(axes.xaxis, most=5)
     axes.set_xlabel("devices")
 
 
@@ -258,7 +258,7 @@ def _draw_state_of_health(figure: Figure, *, health: FleetHealth) -> None:
     edges = [(place, f"{100 * one.low:.0f}") for place, one in enumerate(bins)]
     axes.set_xticks([place for place, _ in edges[1::2]], [edge for _, edge in edges[1::2]])
     axes.grid(visible=False, axis="x")
-    axes.yaxis.set_major_locator(MaxNLocator(nbins=4, integer=True))
+    _at_whole_numbers(axes.yaxis, most=4)
     axes.set_ylim(0, max([*counts, 1]) * 1.15)
     axes.set_xlabel("capacity, percent of design")
     axes.set_ylabel("devices")
@@ -364,6 +364,12 @@ def _draw_line(axes: Axes, across: Sequence[float], up: NDArray[np.float64], nam
         markevery=max(1, len(across) // MARKERS_ON_A_LINE),
         label=look.label,
     )
+
+
+def _at_whole_numbers(axis: Axis, *, most: int = 10) -> None:
+    from matplotlib.ticker import MaxNLocator
+
+    axis.set_major_locator(MaxNLocator(nbins=most, integer=True))
 
 
 def _legend_above(figure: Figure, axes: Axes) -> None:

@@ -12,12 +12,12 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Final
 
-import matplotlib as mpl
 from markupsafe import Markup
-from matplotlib.figure import Figure
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from matplotlib.figure import Figure
 
 WIDTH_PX: Final = 420
 FONT_PX: Final = 12.5
@@ -105,6 +105,9 @@ def plot(
         "legend.frameon": False,
         "legend.fontsize": FONT_PX,
     }
+    import matplotlib as mpl
+    from matplotlib.figure import Figure
+
     with mpl.rc_context(style):
         size = (WIDTH_PX / POINTS_AN_INCH, height_px / POINTS_AN_INCH)
         figure = Figure(figsize=size, layout="constrained", facecolor="none")

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from sklearn.tree import DecisionTreeClassifier
 
 from ..explanation import log_odds
 from ..feature_spec import FEATURE_NAMES
@@ -15,6 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from numpy.typing import NDArray
+    from sklearn.tree import DecisionTreeClassifier
 
 DEPTH = 3
 LEAF = -1
@@ -64,6 +64,8 @@ def surrogate_tree(
     """
     if not fitted.flagged.any():
         return {"nodes": [{"flagged_share": 0.0}], **NOT_MEASURED}
+    from sklearn.tree import DecisionTreeClassifier
+
     classifier = DecisionTreeClassifier(
         max_depth=DEPTH, min_samples_leaf=LEAST_ROWS_A_LEAF, random_state=0
     )
