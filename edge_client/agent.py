@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
     from models.prediction import Report
-    from models.wire.link import Link
+    from models.wire.listening_link import ListeningLink
     from models.wire.sealing import OpeningKey
 
     from .client import EdgeClient
@@ -90,7 +90,8 @@ def run_agent(
     """
     from random import Random
 
-    from models.wire.link import Link, LinkSettings, Will
+    from models.wire.link import LinkSettings, Will
+    from models.wire.listening_link import ListeningLink
 
     store, device_id = client.store, client.profile.device_id
     parts = parts or AgentParts(hardware_id=read_hardware_id())
@@ -101,7 +102,7 @@ def run_agent(
         payload=status_payload(store, Presence.OFFLINE, device_id, clock()),
     )
     settings = LinkSettings(host=host, port=port, client_id=device_id, will=will, tls=parts.tls)
-    link = Link(settings, jitter=Random())
+    link = ListeningLink(settings, jitter=Random())
     agent = DeviceAgent(
         client,
         link,
@@ -135,7 +136,7 @@ class DeviceAgent:
     def __init__(
         self,
         client: EdgeClient,
-        link: Link,
+        link: ListeningLink,
         *,
         plan: AgentPlan,
         clock: Clock,
@@ -188,8 +189,7 @@ class DeviceAgent:
         configurations = ConfigurationReceiver(listener, changed=self.introduce_again)
         self._link.subscribe_in_groups(down(self._device_id, Down.NOTIFY), notices.take)
         self._link.subscribe(down(self._device_id, Down.CONFIG), configurations)
-        if self._parts.releases is not None:
-            self._parts.releases.listen(self._link, listener, wake=self.wake)
+        self._parts.listen(self._link, listener, wake=self.wake, meter=self._meter)
 
     def wake(self) -> None:
         """Have the loop look at the store at once; may be called from any thread."""

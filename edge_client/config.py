@@ -54,6 +54,8 @@ class DeviceConfig:
         releases: address of the repository of releases that `run` follows; None: it follows none.
         releases_root: `root.json` of that repository, as it came with the device.
         check_in_every_h: hours between two looks for a release; an announcement makes it sooner.
+        gateway_rounds: `on`: `run` takes part in the rounds that a gateway offers, where the owner
+            agrees to training; `off`: it hears none.
     """
 
     store: Path = field(metadata={"what": "the device's SQLite file"})
@@ -119,6 +121,11 @@ class DeviceConfig:
         default=24, metadata={"what": "hours between two looks for a release"}
     )
 
+    gateway_rounds: str = field(
+        default="off",
+        metadata={"what": "take part in the rounds that a gateway offers: on or off"},
+    )
+
     def noise_epsilon(self) -> Fraction | None:
         """Return ε of the noise on reported bands, None without noise.
 
@@ -151,6 +158,17 @@ class DeviceConfig:
             what = f"is unknown: {self.personalisation!r}"
             raise InputError("personalisation", what, "give on or off")
         return self.personalisation == "on"
+
+    def takes_part_behind_gateway(self) -> bool:
+        """Return whether `run` takes part in the rounds that a gateway offers.
+
+        Raises:
+            InputError: the setting is neither on nor off.
+        """
+        if self.gateway_rounds not in {"on", "off"}:
+            what = f"is unknown: {self.gateway_rounds!r}"
+            raise InputError("gateway_rounds", what, "give on or off")
+        return self.gateway_rounds == "on"
 
     def chosen_backend(self) -> Backend | None:
         """Return what runs the model, None for the best of this machine.
@@ -208,6 +226,8 @@ SETTINGS = tuple(entry.name for entry in fields(DeviceConfig))
 
 _NUMBERS = frozenset({"bytes_per_day", "sample_every_h", "look_every_min", "check_in_every_h"})
 _LARGEST = 2**53
+_TABLES = frozenset({"node"})
+"""Tables of the TOML file that other parts read: `rounds_node.settings`."""
 _PATHS = frozenset(
     {"store", "trusted_keys", "server_key", "store_key", "hardware_id_file", "releases_root"}
 )
@@ -273,6 +293,9 @@ def _read_toml(path: Path) -> dict[str, str]:
         raise InputError(path, f"cannot be read: {error.strerror}", "check --config") from error
     except ValueError as error:
         raise InputError(path, f"is no TOML: {error}", "correct the file") from error
+    for name in [name for name, value in content.items() if isinstance(value, dict)]:
+        if name in _TABLES:
+            del content[name]
     for name, value in content.items():
         if name not in SETTINGS:
             raise InputError(path, f"unknown setting {name}", f"known are {', '.join(SETTINGS)}")

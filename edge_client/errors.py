@@ -113,6 +113,10 @@ class TaskRefusedError(EdgeError):
     """A training task is not for this device, or its owner does not agree; nothing was trained."""
 
 
+class StepOverError(TaskRefusedError):
+    """A step's time was over before it could be answered; nothing was debited, nothing leaves."""
+
+
 class DeviceAwayError(EdgeError):
     """A device behind a node cannot be reached; it alone is missing, the others answer."""
 
@@ -280,3 +284,43 @@ class ServiceUnreachableError(JoinError):
     """The enrolment service did not answer; asking again later is right."""
 
     exit_code = 6
+
+
+class SuperLinkUnknownError(PlacedError):
+    """Who answers where the SuperLink should be is not the fleet's; nothing was said there.
+
+    Attributes:
+        where: its address, or the file of authorities.
+    """
+
+    exit_code = 5
+
+
+class SuperLinkUnreachableError(PlacedError):
+    """The SuperLink does not answer; trying again later is right.
+
+    Attributes:
+        where: its address.
+    """
+
+    exit_code = 6
+
+
+class NodeRefusedError(PlacedError):
+    """The SuperLink does not let this device's node in; waiting does not mend that.
+
+    Attributes:
+        where: its address.
+    """
+
+    exit_code = 5
+
+
+class FlowerError(PlacedError):
+    """Flower is not installed, or not in a version that bundles can be held back from.
+
+    Attributes:
+        where: the library.
+    """
+
+    exit_code = 4

@@ -186,6 +186,13 @@ class OwnDevice:
             return None, self._receipts(task, self._refused(task, error))
         return update, self._receipts(task, ledger)
 
+    def refuse(self, task: RoundTask, why: ParticipationRefusedError) -> tuple[str, ...]:
+        """Keep why a task is answered with zeros; return a line of the ledger for each pseudonym.
+
+        For what no policy and no ledger has to decide; nothing is debited.
+        """
+        return self._receipts(task, self._refused(task, why))
+
     def count(self, task: CountTask) -> NDArray[np.int64]:
         """Answer a question for counts; see `own_counts.own_count`."""
         return own_count(self._open, task, terms=self.terms, now=self.now)
@@ -277,12 +284,19 @@ class OwnDevice:
             yield store
 
 
-def own_device(node_config: Mapping[str, object], *, now: datetime) -> OwnDevice:
+def own_device(
+    node_config: Mapping[str, object],
+    *,
+    now: datetime,
+    policy_keys: Mapping[str, bytes] | None = None,
+) -> OwnDevice:
     """Find the device behind a node by the node's configuration.
 
     Args:
         node_config: of the SuperNode.
         now: aware time.
+        policy_keys: Ed25519 public keys (32 raw bytes) that may sign policies and receipts, by key
+            id, where the configuration names no file of them.
 
     Raises:
         InputMissingError: the configuration names no store.
@@ -295,7 +309,8 @@ def own_device(node_config: Mapping[str, object], *, now: datetime) -> OwnDevice
             f"{STORE_KEY} is missing",
             f"start flower-supernode with --node-config '{STORE_KEY}=\"PATH\"'",
         )
-    terms = Terms(policy_keys=_policy_keys(node_config), own=_own_limits(node_config))
+    keys = _policy_keys(node_config, otherwise=policy_keys)
+    terms = Terms(policy_keys=keys, own=_own_limits(node_config))
     chosen = path_of(node_config, HARDWARE_KEY)
     sealed_under = path_of(node_config, SEALED_UNDER_KEY)
     key = None if sealed_under is None else key_from_file(sealed_under)
@@ -311,11 +326,15 @@ def _require_consent(store: TelemetryStore) -> None:
         raise TaskRefusedError("training is stopped by the server's configuration")
 
 
-def _policy_keys(node_config: Mapping[str, object]) -> dict[str, bytes]:
+def _policy_keys(
+    node_config: Mapping[str, object], *, otherwise: Mapping[str, bytes] | None
+) -> Mapping[str, bytes]:
     from models.errors import ModelsError
     from models.trusted_keys import read_trusted_keys
 
     file = path_of(node_config, POLICY_KEYS_KEY)
+    if file is None and otherwise is not None:
+        return otherwise
     if file is None:
         logger.warning("no %s in the node's configuration: no policy is believed", POLICY_KEYS_KEY)
         return {}

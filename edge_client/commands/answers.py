@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..config import SETTINGS, DeviceConfig, read_config
+from ..config import CONFIG_FILE, ENVIRONMENT_PREFIX, SETTINGS, DeviceConfig, read_config
 
 if TYPE_CHECKING:
     import argparse
@@ -40,6 +41,15 @@ def config_of(arguments: argparse.Namespace) -> DeviceConfig:
         if getattr(arguments, name, None) is not None
     }
     return read_config(flags, os.environ)
+
+
+def config_file_of(arguments: argparse.Namespace) -> Path | None:
+    """Return the TOML file of settings, None where none is named."""
+    import os
+
+    named = getattr(arguments, CONFIG_FILE, None)
+    named = named or os.environ.get(ENVIRONMENT_PREFIX + CONFIG_FILE.upper())
+    return None if named is None else Path(named)
 
 
 def open_store(arguments: argparse.Namespace) -> TelemetryStore:

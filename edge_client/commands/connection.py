@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 from ..errors import InputError, JoinError, UsageError
-from .answers import answer, config_of, moment_flag, now_of, open_store, table
+from .answers import answer, config_file_of, config_of, moment_flag, now_of, open_store, table
 
 if TYPE_CHECKING:
     import argparse
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from ..client import EdgeClient
     from ..config import DeviceConfig
     from ..link.counters import AgentCounters
+    from ..link.plan import Rounds
     from ..link.release_watch import ReleaseWatch
     from ..notices import ShownNotice
     from ..provisioning.membership import Membership
@@ -166,6 +167,7 @@ def run_run(arguments: argparse.Namespace) -> int:
                 tls=None if keeper is None else keeper.link_tls,
                 renewal=keeper,
                 releases=_release_watch(config, client, clock=clock),
+                rounds=_site_rounds(arguments, config, keys, keeper, clock=clock),
             ),
             on_start=begin,
             on_report=lambda report: _tell_report(arguments, report),
@@ -251,6 +253,27 @@ def _release_watch(
         jitter=SystemRandom(),
         clock=clock,
         backend=config.chosen_backend(),
+    )
+
+
+def _site_rounds(
+    arguments: argparse.Namespace,
+    config: DeviceConfig,
+    keys: dict[str, bytes],
+    keeper: CertificateKeeper | None,
+    *,
+    clock: Clock,
+) -> Rounds | None:
+    """Return what takes part in rounds behind a gateway, None where that is not turned on."""
+    if not config.takes_part_behind_gateway():
+        return None
+    from ..site_rounds.settings import site_rounds_of
+
+    def time_if_known() -> datetime | None:
+        return None if keeper is not None and keeper.clock_is_wrong() else clock()
+
+    return site_rounds_of(
+        config, config_file_of(arguments), server_keys=keys, credential_time=time_if_known
     )
 
 

@@ -12,11 +12,13 @@ if TYPE_CHECKING:
 
     from models.wire.link import Link
     from models.wire.link_settings import LinkTls
+    from models.wire.listening_link import ListeningLink
     from models.wire.messages import NoticeState
 
     from ..store.mailbox import Mailbox
     from ..store.row_cipher import KeySource
     from .listener import Listener
+    from .traffic import TrafficMeter
 
 DEFAULT_BYTES_PER_DAY = 65_536
 
@@ -101,6 +103,25 @@ class Releases(Protocol):
         ...
 
 
+class Rounds(Protocol):
+    """Takes part in rounds behind a gateway: `site_rounds.taking_part.SiteRounds` is one."""
+
+    def listen(
+        self,
+        link: ListeningLink,
+        listener: Listener,
+        *,
+        wake: Callable[[], None],
+        meter: TrafficMeter,
+    ) -> None:
+        """Hear gateways on a link that is not connected yet."""
+        ...
+
+    def turn(self, *, elapsed_s: float) -> None:
+        """Do what is due, without waiting for it."""
+        ...
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AgentParts:
     """What an agent works with besides its client; each may be left out.
@@ -113,6 +134,7 @@ class AgentParts:
         tls: says how the link speaks TLS, None for a connection in the clear.
         renewal: keeps the device's certificate alive, None where it has none.
         releases: looks for releases; None: somebody else installs models.
+        rounds: takes part in rounds behind a gateway, None where that is not turned on.
     """
 
     hardware_id: bytes | None = None
@@ -122,6 +144,21 @@ class AgentParts:
     tls: Callable[[], LinkTls] | None = None
     renewal: Renewal | None = None
     releases: Releases | None = None
+    rounds: Rounds | None = None
+
+    def listen(
+        self,
+        link: ListeningLink,
+        listener: Listener,
+        *,
+        wake: Callable[[], None],
+        meter: TrafficMeter,
+    ) -> None:
+        """Have those who want to hear something hear it, on a link that is not connected yet."""
+        if self.releases is not None:
+            self.releases.listen(link, listener, wake=wake)
+        if self.rounds is not None:
+            self.rounds.listen(link, listener, wake=wake, meter=meter)
 
     def turn(self, *, now: datetime, elapsed_s: float, is_connected: bool) -> None:
         """Tell those who want to know that the loop turns, and how the link is."""
@@ -129,3 +166,5 @@ class AgentParts:
             self.supervisor.ping(elapsed_s)
         if self.renewal is not None:
             self.renewal.poll(now=now, elapsed_s=elapsed_s, is_connected=is_connected)
+        if self.rounds is not None:
+            self.rounds.turn(elapsed_s=elapsed_s)

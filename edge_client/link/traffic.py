@@ -157,6 +157,12 @@ class TrafficMeter:
         if day == self._day:
             self._caused += num_bytes
 
+    def left_today(self) -> int:
+        """Return how many bytes the device may still cause today."""
+        with self._lock:
+            self._begin_where_due(day_of(self._clock()))
+            return max(0, self.bytes_per_day - self._caused)
+
     def may_send(self, kind: str) -> bool:
         """Tell whether a message of a kind may leave today, or has to wait."""
         return kind in ALWAYS_PASS or not self.is_spent()

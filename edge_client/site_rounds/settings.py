@@ -1,0 +1,74 @@
+"""What takes part in rounds behind a gateway, put together from a device's settings.
+
+The terms are those of a node in rounds, in the same table of the same file: a device that changes
+from a gateway to a node of its own takes them along.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from ..rounds_node.settings import read_settings
+from .taking_part import SiteRounds
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from datetime import datetime
+    from pathlib import Path
+
+    from ..config import DeviceConfig
+    from ..own_training import OwnDevice
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceAt:
+    """Makes the device that takes part at a moment; what that needs is loaded by the first call.
+
+    Attributes:
+        values: of a node's configuration, by name.
+        server_keys: Ed25519 public keys (32 raw bytes), by key id, that sign policies and receipts
+            where `values` names no others.
+    """
+
+    values: Mapping[str, str | int | float | bool]
+    server_keys: Mapping[str, bytes]
+
+    def __call__(self, now: datetime) -> OwnDevice:
+        """Return the device.
+
+        Raises:
+            InputError: a value cannot be used.
+        """
+        from ..own_training import own_device
+
+        return own_device(self.values, now=now, policy_keys=self.server_keys)
+
+
+def site_rounds_of(
+    config: DeviceConfig,
+    terms: Path | None,
+    *,
+    server_keys: Mapping[str, bytes],
+    credential_time: Callable[[], datetime | None],
+) -> SiteRounds:
+    """Return what takes part in rounds behind a gateway.
+
+    Args:
+        config: of the process.
+        terms: TOML file whose table `[rounds]` says on which terms; None: on the usual ones.
+        server_keys: Ed25519 public keys (32 raw bytes) that the server signs with, by key id.
+        credential_time: the time by which credentials end; None where the clock is wrong.
+
+    Raises:
+        InputMissingError: the file is not there.
+        InputError: a term cannot be used.
+    """
+    own = {
+        "telemetry-db": config.store,
+        "store-key": config.store_key,
+        "hardware-id-file": config.hardware_id_file,
+    }
+    named = {name: str(path) for name, path in own.items() if path is not None}
+    values = {**read_settings(terms).values, **named}
+    return SiteRounds(DeviceAt(values, server_keys), credential_time=credential_time)
