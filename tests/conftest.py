@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from pathlib import Path
 
@@ -34,6 +35,12 @@ settings.register_profile(
 )
 settings.register_profile("quick", parent=settings.get_profile("fedcell"), max_examples=10)
 settings.load_profile("fedcell")
+
+
+def pytest_collection_finish() -> None:
+    """Let the garbage collector pass over what the libraries loaded; it stays anyway."""
+    gc.collect()
+    gc.freeze()
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -96,6 +97,7 @@ class Device:
         return [event.index for event in events if isinstance(event, Participation)]
 
 
+@pytest.mark.slow
 @settings(max_examples=12)
 @given(events=st.lists(EVENTS, min_size=2, max_size=9))
 def test_at_most_one_vector_leaves_for_a_step_once_and_it_is_debited_before(events):

@@ -56,6 +56,7 @@ def same(one, other):
         assert mine == pytest.approx(theirs, rel=1e-6, abs=1e-6, nan_ok=True), name
 
 
+@pytest.mark.slow
 @settings(max_examples=examples(10))
 @given(st.integers(0, 2**32 - 1))
 def test_a_window_gives_the_features_of_all_readings(seed):

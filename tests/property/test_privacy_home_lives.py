@@ -32,6 +32,7 @@ def assert_home_tells_what_left(seed, folder, *, moves):
     return life.seen
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("tenth", range(5))
 def test_home_tells_what_left_over_random_lives(tmp_path, tenth):
     seen = Counter()

@@ -57,6 +57,7 @@ def take_part(store, task):
     return debit(store, admit(store, task, terms=TERMS, now=NOW), terms=TERMS, now=NOW)
 
 
+@pytest.mark.slow
 def test_device_debits_update_and_bit_whatever_the_steps_norm_is(store):
     ledger = take_part(store, adaptive_task())
     ledger = take_part(store, adaptive_task(index=2, clipping_norm=3.0))

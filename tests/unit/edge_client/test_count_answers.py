@@ -99,6 +99,7 @@ def seen_from_above(fleet, question, *, seen, probability=None):
     return found
 
 
+@pytest.mark.slow
 def test_each_device_counts_itself_as_the_fleet_would(fleet, as_of_s, now_s, predictor, seen):
     version = predictor.bundle.version
     reference = seen[0].features

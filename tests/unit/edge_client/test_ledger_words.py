@@ -180,6 +180,7 @@ def test_device_that_never_agreed_has_nothing_to_tell(capsys, tmp_path):
     assert (code, err.count("\n")) == (4, 1)
 
 
+@pytest.mark.slow
 def test_rows_have_a_statement_of_their_own_over_all_participations(tmp_path):
     with agreeing_store(tmp_path) as store:
         for index in (0, 2):

@@ -93,6 +93,7 @@ def test_path_is_opened_as_it_is(models, tmp_path):
         models.open(str(tmp_path / "none.zip"))
 
 
+@pytest.mark.slow
 def test_opening_the_default_bundle_loads_nothing_of_updates(tmp_path):
     """`fedcell-device predict` pays for what it uses."""
     program = (

@@ -103,6 +103,7 @@ PATHS = sorted(
 )
 
 
+@pytest.mark.slow
 @settings(max_examples=300)
 @given(st.sampled_from(PATHS), VALUES)
 def test_any_constant_of_any_kind_is_read_or_refused(path, value):

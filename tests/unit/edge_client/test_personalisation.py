@@ -196,6 +196,7 @@ def test_between_two_steps_the_row_alone_says_what_the_rule_would(tmp_path):
             assert learn(store, table, 1800.0, model_digest="a", now=later) == quick
 
 
+@pytest.mark.slow
 def test_a_day_without_a_step_does_not_load_the_rule(tmp_path):
     with new_store(tmp_path) as store:
         taught(store)

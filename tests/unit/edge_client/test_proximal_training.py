@@ -23,6 +23,7 @@ def weights():
     return new_flat_weights(seed=3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("recipe", [PRIVATE, PLAIN], ids=["private", "plain"])
 def test_closed_form_opacus_and_devices_side_by_side_make_one_update(recipe, weights):
     reference, trainer = local_trainer(recipe, path=TrainingPath.OPACUS), local_trainer(recipe)

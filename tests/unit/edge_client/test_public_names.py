@@ -77,6 +77,7 @@ def test_import_loads_next_to_nothing(program):
     assert modules_after(program) & set(LIGHT_TO_IMPORT) == set()
 
 
+@pytest.mark.slow
 def test_version_is_told_without_numpy():
     program = (
         "from edge_client.cli import main\ntry:\n    main(['--version'])\nexcept SystemExit: pass"
@@ -84,6 +85,7 @@ def test_version_is_told_without_numpy():
     assert modules_after(program) & {"numpy", "onnxruntime", "paho", "sqlite3"} == set()
 
 
+@pytest.mark.slow
 def test_client_loads_neither_link_nor_signatures():
     loaded = modules_after("from edge_client import EdgeClient")
     unwanted = {"asyncio", "cryptography", "email", "importlib.metadata", "paho", "onnxruntime"}

@@ -169,6 +169,7 @@ def test_each_opening_judges_the_clock_anew(tmp_path):
         assert again.num_readings() == 240 + 40
 
 
+@pytest.mark.slow
 def test_jump_for_ever_ends_what_was_before_after_two_thirds_more(tmp_path):
     """The device's clock was wrong before, or it has been off for years."""
     with new_store(tmp_path, retention_days=300) as store:
@@ -179,6 +180,7 @@ def test_jump_for_ever_ends_what_was_before_after_two_thirds_more(tmp_path):
         assert store.num_readings() == 4 * 209
 
 
+@pytest.mark.slow
 def test_clock_ten_years_ahead_for_months_loses_nothing_and_what_it_left_leaves(tmp_path):
     with new_store(tmp_path, retention_days=200) as store:
         store.record_many(fading_life(days=60), now=NOW)
@@ -203,6 +205,7 @@ def test_retention_holds_for_a_device_that_measures_in_bursts(tmp_path, gap_days
         assert store.first_reading_at() >= at - 730 * DAY
 
 
+@pytest.mark.slow
 def test_clock_that_is_behind_for_months_loses_nothing_and_then_expiry_goes_on(tmp_path):
     with new_store(tmp_path, retention_days=150) as store:
         store.record_many(fading_life(days=90), now=NOW)

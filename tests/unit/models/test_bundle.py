@@ -298,6 +298,7 @@ def test_a_bundle_cut_off_anywhere_is_refused(zipped, tmp_path):
             load(tmp_path / "cut.zip")
 
 
+@pytest.mark.slow
 def test_a_bundle_with_any_changed_byte_is_refused_or_unchanged_in_content(
     signed, zipped, tmp_path
 ):
@@ -340,6 +341,7 @@ def bomb(name, *, method=zipfile.ZIP_DEFLATED):
     return buffer.getvalue()
 
 
+@pytest.mark.slow
 def test_a_member_that_unpacks_to_much_is_refused_without_unpacking_it(tmp_path):
     import tracemalloc
 

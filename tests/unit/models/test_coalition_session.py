@@ -27,6 +27,7 @@ def first_version():
 BUNDLES = pytest.mark.parametrize("bundle_of", [load_bundle, random_bundle, first_version])
 
 
+@pytest.mark.slow
 @BUNDLES
 @pytest.mark.parametrize("output", OUTPUTS)
 def test_mixing_behind_the_view_is_mixing_the_features(bundle_of, output):

@@ -268,6 +268,7 @@ def test_where_nothing_is_to_be_told_the_model_is_not_run(now, search):
     assert result.num_tried == 0
 
 
+@pytest.mark.slow
 def test_a_change_is_found_for_a_good_part_of_the_devices_that_need_one(predictor):
     fleet = simulated_fleet()
     table = featurize(fleet.telemetry, fleet.profiles, every_days=7)

@@ -159,6 +159,7 @@ def test_a_file_without_cycles_is_refused(tmp_path):
         read_cells([path])
 
 
+@pytest.mark.slow
 @pytest.mark.cells
 def test_all_real_cells_import_and_agree_with_their_readme(cells_directory):
     cells = read_cells(sorted(cells_directory.glob("*.parquet")))

@@ -160,6 +160,7 @@ def test_parts_below_a_hundredth_are_no_reasons():
     assert top_reasons(np.zeros(len(GROUPS))) == ()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["default", "random"])
 def test_explaining_again_takes_the_quick_way_to_the_same_values(name, monkeypatch):
     made = [Predictor(load_bundle() if name == "default" else random_bundle()) for _ in range(2)]
@@ -190,6 +191,7 @@ def test_a_graph_that_cannot_be_split_is_run_as_a_whole(monkeypatch):
         assert shapley_values(whole, features) == pytest.approx(expected, abs=1e-4)
 
 
+@pytest.mark.slow
 def test_runs_of_a_predictor_are_forgotten_with_it():
     predictor = Predictor(random_bundle())
     shapley_values(predictor, rows(20))

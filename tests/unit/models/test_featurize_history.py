@@ -45,6 +45,7 @@ def test_features_of_a_moment_are_the_same_without_all_that_comes_later(seed):
         assert same_rows(whole, [row], cut, [0])
 
 
+@pytest.mark.slow
 def test_a_simulated_fleet_knows_nothing_of_its_future():
     fleet = simulated_fleet()
     whole = featurize(fleet.telemetry, fleet.profiles)
@@ -62,6 +63,7 @@ def test_a_simulated_fleet_knows_nothing_of_its_future():
     assert compared > 120
 
 
+@pytest.mark.slow
 def test_clocks_that_jump_are_the_only_way_in_which_the_future_shows_and_a_rare_one():
     fleet = simulated_fleet()
     whole = featurize(fleet.telemetry, fleet.profiles)

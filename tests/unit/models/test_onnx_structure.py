@@ -93,6 +93,7 @@ def test_every_cut_is_refused():
             check_model(content[:length])
 
 
+@pytest.mark.slow
 def test_every_changed_byte_is_refused_or_read_as_onnx_reads_it():
     content = line_bundle().model_bytes
     rng = np.random.default_rng(5)

@@ -200,6 +200,7 @@ def test_without_a_forecast_of_these_weeks_a_new_model_begins_anew(day):
     assert np.isnan(np.array(waiting)).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("a_day", [1, 100, 10_000])
 def test_a_storm_of_readings_makes_no_more_steps(a_day):
     _, calm = lived(fading(60, a_day=0.004, p50=2000.0))

@@ -78,6 +78,7 @@ def test_training_learns_what_can_be_learnt():
     assert 0.05 < model.threshold < 0.95
 
 
+@pytest.mark.slow
 def test_training_is_the_same_for_the_same_seed_and_another_for_another():
     rows = learnable_rows(1, 300)
     brief = RecipeSettings(num_steps=8, batch_size=64)
@@ -90,6 +91,7 @@ def test_training_is_the_same_for_the_same_seed_and_another_for_another():
     assert one.parameters.flat().tobytes() != other.parameters.flat().tobytes()
 
 
+@pytest.mark.slow
 def test_calibration_finds_scale_and_shift_that_were_put_in():
     """Lives drawn from the network's own hazards, shifted and scaled: 8,000 rows."""
     network = random_network(3)
@@ -129,6 +131,7 @@ def test_calibration_never_makes_the_likelihood_worse():
     assert fitted < plain
 
 
+@pytest.mark.slow
 def test_the_threshold_is_chosen_among_rows_whose_month_is_known():
     model = TrainedModel(parameters_of(random_network(6)), Calibration(), 0.5)
     rows = learnable_rows(7)

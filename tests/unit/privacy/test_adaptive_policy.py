@@ -163,6 +163,7 @@ def test_budget_counts_the_bits_of_every_step():
         assert step_refusal(STREAM, offer=offer, history=spent) is refusal
 
 
+@pytest.mark.slow
 def test_bits_get_noise_of_their_own_step_and_weights_that_of_the_stream():
     policy = replace(STREAM, num_rounds=3_000)
     noise = CorrelatedNoise(bytes(32), policy)

@@ -39,6 +39,7 @@ def test_p_value_refuses_more_right_guesses_than_guesses():
         one_run_p_value(canaries=10, guesses=5, right=6, epsilon=1.0, delta=0.0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("epsilon", [0.5, 2.0])
 def test_bound_on_randomised_response_stays_below_its_epsilon_and_near_it(epsilon):
     generator = np.random.default_rng(3)

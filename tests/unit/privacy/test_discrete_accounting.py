@@ -99,6 +99,7 @@ def test_charge_is_within_a_thousandth_of_exact_at_the_noise_of_production(sigma
     assert exact <= charged <= exact * 1.001
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("answers", [4, 24])
 def test_charge_beside_updates_is_within_a_thousandth_and_never_below(answers):
     updates = math.sqrt(24) / 14.1
@@ -130,6 +131,7 @@ def test_several_coordinates_moved_by_one_cost_no_more_than_one_moved_as_far():
     assert charged >= spread
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("multiplier", [1.05, 1.3, 2.0, 5.0, 33.6])
 def test_slack_bounds_the_ratio_to_the_post_processed_gaussian(multiplier):
     # P[Y = y]/N_Z(y) with 50 digits: the integral of the derivation, by the trapezoid rule, which

@@ -40,6 +40,7 @@ def exact_pmf(variance, reach):
         return {x: float(mpmath.exp(-(x * x) / two) / total) for x in range(-reach, reach + 1)}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "variance",
     [Fraction(1, 16), Fraction(1, 2), Fraction(1), Fraction(7, 3), Fraction(33.6123) ** 2],
@@ -66,6 +67,7 @@ def test_draws_follow_the_exact_law(variance):
     assert stats.chisquare(observed, expected).pvalue > FALSE_ALARM
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("variance", [1, 100, 10**6, 2**80])
 def test_moments_are_those_of_the_law(variance):
     # From σ = 1 on, variance and kurtosis are the normal ones but for 1e-7; 5 standard errors.

@@ -25,10 +25,12 @@ def default_policy():
     return RecordAccountant([steps(5) for _ in range(24)]).statement(delta=1e-5)
 
 
+@pytest.mark.slow
 def test_default_policy_costs_seven_point_seven_over_its_life(default_policy):
     assert default_policy.epsilon == pytest.approx(7.7, abs=0.05)
 
 
+@pytest.mark.slow
 def test_steps_on_all_rows_are_the_plain_gaussian_mechanism():
     epsilon = RecordAccountant([steps(9, sigma=3.0, rate=1.0)]).epsilon(delta=1e-5)
     exact = gaussian_epsilon(mu=1.0, delta=1e-5)

@@ -176,6 +176,7 @@ SETTINGS = {
 }  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("setting", SETTINGS)
 def test_intervals_that_are_told_miss_in_five_percent_and_a_tolerance(setting):
     """Tolerance: 3 % for normal approximations, and 4 standard errors of 300 repetitions."""

@@ -291,6 +291,7 @@ def test_message_that_the_grid_did_not_take_is_not_waited_for():
     assert list(sent.values()) == [1]
 
 
+@pytest.mark.slow
 def test_receipts_beyond_their_bounds_are_not_even_parsed(monkeypatch):
     def parsed(_line):
         pytest.fail("it was parsed")

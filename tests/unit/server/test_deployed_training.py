@@ -148,6 +148,7 @@ def test_default_weights_are_found_beside_the_installed_package(run_config, monk
         run_configuration.starting_weights({"start-weights": "default"})
 
 
+@pytest.mark.slow
 def test_looks_take_half_of_the_reference_fleet_and_leave_the_other_to_the_gate(reference):
     halves = ReferenceHalves.of(40)
     rows = ReferenceRows.of(reference)
@@ -160,6 +161,7 @@ def test_looks_take_half_of_the_reference_fleet_and_leave_the_other_to_the_gate(
     assert len(rows.judge) > 0
 
 
+@pytest.mark.slow
 def test_run_that_gets_no_better_on_the_reference_fleet_stops_early(run_config, reference):
     said = {"reference": str(reference), "patience": 2, "start-weights": "default", "rounds": 6}
     # Noise moves trained weights away from all that they know: no look is a gain.

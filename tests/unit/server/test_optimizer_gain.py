@@ -68,6 +68,7 @@ def test_adam_gains_less_and_the_known_figures_come_out():
     assert 1.2 < gain.at_end < 1.6
 
 
+@pytest.mark.slow
 def test_adam_loses_where_updates_stand_out_of_the_noise():
     policy = policy_of()
     weak, strong = (
@@ -91,6 +92,7 @@ def test_one_band_gains_nothing():
         assert "none" in gain.to_line()
 
 
+@pytest.mark.slow
 def test_the_signal_does_not_matter_to_linear_optimisers():
     for name in ("fedavg", "fedavgm"):
         one, other = (
@@ -108,6 +110,7 @@ def test_a_norm_that_adapts_is_measured_alike():
     assert gain.over_run == pytest.approx(3.06, rel=0.03)
 
 
+@pytest.mark.slow
 def test_a_policy_measured_twice_gives_near_figures_with_their_assumption_beside():
     first, again = (
         measure_gain(policy_of(), ServerRecipe(), num_weights=WEIGHTS).to_json() for _ in range(2)

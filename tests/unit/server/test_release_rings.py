@@ -112,6 +112,7 @@ def test_looks_are_made_when_the_number_has_doubled():
     ]
 
 
+@pytest.mark.slow
 def test_false_alarms_stay_below_alpha():
     """1,000 honest releases to a canary of 50: a tenth of the devices move, either way alike."""
     random = np.random.default_rng(7)

@@ -86,6 +86,7 @@ def test_array_of_another_kind_or_of_far_too_many_bytes_is_no_reply():
     assert both(saved(np.save, np.zeros(5000))) == (None, None)
 
 
+@pytest.mark.slow
 @settings(max_examples=150)
 @given(
     st.one_of(

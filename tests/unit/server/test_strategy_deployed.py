@@ -187,6 +187,7 @@ def plan_file(tmp_path, **constants):
     return named, {"plan": str(tmp_path / "policy.json")}
 
 
+@pytest.mark.slow
 def test_a_plan_is_carried_out_to_the_last_constant(run_config, tmp_path):
     plan, key = plan_file(tmp_path, participations=2)
     said = {"rounds": DECLARED["rounds"], "cohort": DECLARED["cohort"], "delta": DECLARED["delta"]}

@@ -130,6 +130,7 @@ def test_home_that_is_put_back_under_a_run_is_told_and_its_newest_copy_goes_on(t
     assert again.stream.home.life_counts(["1-0", "1-1"]).participations.tolist() == [5, 5]
 
 
+@pytest.mark.slow
 def test_fleet_that_once_trained_outside_goes_on_in_one_home_for_ever(tmp_path):
     fleet = Fleet()
     alone = rounds_of(tmp_path, run="alone", num_rounds=2)

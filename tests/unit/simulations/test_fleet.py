@@ -50,6 +50,7 @@ def test_device_alone_is_bit_for_bit_the_device_in_its_fleet(fleet, indices):
         assert same(fleet.outcomes.failed_at_s[index], alone.outcomes.failed_at_s[row])
 
 
+@pytest.mark.slow
 def test_size_of_blocks_changes_nothing(fleet):
     blocks = list(simulate_blocks(num_devices=60, num_days=150, seed=5, devices_a_block=17))
 
@@ -124,6 +125,7 @@ def test_written_fleet_is_the_simulated_one(tmp_path, fleet):
     assert made_of["seed"] == 5
 
 
+@pytest.mark.slow
 def test_truth_of_joined_blocks_keeps_packs_with_their_devices():
     worn = replace(RECIPE, fade_scale=2.0)
     whole = simulate_fleet(num_devices=280, num_days=120, seed=2, recipe=worn).truth

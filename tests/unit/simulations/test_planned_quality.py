@@ -12,6 +12,8 @@ from simulations.planned_quality import DATA_FILE, main, run_of
 from simulations.quality_fleet import StudyFleet, StudyFleetPlan
 from simulations.quality_study import ARMS, ArmResult, QualityPlan, summary_of
 
+pytestmark = pytest.mark.slow
+
 
 def look(auc):
     return {"loss": 0.1, "auc": auc, "average_precision": auc / 4, "prevalence": 0.02}

@@ -77,6 +77,7 @@ def test_deployed_run_reads_its_key_and_its_devices_are_told():
         planned_rounds(said | {"proximal": 11.0})
 
 
+@pytest.mark.slow
 def test_tasks_of_a_run_and_of_its_resumption_carry_it(tmp_path):
     asked = []
 

@@ -87,6 +87,7 @@ def test_private_arm_without_its_noise_is_the_other_arm(fleet, look, monkeypatch
     assert run_arm(fleet, look, PLAN, seed=1, arm="private").looks == without.looks
 
 
+@pytest.mark.slow
 def test_a_study_that_was_stopped_goes_on_where_it_was(fleet, tmp_path):
     folder, ran = tmp_path / "study", []
     whole = run_study(
@@ -127,6 +128,7 @@ def of_arm(arm, *, auc, average_precision, seed=1):
     return ArmResult(seed=seed, arm=arm, looks={0: start, 4: end})
 
 
+@pytest.mark.slow
 def test_summary_says_what_is_kept_and_what_each_epsilon_means(fleet, tmp_path):
     results = [
         of_arm(ARMS[0], auc=0.8, average_precision=0.3),
@@ -152,6 +154,7 @@ def test_summary_says_what_is_kept_and_what_each_epsilon_means(fleet, tmp_path):
         draw_study(summary, tmp_path / "study.pdf")
 
 
+@pytest.mark.slow
 def test_fleet_is_simulated_once_and_another_is_not_taken_for_it(tmp_path):
     plan = StudyFleetPlan(num_devices=20, num_days=260, seed=3)
     blocks = []
@@ -169,6 +172,7 @@ def test_fleet_is_simulated_once_and_another_is_not_taken_for_it(tmp_path):
         prepared_fleet(tmp_path / "fleet", replace(plan, seed=4))
 
 
+@pytest.mark.slow
 def test_a_fleet_that_was_not_finished_is_made_anew(tmp_path):
     folder = tmp_path / "fleet"
     folder.mkdir()

@@ -9,6 +9,8 @@ from simulations.quality_fleet import StudyFleetPlan
 from simulations.quality_study import ARMS, ArmResult, QualityPlan, summary_of
 from tests.support.quality_figures import add_figures
 
+pytestmark = pytest.mark.slow
+
 
 def looks(*values):
     names = (0, 100, 200)
@@ -18,7 +20,7 @@ def looks(*values):
     }
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def summary():
     start = (0.5, 0.02)
     by_seed = {

@@ -14,6 +14,7 @@ from simulations.run_report_parts import Notices, RealCells
 from tests.support.html_outline import Outline
 from tests.support.run_reports import life, notices, qualities, quality, run_report
 
+pytestmark = pytest.mark.slow
 HOSTILE = "<script>alert('$x$ & \"y\"')</script>"
 UNMEASURED = [name for name in Quality.__dataclass_fields__ if name != "num_windows"]
 SECTIONS = (

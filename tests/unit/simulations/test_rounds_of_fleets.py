@@ -155,6 +155,7 @@ def test_rounds_from_the_default_bundle_start_from_its_weights():
     assert not np.array_equal(weights, new_flat_weights(seed=0))
 
 
+@pytest.mark.slow
 def test_summary_puts_every_epsilon_beside_its_delta_and_unit():
     lines = "\n".join(summary_lines(report_from(plan_of()), result="run/bundle.zip"))
     assert "at δ = 1e-06" in lines

@@ -164,6 +164,7 @@ def test_tidy_telemetry_has_every_reading_in_time_order():
     assert at_s[-1] <= START_S + 120 * SECONDS_PER_DAY
 
 
+@pytest.mark.slow
 def test_lost_readings_outages_and_duplicates_come_at_their_rates():
     everything = len(readings_of(TIDY, count=100))
     lossy = len(readings_of(replace(TIDY, lost_reading_share=0.1), count=100))
