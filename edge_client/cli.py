@@ -26,6 +26,7 @@ COMMANDS = {
     "owner": ("owner", "show or set the owner's language and quiet hours"),
     "outbox": ("owner", "show what would leave this device, field by field"),
     "run": ("connection", "talk to the server: tell in bands, hear, show, acknowledge"),
+    "node": ("node", "take part in the fleet's rounds: run this device's SuperNode"),
     "serve": ("serve", "answer requests of other programs: JSON lines, or a Unix socket"),
     "status": ("status", "show what this device is, holds, runs, sends and may do"),
     "ledger": ("ledger", "show what was given to training, what it cost, what is left"),
@@ -43,7 +44,7 @@ COMMANDS = {
 }
 """Each command: its module in `commands`, which has `add_<command>` and `run_<command>`."""
 
-LONG_LIVED = frozenset({"run", "serve"})
+LONG_LIVED = frozenset({"run", "serve", "node"})
 WRONG_USAGE = 2
 PART_MISSING = 4
 OUTSIDE_CONDITION = 6

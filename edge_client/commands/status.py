@@ -30,6 +30,7 @@ def run_status(arguments: argparse.Namespace) -> int:
             "device_id": str(store.profile.device_id),
             "identity": _identity(store, config),
             "fleet": _fleet(store, now=now),
+            "node": _node(store),
             "store": _store(store),
             "model": _model(store),
             "last_prediction": store.fact("last_prediction"),
@@ -80,6 +81,15 @@ def _fleet(store: TelemetryStore, *, now: datetime) -> dict[str, Any]:
         "service": found.service,
         "not_after": found.not_after.isoformat(),
     }
+
+
+def _node(store: TelemetryStore) -> dict[str, Any] | None:
+    from dataclasses import asdict
+
+    from ..rounds_node.node_folder import read_state_of_node
+
+    said = read_state_of_node(store.path)
+    return None if said is None else asdict(said)
 
 
 def _store(store: TelemetryStore) -> dict[str, Any]:
@@ -180,6 +190,7 @@ def _lines(data: dict[str, Any]) -> list[str]:
             ("device", data["device_id"]),
             ("identity", f"{data['identity']['state']}: {data['identity']['what']}"),
             ("fleet", f"{data['fleet']['state']}: {data['fleet']['what']}"),
+            ("node", _node_words(data["node"])),
             ("store", _store_words(store)),
             ("model", _model_words(model)),
             ("refused model", _refusal_words(model["last_refusal"])),
@@ -203,6 +214,17 @@ def _store_words(store: dict[str, Any]) -> str:
         words += ", on a read-only disk: nothing can be recorded"
     if store["disk_full"]:
         words += ", on a full disk: nothing can be recorded"
+    return words
+
+
+def _node_words(node: dict[str, Any] | None) -> str:
+    if node is None:
+        return "never ran here; fedcell-device node"
+    words = f"{node['state']} since {node['since']}, SuperLink {node['superlink']}"
+    if node["what"]:
+        words += f": {node['what']}"
+    if (refused := node["refused"]) is not None:
+        words += f"; refused the bundle {refused['sha256'][:12]}…: {refused['reason']}"
     return words
 
 

@@ -17,6 +17,7 @@ from models.durable_file import sync_folder
 from ..errors import IdentityError, StoreBusyError, StoreError
 from ..link.agent_lock import lock_path, no_agent
 from ..privacy.ledger_file import enrol, owner_of_ledger
+from ..rounds_node.node_folder import node_folder
 from ..store.erasure import head_path, ledger_path, tombstone_path, tombstones
 from ..store.profile_copy import hash_of_device, read_profile_copy
 from ..store.quarantine import FORMER
@@ -154,6 +155,7 @@ def _retire(path: Path, *, device_id: str, erase: bool) -> Path | None:
     try:
         identity_path(path).unlink(missing_ok=True)
         shutil.rmtree(membership_folder(path), ignore_errors=True)
+        shutil.rmtree(node_folder(path), ignore_errors=True)
         _close_journal(path)
         belongings = [one for one in _belongings(path) if one not in kept]
         if not belongings:

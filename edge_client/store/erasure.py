@@ -137,6 +137,7 @@ def _refuse_foreign_file(store: Path) -> None:
 def _belongings(store: Path) -> list[Path]:
     from ..model_store import ModelStore
     from ..provisioning.membership import membership_folder
+    from ..rounds_node.node_folder import node_folder
 
     endings = ("", *JOURNALS, "-journal")
     names = [store.name + middle + ending for middle in ("", ASIDE) for ending in endings]
@@ -161,6 +162,7 @@ def _belongings(store: Path) -> list[Path]:
         *former,
         ModelStore.beside(store).folder,
         membership_folder(store),
+        node_folder(store),
         receipts_path(store),
     ]
 
