@@ -12,7 +12,7 @@ days, or with the failed one.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -75,12 +75,18 @@ def retirement_days(random: KeyedRandom, *, recipe: FleetRecipe) -> Floats:
     return random.exponential(Channel.OWNER, 0) * waiting_days(float(rate))
 
 
-def owner_hazard(*, margin: Floats, recipe: FleetRecipe) -> Floats:
-    """Return the hazard of one day that an owner replaces a working pack.
+class OwnerHazards(NamedTuple):
+    """The hazard of one day that an owner replaces a working pack: when sound, and when worn."""
 
-    Args:
-        margin: health left above end of life, 1 = new, 0 = end of life.
-        recipe: rates.
-    """
-    worn = np.where(margin < _WORN_MARGIN, recipe.owner_replaced_worn_a_year, 0.0)
-    return (recipe.owner_replaced_a_year + worn) / DAYS_A_YEAR
+    sound: float
+    worn: float
+
+    def of(self, margin: Floats) -> Floats:
+        """Return the hazards of packs by the health left: 1 = new, 0 = end of life."""
+        return np.where(margin < _WORN_MARGIN, self.worn, self.sound)
+
+
+def owner_hazards(recipe: FleetRecipe) -> OwnerHazards:
+    """Return the hazards of one day."""
+    sound, more = recipe.owner_replaced_a_year, recipe.owner_replaced_worn_a_year
+    return OwnerHazards(sound / DAYS_A_YEAR, (sound + more) / DAYS_A_YEAR)

@@ -71,6 +71,11 @@ class Channel(IntEnum):
     DUPLICATE = 38
     REBOOT = 39
     JITTER = 40
+    USER_CHANGE = 41
+    USER_LEVEL = 42
+    USER_HABIT = 43
+    NEW_MODEL = 44
+    AVAILABILITY = 45
 
 
 class KeyedRandom:
@@ -91,6 +96,11 @@ class KeyedRandom:
         root = _mix(np.array([seed], np.uint64) + _GAMMA)
         self._keys = _mix(root + (device_indices.astype(np.uint64) + np.uint64(1)) * _GAMMA)
         self._streams: dict[Channel, NDArray[np.uint64]] = {}
+
+    @property
+    def num_devices(self) -> int:
+        """Devices of the block."""
+        return len(self._keys)
 
     def of_devices(self, positions: NDArray[np.intp]) -> KeyedRandom:
         """Return the numbers of some devices of this block."""

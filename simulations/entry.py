@@ -9,23 +9,16 @@ import numpy as np
 
 from .climates import indoor_temperature, yearly_temperature
 from .counter_random import Channel, KeyedRandom
-from .degradation import (
-    CELL_CAPACITY_AH,
-    CellTraits,
-    Rates,
-    Wear,
-    aged_by,
-    four_thirds_power,
-    open_circuit_voltage,
-    rates_of,
-)
+from .daily_stress import stress_of_days
+from .degradation import CellTraits, Wear, aged_by
 from .failures import FailureTraits, swelling_stress
-from .users import Users, cell_temperature, depth_of, state_of_charge
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from .chemistries import Law, Rates
     from .recipe import FleetRecipe
+    from .users import Users
 
     Floats = NDArray[np.float64]
 
@@ -54,28 +47,31 @@ class Entry:
 class _MeanStress:
     """What a user does to a pack in a mean year; only the cycle parts of `rates` are used."""
 
+    law: Law
     rates: Rates
     fade_power_a_day: Floats
     growth_power_a_day: Floats
     swelling_a_day: Floats
     full_cycles: Floats
-    throughput_ah: Floats
+    throughput: Floats
 
     def wear_at(self, days: Floats, traits: CellTraits) -> Wear:
         return aged_by(
             days=days,
+            law=self.law,
             fade_power_a_day=self.fade_power_a_day,
             growth_power_a_day=self.growth_power_a_day,
             mean_rates=self.rates,
             traits=traits,
             full_cycles_a_day=self.full_cycles,
-            throughput_ah_a_day=self.throughput_ah,
+            throughput_a_day=self.throughput,
         )
 
 
 def enter(
     random: KeyedRandom,
     *,
+    law: Law,
     users: Users,
     traits: CellTraits,
     failure_traits: FailureTraits,
@@ -89,21 +85,22 @@ def enter(
 
     Args:
         random: of the devices.
+        law: of their chemistries.
         users: of the devices.
         traits: of the first packs.
         failure_traits: of the first packs.
         end_of_life: capacity at the end of life against the pack's capacity when new.
         recipe: shares and limits.
     """
-    stress = _mean_stress(users, traits, failure_traits, recipe)
+    stress = _mean_stress(law, users, traits, failure_traits, recipe)
     least_capacity = np.maximum(traits.knee_soh, end_of_life + 0.02)
     low = np.zeros_like(least_capacity)
     high = np.full_like(least_capacity, _LONGEST_LIFE_DAYS)
     for _ in range(_BISECTIONS):
         middle = 0.5 * (low + high)
         wear = stress.wear_at(middle, traits)
-        sound = wear.capacity() > least_capacity
-        sound &= wear.resistance(knee_gain=0.0) < failure_traits.resistance_limit - 0.15
+        sound = law.capacity(wear) > least_capacity
+        sound &= law.resistance(wear, knee_gain=0.0) < failure_traits.resistance_limit - 0.15
         sound &= stress.swelling_a_day * middle < 0.9
         low = np.where(sound, middle, low)
         high = np.where(sound, high, middle)
@@ -118,27 +115,32 @@ def enter(
 
 
 def _mean_stress(
-    users: Users, traits: CellTraits, failure_traits: FailureTraits, recipe: FleetRecipe
+    law: Law,
+    users: Users,
+    traits: CellTraits,
+    failure_traits: FailureTraits,
+    recipe: FleetRecipe,
 ) -> _MeanStress:
     cycles = users.full_cycles_a_day * (5.0 + 2.0 * users.weekend_factor) / 7.0
-    depth = depth_of(cycles, users.soc_ceiling)
-    voltage = open_circuit_voltage(state_of_charge(users, depth))
     fade, growth, swelling = np.zeros_like(cycles), np.zeros_like(cycles), np.zeros_like(cycles)
     indoor = indoor_temperature(warming_c=recipe.warming_c)
     quarters = [
-        cell_temperature(users, outdoor_c=outdoor, indoor_c=indoor, full_cycles=cycles)
+        stress_of_days(users, law, full_cycles=cycles, outdoor_c=outdoor, indoor_c=indoor)[0]
         for outdoor in yearly_temperature(warming_c=recipe.warming_c)
     ]
-    for temperature in quarters:
-        rates = rates_of(voltage_v=voltage, temperature_c=temperature, depth_of_discharge=depth)
-        fade += 0.25 * four_thirds_power(rates.calendar_fade * traits.fade_factor)
-        growth += 0.25 * four_thirds_power(rates.calendar_growth * traits.growth_factor)
-        swelling += 0.25 * swelling_stress(voltage_v=voltage, temperature_c=temperature)
+    for stress in quarters:
+        rates = law.rates(stress)
+        fade += 0.25 * law.calendar_power(rates.calendar_fade * traits.fade_factor)
+        growth += 0.25 * law.calendar_power(rates.calendar_growth * traits.growth_factor)
+        swelling += 0.25 * swelling_stress(
+            voltage_v=stress.voltage_v, inverse_kelvin=stress.inverse_kelvin
+        )
     return _MeanStress(
-        rates=rates_of(voltage_v=voltage, temperature_c=quarters[0], depth_of_discharge=depth),
+        law=law,
+        rates=law.rates(quarters[0]),
         fade_power_a_day=fade,
         growth_power_a_day=growth,
         swelling_a_day=swelling * failure_traits.swelling_a_day,
         full_cycles=cycles,
-        throughput_ah=2.0 * CELL_CAPACITY_AH * cycles * _MEAN_CAPACITY,
+        throughput=law.throughput(cycles, np.full_like(cycles, _MEAN_CAPACITY)),
     )

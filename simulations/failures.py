@@ -14,13 +14,13 @@ Causes compete: a pack has the cause that comes first.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from .chemistries import KELVIN, mean_of_samples
 from .counter_random import Channel, KeyedRandom
-from .degradation import KELVIN, sum_of_samples
 from .manufacturing import PACK_STRIDE
 
 if TYPE_CHECKING:
@@ -62,6 +62,10 @@ class FailureTraits:
     charger_rise_days: Floats
     charger_rise: Floats
     sudden_day: Floats
+
+    def rows(self, positions: NDArray[np.intp]) -> FailureTraits:
+        """Return the traits of some packs."""
+        return FailureTraits(**{f.name: getattr(self, f.name)[positions] for f in fields(self)})
 
     def charge_stretch(self, days_in_service: Floats) -> Floats:
         """Return by what factor charges take longer for the charger's fault, 1 without one."""
@@ -105,18 +109,24 @@ def waiting_days(events_a_year: float) -> float:
     return DAYS_A_YEAR / events_a_year if events_a_year > 0 else np.inf
 
 
-def swelling_stress(*, voltage_v: Floats, temperature_c: Floats) -> Floats:
+def swelling_stress(*, voltage_v: Floats, inverse_kelvin: Floats) -> Floats:
     """Return the speed of gassing against 25 degrees Celsius and 4.1 V, mean of the day.
 
-    It has the activation energy of the calendar fade of the law (58 kJ/mol) and starts at 3.8 V.
+    It has the activation energy of the calendar fade of NMC111 (58 kJ/mol) and starts at 3.8 V.
 
     Args:
-        voltage_v: shape (n_samples, n_devices).
-        temperature_c: same shape.
+        voltage_v: shape (..., n_samples, n_devices).
+        inverse_kelvin: 1 / temperature, same shape.
     """
-    heat = np.exp(6976.0 * (1.0 / (25.0 + KELVIN) - 1.0 / (temperature_c + KELVIN)))
-    overvoltage = np.maximum(voltage_v - 3.8, 0.0) / 0.3
-    return sum_of_samples(heat * (overvoltage * overvoltage)) / len(voltage_v)
+    heat = 1.0 / (25.0 + KELVIN) - inverse_kelvin
+    heat *= 6976.0
+    np.exp(heat, out=heat)
+    overvoltage = voltage_v - 3.8
+    np.maximum(overvoltage, 0.0, out=overvoltage)
+    overvoltage /= 0.3
+    overvoltage *= overvoltage
+    heat *= overvoltage
+    return mean_of_samples(heat)
 
 
 def first_cause(

@@ -18,8 +18,9 @@ from models.telemetry import (
 
 from .climates import CLIMATES
 from .counter_random import Channel
-from .lives import Lives, live
-from .manufacturing import CHEMISTRY, DEVICE_MODELS
+from .life_block import LifeBlock
+from .lives import Lives
+from .manufacturing import DEVICE_MODELS
 from .recipe import FleetRecipe
 from .recording import record
 from .sensing import sense
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from numpy.typing import NDArray
+
+    from .lives import Days
 
     Floats = NDArray[np.float64]
 
@@ -170,16 +173,54 @@ def lives_of(
 
     Arguments are those of `simulate_devices`.
     """
+    block = life_block(
+        device_indices,
+        num_days=num_days,
+        seed=seed,
+        recipe=recipe,
+        notice_replacements_s=notice_replacements_s,
+    )
+    days = block.live(num_days)
+    return lives_so_far(block, days)
+
+
+def life_block(
+    device_indices: NDArray[np.int64],
+    *,
+    num_days: int,
+    seed: int,
+    recipe: FleetRecipe = _DEFAULT_RECIPE,
+    notice_replacements_s: Floats | None = None,
+) -> LifeBlock:
+    """Return devices on the first morning of the study.
+
+    Arguments are those of `simulate_devices`.
+    """
     check_size(num_devices=len(device_indices), num_days=num_days)
-    days = None
+    notice_days = None
     if notice_replacements_s is not None:
-        days = (notice_replacements_s - recipe.start_at.timestamp()) / SECONDS_PER_DAY
-    return live(
+        notice_days = (notice_replacements_s - recipe.start_at.timestamp()) / SECONDS_PER_DAY
+    return LifeBlock(
         device_indices=np.asarray(device_indices, np.int64),
         num_days=num_days,
         seed=seed,
         recipe=recipe,
-        notice_replacement_days=days,
+        notice_days=notice_days,
+    )
+
+
+def lives_so_far(block: LifeBlock, days: Days) -> Lives:
+    """Return what is known of a block after the days that it has just lived."""
+    return Lives(
+        random=block.random,
+        hardware=block.hardware,
+        users=block.users,
+        age_at_start_days=block.age_at_start_days,
+        design_mah=block.design_mah,
+        end_of_life_mah=block.end_of_life_mah,
+        sends_until_day=block.sends_until_day,
+        days=days,
+        truth=block.truth(days),
     )
 
 
@@ -198,14 +239,16 @@ def device_ids(device_indices: NDArray[np.int64], *, seed: int) -> tuple[str, ..
 def profiles_of(lives: Lives, *, ids: tuple[str, ...], recipe: FleetRecipe) -> DeviceProfiles:
     """Return what is known of each device from the day it was made."""
     shelf_days = 10.0 + 80.0 * lives.random.uniform(Channel.ENTRY_AGE, 2)
-    age_s = np.floor((lives.age_at_start_days + shelf_days) * SECONDS_PER_DAY).astype(np.int64)
+    age_days = lives.age_at_start_days - lives.hardware.enters_day
+    age_s = np.floor((age_days + shelf_days) * SECONDS_PER_DAY).astype(np.int64)
     names = np.array([model.name for model in DEVICE_MODELS], dtype=object)
+    chemistries = np.array([model.chemistry for model in DEVICE_MODELS], dtype=object)
     climates = np.array([climate.name for climate in CLIMATES], dtype=object)
     regions = np.array([climate.region for climate in CLIMATES], dtype=object)
     return DeviceProfiles(
         device_id=np.array(ids, dtype=object),
         device_model=names[lives.hardware.model],
-        chemistry=np.full(len(ids), CHEMISTRY, dtype=object),
+        chemistry=chemistries[lives.hardware.model],
         design_capacity_mah=lives.design_mah,
         end_of_life_capacity_mah=lives.end_of_life_mah,
         manufactured_at_s=int(recipe.start_at.astimezone(UTC).timestamp()) - age_s,

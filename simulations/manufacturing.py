@@ -15,7 +15,6 @@ if TYPE_CHECKING:
 
     from .recipe import FleetRecipe
 
-CHEMISTRY = "NMC111"
 _CRITICALITIES = np.array(["low", "medium", "high"], dtype=object)
 _CRITICALITY_BOUNDS = np.array([0.3, 0.8])
 # Numbers of one channel that belong to one pack.
@@ -35,6 +34,7 @@ class DeviceModel:
         hours_a_cycle: hours of use that spend one full cycle.
         gauge_bias_sd: spread of the gauge's capacity bias over devices, fraction.
         absent: measurements that this model does not have.
+        chemistry: of its cells, a name of `chemistries.LAWS`.
     """
 
     name: str
@@ -45,6 +45,7 @@ class DeviceModel:
     hours_a_cycle: float
     gauge_bias_sd: float
     absent: frozenset[str] = frozenset()
+    chemistry: str = "NMC111"
 
 
 DEVICE_MODELS = (
@@ -65,7 +66,11 @@ DEVICE_MODELS = (
         0.022,
         frozenset({"internal_resistance_mohm", "battery_temp_max_c"}),
     ),
+    DeviceModel("meter", 3300.0, 0.80, 0.40, 45.0, 30.0, 0.030, chemistry="LFP"),
+    DeviceModel("scanner", 3000.0, 0.80, 0.90, 60.0, 9.0, 0.020, chemistry="NCA"),
+    DeviceModel("station", 9800.0, 0.80, 0.30, 19.0, 26.0, 0.015, chemistry="NMC-50Ah-B1"),
 )
+"""A mix of shares names the first of them, or all: models are added at the end."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,10 +80,18 @@ class Hardware:
     Attributes:
         model: position in `DEVICE_MODELS`.
         criticality: object array of str.
+        enters_day: float64, days from the start of the study to the device's first day, whole.
     """
 
     model: NDArray[np.intp]
     criticality: NDArray[np.object_]
+    enters_day: NDArray[np.float64]
+
+    @property
+    def chemistries(self) -> list[str]:
+        """The chemistry of each device's cells."""
+        names = [model.chemistry for model in DEVICE_MODELS]
+        return [names[number] for number in self.model.tolist()]
 
     def of_model(self, name: str) -> NDArray[np.float64]:
         """Return one figure of each device's model."""
@@ -92,10 +105,14 @@ class Hardware:
 def draw_hardware(random: KeyedRandom, *, recipe: FleetRecipe) -> Hardware:
     """Draw the product and the criticality of each device."""
     level = np.searchsorted(_CRITICALITY_BOUNDS, random.uniform(Channel.CRITICALITY))
-    return Hardware(
-        model=pick(random.uniform(Channel.DEVICE_MODEL), recipe.device_model_mix),
-        criticality=_CRITICALITIES[level],
-    )
+    model = pick(random.uniform(Channel.DEVICE_MODEL), recipe.device_model_mix)
+    enters_day = np.zeros(len(model))
+    if recipe.new_model_share > 0:
+        is_new = random.uniform(Channel.NEW_MODEL) < recipe.new_model_share
+        model[is_new] = [known.name for known in DEVICE_MODELS].index(recipe.new_model)
+        after = recipe.new_model_over_days * random.uniform(Channel.NEW_MODEL, 1)
+        enters_day = np.where(is_new, np.floor(recipe.new_model_from_day + after), 0.0)
+    return Hardware(model=model, criticality=_CRITICALITIES[level], enters_day=enters_day)
 
 
 def pick(uniform: NDArray[np.float64], mix: tuple[float, ...]) -> NDArray[np.intp]:
@@ -144,6 +161,6 @@ def draw_cells(
 
 
 def replace_rows(arrays: object, positions: NDArray[np.intp], new: object) -> None:
-    """Write the rows of `new` over those at `positions`, for every array of a record of arrays."""
+    """Take the rows at `positions` from those of `new`, for every array of a record of arrays."""
     for field in fields(arrays):  # type: ignore[arg-type]  # any of our dataclasses of arrays
-        getattr(arrays, field.name)[positions] = getattr(new, field.name)
+        getattr(arrays, field.name)[positions] = getattr(new, field.name)[positions]

@@ -1,7 +1,11 @@
-"""From measurements to the readings a device has kept: lost, doubled, ill-timed, reset."""
+"""From measurements to the readings a device has kept: lost, doubled, ill-timed, reset.
+
+As with sensing, a study may be recorded in parts of whole days, one after the other.
+"""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -10,10 +14,12 @@ from models.telemetry import COLUMN, MEASUREMENT_NAMES, MEASUREMENTS, SECONDS_PE
 
 from .counter_random import Channel
 from .lives import SAMPLES_A_DAY, Lives
+from .sensing import last_day
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from .counter_random import KeyedRandom
     from .recipe import FleetRecipe
 
 _SLOT_S = SECONDS_PER_DAY // SAMPLES_A_DAY
@@ -43,8 +49,50 @@ class Recorded(NamedTuple):
     values: NDArray[np.float32]
 
 
+_COUNTERS = ("charge_cycle_count", "unexpected_shutdown_count")
+
+
+@dataclass(slots=True)
+class RecorderMemory:
+    """What outlasts earlier days; shape (n_devices,), changed in place.
+
+    Attributes:
+        rebooted_on: day on which the counters were last lost, -1 = never.
+        renewed_on: day on which the pack was last replaced.
+        pack_number: of the pack that was last seen.
+        at_reboot: what each of the two counters had counted then, shape (2, n_devices).
+        outage_until: end of the last burst without readings, days from the start.
+        clock_fault_on: day of the last jump of the clock, -1 = none.
+    """
+
+    rebooted_on: NDArray[np.int64]
+    renewed_on: NDArray[np.int64]
+    pack_number: NDArray[np.int8]
+    at_reboot: NDArray[np.float32]
+    outage_until: NDArray[np.float64]
+    clock_fault_on: NDArray[np.int64]
+
+    @staticmethod
+    def new(num_devices: int) -> RecorderMemory:
+        """Return the memory of devices that have not begun."""
+        never = np.full(num_devices, -1, np.int64)
+        return RecorderMemory(
+            rebooted_on=never,
+            renewed_on=never,
+            pack_number=np.zeros(num_devices, np.int8),
+            at_reboot=np.zeros((len(_COUNTERS), num_devices), np.float32),
+            outage_until=np.full(num_devices, -1.0),
+            clock_fault_on=never,
+        )
+
+
 def record(
-    measured: NDArray[np.float32], lives: Lives, *, start_s: int, recipe: FleetRecipe
+    measured: NDArray[np.float32],
+    lives: Lives,
+    *,
+    start_s: int,
+    recipe: FleetRecipe,
+    memory: RecorderMemory | None = None,
 ) -> Recorded:
     """Turn measurements into the readings that a device has stored.
 
@@ -53,20 +101,24 @@ def record(
         lives: the block of devices.
         start_s: seconds since the Unix epoch of the first midnight.
         recipe: how often what goes wrong.
+        memory: of the days before those of `lives`; changed. Without one they are the first.
     """
-    _restart_counters(measured, lives, recipe)
+    memory = RecorderMemory.new(measured.shape[2]) if memory is None else memory
+    _restart_counters(measured, lives, recipe, memory)
     slots_a_reading = recipe.cadence_h * 3600 // _SLOT_S
     measured = _at_cadence(measured, slots_a_reading)
     num_readings = measured.shape[1]
-    reading = np.arange(num_readings, dtype=np.int64)[:, None]
+    first = lives.days.first * SAMPLES_A_DAY // slots_a_reading
+    reading = first + np.arange(num_readings, dtype=np.int64)[:, None]
     _lose_values(measured, reading, lives, recipe)
     jitter = (lives.random.uniform(Channel.JITTER, reading) * _MOST_JITTER_S).astype(np.int64)
     true_s = (reading + 1) * (_SLOT_S * slots_a_reading) - jitter
-    clock_s = start_s + true_s + _clock_error_s(true_s, start_s, lives, recipe)
+    clock_s = start_s + true_s + _clock_error_s(true_s, start_s, lives, recipe, memory)
 
     chance = lives.random.uniform(Channel.READING_LOST, reading)
     kept = chance >= recipe.lost_reading_share
-    kept &= ~_in_outage(true_s, lives, recipe)
+    kept &= ~_in_outage(true_s, lives, recipe, memory)
+    kept &= true_s >= lives.hardware.enters_day * SECONDS_PER_DAY
     kept &= true_s < lives.sends_until_day * SECONDS_PER_DAY
     twice = lives.random.uniform(Channel.DUPLICATE, reading) < recipe.duplicate_share
     copies = np.where(kept, np.where(twice, 2, 1), 0)
@@ -102,27 +154,31 @@ def _merge_slot(merged: NDArray[np.float32], earlier: NDArray[np.float32]) -> No
     merged[charge] = np.where(np.isnan(merged[charge]), earlier[charge], merged[charge])
 
 
-def _restart_counters(measured: NDArray[np.float32], lives: Lives, recipe: FleetRecipe) -> None:
+def _restart_counters(
+    measured: NDArray[np.float32], lives: Lives, recipe: FleetRecipe, memory: RecorderMemory
+) -> None:
     """Let counters count from the last reboot that lost them.
 
     A new pack brings a new gauge, whose cycles start at 0 whatever the device has lost before.
     """
-    pack = lives.days.pack_number
-    day = np.arange(len(pack), dtype=np.int64)[:, None]
-    reboots = lives.random.uniform(Channel.REBOOT, day) < 1.0 / recipe.reboot_interval_days
-    renewed = np.zeros_like(reboots)
-    renewed[1:] = pack[1:] != pack[:-1]
-    last_reboot = np.maximum.accumulate(np.where(reboots, day, -1), axis=0)
-    last_renewal = np.maximum.accumulate(np.where(renewed, day, -1), axis=0)
-    since = {
-        "charge_cycle_count": np.where(last_reboot > last_renewal, last_reboot, -1),
-        "unexpected_shutdown_count": last_reboot,
-    }
-    for name, start_day in since.items():
+    days = lives.days
+    chance = lives.random.uniform(Channel.REBOOT, days.numbers)
+    reboots = chance < 1.0 / recipe.reboot_interval_days
+    last_reboot = last_day(reboots, days, before=memory.rebooted_on)
+    renewed = days.renewed_since(memory.pack_number)
+    last_renewal = last_day(renewed, days, before=memory.renewed_on)
+    counts_from = (np.where(last_reboot > last_renewal, last_reboot, -1), last_reboot)
+    at_reboot = np.empty_like(memory.at_reboot)
+    for place, (name, start_day) in enumerate(zip(_COUNTERS, counts_from, strict=True)):
         counter = measured[COLUMN[name]]
-        start = np.repeat(start_day, SAMPLES_A_DAY, axis=0) * SAMPLES_A_DAY
-        lost = np.take_along_axis(counter, np.maximum(start, 0), axis=0)
-        counter -= np.where(start < 0, np.float32(0.0), lost)
+        slot = np.maximum(last_reboot - days.first, 0) * SAMPLES_A_DAY
+        counted = np.take_along_axis(counter, slot, axis=0)
+        counted = np.where(last_reboot < days.first, memory.at_reboot[place], counted)
+        at_reboot[place] = counted[-1]
+        lost = np.where(start_day < 0, np.float32(0.0), counted)
+        counter -= np.repeat(lost, SAMPLES_A_DAY, axis=0)
+    memory.rebooted_on, memory.renewed_on = last_reboot[-1], last_renewal[-1]
+    memory.pack_number, memory.at_reboot = days.pack_number[-1], at_reboot
 
 
 def _lose_values(
@@ -137,28 +193,58 @@ def _lose_values(
             measured[first + offset][lost] = np.nan
 
 
-def _in_outage(true_s: NDArray[np.int64], lives: Lives, recipe: FleetRecipe) -> NDArray[np.bool_]:
+def _in_outage(
+    true_s: NDArray[np.int64], lives: Lives, recipe: FleetRecipe, memory: RecorderMemory
+) -> NDArray[np.bool_]:
     """Return which readings fall into a burst without any, shape (n_readings, n_devices)."""
-    day = np.arange(len(lives.days.pack_number), dtype=np.int64)[:, None]
-    begins = lives.random.uniform(Channel.OUTAGE, day) < 1.0 / recipe.outage_interval_days
-    length = recipe.outage_mean_days * lives.random.exponential(Channel.OUTAGE_LENGTH, day)
-    ends = np.where(begins, day + np.minimum(length, _LONGEST_OUTAGE_DAYS), -1.0)
-    last_end = np.maximum.accumulate(ends, axis=0)
+    last_end = outage_ends(
+        lives.random, lives.days.numbers, before=memory.outage_until, recipe=recipe
+    )
+    memory.outage_until = last_end[-1]
     return true_s < _of_day(last_end, true_s) * SECONDS_PER_DAY
 
 
+def outage_ends(
+    random: KeyedRandom,
+    day: NDArray[np.int64],
+    *,
+    before: NDArray[np.float64],
+    recipe: FleetRecipe,
+) -> NDArray[np.float64]:
+    """Return when the last burst that began until each day ends, days from the start.
+
+    Args:
+        random: of the devices.
+        day: consecutive days, shape (n_days, 1).
+        before: the end of the last burst before them, -1 = none, shape (n_devices,).
+        recipe: how often, and how long.
+
+    Returns:
+        float64, shape (n_days, n_devices).
+    """
+    begins = random.uniform(Channel.OUTAGE, day) < 1.0 / recipe.outage_interval_days
+    length = recipe.outage_mean_days * random.exponential(Channel.OUTAGE_LENGTH, day)
+    ends = np.where(begins, day + np.minimum(length, _LONGEST_OUTAGE_DAYS), -1.0)
+    ends[0] = np.maximum(ends[0], before)
+    return np.maximum.accumulate(ends, axis=0, out=ends)
+
+
 def _clock_error_s(
-    true_s: NDArray[np.int64], start_s: int, lives: Lives, recipe: FleetRecipe
+    true_s: NDArray[np.int64],
+    start_s: int,
+    lives: Lives,
+    recipe: FleetRecipe,
+    memory: RecorderMemory,
 ) -> NDArray[np.int64]:
     """Return how far each device's clock is off, seconds, shape (n_readings, n_devices).
 
     A fault sets the clock back or forward, or to its factory setting; after some days it is put
     right again.
     """
-    random = lives.random
-    day = np.arange(len(lives.days.pack_number), dtype=np.int64)[:, None]
+    random, day = lives.random, lives.days.numbers
     begins = random.uniform(Channel.CLOCK_FAULT, day) < 1.0 / recipe.clock_fault_interval_days
-    began = np.maximum.accumulate(np.where(begins, day, -1), axis=0)
+    began = last_day(begins, lives.days, before=memory.clock_fault_on)
+    memory.clock_fault_on = began[-1]
     lasts = np.minimum(
         _CLOCK_REPAIR_DAYS * random.exponential(Channel.CLOCK_REPAIR, np.maximum(began, 0)),
         _LONGEST_CLOCK_FAULT_DAYS,

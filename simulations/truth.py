@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from models.telemetry import CAUSES, Outcomes
+from models.telemetry import CAUSES, SECONDS_PER_DAY, Outcomes
 
 from .censoring import FAILED
 
@@ -15,6 +15,10 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from numpy.typing import NDArray
+
+    from .lives import Days
+
+_STATES = ("capacity_mah", "resistance_ratio", "swelling")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,6 +54,12 @@ class Packs:
         return Packs(**{f.name: getattr(self, f.name)[keep] for f in fields(self)})
 
 
+def join_packs(parts: Sequence[Packs]) -> Packs:
+    """Put packs together, in their order."""
+    columns = {f.name: np.concatenate([getattr(p, f.name) for p in parts]) for f in fields(Packs)}
+    return Packs(**columns)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FleetTruth:
     """The hidden state of a simulated fleet; no device and no server ever sees it.
@@ -58,10 +68,11 @@ class FleetTruth:
         device_index: int64, shape (n_devices,), the number that regenerates the device.
         day_start_s: int64, shape (n_days,), midnights; the state is that at the end of the day.
         capacity_mah: float32, shape (n_devices, n_days), of the pack installed, at 25 degrees
-            Celsius; NaN once the device has gone.
+            Celsius; NaN before the device has come and once it has gone. No days where states
+            were not noted.
         resistance_ratio: float32, same shape, against the pack's resistance when new.
         swelling: float32, same shape, 1 = failed.
-        pack_number: int8, same shape, -1 once the device has gone.
+        pack_number: int8, same shape, -1 before the device has come and once it has gone.
         is_silent: bool, shape (n_devices,): a failure ended every sending, for ever.
         retired_at_s: float64, shape (n_devices,), NaN = not within the study.
         packs: every pack's life.
@@ -76,6 +87,58 @@ class FleetTruth:
     is_silent: NDArray[np.bool_]
     retired_at_s: NDArray[np.float64]
     packs: Packs
+
+    @staticmethod
+    def of_days(
+        days: Days | None,
+        *,
+        device_index: NDArray[np.int64],
+        start_s: int,
+        num_days: int,
+        enters_day: NDArray[np.float64],
+        sends_until_day: NDArray[np.float64],
+        is_silent: NDArray[np.bool_],
+        retired_at_s: NDArray[np.float64],
+        packs: Packs,
+    ) -> FleetTruth:
+        """Return the truth from noted days, or without states.
+
+        Args:
+            days: what was noted of them, if anything.
+            device_index: of the devices.
+            start_s: of the study.
+            num_days: lived so far.
+            enters_day: first day of each device.
+            sends_until_day: when each device goes, infinite = never.
+            is_silent: as in the truth.
+            retired_at_s: as in the truth.
+            packs: by device and number.
+        """
+        count = len(device_index)
+        if days is None:
+            numbers = np.arange(num_days, dtype=np.int64)
+            states = {name: np.empty((count, 0), np.float32) for name in _STATES}
+            number = np.empty((count, 0), np.int8)
+        else:
+            numbers = days.numbers[:, 0]
+            absent = days.numbers + 1.0 > sends_until_day
+            absent |= days.numbers < enters_day
+            absent = absent.T
+            noted = (days.capacity_mah, days.resistance, days.swelling)
+            states = {
+                name: np.where(absent, np.float32(np.nan), state.T)
+                for name, state in zip(_STATES, noted, strict=True)
+            }
+            number = np.where(absent, np.int8(-1), days.pack_number.T)
+        return FleetTruth(
+            device_index=device_index,
+            day_start_s=start_s + SECONDS_PER_DAY * numbers,
+            pack_number=number,
+            is_silent=is_silent,
+            retired_at_s=retired_at_s,
+            packs=packs,
+            **states,
+        )
 
     @property
     def first_packs(self) -> Packs:
@@ -115,10 +178,7 @@ class FleetTruth:
 
     def without_days(self) -> FleetTruth:
         """Return the truth without the daily states, which are its bulk."""
-        empty = {
-            name: getattr(self, name)[:, :0]
-            for name in ("capacity_mah", "resistance_ratio", "swelling", "pack_number")
-        }
+        empty = {name: getattr(self, name)[:, :0] for name in (*_STATES, "pack_number")}
         return replace(self, **empty)
 
     @staticmethod

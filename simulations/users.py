@@ -13,6 +13,7 @@ from .manufacturing import pick
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from .counter_random import Counter
     from .recipe import FleetRecipe
 
     Floats = NDArray[np.float64]
@@ -22,8 +23,9 @@ if TYPE_CHECKING:
 _DISCHARGED = np.array([0.0, 0.25, 0.60, 0.95])
 _ACTIVITY = np.array([0.05, 0.25, 0.35, 0.35])
 _SLOT_MIX = (0.15, 0.55, 0.15, 0.15)
-_LEAST_EFC, _MOST_EFC = 0.03, 2.0
+LEAST_EFC, MOST_EFC = 0.03, 2.0
 _DEEPEST = 0.90
+COLDEST_C, HOTTEST_C = -30.0, 70.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,43 +58,60 @@ class Users:
         """Return the use in each quarter of a day against one full cycle a day, evenly spread.
 
         Args:
-            full_cycles: of the day, shape (n_devices,), or (n_days, 1, n_devices).
+            full_cycles: of the day, shape (..., n_devices).
 
         Returns:
-            float64, shape (4, n_devices), or (n_days, 4, n_devices).
+            float64, shape (..., 4, n_devices).
         """
-        return np.minimum(4.0 * full_cycles * self.activity, 2.0)
+        load = (4.0 * full_cycles)[..., None, :] * self.activity
+        return np.minimum(load, 2.0, out=load)
 
-    def cycles_of_day(
-        self, random: KeyedRandom, *, day: int, weekend: bool, shape: float
+    def cycles_of_days(
+        self,
+        random: KeyedRandom,
+        *,
+        days: NDArray[np.int64],
+        weekend: NDArray[np.bool_],
+        shape: float,
+        usual: Floats | None = None,
     ) -> Floats:
-        """Return the equivalent full cycles of one day, shape (n_devices,).
+        """Return the equivalent full cycles of some days.
 
         A day is gamma-distributed about the user's mean, by the cube of Wilson and Hilferty 1931
         (PNAS 17:684): gamma(k) / k is close to (1 - 1 / 9k + z / 3 sqrt(k))^3.
+
+        Args:
+            random: of the devices.
+            days: shape (n_days,), from the start.
+            weekend: which of them are, same shape.
+            shape: k.
+            usual: the users' means on these days, shape (n_days, n_devices), where they change.
+
+        Returns:
+            float64, shape (n_days, n_devices).
         """
-        z = random.normal(Channel.DAILY_USAGE, day)
-        root = np.maximum(1.0 - 1.0 / (9.0 * shape) + z / (3.0 * np.sqrt(shape)), 0.0)
-        cycles = self.full_cycles_a_day * (root * root * root)
-        if weekend:
-            cycles *= self.weekend_factor
-        clipped: Floats = np.clip(cycles, _LEAST_EFC, _MOST_EFC)
-        return clipped
+        root = random.normal(Channel.DAILY_USAGE, days[:, None])
+        root /= 3.0 * np.sqrt(shape)
+        root += 1.0 - 1.0 / (9.0 * shape)
+        np.maximum(root, 0.0, out=root)
+        cycles = root * root
+        cycles *= root
+        cycles *= self.full_cycles_a_day if usual is None else usual
+        cycles[weekend] *= self.weekend_factor
+        return np.clip(cycles, LEAST_EFC, MOST_EFC, out=cycles)
 
 
 def draw_users(random: KeyedRandom, *, recipe: FleetRecipe) -> Users:
     """Draw the user of each device."""
-    stops_early = random.uniform(Channel.CHARGE_CEILING) < recipe.soc_ceiling_share
-    ceiling = 0.80 + 0.10 * random.uniform(Channel.CHARGE_CEILING, 1)
     slot = pick(random.uniform(Channel.CHARGE_SLOT), _SLOT_MIX)
     since_charge = (np.arange(4)[:, None] - slot) % 4
     # Beta(5, 2) is the fifth smallest of six uniform numbers.
     six = random.uniform(Channel.INDOOR, np.arange(6, dtype=np.int64)[:, None])
     cycles = recipe.efc_median * np.exp(recipe.efc_sigma * random.normal(Channel.USAGE_LEVEL))
     return Users(
-        full_cycles_a_day=np.clip(cycles, _LEAST_EFC, _MOST_EFC),
+        full_cycles_a_day=np.clip(cycles, LEAST_EFC, MOST_EFC),
         weekend_factor=np.exp(0.3 * random.normal(Channel.USAGE_WEEKEND)),
-        soc_ceiling=np.where(stops_early, ceiling, 1.0),
+        soc_ceiling=draw_ceiling(random, Channel.CHARGE_CEILING, first=0, recipe=recipe),
         charge_slot=slot,
         discharged=_DISCHARGED[since_charge],
         activity=_ACTIVITY[since_charge],
@@ -107,19 +126,39 @@ def draw_users(random: KeyedRandom, *, recipe: FleetRecipe) -> Users:
     )
 
 
+def draw_ceiling(
+    random: KeyedRandom, channel: Channel, *, first: Counter, recipe: FleetRecipe
+) -> Floats:
+    """Draw the state of charge at which charging stops, from two numbers of a channel."""
+    stops_early = random.uniform(channel, first) < recipe.soc_ceiling_share
+    ceiling = 0.80 + 0.10 * random.uniform(channel, first + 1)
+    return np.where(stops_early, ceiling, 1.0)
+
+
 def depth_of(full_cycles: Floats, ceiling: Floats) -> Floats:
     """Return the depth of discharge of a day's charges, fraction.
 
     A device charges once a day, or as often as it must so that no charge is deeper than 90 % of
     what its ceiling leaves.
     """
-    deepest = _DEEPEST * ceiling
-    return full_cycles / np.ceil(full_cycles / deepest)
+    charges = full_cycles / (_DEEPEST * ceiling)
+    np.ceil(charges, out=charges)
+    return np.divide(full_cycles, charges, out=charges)
 
 
-def state_of_charge(users: Users, depth: Floats) -> Floats:
-    """Return the state of charge in the day's four quarters, shape (4, n_devices)."""
-    return users.soc_ceiling - depth * users.discharged
+def state_of_charge(users: Users, depth: Floats, *, ceiling: Floats) -> Floats:
+    """Return the state of charge in the day's four quarters.
+
+    Args:
+        users: of the block.
+        depth: of discharge, shape (..., n_devices).
+        ceiling: at which charging stops, the same shape or (n_devices,).
+
+    Returns:
+        float64, shape (..., 4, n_devices).
+    """
+    charge = depth[..., None, :] * users.discharged
+    return np.subtract(ceiling[..., None, :], charge, out=charge)
 
 
 def cell_temperature(
@@ -129,13 +168,18 @@ def cell_temperature(
 
     Args:
         users: of the block.
-        outdoor_c: shape (4, n_climates).
+        outdoor_c: shape (..., 4, n_climates).
         indoor_c: shape (n_climates,).
-        full_cycles: of the day, shape (n_devices,).
+        full_cycles: of the day, shape (..., n_devices).
 
     Returns:
-        float64, shape (4, n_devices).
+        float64, shape (..., 4, n_devices).
     """
-    outdoor = np.take(outdoor_c, users.climate, axis=1)
-    ambient = outdoor + users.indoor_share * (np.take(indoor_c, users.climate) - outdoor)
-    return np.clip(ambient + users.self_heating_c * users.load(full_cycles), -30.0, 70.0)
+    outdoor = outdoor_c.take(users.climate, axis=-1)
+    temperature = indoor_c.take(users.climate) - outdoor
+    temperature *= users.indoor_share
+    temperature += outdoor
+    warmth = users.load(full_cycles)
+    warmth *= users.self_heating_c
+    temperature += warmth
+    return np.clip(temperature, COLDEST_C, HOTTEST_C, out=temperature)

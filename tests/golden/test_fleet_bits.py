@@ -1,10 +1,12 @@
 """A fleet of yesterday, by recipe and seed, is the same fleet today."""
 
+import hashlib
 import json
 
 import numpy as np
 import pytest
 
+from simulations import FleetRecipe
 from tests.golden.make_fleet_bits import (
     RECIPES,
     TARGET,
@@ -14,7 +16,15 @@ from tests.golden.make_fleet_bits import (
     values_of,
 )
 
+# Of the default recipe of version 0.1.0.
+RECIPE_DIGEST = "33ecbc80de6c6c4730bebee74c6fd58401dc3772a4952f5900d07b60ce57360d"
 GOLDEN = json.loads(TARGET.read_text())
+
+
+def test_recipe_of_yesterday_is_written_as_it_was():
+    """The default model's card names its fleets by digests of these words."""
+    assert hashlib.sha256(repr(FleetRecipe()).encode()).hexdigest() == RECIPE_DIGEST
+    assert "new_model_share=0.1" in repr(FleetRecipe(new_model="meter", new_model_share=0.1))
 
 
 @pytest.mark.parametrize("name", RECIPES)

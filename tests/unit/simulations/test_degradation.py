@@ -4,21 +4,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from simulations.degradation import (
-    CELL_CAPACITY_AH,
-    CellTraits,
-    Wear,
-    advance_one_day,
-    open_circuit_voltage,
-    rates_of,
-)
+from simulations.chemistries import KELVIN, LAWS, Stress
+from simulations.degradation import CellTraits, Wear, advance_one_day
 
 GOLDEN = Path(__file__).parents[2] / "golden" / "nmc111_wear.json"
 HOURS = np.array([0.0, 6.0, 12.0, 18.0])
 # From 95 % at midnight to 35 % at noon and back.
 CHARGE = np.array([0.95, 0.65, 0.35, 0.65])
 DEPTH = 0.6
-WHOLE_DAY_AH = 2 * CELL_CAPACITY_AH * DEPTH
+NMC111 = LAWS["NMC111"]
 
 
 def cells(count=1, *, knee_soh=0.0, knee_rate=1.0):
@@ -31,25 +25,39 @@ def daily_swing(mean_c, half_range_c):
     return mean_c + half_range_c * np.cos(2 * np.pi * (HOURS - 15.0) / 24.0)
 
 
-def live_at(temperature_of_day, *, days, traits=None):
+def stress_of(charge, temperature_c, *, depth, full_cycles, law=NMC111):
+    return Stress(
+        state_of_charge=charge,
+        voltage_v=law.open_circuit_voltage(charge),
+        inverse_kelvin=1.0 / (temperature_c + KELVIN),
+        depth_of_discharge=depth,
+        full_cycles=full_cycles,
+    )
+
+
+def live_at(temperature_of_day, *, days, traits=None, law=NMC111):
     """Age cells that spend 60 % of their capacity a day; return q and r after each of `days`."""
     traits = cells() if traits is None else traits
     wear, seen = Wear.new(1), []
-    voltage = open_circuit_voltage(CHARGE[:, None])
+    depth = np.array([DEPTH])
     for day in range(max(days)):
-        temperature = temperature_of_day(day)[:, None]
-        rates = rates_of(
-            voltage_v=voltage, temperature_c=temperature, depth_of_discharge=np.array([DEPTH])
+        stress = stress_of(
+            CHARGE[:, None],
+            temperature_of_day(day)[:, None],
+            depth=depth,
+            full_cycles=depth,
+            law=law,
         )
         advance_one_day(
             wear,
-            rates=rates,
+            law=law,
+            rates=law.rates(stress),
             traits=traits,
-            full_cycles=np.array([DEPTH]),
-            throughput_ah=WHOLE_DAY_AH * wear.capacity(),
+            full_cycles=depth,
+            capacity=law.capacity(wear),
         )
         if day + 1 in days:
-            seen.append((wear.capacity()[0], wear.resistance(knee_gain=1.5)[0]))
+            seen.append((law.capacity(wear)[0], law.resistance(wear, knee_gain=1.5)[0]))
     return np.array(seen)
 
 
@@ -79,59 +87,64 @@ def test_device_that_spends_a_fixed_energy_meets_the_reference_values():
     wear, seen = Wear.new(1), []
     temperature = daily_swing(25.0, 8.0)[:, None]
     for day in range(728):
-        q = wear.capacity()
+        q = NMC111.capacity(wear)
         charge = np.clip(0.65 + (CHARGE[:, None] - 0.65) / q, 0.0, 1.0)
         depth = charge.max(axis=0) - charge.min(axis=0)
-        rates = rates_of(
-            voltage_v=open_circuit_voltage(charge),
-            temperature_c=temperature,
-            depth_of_discharge=depth,
-        )
+        stress = stress_of(charge, temperature, depth=depth, full_cycles=depth)
         advance_one_day(
             wear,
-            rates=rates,
+            law=NMC111,
+            rates=NMC111.rates(stress),
             traits=cells(),
             full_cycles=depth,
-            throughput_ah=2 * CELL_CAPACITY_AH * depth * q,
+            capacity=q,
         )
         if day + 1 in (365, 728):
-            seen.append((wear.capacity()[0], wear.resistance(knee_gain=0.0)[0]))
+            seen.append((NMC111.capacity(wear)[0], NMC111.resistance(wear, knee_gain=0.0)[0]))
 
     assert seen[0][0] == pytest.approx(0.854, abs=0.003)
     assert seen[1][0] == pytest.approx(0.782, abs=0.003)
     assert seen[1][1] == pytest.approx(1.442, abs=0.003)
 
 
-def test_constant_stress_gives_the_closed_form():
-    temperature = np.full((4, 1), 35.0)
-    voltage = np.full((4, 1), 3.8)
-    rates = rates_of(
-        voltage_v=voltage, temperature_c=temperature, depth_of_discharge=np.array([0.5])
+def at_voltage(voltage_v, temperature_c, *, depth, full_cycles):
+    one = np.ones((4, 1))
+    return Stress(
+        state_of_charge=0.5 * one,
+        voltage_v=voltage_v * one,
+        inverse_kelvin=one / (temperature_c + KELVIN),
+        depth_of_discharge=np.array([depth]),
+        full_cycles=np.array([full_cycles]),
     )
-    wear = Wear.new(1)
+
+
+def test_constant_stress_gives_the_closed_form():
+    rates = NMC111.rates(at_voltage(3.8, 35.0, depth=0.5, full_cycles=0.5))
+    wear, moved_ah = Wear.new(1), 0.0
     for _ in range(200):
+        q = NMC111.capacity(wear)
+        moved_ah += 2 * 2.15 * 0.5 * q[0]
         advance_one_day(
             wear,
+            law=NMC111,
             rates=rates,
             traits=cells(),
             full_cycles=np.array([0.5]),
-            throughput_ah=np.array([2.0]),
+            capacity=q,
         )
     alpha = (7.543 * 3.8 - 23.75) * 1e6 * np.exp(-6976 / 308.15)
     beta = 7.348e-3 * (3.8 - 3.667) ** 2 + 7.60e-4 + 4.081e-3 * 0.5
     a = (5.270 * 3.8 - 16.32) * 1e5 * np.exp(-5986 / 308.15)
     b = 2.153e-4 * (3.8 - 3.725) ** 2 - 1.521e-5 + 2.798e-4 * 0.5
+    capacity = 1 - alpha * 200**0.75 - beta * np.sqrt(moved_ah)
 
-    assert wear.capacity()[0] == pytest.approx(1 - alpha * 200**0.75 - beta * np.sqrt(400))
-    assert wear.resistance(knee_gain=0.0)[0] == pytest.approx(1 + a * 200**0.75 + b * 400)
+    assert NMC111.capacity(wear)[0] == pytest.approx(capacity)
+    resistance = NMC111.resistance(wear, knee_gain=0.0)[0]
+    assert resistance == pytest.approx(1 + a * 200**0.75 + b * moved_ah)
 
 
 def test_rates_that_the_law_makes_negative_are_zero():
-    empty = np.full((4, 1), 3.0)
-
-    rates = rates_of(
-        voltage_v=empty, temperature_c=np.full((4, 1), 25.0), depth_of_discharge=np.zeros(1)
-    )
+    rates = NMC111.rates(at_voltage(3.0, 25.0, depth=0.0, full_cycles=0.0))
 
     assert rates.calendar_fade[0] == 0.0
     assert rates.calendar_growth[0] == 0.0
@@ -153,7 +166,7 @@ def test_fade_speeds_up_past_the_knee():
 def test_voltage_follows_the_table_and_stops_at_its_ends():
     charge = np.array([-0.2, 0.0, 0.1, 0.5, 0.95, 1.0, 1.3])
 
-    voltage = open_circuit_voltage(charge)
+    voltage = NMC111.open_circuit_voltage(charge)
 
     expected = [3.331, 3.331, 3.491, 3.697, 4.118, 4.162, 4.162]
     np.testing.assert_allclose(voltage, expected, atol=5e-4)
@@ -164,5 +177,6 @@ def test_new_packs_forget_the_wear_of_the_old_ones():
 
     wear.renew(np.array([1]))
 
-    assert wear.capacity().tolist() == [pytest.approx(0.6706, abs=1e-4), 1.0, wear.capacity()[0]]
+    capacity = NMC111.capacity(wear)
+    assert capacity.tolist() == [pytest.approx(0.6706, abs=1e-4), 1.0, capacity[0]]
     assert wear.full_cycles.tolist() == [0.04, 0.0, 0.04]

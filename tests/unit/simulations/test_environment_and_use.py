@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 
 from simulations import FleetRecipe
+from simulations.chemistries import LAWS
 from simulations.climates import CLIMATES, outdoor_temperature, yearly_temperature
 from simulations.counter_random import KeyedRandom
 from simulations.manufacturing import DEVICE_MODELS, draw_cells, draw_hardware
@@ -63,9 +64,9 @@ def test_users_are_spread_as_the_recipe_says(users):
 
 
 def test_days_of_a_user_are_gamma_distributed_about_the_users_mean(random, users):
-    days = [users.cycles_of_day(random, day=day, weekend=False, shape=8.0) for day in range(40)]
+    days = users.cycles_of_days(random, days=np.arange(40), weekend=np.zeros(40, bool), shape=8.0)
     typical = np.abs(users.full_cycles_a_day - 0.55) < 0.1
-    ratio = (np.array(days) / users.full_cycles_a_day)[:, typical]
+    ratio = (days / users.full_cycles_a_day)[:, typical]
 
     assert ratio.mean() == pytest.approx(1.0, abs=0.01)
     assert ratio.std() == pytest.approx(1 / np.sqrt(8), abs=0.01)
@@ -85,7 +86,7 @@ def test_no_charge_is_deeper_than_the_ceiling_allows():
 def test_charge_stays_between_empty_and_the_ceiling(users):
     depth = depth_of(users.full_cycles_a_day, users.soc_ceiling)
 
-    charge = state_of_charge(users, depth)
+    charge = state_of_charge(users, depth, ceiling=users.soc_ceiling)
 
     assert (charge <= users.soc_ceiling).all()
     assert charge.min() > 0.05
@@ -115,6 +116,12 @@ def test_packs_differ_as_the_recipe_says(random):
     )
     assert cells.capacity_factor.std() == pytest.approx(0.012, abs=0.001)
     assert cells.knee_soh.mean() == pytest.approx(0.845, abs=0.002)
+
+
+def test_every_device_model_has_a_chemistry_that_is_known_and_the_first_six_the_oldest(random):
+    assert {model.chemistry for model in DEVICE_MODELS} == set(LAWS)
+    assert {model.chemistry for model in DEVICE_MODELS[:6]} == {"NMC111"}
+    assert set(draw_hardware(random, recipe=RECIPE).chemistries) == {"NMC111"}
 
 
 def test_second_pack_is_another_draw(random):

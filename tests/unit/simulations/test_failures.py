@@ -97,7 +97,8 @@ def test_shutdowns_grow_with_resistance_cold_and_load():
 def test_gas_forms_in_heat_and_at_high_voltage():
     def stress(volts, celsius):
         return swelling_stress(
-            voltage_v=np.full((4, 1), volts), temperature_c=np.full((4, 1), celsius)
+            voltage_v=np.full((4, 1), volts),
+            inverse_kelvin=np.full((4, 1), 1 / (celsius + 273.15)),
         )[0]
 
     assert stress(4.1, 25.0) == pytest.approx(1.0)
