@@ -86,6 +86,12 @@ def serial_of(certificate: x509.Certificate) -> str:
     return f"{certificate.serial_number:040x}"
 
 
+def common_name(certificate: x509.Certificate) -> str:
+    """Return the name that a certificate is for, empty where it bears none."""
+    names = certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME)
+    return str(names[0].value) if names else ""
+
+
 def key_digest(public_key: object) -> str:
     """Return SHA-256 of a public key's SubjectPublicKeyInfo, 64 hex digits."""
     if not isinstance(public_key, ec.EllipticCurvePublicKey):

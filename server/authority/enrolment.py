@@ -148,6 +148,7 @@ def answer_for(home: AuthorityHome, device_id: str, pem: str, *, now: datetime) 
         broker=home.fleet.broker,
         server_keys=dict(home.fleet.server_keys),
         time=now,
+        superlink=home.fleet.superlink,
     )
 
 

@@ -3,7 +3,7 @@
     authority.json             what the fleet is called, where it meets, which authorities there are
     device-ca-N.pem, .key      generation N of the authority over devices
     server-ca-N.pem, .key      generation N of the authority over the fleet's own services
-    broker|enrolment|hub.pem, .key   certificates of services
+    SERVICE.pem, .key            certificates of services: broker, hub, superlink and so on
 
 `authority.json` is written last and at once: what it does not name does not exist.
 """
@@ -32,7 +32,7 @@ from .certificates import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
 
     from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
@@ -96,6 +96,9 @@ class Fleet:
         enrolment_hosts: those of the enrolment service.
         server_keys: Ed25519 keys (hex) that sign what the server says, by key id.
         life_days: for how long a device's certificate holds.
+        superlink: `host:port` at which nodes meet the SuperLink, empty where there is none.
+        superlink_hosts: names and addresses that its certificate is for.
+        release_hosts: those of the server of release files.
         revocation_number: of the newest revocation lists.
         generations: of both authorities, the eldest first.
     """
@@ -106,8 +109,40 @@ class Fleet:
     enrolment_hosts: tuple[str, ...]
     server_keys: Mapping[str, str]
     life_days: int = 30
+    superlink: str = ""
+    superlink_hosts: tuple[str, ...] = ()
+    release_hosts: tuple[str, ...] = ()
     revocation_number: int = 0
     generations: tuple[Generation, ...] = field(default=())
+
+    def placed(
+        self,
+        *,
+        superlink: str | None,
+        superlink_hosts: Sequence[str] | None,
+        release_hosts: Sequence[str] | None,
+    ) -> Fleet:
+        """Return the fleet with services at other places; what is None stays as it is.
+
+        Args:
+            superlink: `host:port` of the SuperLink.
+            superlink_hosts: further names and addresses of it.
+            release_hosts: names and addresses of the server of release files.
+
+        Raises:
+            ValueError: an address has no host.
+        """
+        fleet = self
+        if superlink is not None or superlink_hosts is not None:
+            address = self.superlink if superlink is None else superlink
+            host = address.rpartition(":")[0].removeprefix("[").removesuffix("]")
+            if not host:
+                raise ValueError(f"superlink must be HOST:PORT, got {address!r}")
+            hosts = tuple(dict.fromkeys((host, *(superlink_hosts or ()))))
+            fleet = replace(fleet, superlink=address, superlink_hosts=hosts)
+        if release_hosts is not None:
+            fleet = replace(fleet, release_hosts=tuple(release_hosts))
+        return fleet
 
     def of(self, kind: Kind) -> tuple[Generation, ...]:
         """Return the generations of one authority, the eldest first."""
@@ -319,6 +354,10 @@ def _of_json(content: dict[str, Any]) -> Fleet:
         enrolment_hosts=tuple(map(str, content["enrolment_hosts"])),
         server_keys={str(name): str(key) for name, key in content["server_keys"].items()},
         life_days=int(content["life_days"]),
+        # A fleet of earlier versions has neither.
+        superlink=str(content.get("superlink", "")),
+        superlink_hosts=tuple(map(str, content.get("superlink_hosts", ()))),
+        release_hosts=tuple(map(str, content.get("release_hosts", ()))),
         revocation_number=int(content["revocation_number"]),
         generations=tuple(
             Generation(

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from models.durable_file import write_durably
 from models.wire.topics import HUB_CLIENT_ID
 
-from ..errors import AuthorityError
+from ..errors import AuthorityError, CertificateError
 from ..storage.enrolments import Enrolments
 from .certificates import certificate_of_pem, key_pem, new_key, revocation_list
 from .home import Kind, State, write_private
@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from .home import AuthorityHome
 
 SERVICE_LIFE = timedelta(days=397)
+DUE_BEFORE = timedelta(days=60)
+"""So long before its end a service's certificate is to be made anew."""
 REVOKED_PROBE = "fedcell-hub-revoked-probe"
 """A certificate that is revoked from its first moment: a broker that lets it in reads no list.
 
@@ -40,6 +42,19 @@ class Service(StrEnum):
     BROKER = "broker"
     ENROLMENT = "enrolment"
     HUB = "hub"
+    RELEASES = "releases"
+    """Announces releases: a client of the broker's, beside the hub."""
+    RELEASE_FILES = "release-files"
+    """Serves the files of releases over HTTPS."""
+    SUPERLINK = "superlink"
+
+
+_NAMED_BY = {
+    Service.BROKER: "fedcell fleet init --broker HOST:PORT",
+    Service.ENROLMENT: "fedcell fleet init --enrolment-host HOST",
+    Service.RELEASE_FILES: "fedcell fleet certify release-files --release-host HOST",
+    Service.SUPERLINK: "fedcell fleet certify superlink --superlink HOST:PORT",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,18 +75,40 @@ def service_files(home: AuthorityHome, name: str) -> ServiceFiles:
     return ServiceFiles(home.folder / f"{name}.pem", home.folder / f"{name}.key")
 
 
+def hosts_of(home: AuthorityHome, service: Service) -> tuple[str, ...] | None:
+    """Return for which names and addresses a service is certified, None for a client."""
+    fleet = home.fleet
+    hosts: dict[Service, tuple[str, ...]] = {
+        Service.BROKER: fleet.broker_hosts,
+        Service.ENROLMENT: fleet.enrolment_hosts,
+        Service.RELEASE_FILES: fleet.release_hosts,
+        Service.SUPERLINK: fleet.superlink_hosts,
+    }
+    return hosts.get(service)
+
+
+def services_of(home: AuthorityHome) -> tuple[Service, ...]:
+    """Return the services that this fleet has: clients, and servers whose hosts it names."""
+    return tuple(one for one in Service if hosts_of(home, one) != ())
+
+
 def certify_service(
     connection: Connection, home: AuthorityHome, service: Service, *, now: datetime
 ) -> Certificate:
-    """Make a new key and certificate for a service, in place of what it had."""
-    hosts: Sequence[str] = ()
+    """Make a new key and certificate for a service, in place of what it had.
+
+    Raises:
+        AuthorityError: the fleet does not say where the service is, or the disk refuses.
+    """
+    hosts = hosts_of(home, service)
+    if hosts == ():
+        what = f"the fleet has no {service.value}: it names no host of it"
+        raise AuthorityError(home.folder, what, f"name one: {_NAMED_BY[service]}")
     name = HUB_CLIENT_ID
     if service is not Service.HUB:
-        is_broker = service is Service.BROKER
-        hosts = home.fleet.broker_hosts if is_broker else home.fleet.enrolment_hosts
         name = f"{HUB_CLIENT_ID}-{service.value}"
     files = service_files(home, service.value)
-    return _certify(connection, home, files, name=name, hosts=hosts, now=now)
+    return _certify(connection, home, files, name=name, hosts=hosts or (), now=now)
 
 
 def certify_revoked_probe(connection: Connection, home: AuthorityHome, *, now: datetime) -> None:
@@ -81,12 +118,54 @@ def certify_revoked_probe(connection: Connection, home: AuthorityHome, *, now: d
     Enrolments(connection).revoke_certificates(REVOKED_PROBE, now=now)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServiceState:
+    """How a service's certificate is.
+
+    Attributes:
+        service: which one.
+        not_after: until when it holds, None where there is none yet.
+        is_due: whether it has to be made anew: it is missing, ends soon, or is of an authority
+            that does not sign any more.
+    """
+
+    service: Service
+    not_after: datetime | None
+    is_due: bool
+
+
+def service_states(home: AuthorityHome, *, now: datetime) -> tuple[ServiceState, ...]:
+    """Return how the certificates of a fleet's services are."""
+    issuer = home.certificate(home.fleet.issuing(Kind.SERVER)).subject
+    states = []
+    for service in services_of(home):
+        found = service_certificate(home, service)
+        end = None if found is None else found.not_valid_after_utc
+        is_good = (
+            found is not None
+            and found.not_valid_after_utc - now > DUE_BEFORE
+            and found.issuer == issuer
+        )
+        states.append(ServiceState(service=service, not_after=end, is_due=not is_good))
+    return tuple(states)
+
+
 def service_certificate(home: AuthorityHome, service: Service) -> Certificate | None:
-    """Return a service's certificate, None where it has none."""
+    """Return a service's certificate, None where it has none.
+
+    Raises:
+        AuthorityError: its file holds none, or cannot be read.
+    """
+    path = service_files(home, service.value).certificate
+    remedy = f"make a new one: fedcell fleet certify {service.value}"
     try:
-        return certificate_of_pem(service_files(home, service.value).certificate.read_bytes())
+        return certificate_of_pem(path.read_bytes())
     except FileNotFoundError:
         return None
+    except OSError as error:
+        raise AuthorityError(path, f"cannot be read: {error.strerror}", remedy) from None
+    except CertificateError as error:
+        raise AuthorityError(path, str(error), remedy) from None
 
 
 def revocation_lists(
@@ -156,7 +235,7 @@ def finish_rotation(
     if kind is Kind.SERVER:
         fleet = fleet.moved(newest, State.ISSUING, now=now)
         home = home.keep(fleet)
-        for service in Service:
+        for service in services_of(home):
             certify_service(connection, home, service, now=now)
         return home
     home = home.keep(fleet)

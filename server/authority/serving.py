@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import ssl
 import threading
 import time
@@ -11,15 +12,20 @@ from typing import TYPE_CHECKING
 import uvicorn
 
 from ..errors import AuthorityError
+from .home import open_home
 from .service import enrolment_app
-from .services import Service, service_files
+from .services import Service, service_files, service_states
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from datetime import datetime
+    from pathlib import Path
 
     from ..clock import Clock
     from ..storage.database import Database
     from .home import AuthorityHome
+
+logger = logging.getLogger(__name__)
 
 START_WITHIN_S = 10.0
 MOST_CONNECTIONS = 256
@@ -66,6 +72,26 @@ def running_service(
         server.should_exit = True
         thread.join(START_WITHIN_S)
         opened.close()
+
+
+def warn_of_due(folder: Path, *, now: datetime) -> None:
+    """Log which of the fleet's own services have to be certified anew, and how.
+
+    Args:
+        folder: of the authorities.
+        now: aware time.
+    """
+    try:
+        due = [one for one in service_states(open_home(folder), now=now) if one.is_due]
+    except AuthorityError as error:
+        logger.warning("cannot look at certificates of services: %s", error)
+        return
+    for one in due:
+        ends = "is missing" if one.not_after is None else f"ends on {one.not_after:%Y-%m-%d}"
+        logger.warning(
+            "the certificate of %s %s: fedcell fleet certify %s, then start it anew",
+            *(one.service.value, ends, one.service.value),
+        )
 
 
 def _configured(

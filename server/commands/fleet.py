@@ -24,6 +24,24 @@ Authority = Annotated[
     str | None,
     typer.Option("--authority", metavar="DIR", help="Folder of the fleet's authorities."),
 ]
+SuperLink = Annotated[
+    str | None,
+    typer.Option("--superlink", metavar="HOST:PORT", help="Where nodes meet the SuperLink."),
+]
+SuperLinkHost = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--superlink-host", metavar="HOST", help="Further names or addresses of the SuperLink."
+    ),
+]
+ReleaseHost = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--release-host",
+        metavar="HOST",
+        help="Name or address of the server of release files; repeatable.",
+    ),
+]
 BrokerFolder = Annotated[
     Path | None,
     typer.Option(
@@ -33,10 +51,13 @@ BrokerFolder = Annotated[
     ),
 ]
 
+_DAY_S = 86_400.0
+
 
 def register(app: typer.Typer) -> None:
     """Add the group `fleet` to the root command."""
-    from .fleet_changes import certify, revoke, rotate, status, supernode_keys
+    from .fleet_changes import revoke, rotate, status, supernode_keys
+    from .fleet_services import certify
     from .fleet_sites import gateway
 
     group = typer.Typer(
@@ -71,6 +92,9 @@ def init(
         list[str] | None,
         typer.Option(metavar="HOST", help="Further names or addresses of the broker."),
     ] = None,
+    superlink: SuperLink = None,
+    superlink_host: SuperLinkHost = None,
+    release_host: ReleaseHost = None,
     server_key: Annotated[
         Path | None,
         typer.Option(metavar="FILE", help="FILE.public.json of the key that signs notices."),
@@ -83,7 +107,7 @@ def init(
     config: Config = None,
     as_json: AsJson = False,
 ) -> None:
-    """Make both authorities and the certificates of broker, hub and enrolment service."""
+    """Make both authorities, and the certificates of the fleet's own services."""
     from models.trusted_keys import read_trusted_keys
 
     from ..authority.home import Fleet
@@ -93,7 +117,6 @@ def init(
     settings = settings_of(authority, db, config)
     host, _ = parse_address("broker", broker)
     keys = {} if server_key is None else read_trusted_keys(server_key)
-    now = machine_clock()
     fleet = Fleet(
         name=name,
         broker=broker,
@@ -101,8 +124,12 @@ def init(
         enrolment_hosts=tuple(enrolment_host),
         server_keys={key_id: raw.hex() for key_id, raw in keys.items()},
         life_days=life_days,
+    ).placed(
+        superlink=checked_superlink(superlink, superlink_host),
+        superlink_hosts=superlink_host,
+        release_hosts=release_host,
     )
-    pinned = _make_authorities(settings, fleet, now=now)
+    pinned = _make_authorities(settings, fleet, now=machine_clock())
     say(
         {"authority": str(settings.authority), "ca_fingerprint": pinned},
         [
@@ -177,7 +204,7 @@ def serve(
     import logging
 
     from ..authority.home import open_home
-    from ..authority.serving import running_service
+    from ..authority.serving import running_service, warn_of_due
     from ..clock import machine_clock
     from ..storage.database import open_database
 
@@ -194,20 +221,45 @@ def serve(
     ):
         ready = {"event": "ready", "host": host, "port": chosen, "pid": os.getpid()}
         say(ready, [f"devices can join at port {chosen}"], as_json=as_json)
-        stop.wait()
+        warn_of_due(settings.authority, now=machine_clock())
+        while not stop.wait(_DAY_S):
+            warn_of_due(settings.authority, now=machine_clock())
+
+
+def checked_superlink(
+    address: str | None, hosts: list[str] | None, *, known: str = ""
+) -> str | None:
+    """Return where the SuperLink is, as it was told.
+
+    Args:
+        address: `host:port`, None where nothing was said.
+        hosts: further names of it.
+        known: where the fleet says that it is.
+
+    Raises:
+        SettingError: it is no address, or there are further names of none.
+    """
+    from ..config import parse_address
+    from ..errors import SettingError
+
+    if address is not None:
+        parse_address("superlink", address)
+    elif hosts and not known:
+        raise SettingError("superlink", "is missing", "say where it is: --superlink HOST:PORT")
+    return address
 
 
 def _make_authorities(settings: ServerConfig, fleet: Fleet, *, now: datetime) -> str:
     """Make them, certify the services, and return what devices pin."""
     from ..authority.certificates import fingerprint
     from ..authority.home import Kind, make_home
-    from ..authority.services import Service, certify_revoked_probe, certify_service
+    from ..authority.services import certify_revoked_probe, certify_service, services_of
     from ..storage.database import open_database
 
     with open_database(settings.db) as database:
         home = make_home(settings.authority, fleet, now=now)
         with database.transaction() as connection:
-            for service in Service:
+            for service in services_of(home):
                 certify_service(connection, home, service, now=now)
             certify_revoked_probe(connection, home, now=now)
     return fingerprint(home.certificate(home.fleet.issuing(Kind.SERVER)))

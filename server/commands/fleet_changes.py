@@ -114,46 +114,6 @@ def rotate(
         raise typer.Exit(NOT_YET)
 
 
-def certify(
-    *,
-    services: Annotated[
-        list[str] | None,
-        typer.Argument(metavar="[broker|enrolment|hub]...", help="Which; none: all of them."),
-    ] = None,
-    broker_folder: BrokerFolder = None,
-    authority: Authority = None,
-    db: Db = None,
-    config: Config = None,
-    as_json: AsJson = False,
-) -> None:
-    """Make new keys and certificates for the fleet's own services; before a year is over."""
-    from ..authority.home import locked_home
-    from ..authority.services import Service, certify_service
-    from ..clock import machine_clock
-    from ..errors import SettingError
-    from ..storage.database import open_database
-
-    wanted = services or [one.value for one in Service]
-    for name in wanted:
-        if name not in set(Service):
-            known = ", ".join(Service)
-            raise SettingError("service", f"there is no service {name!r}", f"give {known}")
-    settings, now = settings_of(authority, db, config), machine_clock()
-    ends: dict[str, str] = {}
-    with (
-        open_database(settings.db, must_exist=True) as database,
-        locked_home(settings.authority) as home,
-        database.transaction() as connection,
-    ):
-        for name in wanted:
-            made = certify_service(connection, home, Service(name), now=now)
-            ends[name] = made.not_valid_after_utc.isoformat()
-        told = tell_broker(connection, home, broker_folder, now=now)
-    lines = [f"{name}: certified until {end}" for name, end in ends.items()]
-    again = "start the services anew, or they go on with what they have read"
-    say({"certified": ends, "broker": told}, [*lines, again], as_json=as_json)
-
-
 def status(
     *,
     devices: Annotated[bool, typer.Option("--devices", help="Name every device.")] = False,
@@ -164,11 +124,12 @@ def status(
 ) -> None:
     """Show authorities, certificates that end soon, and how many devices are enrolled."""
     from ..authority.home import open_home
-    from ..authority.services import Service, service_certificate
+    from ..authority.services import service_states
     from ..authority.sites import site_states
     from ..clock import machine_clock
     from ..storage.database import open_database
     from ..storage.enrolments import Enrolments
+    from .fleet_services import due_line, service_lines, services_json
     from .fleet_sites import sites_json, sites_lines
 
     settings, now = settings_of(authority, db, config), machine_clock()
@@ -183,15 +144,11 @@ def status(
         tokens = enrolments.open_tokens(now=now)
         sites = site_states(connection)
     over = [device.device_id for device, held in current if held.not_after <= now]
-    made = {name: service_certificate(home, Service(name)) for name in Service}
-    ends = {
-        name.value: None if found is None else found.not_valid_after_utc.isoformat()
-        for name, found in made.items()
-    }
+    services = service_states(home, now=now)
     data: dict[str, Any] = {
         "fleet": home.fleet.name,
         "authorities": {one.file: one.state.value for one in home.fleet.generations},
-        "services": ends,
+        **services_json(services),
         "enrolled": enrolled,
         "revoked": revoked,
         "over": over,
@@ -201,10 +158,11 @@ def status(
     lines = [
         f"fleet        {home.fleet.name}",
         *(f"{one.file:<12} {one.state.value}" for one in home.fleet.generations),
-        *(f"{name:<12} until {end or 'fedcell fleet certify'}" for name, end in ends.items()),
+        *service_lines(services),
         f"enrolled     {enrolled}, revoked {revoked}, open tokens {tokens}",
         f"over         {len(over)} devices whose certificate has ended",
         *sites_lines(sites, now=now),
+        *due_line(services),
     ]
     if devices:
         listed = {device.device_id: held.not_after.isoformat() for device, held in current}

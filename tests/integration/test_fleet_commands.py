@@ -5,6 +5,7 @@ from datetime import UTC, datetime
 import pytest
 
 from server.authority.certificates import certificate_of_pem
+from server.authority.services import Service
 from tests.support.command_line import fedcell
 from tests.support.secured_fleets import DeviceOnPaper, secured_fleet
 
@@ -66,7 +67,8 @@ def test_status_tells_what_there_is(fleet):
 
     assert (told["fleet"], told["enrolled"], told["revoked"]) == ("test", 1, 0)
     assert list(told["devices"]) == ["meter-1"]
-    assert set(told["services"]) == {"broker", "enrolment", "hub"}
+    assert set(told["services"]) == set(Service)
+    assert told["due"] == []
 
 
 def test_refusals_are_one_line_with_a_remedy(fleet, tmp_path):

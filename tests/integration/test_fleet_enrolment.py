@@ -70,7 +70,7 @@ def test_nothing_that_is_kept_holds_the_token(fleet, tmp_path):
 def test_every_key_of_the_authorities_is_private(fleet):
     keys = sorted(fleet.home.folder.glob("*.key"))
 
-    assert len(keys) == 6
+    assert len(keys) == 9
     assert {key.stat().st_mode & 0o777 for key in keys} == {0o600}
     (fleet.home.folder / "device-ca-1.key").chmod(0o640)
     with pytest.raises(AuthorityError, match="others may read it"):

@@ -33,7 +33,7 @@ from server.authority.certificates import (
 )
 from server.authority.enrolment import enrol, renew
 from server.authority.home import AuthorityHome, Fleet, Kind, make_home, open_home
-from server.authority.services import Service, certify_revoked_probe, certify_service
+from server.authority.services import certify_revoked_probe, certify_service, services_of
 from server.authority.tokens import make_token
 from server.broker import LOOPBACK, free_port
 from server.broker_setup.broker_folder import chosen_place, write_broker_folder
@@ -175,13 +175,16 @@ def secured_fleet(folder: Path, *, port: int = 8883, now: datetime = NOW) -> Ite
         broker=f"{LOOPBACK}:{port}",
         broker_hosts=(LOOPBACK, "localhost"),
         enrolment_hosts=(LOOPBACK,),
+        superlink=f"{LOOPBACK}:9092",
+        superlink_hosts=(LOOPBACK, "localhost"),
+        release_hosts=(LOOPBACK,),
         server_keys={"0123456789abcdef": "00" * 32},
     )
     folder.mkdir(parents=True, exist_ok=True)
     with open_database(f"sqlite:///{folder / 'hub.db'}") as database:
         home = make_home(folder / "authority", fleet, now=now)
         with database.transaction() as connection:
-            for service in Service:
+            for service in services_of(home):
                 certify_service(connection, home, service, now=now)
             certify_revoked_probe(connection, home, now=now)
         yield SecuredFleet(folder, database)
