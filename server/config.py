@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import tomllib
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -46,6 +46,8 @@ class ServerConfig:
         longest_retry_s: seconds to which it doubles; a day, as a device that returns says so.
         releases: folder of releases; its part `repository` is what devices fetch from.
         release_key: file of the server's own key for releases, which says what is current.
+        release_tls_certificate: by which releases are announced to a broker of a secured fleet.
+        release_tls_key: its private key.
     """
 
     db: str = field(default="sqlite:///fedcell.db", metadata={"what": "database URL"})
@@ -93,6 +95,12 @@ class ServerConfig:
         default=Path("fedcell-releases.pem"),
         metadata={"what": "file of the key that says which release is current"},
     )
+    release_tls_certificate: Path | None = field(
+        default=None, metadata={"what": "PEM file of the certificate that announces releases"}
+    )
+    release_tls_key: Path | None = field(
+        default=None, metadata={"what": "PEM file of its private key"}
+    )
 
     def broker_address(self) -> tuple[str, int]:
         """Return host and port of the broker.
@@ -115,6 +123,20 @@ class ServerConfig:
         if missing or self.tls_ca is None:
             raise SettingError(missing[0], "is missing", "give all three of tls_* or none")
         return LinkTls(authorities=self.tls_ca, certificate=self.tls_certificate, key=self.tls_key)
+
+    def announcing(self) -> ServerConfig:
+        """Return the settings of whoever announces releases: with a certificate of its own.
+
+        Raises:
+            SettingError: one of the two settings of it is missing.
+        """
+        certificate, key = self.release_tls_certificate, self.release_tls_key
+        if certificate is None and key is None:
+            return self
+        if certificate is None or key is None:
+            missing = "release_tls_certificate" if certificate is None else "release_tls_key"
+            raise SettingError(missing, "is missing", "give both of release_tls_* or none")
+        return replace(self, tls_certificate=certificate, tls_key=key)
 
     def notice_policy(self) -> NoticePolicy:
         """Return when owners are left alone."""
@@ -141,6 +163,8 @@ _PATHS = (
     "tls_key",
     "releases",
     "release_key",
+    "release_tls_certificate",
+    "release_tls_key",
 )
 _FIELDS = {entry.name: entry for entry in fields(ServerConfig)}
 _LARGEST = 1e7

@@ -279,11 +279,17 @@ def _words(error: BaseException) -> str:
 
 @contextmanager
 def opened(
-    url: str, *, headers: dict[str, str], limits: DownloadLimits
+    url: str, *, headers: dict[str, str], limits: DownloadLimits, authorities: Path | None = None
 ) -> Iterator[http.client.HTTPResponse]:
     """Open an address; within `total_s` the connection is closed, however slowly bytes drip.
 
     A redirect is followed to https or to the same server, never from https to http.
+
+    Args:
+        url: the address.
+        headers: of the request.
+        limits: of size and time.
+        authorities: PEM file of authorities that are believed beside this machine's own.
 
     Raises:
         OSError: the server cannot be reached, does not answer, or answers with an error.
@@ -295,7 +301,7 @@ def opened(
         urllib.request.ProxyHandler(),
         urllib.request.UnknownHandler(),
         _WatchedHTTP(sockets),
-        _WatchedHTTPS(sockets),
+        _WatchedHTTPS(sockets, authorities),
         urllib.request.HTTPDefaultErrorHandler(),
         _CarefulRedirects(),
         _Errors(),
@@ -348,12 +354,17 @@ class _WatchedHTTP(urllib.request.HTTPHandler):
 
 
 class _WatchedHTTPS(urllib.request.HTTPSHandler):
-    def __init__(self, sockets: list[socket.socket]) -> None:
-        super().__init__()
+    def __init__(self, sockets: list[socket.socket], authorities: Path | None) -> None:
+        context = None
+        if authorities is not None:
+            context = ssl.create_default_context()
+            context.load_verify_locations(cafile=authorities)
+        super().__init__(context=context)
+        self._trust = context
         self._kind = _watched(http.client.HTTPSConnection, sockets)
 
     def https_open(self, request: urllib.request.Request) -> http.client.HTTPResponse:
-        return self.do_open(self._kind, request)
+        return self.do_open(self._kind, request, context=self._trust)
 
 
 class _Errors(urllib.request.HTTPErrorProcessor):

@@ -19,7 +19,7 @@ from models.feature_spec import FEATURE_SPEC_VERSION
 from models.wire.announcements import FLEET_RING
 
 from ..errors import InputMissingError
-from .update import trust_folder
+from .update import fleet_authorities, trust_folder
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -82,7 +82,9 @@ def check_in(
         remedy = "pip install 'fedcell[tuf]'"
         raise InputMissingError("releases", f"needs {error.name}", remedy) from error
     trusted = trust_folder(models)
-    repository = TufRepository(source.url, trusted, limits=source.limits)
+    repository = TufRepository(
+        source.url, trusted, limits=source.limits, authorities=fleet_authorities(models)
+    )
     # The root that came with the device is for the first time: what was learnt since stays.
     first_root = None if (trusted / METADATA / ROOT).exists() else source.first_root
     try:

@@ -73,12 +73,21 @@ class TufRepository:
         url: of the repository.
         folder: where trusted metadata is kept for ever; made at the first use.
         limits: of size and time of each file.
+        authorities: PEM file of authorities that are believed beside this machine's own.
     """
 
-    def __init__(self, url: str, folder: Path, *, limits: DownloadLimits | None = None) -> None:
+    def __init__(
+        self,
+        url: str,
+        folder: Path,
+        *,
+        limits: DownloadLimits | None = None,
+        authorities: Path | None = None,
+    ) -> None:
         self._url = url.rstrip("/")
         self._folder = folder
         self._limits = limits or DownloadLimits()
+        self._authorities = authorities
 
     def fetch(self, target: str, *, first_root: Path | None = None) -> Path:
         """Fetch the current bundle of a name, verified against fresh metadata.
@@ -162,7 +171,7 @@ class TufRepository:
                 metadata_base_url=f"{self._url}/{METADATA}/",
                 target_dir=str(places[TARGETS]),
                 target_base_url=f"{self._url}/{TARGETS}/",
-                fetcher=_BoundedFetcher(self._limits),
+                fetcher=_BoundedFetcher(self._limits, self._authorities),
                 config=UpdaterConfig(
                     max_root_rotations=MAX_ROTATIONS, max_delegations=MAX_DELEGATIONS
                 ),
@@ -221,12 +230,16 @@ def _said(info: TargetFile) -> Mapping[str, Any]:
 class _BoundedFetcher(FetcherInterface):
     """Fetches as `download` does: bounded in time, careful with redirects."""
 
-    def __init__(self, limits: DownloadLimits) -> None:
+    def __init__(self, limits: DownloadLimits, authorities: Path | None) -> None:
         self._limits = limits
+        self._authorities = authorities
 
     def _fetch(self, url: str) -> Iterator[bytes]:
+        headers = {"Accept-Encoding": "identity"}
         try:
-            with opened(url, headers={"Accept-Encoding": "identity"}, limits=self._limits) as file:
+            with opened(
+                url, headers=headers, limits=self._limits, authorities=self._authorities
+            ) as file:
                 while chunk := file.read1(CHUNK_BYTES):
                     yield chunk
         except urllib.error.HTTPError as error:

@@ -137,12 +137,30 @@ def _from_repository(
     except ModuleNotFoundError as error:
         remedy = "pip install 'fedcell[tuf]'"
         raise InputMissingError("--repository", f"needs {error.name}", remedy) from error
-    trusted = TufRepository(url, trust_folder(models), limits=limits)
+    trusted = TufRepository(
+        url, trust_folder(models), limits=limits, authorities=fleet_authorities(models)
+    )
     try:
         return trusted.fetch(target, first_root=first_root)
     except BundleError as error:
         models.record_refusal(error, now=now)
         raise
+
+
+def fleet_authorities(models: ModelStore) -> Path | None:
+    """Return the file of those who speak for services of the device's fleet, None without one.
+
+    Read anew each time: it changes as the device renews its certificate.
+
+    Raises:
+        JoinError: the membership is damaged.
+    """
+    from ..provisioning.membership import read_membership
+
+    folder = models.folder
+    store = folder.with_name(folder.name.removesuffix(ENDING))
+    membership = read_membership(store)
+    return None if membership is None else membership.authorities
 
 
 def trust_folder(models: ModelStore) -> Path:

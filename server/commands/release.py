@@ -215,15 +215,15 @@ def serve(
     import threading
     from random import SystemRandom
 
-    from ..hub_process import broker_link
     from ..releases.announcing import Announcer
+    from ..releases.announcing_link import announcing_link
     from ..releases.service import carry, turn
     from ..signer import load_signer
 
     settings = settings_from(
         {"db": db, "releases": folder, "release_key": key_file, "config": config}
     )
-    link = broker_link(settings, client_id=CLIENT_ID, jitter=SystemRandom())
+    link = announcing_link(settings, jitter=SystemRandom())
     stop = threading.Event()
     with (
         opened_desk(db=db, folder=folder, key_file=key_file, config=config) as desk,
@@ -250,7 +250,10 @@ def files(
     host: Annotated[str, typer.Option(help="Address to listen at.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="TCP port; 0 for any free one.", min=0)] = 8080,
     certificate: Annotated[
-        Path | None, typer.Option(help="PEM file of a certificate and its key: serve by TLS.")
+        Path | None, typer.Option(help="PEM file of a certificate: serve by TLS.")
+    ] = None,
+    key: Annotated[
+        Path | None, typer.Option(help="PEM file of its key, where it is not in the same file.")
     ] = None,
     as_json: AsJson = False,
 ) -> None:
@@ -263,7 +266,7 @@ def files(
 
     settings = settings_from({"releases": folder, "config": config})
     where = settings.releases / REPOSITORY
-    server = FileServer(where, host=host, port=port, certificate=certificate)
+    server = FileServer(where, host=host, port=port, certificate=certificate, key=key)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(
             number, lambda *_: threading.Thread(target=server.shutdown, daemon=True).start()
@@ -272,7 +275,3 @@ def files(
     say(told, f"{where} is served at {server.address}", as_json=as_json)
     with server:
         server.serve_forever(poll_interval=0.2)
-
-
-CLIENT_ID = "fedcell-hub-releases"
-"""Names that begin with the hub's are the server's: no device can have them."""

@@ -14,6 +14,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING, Final
 from urllib.parse import unquote, urlsplit
 
+from ..errors import SettingError
+
 if TYPE_CHECKING:
     from pathlib import Path
     from typing import IO
@@ -30,21 +32,30 @@ class FileServer(ThreadingHTTPServer):
         folder: of the repository.
         host: address to listen at.
         port: TCP port, 0 for any free one.
-        certificate: PEM file of a certificate and its key, to serve by TLS; None: in the clear,
-            which metadata and signatures allow.
+        certificate: PEM file of a certificate, to serve by TLS; None: in the clear, which metadata
+            and signatures allow.
+        key: PEM file of its key; None: in the same file.
+
+    Raises:
+        SettingError: no certificate and key can be read there.
     """
 
     daemon_threads = True
     block_on_close = False
 
     def __init__(
-        self, folder: Path, *, host: str, port: int, certificate: Path | None = None
+        self,
+        folder: Path,
+        *,
+        host: str,
+        port: int,
+        certificate: Path | None = None,
+        key: Path | None = None,
     ) -> None:
         self.folder = folder
+        context = None if certificate is None else _tls_context(certificate, key)
         super().__init__((host, port), _Handler)
-        if certificate is not None:
-            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-            context.load_cert_chain(certificate)
+        if context is not None:
             self.socket = context.wrap_socket(
                 self.socket, server_side=True, do_handshake_on_connect=False
             )
@@ -54,6 +65,18 @@ class FileServer(ThreadingHTTPServer):
     def address(self) -> str:
         """Where devices find it."""
         return f"{self.scheme}://{self.server_address[0]!s}:{self.server_port}"
+
+
+def _tls_context(certificate: Path, key: Path | None) -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    try:
+        context.load_cert_chain(certificate, key)
+    except OSError as error:
+        what = f"cannot be used with its key: {error.strerror or error}"
+        remedy = "give --certificate and --key; in a fleet: fedcell fleet certify release-files"
+        raise SettingError("certificate", f"{certificate} {what}", remedy) from None
+    return context
 
 
 class _Handler(BaseHTTPRequestHandler):
