@@ -324,3 +324,23 @@ class FlowerError(PlacedError):
     """
 
     exit_code = 4
+
+
+class GatewayError(PlacedError):
+    """The gateway cannot stand for its site as things are; no device was asked.
+
+    Attributes:
+        where: the file.
+    """
+
+    exit_code = 5
+
+
+class SiteUnreachableError(PlacedError):
+    """The broker of a gateway's site does not answer, or refuses; asking again later is right.
+
+    Attributes:
+        where: the broker.
+    """
+
+    exit_code = 6

@@ -40,8 +40,8 @@ from privacy.adaptive_clipping import grid_of
 
 from .count_messages import CountsAnswer
 from .errors import DeviceAwayError, InputError, StoreError, TaskRefusedError
+from .gateway import SITE_KEY
 from .local_training import TrainingPath, local_trainer, train_block
-from .own_training import own_device
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -93,6 +93,34 @@ class AccountedBlock(Protocol):
 
 
 @runtime_checkable
+class RelayingBlock(Protocol):
+    """Devices that train elsewhere and are asked from here, as those behind a gateway."""
+
+    @property
+    def device_ids(self) -> tuple[str, ...]:
+        """Stable identifiers of the devices."""
+
+    def relay_task(
+        self, task: RoundTask, weights: NDArray[np.float32], *, waited_s: float
+    ) -> tuple[NDArray[np.int64], int, tuple[str, ...]]:
+        """Return the sum of their updates, how many are in it, and receipts of their ledgers.
+
+        Args:
+            task: as the server sent it.
+            weights: of the round, float32, shape (n_weights,).
+            waited_s: how long ago the server sent it, by its clock and this one.
+        """
+
+
+@runtime_checkable
+class ReceivingBlock(Protocol):
+    """A block that takes the receipts of releases."""
+
+    def keep_receipt(self, receipt: ReleaseReceipt) -> None:
+        """Hold the server's receipt against the ledger, or pass it on to who can."""
+
+
+@runtime_checkable
 class BlockWithTrainingPath(Protocol):
     """A block that says how row gradients are computed; others take the closed form."""
 
@@ -101,7 +129,7 @@ class BlockWithTrainingPath(Protocol):
         """How row gradients are computed."""
 
 
-def client_app(block_of: Callable[[Context], DeviceBlock]) -> ClientApp:
+def client_app(block_of: Callable[[Context], DeviceBlock | RelayingBlock]) -> ClientApp:
     """Make the ClientApp of a node.
 
     Args:
@@ -150,7 +178,7 @@ class _CodedFailures:
 class _DevicesAnswer:
     """Answers which devices are behind the node."""
 
-    block_of: Callable[[Context], DeviceBlock]
+    block_of: Callable[[Context], DeviceBlock | RelayingBlock]
 
     def __call__(self, message: Message, context: Context) -> Message:
         device_ids = list(self.block_of(context).device_ids)
@@ -162,7 +190,7 @@ class _DevicesAnswer:
 class _ReceiptAnswer:
     """Hands the server's receipt to the device that keeps a ledger; the answer is empty."""
 
-    block_of: Callable[[Context], DeviceBlock]
+    block_of: Callable[[Context], DeviceBlock | RelayingBlock]
 
     def __call__(self, message: Message, context: Context) -> Message:
         try:
@@ -170,7 +198,7 @@ class _ReceiptAnswer:
         except (KeyError, ValueError) as error:
             raise TaskRefusedError(f"not a receipt: {error}") from error
         block = self.block_of(context)
-        if isinstance(block, AccountedBlock):
+        if isinstance(block, ReceivingBlock):
             block.keep_receipt(receipt)
         return Message(RecordDict(), reply_to=message)
 
@@ -179,7 +207,7 @@ class _ReceiptAnswer:
 class _TaskAnswer:
     """Trains the invited devices and answers with the sum of their updates."""
 
-    block_of: Callable[[Context], DeviceBlock]
+    block_of: Callable[[Context], DeviceBlock | RelayingBlock]
 
     def __call__(self, message: Message, context: Context) -> Message:
         block = self.block_of(context)
@@ -189,7 +217,11 @@ class _TaskAnswer:
             raise TaskRefusedError(
                 f"{len(unknown)} of the devices invited are not behind this node"
             )
-        total, num_devices, receipts = _answered(block, task, weights)
+        if isinstance(block, RelayingBlock):
+            waited_s = datetime.now(UTC).timestamp() - message.metadata.created_at
+            total, num_devices, receipts = block.relay_task(task, weights, waited_s=waited_s)
+        else:
+            total, num_devices, receipts = _answered(block, task, weights)
         contribution = Contribution(
             stream=task.stream,
             index=task.index,
@@ -255,8 +287,16 @@ def _read_task(message: Message) -> tuple[RoundTask, NDArray[np.float32]]:
     return task, weights.astype(np.float32)
 
 
-def _own_device(context: Context) -> DeviceBlock:
-    return own_device(context.node_config, now=datetime.now(UTC))
+def _own_block(context: Context) -> DeviceBlock | RelayingBlock:
+    now = datetime.now(UTC)
+    if SITE_KEY in context.node_config:
+        # A gateway neither reads telemetry nor trains, and has many devices to hold.
+        from .gateway.block import own_gateway
+
+        return own_gateway(context.node_config, now=now)
+    from .own_training import own_device
+
+    return own_device(context.node_config, now=now)
 
 
 @lru_cache(maxsize=2)
@@ -265,5 +305,5 @@ def _trainer(recipe: LocalRecipe, path: TrainingPath) -> LocalTrainer:
     return local_trainer(recipe, path=path)
 
 
-app = client_app(_own_device)
-"""The ClientApp of a real device: a SuperNode with the device's store in its configuration."""
+app = client_app(_own_block)
+"""The ClientApp of a real device, or of a gateway: what its SuperNode's configuration names."""

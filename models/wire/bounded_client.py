@@ -22,7 +22,7 @@ from .link_tls import tls_context
 from .topics import QOS
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from .link_settings import LinkSettings, LinkTls
 
@@ -175,11 +175,27 @@ def make_client(settings: LinkSettings, protocol: MQTTProtocolVersion) -> Bounde
 
 
 def listen_to(client: mqtt.Client, filters: Sequence[str]) -> None:
-    """Ask for the messages that match any of some filters."""
-    if client.protocol == mqtt.MQTTv5:
-        client.subscribe([(name, SubscribeOptions(qos=QOS)) for name in filters])
-    else:
-        client.subscribe([(name, QOS) for name in filters])
+    """Ask for the messages that match any of some filters, in packets that a broker takes."""
+    for some in _in_packets(filters):
+        if client.protocol == mqtt.MQTTv5:
+            client.subscribe([(name, SubscribeOptions(qos=QOS)) for name in some])
+        else:
+            client.subscribe([(name, QOS) for name in some])
+
+
+def _in_packets(filters: Sequence[str]) -> Iterator[list[str]]:
+    some: list[str] = []
+    size = 0
+    for name in filters:
+        # Its length in two bytes, and one of options.
+        own = len(name.encode()) + 3
+        if some and size + own > MAX_PAYLOAD_BYTES:
+            yield some
+            some, size = [], 0
+        some.append(name)
+        size += own
+    if some:
+        yield some
 
 
 def _write_in_loop(_client: mqtt.Client, _userdata: Any, _socket: Any) -> None:
