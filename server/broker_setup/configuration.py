@@ -30,7 +30,9 @@ REVOCATION_FILE = "revoked.crl"
 CERTIFICATE_FILE = "broker.pem"
 KEY_FILE = "broker.key"
 SESSION_DAYS = 14
-QUEUED_BYTES = 262_144
+QUEUED_BYTES = QUEUED_MESSAGES * (MAX_PAYLOAD_BYTES + PACKET_HEADER_BYTES)
+"""A site answers its gateway all at once, in the largest messages: what is queued is as many of
+them as on any broker, and not fewer bytes."""
 MOST_CONNECTIONS = 100_000
 RELEASES_CLIENT_ID = f"{HUB_CLIENT_ID}-releases"
 PROBE_GATEWAY = f"{HUB_CLIENT_ID}-probe-gateway"

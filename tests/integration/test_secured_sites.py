@@ -3,6 +3,7 @@
 The broker is configured by the fleet's own commands.
 """
 
+import time
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
@@ -94,6 +95,28 @@ def test_a_gateway_hears_its_own_site_and_no_other(broker):
         topics.up(MEMBER, CONTRIBUTION),
         topics.up(MEMBER, topics.Up.RECEIPT),
     }
+
+
+def test_a_site_that_answers_all_at_once_loses_nothing(broker):
+    said = 400
+    gateway, heard = link_of(broker, GATEWAY), Heard()
+
+    def take(topic, payload):
+        time.sleep(0.001)
+        heard(topic, payload)
+
+    gateway.subscribe(topics.from_all_devices(CONTRIBUTION), take)
+    with gateway, link_of(broker, MEMBER) as member:
+        parts = [
+            member.publish(topics.up(MEMBER, CONTRIBUTION), number.to_bytes(2, "big") * 2000)
+            for number in range(said)
+        ]
+        assert all(one.wait(10) for one in parts)
+        assert wait_until(lambda: len(heard.messages) == said, 10)
+
+    assert [payload[:2] for payload in heard.payloads] == [
+        number.to_bytes(2, "big") for number in range(said)
+    ]
 
 
 def test_a_gateway_asks_its_own_site_alone(broker):
