@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import typer
 
+from .rounds_deployment import begin, deployment_command, nodes, serve, unit
 from .rounds_export import export_command
 from .rounds_history import explain, history
 from .rounds_judge import judge_command
@@ -33,3 +34,8 @@ rounds.command("pause")(pause)
 rounds.command("cancel")(cancel)
 rounds.command("history")(history)
 rounds.command("explain")(explain)
+rounds.command("deployment")(deployment_command)
+rounds.command("serve")(serve)
+rounds.command("nodes")(nodes)
+rounds.command("begin")(begin)
+rounds.command("unit")(unit)

@@ -43,7 +43,8 @@ CHROMIUM = SystemPart(
     ("chromium", "chromium-browser", "google-chrome"),
     "apt-get install --no-install-recommends chromium",
 )
-SYSTEM_PARTS = (MOSQUITTO, CHROMIUM)
+NGINX = SystemPart("nginx", "nginx", ("nginx",), "apt-get install --no-install-recommends nginx")
+SYSTEM_PARTS = (MOSQUITTO, CHROMIUM, NGINX)
 
 
 def find_cells() -> Path | None:

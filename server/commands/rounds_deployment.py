@@ -1,0 +1,352 @@
+"""`fedcell rounds deployment`, `serve`, `nodes` and `begin`: rounds over real machines."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from .fleet import Authority, say, settings_of
+from .hub import AsJson, Config, Db
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from ..authority.home import Fleet
+    from ..deployment.node_registry import BoundDevice
+    from ..deployment.nodes import NodesNow
+    from ..deployment.place import Deployment
+
+Folder = Annotated[Path, typer.Argument(metavar="DIR", help="Folder of the deployment.")]
+
+
+def deployment_command(
+    folder: Folder,
+    *,
+    policy_key: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Key of 'server key' that devices trust the server by."),
+    ] = None,
+    port: Annotated[
+        int | None, typer.Option(min=1, max=65_535, help="TCP port to listen at; the fleet's.")
+    ] = None,
+    listen: Annotated[
+        str | None, typer.Option(metavar="ADDRESS", help="Address to listen at; all of them.")
+    ] = None,
+    inner_port: Annotated[
+        int | None, typer.Option(min=1, max=65_535, help="TCP port on loopback; 9093.")
+    ] = None,
+    requests_per_s: Annotated[
+        int | None, typer.Option(min=1, help="Requests a second of one address; 50.")
+    ] = None,
+    authority: Authority = None,
+    db: Db = None,
+    config: Config = None,
+    as_json: AsJson = False,
+) -> None:
+    """Write all that a deployment needs: certificate, secrets, proxy, app bundle and its pin.
+
+    Again it renews what is near its end or of older code, and never writes over a secret. What is
+    not said stays as it was told before.
+    """
+    from ..authority.home import locked_home
+    from ..clock import machine_clock
+    from ..deployment.folder import told_before, write_deployment
+    from ..storage.database import open_database
+
+    settings, now = settings_of(authority, db, config), machine_clock()
+    told = {
+        "policy_key": None if policy_key is None else str(policy_key.resolve()),
+        "port": port,
+        "listen": listen,
+        "inner_port": inner_port,
+        "requests_per_s": requests_per_s,
+        "database": _absolute_url(settings.db),
+    }
+    with (
+        open_database(settings.db, must_exist=True) as database,
+        locked_home(settings.authority) as home,
+        database.transaction() as connection,
+    ):
+        place = _place(folder, home.fleet, told_before(folder), told)
+        written = write_deployment(connection, home, place, now=now)
+    made = ", ".join(written.made) or "nothing: all of it was there"
+    say(
+        {
+            "folder": str(place.folder),
+            "port": place.port,
+            "hosts": list(place.hosts),
+            "made": list(written.made),
+            "fab_sha256": written.pin.fab_sha256,
+            "pin": str(place.pin),
+        },
+        [
+            f"wrote {place.folder}; made {made}",
+            f"app          {written.pin.app} {written.pin.version}, {written.pin.fab_sha256}",
+            f"nodes meet   {home.fleet.superlink}",
+            f"start it     fedcell rounds serve {place.folder}",
+        ],
+        as_json=as_json,
+    )
+
+
+def serve(
+    folder: Folder,
+    *,
+    without_proxy: Annotated[
+        bool, typer.Option("--without-proxy", help="Run no nginx; another proxy keeps nodes out.")
+    ] = False,
+    nodes_every: Annotated[
+        float,
+        typer.Option(min=1.0, metavar="S", help="Seconds between two looks at who is let in."),
+    ] = 30.0,
+    as_json: AsJson = False,
+) -> None:
+    """Run SuperLink, SuperExec and nginx, start anew what dies, until SIGTERM or Ctrl-C.
+
+    Ends with 0 where it was asked to end, 4 where a program is missing, 5 where the certificate is
+    over, 6 where a port is in use, another process serves the folder, or a part does not start.
+    """
+    import os
+    import signal
+    import threading
+
+    from ..clock import machine_clock
+    from ..deployment.folder import open_deployment
+    from ..deployment.whole import serve_deployment
+
+    place = open_deployment(folder)
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+
+    def tell(event: Mapping[str, Any]) -> None:
+        print(json.dumps(event) if as_json else _line_of(event), flush=True)
+
+    serve_deployment(
+        place,
+        with_proxy=not without_proxy,
+        nodes_every_s=nodes_every,
+        inherited=os.environ,
+        clock=machine_clock,
+        is_stopped=stop.is_set,
+        tell=tell,
+    )
+
+
+def nodes(
+    folder: Folder,
+    *,
+    every: Annotated[
+        bool, typer.Option("--all", help="Enrol devices too whose node was never online.")
+    ] = False,
+    out: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write the enrolment there as well.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Let enrolled nodes in, shut revoked ones out, list them, and write DIR/enrolled.csv.
+
+    Ends with 1 where no node was ever online.
+    """
+    from ..deployment.folder import open_deployment
+    from ..deployment.node_registry import NodeState, enrolment_csv
+    from ..deployment.nodes import keep_enrolment, nodes_now
+
+    place = open_deployment(folder)
+    found = nodes_now(place)
+    enrolled = _enrolled(found, every=every)
+    if enrolled:
+        keep_enrolment(place, enrolled)
+    if out is not None and enrolled:
+        out.write_text(enrolment_csv(enrolled), encoding="utf-8")
+    online = sum(one.state is NodeState.ONLINE for one in found.devices)
+    data = {
+        "nodes": [
+            {
+                "device_id": one.device_id,
+                "gateway": one.gateway,
+                "node_id": None if one.node_id is None else str(one.node_id),
+                "state": None if one.state is None else one.state.value,
+                "enrolled": one in enrolled,
+            }
+            for one in found.devices
+        ],
+        "online": online,
+        "enrolment": str(place.enrolled) if enrolled else None,
+        "unregistered": [node.name for node in found.changes.unregister],
+    }
+    lines = [
+        f"{one.device_id:<24} {'' if one.node_id is None else one.node_id:<20} "
+        f"{'no node' if one.state is None else one.state.value}"
+        + ("" if one.gateway == one.device_id else f", behind {one.gateway}")
+        for one in found.devices
+    ]
+    lines += [f"shut out     {node.name}" for node in found.changes.unregister]
+    lines.append(f"{len(found.devices)} devices, {online} online, {len(enrolled)} enrolled")
+    say(data, lines, as_json=as_json)
+    if not enrolled:
+        raise typer.Exit(1)
+
+
+def begin(
+    folder: Folder,
+    said: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="KEY=VALUE...", help="Keys of the run, such as rounds=24."),
+    ] = None,
+    *,
+    resume: Annotated[
+        Path | None,
+        typer.Option(metavar="RUN", help="Go on with this run, with the keys that it began with."),
+    ] = None,
+    wait: Annotated[
+        float, typer.Option(min=0.0, metavar="S", help="Seconds to look whether it fails at once.")
+    ] = 30.0,
+    as_json: AsJson = False,
+) -> None:
+    """Begin a run over the nodes of a deployment that is served, with the bundle that is pinned.
+
+    Keys, files and the plan are checked first. The devices of DIR/enrolled.csv are enrolled, which
+    is brought up to date, unless enrolment=FILE names others. Watch it with 'fedcell rounds watch'.
+    """
+    import time
+
+    from ..clock import machine_clock
+    from ..deployment.beginning import (
+        begin_run,
+        begun_run,
+        check_keys,
+        keys_of_new_run,
+        next_number,
+        require_over,
+        watch_beginning,
+    )
+    from ..deployment.control_api import control_api
+    from ..deployment.folder import open_deployment
+    from ..deployment.run_keys import read_said
+
+    place = open_deployment(folder)
+    told = read_said(said or (), where=Path.cwd())
+    before = None if resume is None else begun_run(place, resume)
+    if before is None:
+        number = next_number(place)
+        keys = keys_of_new_run(place, told, number=number)
+    else:
+        number, keys = before.number, {**before.said, **told, "resume": 1}
+    online = _fresh_enrolment(place, keys)
+    check_keys(keys)
+    with control_api(place) as api:
+        if before is not None:
+            require_over(api, before)
+        begun = begin_run(api, place, keys, number=number, now=machine_clock())
+        stands = watch_beginning(api, begun, patience_s=wait, sleep=time.sleep)
+    lines = [f"begun        {begun.out}, run {begun.run_id} ({stands.status})"]
+    if not online:
+        lines.append("no node is online now; the run waits two minutes for one")
+    say(
+        {
+            "run": str(begun.out),
+            "run_id": str(begun.run_id),
+            "status": stands.status,
+            "nodes_online": online,
+        },
+        [*lines, f"watch it     fedcell rounds watch {begun.out}"],
+        as_json=as_json,
+    )
+
+
+def unit(
+    folder: Folder,
+    *,
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Folder for the unit file.")],
+    user: Annotated[str, typer.Option(help="Account that owns the deployment.")] = "fedcell",
+    as_json: AsJson = False,
+) -> None:
+    """Write the unit file by which systemd runs 'rounds serve' of a deployment."""
+    from ..deployment.folder import open_deployment
+    from ..deployment.systemd import UNIT
+    from ..deployment.systemd import unit as unit_text
+
+    place = open_deployment(folder)
+    program = Path(sys.executable).with_name("fedcell")
+    out.mkdir(parents=True, exist_ok=True)
+    path = out / UNIT
+    path.write_text(unit_text(place, program=program, user=user), encoding="utf-8")
+    say({"file": str(path)}, [f"wrote {path}"], as_json=as_json)
+
+
+def _place(
+    folder: Path, fleet: Fleet, before: Mapping[str, Any], told: Mapping[str, Any]
+) -> Deployment:
+    """Return the deployment as it is told now, else as it was told before, else as usual.
+
+    Raises:
+        SettingError: a value is missing, or cannot be used.
+    """
+    from ..config import parse_address
+    from ..deployment.folder import deployment_of
+    from ..errors import SettingError
+
+    if not fleet.superlink:
+        remedy = "name it: fedcell fleet certify superlink --superlink HOST:PORT"
+        raise SettingError("superlink", "the fleet does not say where it is", remedy)
+    usual = {"port": parse_address("superlink", fleet.superlink)[1]}
+    said = {name: value for name, value in told.items() if value is not None}
+    values = {**usual, **before, **said, "hosts": fleet.superlink_hosts}
+    if "policy_key" not in values:
+        what = "is missing"
+        raise SettingError("--policy-key", what, "name the key that 'fedcell server key' made")
+    try:
+        return deployment_of(folder, values)
+    except ValueError as error:
+        name, _, what = str(error).partition(" ")
+        raise SettingError(name, what, "give another one") from None
+
+
+def _absolute_url(url: str) -> str:
+    """Return a database URL that means the same from every working directory."""
+    prefix = "sqlite:///"
+    if not url.startswith(prefix) or url.startswith((f"{prefix}/", f"{prefix}:")):
+        return url
+    return prefix + str(Path(url.removeprefix(prefix)).resolve())
+
+
+def _enrolled(found: NodesNow, *, every: bool) -> tuple[BoundDevice, ...]:
+    """Return the devices that rounds may invite: bound to a node, and seen, unless all are."""
+    return tuple(
+        one for one in found.devices if one.node_id is not None and (every or one.was_seen)
+    )
+
+
+def _fresh_enrolment(place: Deployment, keys: Mapping[str, Any]) -> int:
+    """Bring nodes up to date, and the deployment's own enrolment record if the run has it.
+
+    Returns:
+        How many nodes are online.
+
+    Raises:
+        DeploymentError: no node was ever online, so that nobody can be invited.
+    """
+    from ..deployment.errors import ServingError
+    from ..deployment.node_registry import NodeState
+    from ..deployment.nodes import keep_enrolment, nodes_now
+
+    found = nodes_now(place)
+    if keys["enrolment"] == str(place.enrolled):
+        enrolled = _enrolled(found, every=False)
+        if not enrolled:
+            remedy = f"start the nodes, and see: fedcell rounds nodes {place.folder}"
+            raise ServingError(place.folder, "no node was ever online", remedy)
+        keep_enrolment(place, enrolled)
+    return len({one.node_id for one in found.devices if one.state is NodeState.ONLINE})
+
+
+def _line_of(event: Mapping[str, Any]) -> str:
+    """Return an event as a line for people."""
+    name = event["event"]
+    facts = " ".join(f"{key}={value}" for key, value in event.items() if key != "event")
+    return f"{name:<16} {facts}".rstrip()

@@ -1,0 +1,1 @@
+"""The server side of a deployment: SuperLink, SuperExec and proxy, from one folder."""

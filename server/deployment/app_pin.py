@@ -1,0 +1,97 @@
+"""The bundle and its pin on disk: made anew only where the installed code is another."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from models.durable_file import write_durably
+from models.wire.app_pin import AppPin
+from models.wire.envelope import trusted_keys
+from models.wire.errors import WireError
+
+from .errors import DeploymentError, DeploymentRefusedError
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from models.wire.envelope import SigningKey, VerifyKey
+
+    from .app_bundle import AppBundle
+    from .place import Deployment
+
+
+def pin_of(bundle: AppBundle, *, now: datetime) -> AppPin:
+    """Return the pin of a bundle."""
+    return AppPin(
+        app=bundle.app,
+        version=bundle.version,
+        fab_sha256=bundle.sha256,
+        flwr=bundle.flwr,
+        issued=now.replace(microsecond=0),
+    )
+
+
+def is_pinned(pin: AppPin | None, bundle: AppBundle) -> bool:
+    """Tell whether a pin is of a bundle, so that no other has to be made."""
+    return pin is not None and (pin.fab_sha256, pin.version, pin.flwr) == (
+        bundle.sha256,
+        bundle.version,
+        bundle.flwr,
+    )
+
+
+def keep_bundle(
+    deployment: Deployment, bundle: AppBundle, key: SigningKey, *, now: datetime
+) -> tuple[AppPin, bool]:
+    """Write a bundle and its pin, unless they are there.
+
+    Returns:
+        The pin, and whether it was made now: nodes then take this bundle, and no other.
+
+    Raises:
+        OSError: the folder or the disk refuses; the pin of before still counts.
+    """
+    found = read_pin(deployment, key.verify_key)
+    if found is not None and is_pinned(found, bundle) and _content(deployment) == bundle.content:
+        return found, False
+    pin = pin_of(bundle, now=now)
+    # The bundle first: a pin whose bundle is missing would stop every run.
+    write_durably(deployment.bundle, bundle.content)
+    write_durably(deployment.pin, pin.signed(key))
+    return pin, True
+
+
+def read_pin(deployment: Deployment, key: VerifyKey) -> AppPin | None:
+    """Return the pin on disk, None where there is none that this key signed."""
+    try:
+        return AppPin.from_envelope(deployment.pin.read_bytes(), trusted_keys(key))
+    except (OSError, WireError):
+        return None
+
+
+def pinned_bundle(deployment: Deployment, key: VerifyKey) -> bytes:
+    """Return the bundle that is pinned.
+
+    Raises:
+        DeploymentError: it is missing.
+        DeploymentRefusedError: the pin is not signed by this key, or is of another bundle.
+    """
+    from hashlib import sha256
+
+    remedy = f"write both anew: fedcell rounds deployment {deployment.folder}"
+    content, pin = _content(deployment), read_pin(deployment, key)
+    if content is None:
+        raise DeploymentError(deployment.bundle, "there is no app bundle", remedy)
+    if pin is None:
+        what = f"is not signed by key {key.key_id}, or is missing"
+        raise DeploymentRefusedError(deployment.pin, what, remedy)
+    if pin.fab_sha256 != sha256(content).hexdigest():
+        raise DeploymentRefusedError(deployment.bundle, "is not the bundle that is pinned", remedy)
+    return content
+
+
+def _content(deployment: Deployment) -> bytes | None:
+    try:
+        return deployment.bundle.read_bytes()
+    except OSError:
+        return None

@@ -1,0 +1,136 @@
+"""Nodes of a deployment held against the authority's list: who is let in, who is shut out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from models.durable_file import write_durably
+
+from ..errors import ServerError
+from ..storage.database import open_database
+from ..storage.enrolments import Enrolments
+from ..storage.sites import Sites
+from .control_api import ControlApi, control_api, node_key
+from .errors import DeploymentError
+from .node_registry import bound_devices, changes_to, enrolment_csv
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from sqlalchemy import Connection
+
+    from .node_registry import BoundDevice, Changes
+    from .place import Deployment
+
+MOST_AT_ONCE = 500
+"""Keys that a serving process registers in one turn: it looks after its processes between."""
+
+
+@dataclass(frozen=True, slots=True)
+class EnrolledNodes:
+    """What the authority says of nodes.
+
+    Attributes:
+        keys: public keys (PEM) of devices that are not shut out.
+        gateways: of the devices that stand behind one, by device.
+    """
+
+    keys: Mapping[str, bytes]
+    gateways: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class NodesNow:
+    """Nodes after the SuperLink's list was brought up to the authority's.
+
+    Attributes:
+        devices: that may take part, each with its node.
+        changes: what was done.
+        waiting: keys that are left for the next turn.
+    """
+
+    devices: tuple[BoundDevice, ...]
+    changes: Changes
+    waiting: int
+
+
+def enrolled_nodes(connection: Connection) -> EnrolledNodes:
+    """Read which devices have a key for Flower, and which stand behind a gateway."""
+    devices = list(Enrolments(connection).devices())
+    behind = Sites(connection).granted()
+    return EnrolledNodes(
+        keys={
+            one.device_id: node_key(one.supernode_key)
+            for one in devices
+            if one.supernode_key is not None and one.revoked_at is None
+        },
+        gateways={device: gateway for gateway, named in behind.items() for device in named},
+    )
+
+
+def bring_up_to_date(
+    api: ControlApi, enrolled: EnrolledNodes, *, most: int | None = None
+) -> NodesNow:
+    """Make the SuperLink's list that of the authority; who is shut out goes first.
+
+    Args:
+        api: of the SuperLink.
+        enrolled: what the authority says.
+        most: keys to register in this turn; None: all.
+    """
+    before = api.nodes()
+    changes = changes_to(enrolled.keys, before)
+    for node in changes.unregister:
+        api.unregister(node.node_id)
+    for name, key in list(changes.register.items())[:most]:
+        api.register(key, name=name)
+    now = api.nodes() if changes.is_needed else before
+    waiting = 0 if most is None else max(len(changes.register) - most, 0)
+    return NodesNow(bound_devices(enrolled.keys, now, enrolled.gateways), changes, waiting)
+
+
+def nodes_now(deployment: Deployment, *, most: int | None = None) -> NodesNow:
+    """Bring the nodes of a deployment that runs here up to date, and return them.
+
+    Raises:
+        StorageError: the hub's database cannot be read; nothing was changed.
+        ServingError: the SuperLink does not answer.
+        DeploymentRefusedError: it refuses.
+    """
+    with (
+        open_database(deployment.database, must_exist=True) as database,
+        database.reading() as connection,
+    ):
+        enrolled = enrolled_nodes(connection)
+    with control_api(deployment) as api:
+        return bring_up_to_date(api, enrolled, most=most)
+
+
+def keep_enrolment(deployment: Deployment, devices: Sequence[BoundDevice]) -> None:
+    """Write the enrolment record of devices.
+
+    Raises:
+        DeploymentError: the folder or the disk refuses; the record of before still stands.
+    """
+    try:
+        write_durably(deployment.enrolled, enrolment_csv(devices).encode())
+    except OSError as error:
+        what = f"cannot be written: {error.strerror}"
+        raise DeploymentError(deployment.enrolled, what, "check the folder and the disk") from None
+
+
+def nodes_event(deployment: Deployment) -> Mapping[str, Any] | None:
+    """Bring nodes up to date beside the processes; return what there is to tell."""
+    try:
+        now = nodes_now(deployment, most=MOST_AT_ONCE)
+    except ServerError as error:
+        return {"event": "nodes_unchanged", "why": str(error)}
+    if not now.changes.is_needed:
+        return None
+    return {
+        "event": "nodes_changed",
+        "registered": sorted(now.changes.register),
+        "unregistered": sorted(node.name for node in now.changes.unregister),
+        "waiting": now.waiting,
+    }
