@@ -99,17 +99,22 @@ class Patience:
         if self._connected_s is not None and elapsed_s - self._connected_s >= STEADY_S:
             self._tries = 0
         self._connected_s = None
-        bound = min(LONGEST_WAIT_S, FIRST_WAIT_S * 2.0**self._tries)
+        longest = LONGEST_WAIT_S
+        if ending is Ending.OLD_SESSION:
+            longest = LONGEST_SESSION_WAIT_S
+            self._bear_refusal(elapsed_s)
+        bound = min(longest, FIRST_WAIT_S * 2.0**self._tries)
         self._tries = min(self._tries + 1, _MOST_DOUBLINGS)
-        if ending is not Ending.OLD_SESSION:
-            return self.jitter.uniform(bound / 2, bound)
+        return self.jitter.uniform(bound / 2, bound)
+
+    def _bear_refusal(self, elapsed_s: float) -> None:
         if self._refused_since_s is None:
             self._refused_since_s = elapsed_s
-        if elapsed_s - self._refused_since_s >= REFUSED_FOR_S:
-            what = "does not know this device's key, or another node holds it"
-            remedy = (
-                "the operator registers it ('fedcell fleet supernode-keys'); a device that was shut"
-                " out joins anew with a new token: fedcell-device join URL --token T --anew"
-            )
-            raise NodeRefusedError(self.superlink, what, remedy)
-        return self.jitter.uniform(bound / 2, min(bound, LONGEST_SESSION_WAIT_S))
+        if elapsed_s - self._refused_since_s < REFUSED_FOR_S:
+            return
+        what = "does not know this device's key, or another node holds it"
+        remedy = (
+            "the operator registers it ('fedcell fleet supernode-keys'); a device that was shut"
+            " out joins anew with a new token: fedcell-device join URL --token T --anew"
+        )
+        raise NodeRefusedError(self.superlink, what, remedy)

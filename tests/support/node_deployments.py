@@ -48,11 +48,12 @@ if TYPE_CHECKING:
 
 BIN = Path(sys.executable).parent
 HOST = "127.0.0.1"
+QUICK = {"OMP_NUM_THREADS": "1", "FLWR_SUPEREXEC_TASK_POLL_INTERVAL": "0.1"}
 QUIET = {
+    **QUICK,
     "FLWR_TELEMETRY_ENABLED": "0",
     "FLWR_DISABLE_UPDATE_CHECK": "1",
     "FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION": "1",
-    "OMP_NUM_THREADS": "1",
 }
 MANIFEST = """[project]
 name = "tiny"
@@ -353,7 +354,7 @@ class NodeProcess:
                 ],
                 stdout=said,
                 stderr=said,
-                env={**os.environ, "OMP_NUM_THREADS": "1"},
+                env={**os.environ, **QUICK},
             )
 
     def events(self) -> list[dict[str, object]]:
