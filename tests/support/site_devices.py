@@ -7,6 +7,8 @@ from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Self
 
+import numpy as np
+
 from edge_client.agent import AgentParts, AgentPlan, run_agent
 from edge_client.client import EdgeClient
 from edge_client.privacy.ledger_file import read_device_ledger
@@ -16,8 +18,8 @@ from edge_client.site_rounds.settings import DeviceAt
 from edge_client.site_rounds.taking_part import SiteRounds
 from edge_client.store.mailbox import Purpose
 from edge_client.telemetry_store import TelemetryStore
+from models.network_shape import NUM_WEIGHTS
 from models.telemetry import DeviceId, Reading
-from models.training.local_epochs import new_flat_weights
 from models.wire.contribution import ContributionForm, StepKind, open_contribution
 from models.wire.envelope import SigningKey
 from models.wire.parts import Joining, read_part
@@ -47,7 +49,7 @@ POLICY: StreamPolicy = replace(
     stream_policy(participations=9, separation=1, cohort_size=100),
     record=replace(stream_policy().record, least_rows=1),
 )
-WEIGHTS = new_flat_weights(seed=1)
+WEIGHTS = np.random.default_rng(1).normal(0.0, 0.1, NUM_WEIGHTS).astype(np.float32)
 
 
 def site_store(folder: Path, name: str = "device-1", *, days: int = 300) -> Path:
@@ -149,10 +151,13 @@ class SiteDriver:
     came: list[tuple[str, bytes]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self.material = RoundMaterial(weights=WEIGHTS, policy=signed(POLICY))
-        self.credential = self.signed_credential()
+        self._prepare()
         self.link = link_to(self.broker, GATEWAY)
         self.link.subscribe("fedcell/v1/+/d/+/up/contribution", self._hear)
+
+    def _prepare(self) -> None:
+        self.material = RoundMaterial(weights=WEIGHTS, policy=signed(POLICY))
+        self.credential = self.signed_credential()
 
     def signed_credential(self, *, key: SigningKey = KEY, **changes: Any) -> str:
         values = {
@@ -241,8 +246,11 @@ class SiteDriver:
         return self.opened(offer, path)
 
     def opened(self, offer: RoundOffer, path: Path) -> Any:
+        return self.opened_from(offer, path, self.parts_of(offer))
+
+    def opened_from(self, offer: RoundOffer, path: Path, came: list[bytes]) -> Any:
         form, step = self.form(offer), offer.step(GATEWAY)
-        parts = [read_part(part) for part in self.parts_of(offer)]
+        parts = [read_part(part) for part in came]
         joining = Joining(parts[0].digest, form.sealed_bytes)
         whole = None
         for part in parts:
