@@ -25,7 +25,7 @@ from privacy.budget import CountHistory, count_limit
 from privacy.counts import count_release
 from privacy.discrete_accounting import mu_squared_of_count
 
-from ..engine.flower_messages import exchange
+from ..engine.exchange import exchange
 from ..engine.reply_arrays import read_reply
 from ..engine.rounds import RoundsError
 from ..privacy_home.counted_answers import series_of

@@ -14,11 +14,10 @@ import numpy as np
 
 from ..streams.receipts import are_bounded, said_by_devices
 from .aggregation import CohortSum, ReplyRefusal, reply_refusal
+from .exchange import exchange, pull_some
 from .flower_messages import (
-    exchange,
     failure_of,
     is_from,
-    pull_some,
     read_contribution,
     task_messages,
 )

@@ -1,15 +1,10 @@
-"""What passes over Flower's grid: the devices behind nodes, tasks, replies and receipts.
-
-Flower's own loop cannot resume, stop or wait until a deadline, so messages are pushed and pulled
-here. Nothing is decided here.
-"""
+"""What passes over Flower's grid: the devices behind nodes, tasks, replies and receipts."""
 
 from __future__ import annotations
 
 import time
 from collections import defaultdict
 from dataclasses import dataclass
-from itertools import islice
 from typing import TYPE_CHECKING
 
 from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MessageType, RecordDict
@@ -29,6 +24,7 @@ from models.wire.rounds import (
 )
 
 from .device_claims import judged_claims
+from .exchange import exchange
 from .reply_arrays import read_reply
 from .rounds import RoundsError
 
@@ -44,15 +40,6 @@ if TYPE_CHECKING:
 
     from .device_claims import ClaimRefusal, ClaimRule
     from .rounds import RoundsConfig
-
-MESSAGES_AT_A_TIME = 32
-"""Messages that are handed to Flower's grid at once."""
-ASKED_AT_A_TIME = 256
-"""Messages whose replies are asked for in one request."""
-LONGEST_POLL_S = 2.0
-"""Longest pause between two looks for replies, while none comes."""
-POLL_SHARE = 0.05
-"""Share of the time since the last reply that the next pause may take."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,94 +166,6 @@ def receipt_messages(node_ids: Iterable[int], receipt: ReleaseReceipt) -> list[M
         )
         for node_id in node_ids
     ]
-
-
-def exchange(
-    grid: Grid,
-    messages: Iterable[Message],
-    *,
-    deadline_s: float,
-    stop: threading.Event,
-    poll_s: float,
-    sent: dict[str, int] | None = None,
-    on_look: Callable[[], None] | None = None,
-) -> Iterator[Message]:
-    """Send messages and yield each reply as it comes, until all came, the deadline, or the stop.
-
-    Messages and replies pass a few at a time, so that memory does not grow with their number. While
-    nothing comes the looks become rarer, up to one in `LONGEST_POLL_S`: a wait is never longer by
-    more than a share of itself. The deadline is looked at before each request; what one request
-    brought has come in time and counts, and what reading a reply costs is bounded.
-
-    Args:
-        grid: Flower's way to the nodes.
-        messages: at most one a node.
-        deadline_s: how long to wait, once all are sent.
-        stop: set from outside to end the wait.
-        poll_s: shortest pause between two looks.
-        sent: takes the node of each message that was sent, by the message's identifier.
-        on_look: called before each look for replies; may end the wait by raising.
-    """
-    sent = {} if sent is None else sent
-    sent.update(_push(grid, messages, stop=stop))
-    waiting = dict(sent)
-    heard_at = time.monotonic()
-    end = heard_at + deadline_s
-
-    def goes_on() -> bool:
-        return time.monotonic() < end and not stop.is_set()
-
-    while waiting and goes_on():
-        has_heard = False
-        for some in _in_batches(tuple(waiting)):
-            while (left := [key for key in some if key in waiting]) and goes_on():
-                if on_look is not None:
-                    on_look()
-                replies = list(grid.pull_messages(left))
-                if not replies:
-                    break
-                has_heard, heard_at = True, time.monotonic()
-                for reply in replies:
-                    waiting.pop(reply.metadata.reply_to_message_id, None)
-                    yield reply
-        if not has_heard:
-            now = time.monotonic()
-            stop.wait(min(pause_s(now - heard_at, shortest_s=poll_s), max(end - now, 0.0)))
-
-
-def pause_s(silent_s: float, *, shortest_s: float) -> float:
-    """Return how long to pause before the next look for replies, in seconds.
-
-    Args:
-        silent_s: time since the last reply came.
-        shortest_s: shortest pause.
-    """
-    return max(shortest_s, min(POLL_SHARE * silent_s, LONGEST_POLL_S))
-
-
-def pull_some(grid: Grid, message_ids: Iterable[str]) -> Iterator[Message]:
-    """Yield what has come to messages whose time is over, without waiting for more."""
-    for some in _in_batches(tuple(message_ids)):
-        yield from grid.pull_messages(some)
-
-
-def _push(grid: Grid, messages: Iterable[Message], *, stop: threading.Event) -> dict[str, int]:
-    """Send messages a few at a time; return the node of each that the grid took."""
-    sent: dict[str, int] = {}
-    left = iter(messages)
-    while not stop.is_set() and (some := list(islice(left, MESSAGES_AT_A_TIME))):
-        taken = set(grid.push_messages(some))
-        sent |= {
-            message.metadata.message_id: message.metadata.dst_node_id
-            for message in some
-            if message.metadata.message_id in taken
-        }
-    return sent
-
-
-def _in_batches(keys: Sequence[str]) -> Iterator[Sequence[str]]:
-    for start in range(0, len(keys), ASKED_AT_A_TIME):
-        yield keys[start : start + ASKED_AT_A_TIME]
 
 
 def failure_of(reply: Message) -> NodeFailure | None:

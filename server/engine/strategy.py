@@ -32,7 +32,8 @@ from .aggregation import CohortSum
 from .cohorts import CohortHistory, invitation_order, select_cohort
 from .collection import Collected, Collector
 from .early_stop import REFERENCE_QUALITY, is_over
-from .flower_messages import Roster, asked_again, exchange, receipt_messages
+from .exchange import exchange
+from .flower_messages import Roster, asked_again, receipt_messages
 from .group_rule import NodeGroups, robust_mean
 from .round_keeper import RoundKeeper
 from .rounds import SILENT_ROUNDS, FleetSpentError, NoAnswerError

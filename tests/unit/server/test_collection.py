@@ -20,10 +20,11 @@ from models.wire.rounds import (
 )
 from privacy import UpdateGrid
 from server.engine.collection import Collector
-from server.engine.flower_messages import (
+from server.engine.exchange import (
     ASKED_AT_A_TIME,
     LONGEST_POLL_S,
     MESSAGES_AT_A_TIME,
+    TIME_TO_LIVE_MARGIN_S,
     exchange,
     pause_s,
 )
@@ -249,6 +250,9 @@ class CountingGrid:
         self.most_pushed = self.most_pulled = 0
         self.waiting = {}
 
+    def get_node_ids(self):
+        return [message.metadata.dst_node_id for message in self.waiting.values()]
+
     def push_messages(self, messages):
         messages = list(messages)
         self.most_pushed = max(self.most_pushed, len(messages))
@@ -348,7 +352,7 @@ class OwnClock:
 
 def test_a_silent_fleet_of_500_is_asked_rarely_over_ten_minutes(monkeypatch):
     clock, grid = OwnClock(), SilentGrid()
-    monkeypatch.setattr("server.engine.flower_messages.time", clock)
+    monkeypatch.setattr("server.engine.exchange.time", clock)
     messages = [
         Message(RecordDict(), dst_node_id=node, message_type="train", group_id="4")
         for node in range(1, 501)
@@ -365,3 +369,12 @@ def test_a_silent_fleet_of_500_is_asked_rarely_over_ten_minutes(monkeypatch):
 def test_pause_is_a_share_of_the_silence_up_to_two_seconds(silent_s, pause):
     assert pause_s(silent_s, shortest_s=0.02) == pytest.approx(pause)
     assert pause <= LONGEST_POLL_S
+
+
+def test_a_message_lives_little_longer_than_anybody_waits_for_its_reply():
+    grid = GridInMemory({1: lambda _: [says()]})
+    message = Message(RecordDict(), dst_node_id=1, message_type="train", group_id="4")
+    assert list(
+        exchange(grid, [message], deadline_s=604_800.0, stop=threading.Event(), poll_s=0.001)
+    )
+    assert grid.pushed[0].metadata.ttl == 604_800.0 + TIME_TO_LIVE_MARGIN_S

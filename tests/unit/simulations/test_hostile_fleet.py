@@ -10,7 +10,8 @@ from edge_client.local_training import local_trainer, train_on_device
 from models.training.local_epochs import new_flat_weights
 from models.wire.rounds import LocalRecipe, RoundTask
 from privacy import UpdateGrid
-from server.engine.flower_messages import Roster, ask_for_devices, exchange, task_messages
+from server.engine.exchange import exchange
+from server.engine.flower_messages import Roster, ask_for_devices, task_messages
 from simulations.fleet_faults import Fault, FaultPlan, Lies
 from simulations.hostile_fleet import FleetAtWork, FleetGrid, forged, task_of
 from simulations.seeded_noise import SeededNoise

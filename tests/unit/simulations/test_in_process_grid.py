@@ -6,7 +6,7 @@ import pytest
 from flwr.app import ConfigRecord, Message, MessageType, RecordDict
 from flwr.clientapp import ClientApp
 
-from server.engine.flower_messages import exchange
+from server.engine.exchange import exchange
 from simulations.in_process_grid import Delivery, InProcessGrid
 
 
