@@ -28,7 +28,9 @@ def gateway(
     ] = None,
     most_devices: Annotated[
         int | None,
-        typer.Option(min=1, metavar="N", help="How many it may answer for; none: all of them."),
+        typer.Option(
+            min=1, max=4_000, metavar="N", help="How many it may answer for; none: all of them."
+        ),
     ] = None,
     signing_key: Annotated[
         Path | None,

@@ -82,7 +82,7 @@ def test_another_message_of_the_server_is_no_credential():
         {"gateway": "fedcell-hub-2"},
         {"not_after": ISSUED},
         {"most_devices": 0},
-        {"most_devices": 10_001},
+        {"most_devices": 4_001},
         {"verify_key": "ab"},
         {"seal_key": "X" * 64},
     ],
