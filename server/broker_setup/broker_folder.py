@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import os
 import pwd
+import re
 import shutil
 import signal
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -39,6 +41,7 @@ if TYPE_CHECKING:
     from ..authority.home import AuthorityHome
 
 PLACE_FILE = "fedcell-broker.json"
+START_WITHIN_S = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,12 +129,27 @@ def have_it_read(folder: Path) -> int | None:
         return None
     if not program.removesuffix(" (deleted)").endswith("mosquitto"):
         return None
+    _wait_for_handler(process)
     try:
         os.kill(process, signal.SIGHUP)
     except PermissionError:
         what = f"the broker (process {process}) is not yours to tell"
         raise AuthorityError(folder, what, f"as its user: kill -HUP {process}") from None
     return process
+
+
+def _wait_for_handler(process: int) -> None:
+    """Wait until a broker that starts listens to the signal, which ends it before."""
+    deadline = time.monotonic() + START_WITHIN_S
+    while time.monotonic() < deadline:
+        try:
+            state = Path(f"/proc/{process}/status").read_text()
+        except OSError:
+            return
+        caught = re.search(r"^SigCgt:\s*([0-9a-f]+)$", state, re.MULTILINE)
+        if caught is None or int(caught[1], 16) >> (signal.SIGHUP - 1) & 1:
+            return
+        time.sleep(0.01)
 
 
 def _own_user() -> str:

@@ -223,6 +223,17 @@ def test_devices_that_are_revoked_in_one_second_are_all_shut_out(broker):
     assert broker.lets_in(OWN, broker.own)
 
 
+def test_broker_that_starts_outlives_being_told_to_read(broker, tmp_path):
+    starting = SecuredBroker(broker.fleet, tmp_path / "starting", free_port())
+    starting.write()
+    starting.start()
+    try:
+        assert have_it_read(starting.folder) == starting.process.pid
+        assert starting.lets_in(OWN, broker.own)
+    finally:
+        starting.stop()
+
+
 def test_broker_of_another_fleet_is_not_spoken_to(broker, tmp_path):
     with secured_fleet(tmp_path / "other", now=datetime.now(UTC)) as other:
         stranger = other.client(OWN)
