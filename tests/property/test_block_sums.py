@@ -95,6 +95,7 @@ DEVICES = st.lists(
 )
 
 
+@pytest.mark.slow
 @settings(max_examples=30)
 @given(devices=DEVICES, recipe=st.sampled_from([PLAIN, PRIVATE]), data=st.data())
 def test_sum_of_a_block_is_that_of_its_devices_alone(devices, recipe, data):

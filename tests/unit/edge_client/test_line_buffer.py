@@ -1,5 +1,6 @@
 import itertools
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -25,6 +26,7 @@ def test_line_that_is_too_long_is_dropped_up_to_its_end_and_the_next_is_read():
     assert fed([b"01234567\n"]) == ([b"01234567"], b"")
 
 
+@pytest.mark.slow
 @given(st.binary(max_size=60), st.lists(st.integers(0, 60), max_size=6))
 def test_chunks_never_change_the_lines(data, cuts):
     edges = sorted({0, len(data), *(cut for cut in cuts if cut < len(data))})

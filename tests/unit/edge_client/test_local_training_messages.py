@@ -139,6 +139,7 @@ def test_clients_own_error_reply_has_flowers_code(app):
     assert reply.error.code == ErrorCode.CLIENT_APP_RAISED_EXCEPTION
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", list(TrainingPath))
 def test_a_block_trains_on_the_path_that_it_names(path):
     TaskIdentity.run_id, TaskIdentity.node_id, TaskIdentity.task_id = 1, 1, 1

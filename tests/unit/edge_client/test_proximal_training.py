@@ -95,6 +95,7 @@ class NoNoise:
         return np.zeros(size)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", TrainingPath)
 def test_rows_are_clipped_and_noised_before_and_as_without_it(path, weights):
     """Held back whole, a device keeps only its last step: what all its rows may weigh at most."""

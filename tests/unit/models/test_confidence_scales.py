@@ -44,6 +44,7 @@ def error(bundle, rows):
     ).expected_calibration_error()
 
 
+@pytest.mark.slow
 def test_confidence_is_better_calibrated_on_devices_the_scales_were_not_fitted_on(scaled):
     rows = simulated_rows()
     judged = rows.take(rows.device % 2 == 1)

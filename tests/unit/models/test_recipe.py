@@ -120,6 +120,7 @@ def test_calibration_finds_scale_and_shift_that_were_put_in():
     assert fit_calibration(network, rows.take(slice(0, 0))) == Calibration()
 
 
+@pytest.mark.slow
 def test_calibration_never_makes_the_likelihood_worse():
     network, rows = random_network(5), simulated_rows().take(slice(0, None, 5))
     found, batch = fit_calibration(network, rows), as_batch(rows)
@@ -188,6 +189,7 @@ def test_devices_lose_whole_optional_groups_in_training():
     assert np.mean(by_device) == pytest.approx(0.545, abs=0.141)
 
 
+@pytest.mark.slow
 def test_masked_features_move_no_output():
     network = random_network(9)
     features = simulated_rows().features[::500].copy()
@@ -214,6 +216,7 @@ def test_scaling_brings_every_range_to_plus_minus_one():
     assert (values[:, ~seen] == 0).all()
 
 
+@pytest.mark.slow
 def test_training_can_go_on_from_weights_that_are_there():
     rows = learnable_rows(10)
     started = train_centrally(rows, seed=1, num_steps=30, batch_size=256)

@@ -104,6 +104,7 @@ def test_acceptance_uses_integers_that_no_float_can_hold():
     assert np.mean(scaled**2) == pytest.approx(1.0, abs=5 * math.sqrt(2 / 2_000))
 
 
+@pytest.mark.slow
 def test_ten_thousand_draws_take_less_than_seconds():
     begun = time.process_time()
     drawn = discrete_gaussian(Fraction(33.6123) ** 2, 10_000, OperatingSystemNoise())

@@ -93,6 +93,7 @@ def test_a_device_that_never_trained_has_spent_nothing():
     assert RecordAccountant().epsilon(delta=1e-5) == 0.0
 
 
+@pytest.mark.slow
 def test_statement_says_what_the_figure_protects_and_what_not(default_policy):
     first, protects, *others = default_policy.to_text().splitlines()
     assert first == "ε_record = 7.7 at δ = 1e-05"

@@ -10,6 +10,7 @@ from models.telemetry import CAUSES, SECONDS_PER_DAY
 from simulations import FleetRecipe, simulate_fleet
 from simulations.answers import owner_answers
 
+pytestmark = pytest.mark.slow
 RECIPE = replace(
     FleetRecipe(), fade_scale=1.0, resistance_prone_share=0.3, charger_faults_a_year=0.15
 )

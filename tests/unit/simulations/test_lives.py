@@ -11,6 +11,7 @@ from simulations.censoring import FAILED, REPLACED_AFTER_NOTICE, REPLACED_BY_OWN
 from simulations.fleet import lives_of
 from simulations.prevalence import days_before_failure, summarise
 
+pytestmark = pytest.mark.slow
 RECIPE = FleetRecipe()
 QUIET = replace(
     RECIPE,

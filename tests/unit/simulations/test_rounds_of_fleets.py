@@ -188,6 +188,7 @@ def summary_after(**changes):
     return "\n".join(summary_lines(report, result="run/bundle.zip"))
 
 
+@pytest.mark.slow
 def test_a_model_that_got_worse_than_its_start_is_told_before_its_figures():
     lines = summary_after(loss=5.5, average_precision=0.3)
     assert "WORSE        than what it started from: loss 0.5000 → 5.5000" in lines
