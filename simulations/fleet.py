@@ -236,7 +236,9 @@ def device_ids(device_indices: NDArray[np.int64], *, seed: int) -> tuple[str, ..
     return tuple(f"sim-{seed}-{index:08d}" for index in device_indices.tolist())
 
 
-def profiles_of(lives: Lives, *, ids: tuple[str, ...], recipe: FleetRecipe) -> DeviceProfiles:
+def profiles_of(
+    lives: Lives | LifeBlock, *, ids: tuple[str, ...], recipe: FleetRecipe
+) -> DeviceProfiles:
     """Return what is known of each device from the day it was made."""
     shelf_days = 10.0 + 80.0 * lives.random.uniform(Channel.ENTRY_AGE, 2)
     age_days = lives.age_at_start_days - lives.hardware.enters_day

@@ -16,7 +16,8 @@ from models.telemetry import DeviceProfiles, Telemetry
 
 from .answers import owner_answers
 from .errors import DiskTooSmallError
-from .fleet import DEVICES_A_BLOCK, device_ids, lives_of, profiles_of, simulate_blocks
+from .fleet import device_ids, life_block, profiles_of, simulate_blocks
+from .physics import DEVICES_A_BLOCK as LIVES_A_BLOCK
 from .prevalence import FleetSummary, summarise
 from .truth import FleetTruth
 
@@ -74,16 +75,17 @@ def write_simulated_fleet(
         directory, num_devices=num_devices, num_days=num_days, cadence_h=recipe.cadence_h
     )
     blocks = [
-        np.arange(start, min(start + DEVICES_A_BLOCK, num_devices), dtype=np.int64)
-        for start in range(0, num_devices, DEVICES_A_BLOCK)
+        np.arange(start, min(start + LIVES_A_BLOCK, num_devices), dtype=np.int64)
+        for start in range(0, num_devices, LIVES_A_BLOCK)
     ]
     truths: list[FleetTruth] = []
     profiles: list[DeviceProfiles] = []
-    for block in blocks:
-        lives = lives_of(block, num_days=num_days, seed=seed, recipe=recipe)
-        ids = device_ids(block, seed=seed)
-        profiles.append(profiles_of(lives, ids=ids, recipe=recipe))
-        truths.append(lives.truth.without_days())
+    for numbers in blocks:
+        block = life_block(numbers, num_days=num_days, seed=seed, recipe=recipe)
+        block.live_unseen(num_days)
+        ids = device_ids(numbers, seed=seed)
+        profiles.append(profiles_of(block, ids=ids, recipe=recipe))
+        truths.append(block.truth(None))
     truth = FleetTruth.joined(truths)
     all_profiles = DeviceProfiles(
         **{

@@ -132,29 +132,34 @@ class LifeBlock:
         self.owner_hazard = np.zeros(count)
         self.has_failed = np.zeros(count, bool)
         self.has_gone = self.hardware.enters_day > 0
+        self._in_use = ~self.has_gone
         self.is_silent = np.zeros(count, bool)
         self.renew_day = np.full(count, np.inf)
         self.sends_until_day = np.full(count, np.inf)
         self.retire_day = self.hardware.enters_day + retirement_days(
             self.random, recipe=self.recipe
         )
+        self._has_notices = notice_days is not None
         self.notice_day = np.full(count, np.inf)
         if notice_days is not None:
             self.notice_day = np.where(np.isnan(notice_days), np.inf, np.ceil(notice_days))
         self._ended: list[Packs] = []
-        self._of_packs()
+        self.new_mah = np.empty(count)
+        self._spare_mah = np.empty(count)
+        self._strikes_after_days = np.empty(count)
+        self._of_packs(np.arange(count))
         self.health = self.law.capacity(self.wear)
         self.capacity_mah = self.new_mah * self.health
         self.resistance = self.law.resistance(self.wear, knee_gain=self.recipe.knee_resistance_gain)
 
-    def _of_packs(self) -> None:
+    def _of_packs(self, positions: NDArray[np.intp]) -> None:
         """Work out what holds as long as the same packs are in."""
         traits = self.failure_traits
-        self.new_mah = self.design_mah * self.cells.capacity_factor
-        self._spare_mah = np.maximum(self.new_mah - self.end_of_life_mah, 1.0)
-        self._strikes_after_days = np.minimum(
-            traits.charger_onset_day + traits.charger_rise_days, traits.sudden_day
-        )
+        new_mah = self.design_mah[positions] * self.cells.capacity_factor[positions]
+        self.new_mah[positions] = new_mah
+        self._spare_mah[positions] = np.maximum(new_mah - self.end_of_life_mah[positions], 1.0)
+        faulty_on = traits.charger_onset_day[positions] + traits.charger_rise_days[positions]
+        self._strikes_after_days[positions] = np.minimum(faulty_on, traits.sudden_day[positions])
 
     def live(self, num_days: int) -> Days:
         """Go on for some days within the study; return what sensors need to know of them."""
@@ -234,6 +239,7 @@ class LifeBlock:
             return
         entering = np.flatnonzero(self.hardware.enters_day == self.day)
         self.has_gone[entering] = False
+        self._in_use[entering] = True
         self._put_in(entering)
 
     def _put_in(self, positions: NDArray[np.intp]) -> None:
@@ -245,12 +251,11 @@ class LifeBlock:
         self.installed_day[positions] = self.day
 
     def _retire(self) -> None:
+        failed = np.flatnonzero(self.has_failed & ~self.has_gone)
+        if len(failed):
+            left = self.capacity_mah[failed] < _COLLAPSED * self.design_mah[failed]
+            self.retire_day[failed[left]] = self.day
         leaves = self.retire_day < self.day + 1
-        if self.has_failed.any():
-            collapsed = self.has_failed & (self.capacity_mah < _COLLAPSED * self.design_mah)
-            collapsed &= ~self.has_gone
-            self.retire_day[collapsed] = self.day
-            leaves |= collapsed
         leaves &= ~self.has_gone
         leaving = np.flatnonzero(leaves)
         if len(leaving) == 0:
@@ -259,6 +264,7 @@ class LifeBlock:
         self._end_packs(in_use, ended_day=self.retire_day[in_use], ending=RETIRED)
         self.sends_until_day[leaving] = self.retire_day[leaving]
         self.has_gone[leaving] = True
+        self._in_use[leaving] = False
 
     def _fail(self) -> None:
         in_service = self.day + 1.0 - self.installed_day
@@ -266,8 +272,7 @@ class LifeBlock:
         struck |= self.resistance > self.failure_traits.resistance_limit
         struck |= self.swelling >= 1.0
         struck |= in_service > self._strikes_after_days
-        struck &= ~self.has_failed
-        struck &= ~self.has_gone
+        struck &= self._in_use
         failing = np.flatnonzero(struck)
         if len(failing) == 0:
             return
@@ -283,6 +288,7 @@ class LifeBlock:
         moment = self.day + random.uniform(Channel.FAILURE_MOMENT, self.day)
         self._end_packs(failing, ended_day=moment, ending=FAILED, cause=cause)
         self.has_failed[failing] = True
+        self._in_use[failing] = False
         self.renew_day[failing] = moment + self.owners.replacement_delay_days[failing]
         silent_share = np.array(self.recipe.silent_shares)[cause]
         silent = self.owners.silence[failing] < silent_share
@@ -295,28 +301,29 @@ class LifeBlock:
         margin /= self._spare_mah
         self.owner_hazard += self._owner_hazards.of(margin)
         deciding = self.owner_hazard >= self.owners.patience
-        deciding &= ~self.has_failed
-        deciding &= ~self.has_gone
+        deciding &= self._in_use
         self.renew_day[deciding] = self.day + 1.0
 
     def _renew_packs(self) -> None:
-        noticed = (self.notice_day <= self.day) & (self.pack_number == 0)
-        renewed = np.flatnonzero(((self.renew_day <= self.day) | noticed) & ~self.has_gone)
+        due = self.renew_day <= self.day
+        if self._has_notices:
+            due |= (self.notice_day <= self.day) & (self.pack_number == 0)
+        due &= ~self.has_gone
+        renewed = np.flatnonzero(due)
         if len(renewed) == 0:
             return
-        in_use = renewed[~self.has_failed[renewed]]
-        for ending, which in (
-            (REPLACED_AFTER_NOTICE, noticed[in_use]),
-            (REPLACED_BY_OWNER, ~noticed[in_use]),
-        ):
+        in_use = renewed[self._in_use[renewed]]
+        noticed = (self.notice_day[in_use] <= self.day) & (self.pack_number[in_use] == 0)
+        for ending, which in ((REPLACED_AFTER_NOTICE, noticed), (REPLACED_BY_OWNER, ~noticed)):
             self._end_packs(in_use[which], ended_day=float(self.day), ending=ending)
         self.pack_number[renewed] += 1
-        for number in np.unique(self.pack_number[renewed]).tolist():
+        for number in set(self.pack_number[renewed].tolist()):
             self._draw_packs(renewed[self.pack_number[renewed] == number], number)
         self._put_in(renewed)
         self.has_failed[renewed] = False
+        self._in_use[renewed] = True
         self.renew_day[renewed] = np.inf
-        self._of_packs()
+        self._of_packs(renewed)
 
     def _draw_packs(self, positions: NDArray[np.intp], number: int) -> None:
         """Give devices their packs of a number, which are drawn for all devices at once."""
@@ -359,9 +366,8 @@ class LifeBlock:
 
         Packs in use end with the study; those of devices that have not begun are listed as such.
         """
-        not_begun = self.hardware.enters_day >= self.day
-        not_begun &= self.hardware.enters_day > 0
-        in_use = np.flatnonzero((~self.has_failed & ~self.has_gone) | not_begun)
+        not_begun = self.hardware.enters_day >= max(self.day, 1)
+        in_use = np.flatnonzero(self._in_use | not_begun)
         ended = len(self._ended)
         self._end_packs(
             in_use,

@@ -61,6 +61,7 @@ def summarise(truth: FleetTruth) -> FleetSummary:
         truth.outcomes(tuple(map(str, truth.device_index.tolist()))),
         day_start_s=truth.day_start_s,
         horizon_days=30,
+        entered_s=first.installed_at_s,
     )
     shares = np.bincount(first.cause[failed], minlength=len(CAUSES)) / max(failures, 1)
     return FleetSummary(
@@ -77,7 +78,11 @@ def summarise(truth: FleetTruth) -> FleetSummary:
 
 
 def days_before_failure(
-    outcomes: Outcomes, *, day_start_s: NDArray[np.int64], horizon_days: int
+    outcomes: Outcomes,
+    *,
+    day_start_s: NDArray[np.int64],
+    horizon_days: int,
+    entered_s: NDArray[np.int64] | None = None,
 ) -> tuple[int, int]:
     """Count the device-days that stand before a failure, and those that are at risk.
 
@@ -88,6 +93,7 @@ def days_before_failure(
         outcomes: of the devices.
         day_start_s: midnights of the study, int64, shape (n_days,).
         horizon_days: how far ahead.
+        entered_s: when each device came; None: all were there from the beginning.
 
     Returns:
         Device-days with a failure within the horizon, and all that count.
@@ -98,6 +104,8 @@ def days_before_failure(
     positive = at_risk = 0
     for midnight in midnights.tolist():
         observed = outcomes.observed_until_s > midnight
+        if entered_s is not None:
+            observed &= entered_s <= midnight
         fails = observed & (outcomes.failed_at_s <= midnight + horizon_s)
         known = observed & (outcomes.observed_until_s >= midnight + horizon_s)
         positive += int(fails.sum())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -175,11 +175,6 @@ class FleetTruth:
             failed_at_s=np.where(failed, np.floor(first.ended_at_s), np.nan),
             primary_cause=names[first.cause],
         )
-
-    def without_days(self) -> FleetTruth:
-        """Return the truth without the daily states, which are its bulk."""
-        empty = {name: getattr(self, name)[:, :0] for name in (*_STATES, "pack_number")}
-        return replace(self, **empty)
 
     @staticmethod
     def joined(blocks: Sequence[FleetTruth]) -> FleetTruth:
