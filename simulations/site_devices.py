@@ -282,7 +282,7 @@ class SiteDevices:
         form: ContributionForm,
     ) -> None:
         step, fault = offer.step(credential.gateway), self.faults.get(device)
-        told = self._spoilt(step, answer, fault)
+        told = self._spoilt(step, answer, form, fault)
         parts = contribution_parts(
             told[1],
             step=told[0],
@@ -307,11 +307,13 @@ class SiteDevices:
             self._send(device, parts)
 
     @staticmethod
-    def _spoilt(step: Step, answer: Answer, fault: SiteFault | None) -> tuple[Step, Answer]:
+    def _spoilt(
+        step: Step, answer: Answer, form: ContributionForm, fault: SiteFault | None
+    ) -> tuple[Step, Answer]:
         if fault is SiteFault.WRONG_STEP:
             return replace(step, index=step.index + 1), answer
         if fault is SiteFault.BEYOND_BOUND:
-            return step, replace(answer, values=np.full_like(answer.values, 2**36))
+            return step, replace(answer, values=np.full_like(answer.values, form.most))
         if fault is SiteFault.FOREIGN_RECEIPT:
             foreign = DeviceReceipt(
                 pseudonym=hashlib.sha256(b"another").hexdigest()[:32],

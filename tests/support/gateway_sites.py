@@ -36,7 +36,9 @@ class MadeUpData:
     num_rows: int = 40
 
     def rows(self, device_id: str) -> TrainingRows:
-        return made_up_rows(self.num_rows, seed=int.from_bytes(seeded(device_id)[:4]))
+        seed = int.from_bytes(seeded(device_id)[:4])
+        made: TrainingRows = made_up_rows(self.num_rows, seed=seed)  # type: ignore[no-untyped-call]
+        return made
 
     def source(self, device_id: str, *, stream: str, index: int) -> NoiseSource:
         return SeededNoise(3, "device", stream, device_id, index)
