@@ -34,10 +34,11 @@ QUICK := $(PYTEST) --hypothesis-profile=quick -m 'not soak and not slow'
 LEAVES := tests/unit/models tests/unit/privacy tests/unit/simulations
 integration = $(wildcard $(addsuffix .py,$(addprefix tests/integration/test_,$(1))))
 TALKING := $(filter-out %_power_cut.py,$(call integration,hub* link* agent* requests))
-# Loops of many thousand draws, which tracing slows several times, and processes that are killed,
-# which leave no coverage.
+# Loops of many thousand draws or examples, which tracing slows several times; processes that are
+# killed, which leave no coverage; and docs, whose commands have tests of their own.
 COUNTING := $(call integration,privacy_audit privacy_audit_command) \
 	$(call integration,*_power_cut *_crashes mutated_bundles)
+DOCUMENTED := tests/packaging/test_docs.py $(call integration,*_guide)
 ROUNDS := $(sort $(call integration,*rounds* demo* killed* fault* group* adaptive* quality* told* \
 	counts_* count_* wire_tap privacy_home* privacy_plan restored* home_repairs run_folder* report_*))
 COVERED := $(BIN)/coverage run -m pytest --no-header
@@ -52,7 +53,7 @@ demo: $(STAMP) ## Simulated fleet, private rounds, devices, notices over MQTT; w
 test: $(STAMP) ## The whole suite with coverage (at least 85 %), about 8 minutes
 	@rm -rf build/coverage && mkdir -p build/coverage
 	@echo "Parts of the suite run side by side; what they print comes at the end of each"
-	@$(PARALLEL) -j3 test-rounds test-units test-devices test-talks test-counts
+	@$(PARALLEL) -j3 test-rounds test-units test-devices test-counts test-talks
 	@$(BIN)/coverage combine -q
 	@$(BIN)/coverage report
 
@@ -93,16 +94,16 @@ test-rounds: $(STAMP)
 	@$(PYTEST) $(ROUNDS)
 
 test-devices: $(STAMP)
-	@$(COVERED) $(filter-out $(TALKING) $(COUNTING) $(ROUNDS),$(call integration,*))
+	@$(COVERED) $(filter-out $(TALKING) $(COUNTING) $(DOCUMENTED) $(ROUNDS),$(call integration,*))
 
 test-units: $(STAMP)
-	@$(COVERED) tests/unit tests/property tests/golden
+	@$(COVERED) tests/unit tests/golden
 
 test-talks: $(STAMP)
-	@$(COVERED) tests/packaging $(TALKING)
+	@$(COVERED) $(filter-out $(DOCUMENTED),$(wildcard tests/packaging/*.py)) $(TALKING)
 
 test-counts: $(STAMP)
-	@$(PYTEST) $(COUNTING)
+	@$(PYTEST) $(COUNTING) tests/property $(DOCUMENTED)
 
 venv: $(STAMP)
 
