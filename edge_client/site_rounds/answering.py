@@ -18,8 +18,9 @@ from models.wire.sealing import SealKey
 from models.wire.site_rounds import CountOffer, count_form, update_form
 from privacy.adaptive_clipping import grid_of
 
-from ..errors import ParticipationRefusedError, StepOverError
+from ..errors import IdentityError, ParticipationRefusedError, StepOverError
 from ..local_training import local_trainer, train_block
+from ..provisioning.identity import identity_path, read_identity
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from models.wire.contribution import ContributionForm
-    from models.wire.envelope import SigningKey
     from models.wire.round_material import RoundMaterial
     from models.wire.rounds import RoundTask
 
@@ -35,30 +35,29 @@ if TYPE_CHECKING:
     from .kept_step import KeptStep
 
 
-def answer_parts(
-    step: KeptStep,
-    material: RoundMaterial,
-    *,
-    device: OwnDevice,
-    key: SigningKey,
-    left_s: Callable[[], float],
+def made_parts(
+    device: OwnDevice, step: KeptStep, material: RoundMaterial, *, left_s: Callable[[], float]
 ) -> tuple[bytes, ...]:
     """Answer a step, and return the parts in which the answer travels.
 
     Args:
+        device: that answers.
         step: as it was offered.
         material: what it is about.
-        device: that answers.
-        key: of the device, to sign with.
         left_s: says for how many seconds an answer counts from now on.
 
     Raises:
+        IdentityError: the device has no keys to sign with.
         TaskRefusedError: the owner does not agree, or training is stopped from afar.
         StepOverError: the step's time is over.
         CloneError: store or identity come from another device.
         StoreError: the store cannot be used.
         WireError: the material is not what the offer is about.
     """
+    identity = read_identity(device.store)
+    if identity is None:
+        what = "is not there: a gateway believes signed answers alone"
+        raise IdentityError(identity_path(device.store), what, "fedcell-device init --identity")
     if isinstance(step.offer, CountOffer):
         question = step.offer.task_with(material)
         form = count_form(question.question)
@@ -72,7 +71,7 @@ def answer_parts(
         step=step.step,
         form=form,
         device=step.offer.device,
-        key=key,
+        key=identity.signing_key,
         seal_key=SealKey.from_bytes(bytes.fromhex(step.seal_key)),
     )
 

@@ -113,6 +113,28 @@ class KeptStep:
             "parts": [base64.b64encode(part).decode("ascii") for part in self.parts],
         }
 
+    @staticmethod
+    def from_plain(values: Mapping[str, Any]) -> KeptStep:
+        """Read it.
+
+        Raises:
+            KeyError: a value is missing.
+            TypeError: a value is of another kind.
+            ValueError: a value cannot be.
+            WireError: the offer is none that this version knows.
+        """
+        body = parse_object(values["offer"].encode(), limit=_LONGEST_OFFER)
+        ending = values["ending"]
+        return KeptStep(
+            offer=of_object(body, _OFFERS[str(body.get("type"))]),
+            gateway=str(values["gateway"]),
+            seal_key=str(values["seal_key"]),
+            received=Moment.from_plain(values["received"]),
+            state=StepState(values["state"]),
+            ending=None if ending is None else Ending(ending),
+            parts=tuple(base64.b64decode(part, validate=True) for part in values["parts"]),
+        )
+
 
 def kept_step(store: StoreFile) -> KeptStep | None:
     """Return the step that was offered last; None before the first, and where none can be read."""
@@ -120,7 +142,7 @@ def kept_step(store: StoreFile) -> KeptStep | None:
     if not isinstance(values, dict):
         return None
     try:
-        return _of_plain(values)
+        return KeptStep.from_plain(values)
     except (KeyError, TypeError, ValueError, WireError):
         # A later version's, or none: nothing is answered for it.
         return None
@@ -133,17 +155,3 @@ def keep_step(store: StoreFile, step: KeptStep) -> None:
         StoreError: the one before is still there.
     """
     store.keep_fact(STEP_FACT, step.to_plain())
-
-
-def _of_plain(values: Mapping[str, Any]) -> KeptStep:
-    body = parse_object(values["offer"].encode(), limit=_LONGEST_OFFER)
-    ending = values["ending"]
-    return KeptStep(
-        offer=of_object(body, _OFFERS[str(body.get("type"))]),
-        gateway=str(values["gateway"]),
-        seal_key=str(values["seal_key"]),
-        received=Moment.from_plain(values["received"]),
-        state=StepState(values["state"]),
-        ending=None if ending is None else Ending(ending),
-        parts=tuple(base64.b64decode(part, validate=True) for part in values["parts"]),
-    )

@@ -56,7 +56,7 @@ def site_rounds_of(
 
     Args:
         config: of the process.
-        terms: TOML file whose table `[rounds]` says on which terms; None: on the usual ones.
+        terms: TOML file whose table `[node]` says on which terms; None: on the usual ones.
         server_keys: Ed25519 public keys (32 raw bytes) that the server signs with, by key id.
         credential_time: the time by which credentials end; None where the clock is wrong.
 

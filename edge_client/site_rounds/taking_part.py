@@ -15,19 +15,18 @@ from typing import TYPE_CHECKING
 
 from models.errors import ModelsError
 from models.wire.codec import MAX_PAYLOAD_BYTES
+from models.wire.site_rounds import CountOffer
 from models.wire.topics import Down, Up, down, up
 
 from ..errors import (
     ConsentMissingError,
     EdgeError,
-    IdentityError,
     StepOverError,
     StoreBusyError,
     TaskRefusedError,
 )
 from ..link.configuration import allowed
 from ..link.traffic import publish_bytes
-from ..provisioning.identity import identity_path, read_identity
 from ..store.mailbox import Purpose
 from .gathering import Gathering
 from .kept_step import Ending, StepState, keep_step, kept_step
@@ -44,9 +43,9 @@ if TYPE_CHECKING:
 
     from ..link.listener import Listener
     from ..link.traffic import TrafficMeter
-    from ..own_training import OwnDevice
     from ..store.mailbox import Mailbox
     from .kept_step import KeptStep
+    from .settings import DeviceAt
     from .time_left import Moment
 
 logger = logging.getLogger(__name__)
@@ -63,7 +62,7 @@ class SiteRounds:
 
     def __init__(
         self,
-        device_at: Callable[[datetime], OwnDevice],
+        device_at: DeviceAt,
         *,
         credential_time: Callable[[], datetime | None],
     ) -> None:
@@ -230,7 +229,7 @@ class _Work:
 
     def __init__(
         self,
-        device_at: Callable[[datetime], OwnDevice],
+        device_at: DeviceAt,
         step: KeptStep,
         material: RoundMaterial,
         *,
@@ -274,18 +273,16 @@ class _Work:
             self._wake()
 
     def _made(self, at: datetime) -> tuple[bytes, ...]:
-        # Loaded here: an agent that is never asked has no use for it.
-        from .answering import answer_parts
-
         device = self._device_at(at)
-        identity = read_identity(device.store)
-        if identity is None:
-            what = "is not there: a gateway believes signed answers alone"
-            raise IdentityError(identity_path(device.store), what, "fedcell-device init --identity")
-        return answer_parts(
-            self.step,
-            self._material,
-            device=device,
-            key=identity.signing_key,
-            left_s=lambda: self.step.left_s(self._now()),
-        )
+        if device.training_path == "opacus" and not isinstance(self.step.offer, CountOffer):
+            from .separate_process import Asked, answered_aside
+
+            asked = Asked(self._device_at, self.step, self._material, at)
+            return answered_aside(asked, left_s=self._left_s())
+        # Loaded here: an agent that is never asked has no use for it.
+        from .answering import made_parts
+
+        return made_parts(device, self.step, self._material, left_s=self._left_s)
+
+    def _left_s(self) -> float:
+        return self.step.left_s(self._now())

@@ -149,11 +149,13 @@ class SiteDriver:
     signing_key: SigningKey = field(default_factory=SigningKey.generate)
     opening_key: OpeningKey = field(default_factory=OpeningKey.generate)
     came: list[tuple[str, bytes]] = field(default_factory=list)
+    born: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self._prepare()
         self.link = link_to(self.broker, GATEWAY)
         self.link.subscribe("fedcell/v1/+/d/+/up/contribution", self._hear)
+        self.link.subscribe("fedcell/v1/+/d/+/up/birth", lambda topic, _: self.born.append(topic))
 
     def _prepare(self) -> None:
         self.material = RoundMaterial(weights=WEIGHTS, policy=signed(POLICY))
