@@ -183,19 +183,15 @@ def supernode_keys(
     """Write the SuperNodes' public keys of devices that are not shut out, for Flower."""
     from models.durable_file import write_durably
 
+    from ..authority.supernodes import enrolled_supernodes
     from ..storage.database import open_database
-    from ..storage.enrolments import Enrolments
 
     settings = settings_of(authority, db, config)
     with (
         open_database(settings.db, must_exist=True) as database,
         database.reading() as connection,
     ):
-        keys = {
-            device.device_id: device.supernode_key
-            for device in Enrolments(connection).devices()
-            if device.supernode_key is not None and device.revoked_at is None
-        }
+        keys = dict(enrolled_supernodes(connection))
     out.mkdir(parents=True, exist_ok=True)
     files = {name: out / f"{name}.pub" for name in keys}
     for name, path in files.items():
