@@ -81,7 +81,6 @@ def messages(draw):
     return envelope if shape == "signed" else seal_envelope(envelope, OPENING.seal_key, topic=TOPIC)
 
 
-@pytest.mark.slow
 @settings(max_examples=examples(50))
 @given(st.lists(messages(), min_size=1, max_size=5))
 def test_no_message_stops_a_device(device, group):
