@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -55,6 +56,7 @@ CLIMATES = (
 )
 
 
+@lru_cache(maxsize=8)
 def outdoor_temperature(
     *, num_days: int, seed: int, first_day_of_year: int, warming_c: float
 ) -> NDArray[np.float64]:
@@ -69,7 +71,8 @@ def outdoor_temperature(
         warming_c: added everywhere.
 
     Returns:
-        float64, shape (num_days, 4 samples, n_climates), degrees Celsius, at 0, 6, 12 and 18 h UTC.
+        float64, shape (num_days, 4 samples, n_climates), degrees Celsius, at 0, 6, 12 and 18 h UTC;
+        shared by all who ask for it, and read-only.
     """
     random = KeyedRandom(
         seed=seed, device_indices=_WEATHER_ADDRESS + np.arange(len(CLIMATES), dtype=np.int64)
@@ -90,6 +93,7 @@ def outdoor_temperature(
         + _of_all("weather_sd_c") * weather
     )
     temperature: NDArray[np.float64] = daily_mean[:, None, :] + day_and_night()
+    temperature.flags.writeable = False
     return temperature
 
 

@@ -22,8 +22,8 @@ from .life_block import LifeBlock
 from .lives import Lives
 from .manufacturing import DEVICE_MODELS
 from .recipe import FleetRecipe
-from .recording import record
-from .sensing import sense
+from .recording import RecorderMemory, record
+from .sensing import SensorMemory, sense
 from .truth import FleetTruth
 
 if TYPE_CHECKING:
@@ -137,28 +137,71 @@ def simulate_devices(
         recipe: as in `simulate_fleet`.
         notice_replacements_s: as in `simulate_fleet`, for these devices.
     """
-    lives = lives_of(
+    measured = MeasuredDevices(
         device_indices,
         num_days=num_days,
         seed=seed,
         recipe=recipe,
         notice_replacements_s=notice_replacements_s,
     )
-    ids = device_ids(device_indices, seed=seed)
-    start_s = int(recipe.start_at.timestamp())
-    recorded = record(sense(lives, recipe=recipe), lives, start_s=start_s, recipe=recipe)
-    telemetry = Telemetry(
-        device_ids=ids,
-        offsets=np.concatenate([[0], np.cumsum(recorded.counts)]).astype(np.int64),
-        at_s=recorded.at_s,
-        values=recorded.values,
-    )
+    telemetry, lives = measured.next_days(num_days)
     return SimulatedFleet(
-        profiles=profiles_of(lives, ids=ids, recipe=recipe),
+        profiles=measured.profiles,
         telemetry=telemetry,
-        outcomes=lives.truth.outcomes(ids),
+        outcomes=lives.truth.outcomes(measured.ids),
         truth=lives.truth,
     )
+
+
+class MeasuredDevices:
+    """Some devices of a fleet that live and are measured, as many days at a time as are asked for.
+
+    Attributes:
+        ids: identifiers of the devices.
+        profiles: of the devices.
+    """
+
+    def __init__(
+        self,
+        device_indices: NDArray[np.int64],
+        *,
+        num_days: int,
+        seed: int,
+        recipe: FleetRecipe = _DEFAULT_RECIPE,
+        notice_replacements_s: Floats | None = None,
+    ) -> None:
+        """Put the devices to the first morning; arguments are those of `simulate_devices`."""
+        self._block = life_block(
+            device_indices,
+            num_days=num_days,
+            seed=seed,
+            recipe=recipe,
+            notice_replacements_s=notice_replacements_s,
+        )
+        self._recipe = recipe
+        self._sensors = SensorMemory.new(len(device_indices))
+        self._recorder = RecorderMemory.new(len(device_indices))
+        self.ids = device_ids(device_indices, seed=seed)
+        self.profiles = profiles_of(self._block, ids=self.ids, recipe=recipe)
+
+    def next_days(self, num_days: int) -> tuple[Telemetry, Lives]:
+        """Go on for some days within the study; return what was recorded, and what happened."""
+        lives = lives_so_far(self._block, self._block.live(num_days))
+        measured = sense(lives, recipe=self._recipe, memory=self._sensors)
+        recorded = record(
+            measured,
+            lives,
+            start_s=self._block.start_s,
+            recipe=self._recipe,
+            memory=self._recorder,
+        )
+        telemetry = Telemetry(
+            device_ids=self.ids,
+            offsets=np.concatenate([[0], np.cumsum(recorded.counts)]).astype(np.int64),
+            at_s=recorded.at_s,
+            values=recorded.values,
+        )
+        return telemetry, lives
 
 
 def lives_of(
