@@ -10,6 +10,8 @@ from __future__ import annotations
 from enum import Enum, auto
 from typing import TYPE_CHECKING, NamedTuple
 
+from models.wire.contribution import StepKind
+
 from ..errors import NoticeRefusedError
 from .kept_step import Ending, KeptStep, StepState
 
@@ -116,12 +118,15 @@ def parts_to_send_again(
     return message.parts or tuple(range(len(kept.parts)))
 
 
-def after_release(message: StepRelease, *, kept: KeptStep | None) -> KeptStep | None:
+def after_release(
+    message: StepRelease, credential: GatewayCredential, *, kept: KeptStep | None
+) -> KeptStep | None:
     """Return the step at hand, closed by its release; None where another one was released."""
     if kept is None or kept.state is StepState.CLOSED:
         return None
     step = kept.step
-    if (step.stream, step.index) != (message.stream, message.index):
+    released = (StepKind.UPDATE, credential.gateway, message.stream, message.index)
+    if (step.kind, step.gateway, step.stream, step.index) != released:
         return None
     return kept.closed(Ending.RELEASED)
 

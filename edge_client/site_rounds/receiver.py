@@ -87,7 +87,7 @@ class GatewayReceiver:
             case MissingParts():
                 self._take_question(mailbox, credential, told)
             case StepRelease():
-                self._take_release(mailbox, told)
+                self._take_release(mailbox, credential, told)
 
     def _take_offer(
         self, mailbox: Mailbox, credential: GatewayCredential, offer: RoundOffer | CountOffer
@@ -124,10 +124,12 @@ class GatewayReceiver:
             if kept is not None:
                 put_out_again(mailbox, kept, numbers)
 
-    def _take_release(self, mailbox: Mailbox, message: StepRelease) -> None:
+    def _take_release(
+        self, mailbox: Mailbox, credential: GatewayCredential, message: StepRelease
+    ) -> None:
         self._device_at(self._listener.clock()).keep_receipt(message.receipt)
         with mailbox.transaction():
-            closed = after_release(message, kept=kept_step(mailbox))
+            closed = after_release(message, credential, kept=kept_step(mailbox))
             if closed is not None:
                 take_back(mailbox, self._listener.device_id)
                 keep_step(mailbox, closed)
