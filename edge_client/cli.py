@@ -27,6 +27,7 @@ COMMANDS = {
     "outbox": ("owner", "show what would leave this device, field by field"),
     "run": ("connection", "talk to the server: tell in bands, hear, show, acknowledge"),
     "node": ("node", "take part in the fleet's rounds: run this device's SuperNode"),
+    "gateway": ("gateway", "check what the gateway of a site needs, or show how its rounds went"),
     "serve": ("serve", "answer requests of other programs: JSON lines, or a Unix socket"),
     "status": ("status", "show what this device is, holds, runs, sends and may do"),
     "ledger": ("ledger", "show what was given to training, what it cost, what is left"),

@@ -21,7 +21,9 @@ if TYPE_CHECKING:
 
 NodeValue = str | int | float | bool
 
-PATH_VALUES = frozenset({"policy-keys", "conditions-file", "power-supplies", "hardware-id-file"})
+PATH_VALUES = frozenset(
+    {"policy-keys", "conditions-file", "power-supplies", "hardware-id-file", "gateway-site"}
+)
 """Values that are paths; those that the TOML file names lie relative to it."""
 OTHER_VALUES = frozenset(
     {
@@ -35,6 +37,8 @@ OTHER_VALUES = frozenset(
         "train-metered",
         "train-wait-s",
         "network-metered",
+        "gateway-broker",
+        "gateway-deadline-s",
     }
 )
 TABLE = "node"
