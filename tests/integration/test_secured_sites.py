@@ -10,7 +10,9 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from models.wire import topics
+from models.wire.announcements import release_topic
 from models.wire.envelope import SigningKey
+from models.wire.link_settings import LinkTls
 from models.wire.site_credential import WEIGHTS_FILTER, weights_topic
 from server.authority.enrolment import revoke
 from server.authority.sites import write_site
@@ -208,12 +210,35 @@ def _shut_out(broker, name):
     have_it_read(broker.folder)
 
 
-def test_releases_are_announced_by_their_own_service_and_nobody_else(broker):
-    rights = (broker.folder / ACCESS_FILE).read_text()
-    writers = [
-        block.splitlines()[0]
-        for block in rights.split("\n\n")
-        if "topic write fedcell/v1/all/release" in block
-    ]
+def services_tls(broker, name):
+    folder = broker.fleet.home.folder
+    return LinkTls(
+        authorities=broker.fleet.shown_by[MEMBER].authorities,
+        certificate=folder / f"{name}.pem",
+        key=folder / f"{name}.key",
+    )
 
-    assert writers == [f"user {RELEASES_CLIENT_ID}"]
+
+def test_who_announces_releases_does_nothing_else(broker):
+    tls = services_tls(broker, "releases")
+    releases, heard = broker.link(RELEASES_CLIENT_ID, tls), Heard()
+    releases.subscribe(topics.from_all_devices(topics.Up.SUMMARY), heard)
+    releases.subscribe(topics.from_all_devices(CONTRIBUTION), heard)
+    device, announced = link_of(broker, MEMBER), Heard()
+    device.subscribe(release_topic("canary"), announced)
+    with releases, device, broker.link(topics.HUB_CLIENT_ID, broker.fleet.hub) as hub:
+        assert releases.publish(release_topic("canary"), b"manifest").wait(5)
+        assert announced.wait_for(1) == [b"manifest"]
+        assert not releases.publish(topics.down(MEMBER, topics.Down.NOTIFY), b"notice").wait(5)
+        assert not releases.publish(weights_topic(GATEWAY, 0), b"weights").wait(5)
+        assert device.publish(topics.up(MEMBER, topics.Up.SUMMARY), b"bands").wait(5)
+        assert device.publish(topics.up(MEMBER, CONTRIBUTION), b"sealed").wait(5)
+        wait_until(lambda: heard.messages, SILENCE_S)
+        assert hub.counters.losses == 0
+
+    assert heard.messages == []
+
+
+@pytest.mark.parametrize("name", ["release-files", "superlink"])
+def test_a_servers_certificate_passes_for_no_client(broker, name):
+    assert not broker.lets_in(f"{topics.HUB_CLIENT_ID}-{name}", services_tls(broker, name))
