@@ -75,7 +75,9 @@ class Channel(IntEnum):
     USER_LEVEL = 42
     USER_HABIT = 43
     NEW_MODEL = 44
-    AVAILABILITY = 45
+    PLUG = 45
+    LINK = 46
+    IN_USE = 47
 
 
 class KeyedRandom:

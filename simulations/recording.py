@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 _SLOT_S = SECONDS_PER_DAY // SAMPLES_A_DAY
 _MOST_JITTER_S = 600
-_LONGEST_OUTAGE_DAYS = 40.0
+LONGEST_OUTAGE_DAYS = 40.0
 _LONGEST_CLOCK_FAULT_DAYS = 10.0
 _CLOCK_REPAIR_DAYS = 1.5
 _FACTORY_CLOCK_S = 946_684_800  # 2000-01-01: a clock without power starts here
@@ -224,7 +224,7 @@ def outage_ends(
     """
     begins = random.uniform(Channel.OUTAGE, day) < 1.0 / recipe.outage_interval_days
     length = recipe.outage_mean_days * random.exponential(Channel.OUTAGE_LENGTH, day)
-    ends = np.where(begins, day + np.minimum(length, _LONGEST_OUTAGE_DAYS), -1.0)
+    ends = np.where(begins, day + np.minimum(length, LONGEST_OUTAGE_DAYS), -1.0)
     ends[0] = np.maximum(ends[0], before)
     return np.maximum.accumulate(ends, axis=0, out=ends)
 

@@ -33,7 +33,7 @@ _COLD_BELOW_C = 15.0
 _RESISTANCE_COLD_GAIN_PER_C = 0.004
 _CHARGE_TAIL_MIN = 22.0
 _TAIL_BELOW_CEILING = 0.3
-_SKIPPED_CHARGE_SHARE = 0.05
+SKIPPED_CHARGE_SHARE = 0.05
 _SLOW_CHARGER_SHARE = 0.03
 _HOURS_A_SLOT = 24.0 / SAMPLES_A_DAY
 _MOST_SHUTDOWNS_A_SLOT = 5
@@ -173,7 +173,7 @@ def _charge_duration(lives: Lives) -> Floats:
     minutes *= np.exp(0.06 * random.normal(Channel.CHARGE_NOISE, day))
     chance = random.uniform(Channel.CHARGE_SKIPPED, day)
     minutes = np.where(chance > 1.0 - _SLOW_CHARGER_SHARE, 1.6 * minutes, minutes)
-    minutes = np.where(chance < _SKIPPED_CHARGE_SHARE, np.nan, np.round(minutes))
+    minutes = np.where(chance < SKIPPED_CHARGE_SHARE, np.nan, np.round(minutes))
     quarter = np.arange(SAMPLES_A_DAY)[:, None]
     return _per_slot(np.where(quarter == lives.users.charge_slot, minutes[:, None, :], np.nan))
 
