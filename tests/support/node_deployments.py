@@ -280,9 +280,17 @@ def superlink(folder: Path, fleet: SecuredFleet) -> Iterator[SuperLink]:
 
 
 def joined_device(
-    folder: Path, fleet: SecuredFleet, name: str, *, keys: Mapping[str, str], superlink: str = ""
+    folder: Path,
+    fleet: SecuredFleet,
+    name: str,
+    *,
+    keys: Mapping[str, str] | None = None,
+    superlink: str | None = None,
 ) -> Path:
-    """Make a device with readings and consent that is a member of the fleet; return its store."""
+    """Make a device with readings and consent that is a member of the fleet; return its store.
+
+    Keys and SuperLink are those that the fleet names, unless others are given.
+    """
     now = datetime.now(UTC)
     profile = DeviceProfile(
         device_id=DeviceId(name),
@@ -308,13 +316,13 @@ def joined_device(
         device_id=name,
         service=f"https://{HOST}:1",
         broker=answer.broker,
-        server_keys=dict(keys),
+        server_keys=dict(answer.server_keys if keys is None else keys),
         number=1,
         serial="0" * 40,
         not_before=now,
         not_after=now + timedelta(days=30),
         server_time=now,
-        superlink=superlink,
+        superlink=answer.superlink if superlink is None else superlink,
     )
     write_membership(
         membership,
