@@ -32,6 +32,7 @@ from .policy import (
     CountChannel,
     RecordPolicy,
     StreamPolicy,
+    least_cohort,
     policy_for,
 )
 
@@ -39,7 +40,6 @@ WEEKS_A_YEAR: Final = 365.25 / 7
 UPDATE_SHARE: Final = 0.85
 MOST_BANDS: Final = 128
 """More bands gain a hundredth at most, and a stream keeps as many vectors of noise."""
-LEAST_COHORT_SHARE: Final = 0.8
 _MOST_DEVICES: Final = 10**10
 
 
@@ -225,7 +225,7 @@ class Plan:
                 clipping_norm=asked.clipping_norm,
                 max_participations=chosen.participations,
                 min_separation=chosen.separation,
-                min_cohort_size=max(1, math.ceil(LEAST_COHORT_SHARE * chosen.cohort_size)),
+                min_cohort_size=least_cohort(chosen.cohort_size),
                 bands=chosen.bands,
                 target_quantile=asked.target_quantile,
             ),

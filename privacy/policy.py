@@ -31,6 +31,9 @@ GREATEST_EPSILON: Final = 20.0
 guesses whether a device took part is all but certain to be right, and nothing is promised."""
 GREATEST_STEPS: Final = 10_000
 """Most steps of training on a device that one participation may ask for."""
+LEAST_COHORT_SHARE: Final = 0.8
+"""Share of a cohort's n places that must have a device for a round to run, unless a policy says
+otherwise. The divisor stays n: a place whose device has spent its life is left empty."""
 USUAL_DELTA: Final = 1e-8
 """δ of the default policy. A device tells what it spent at this δ or a smaller one."""
 
@@ -47,7 +50,7 @@ class PrivacyPolicy:
         clipping_norm: C, bound on the ℓ2 norm of what one device sends: 1 where the norm adapts.
         max_participations: k, after which a device never contributes again.
         min_separation: b, least difference of index between two participations of a device.
-        min_cohort_size: Least number of invited devices; a smaller round does not run.
+        min_cohort_size: Least number of invited devices, of n places; a smaller round does not run.
         bands: p, bands of the noise's factor, at most b; 1 is independent noise.
         adaptive_clipping: How C_t moves, where devices send g/C_t and a bit; None for a fixed C.
     """
@@ -250,6 +253,11 @@ def record_policy(recipe: RecordRecipe) -> RecordPolicy:
         steps=recipe.steps,
         least_rows=recipe.least_rows,
     )
+
+
+def least_cohort(cohort_size: int) -> int:
+    """Return how many of n places must have a device, unless a policy says otherwise."""
+    return max(1, math.ceil(LEAST_COHORT_SHARE * cohort_size))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -114,7 +114,9 @@ class RoundTask:
         stream: Identifier of the run of rounds.
         index: Step of the stream, counted from 0.
         clipping_norm: C, to which each device clips its update; C_t where it adapts.
-        cohort_size: n, number of devices invited over all nodes.
+        cohort_size: n, places of the step over all nodes, and its divisor: so many devices are
+            invited, or fewer where some have spent their lives, but never fewer than the policy's
+            `min_cohort_size`.
         device_ids: Those of them behind this node.
         recipe: How each of them trains.
         policy: Signed envelope of the stream's policy, as JSON text; empty for simulated fleets.

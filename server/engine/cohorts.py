@@ -179,7 +179,7 @@ def select_cohort(
 
     Returns:
         int, shape (≤ n,): positions in the device list, ascending. Fewer than n where too few are
-        left; the policy's least cohort decides whether the round runs.
+        left; the policy's least cohort decides whether the round runs with empty places.
     """
     size = len(order)
     start = index * schedule.cohort_size % size

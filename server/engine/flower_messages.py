@@ -129,7 +129,7 @@ class Roster:
                 index=index,
                 clipping_norm=clipping_norm,
                 has_norm_bit=has_norm_bit,
-                cohort_size=len(cohort),
+                cohort_size=config.cohort_size,
                 device_ids=tuple(device_ids),
                 recipe=config.recipe,
                 policy=policy,

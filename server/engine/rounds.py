@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal
 from models.wire.rounds import LocalRecipe
 from privacy import PrivacyPolicy, StreamPolicy, policy_for
 from privacy.count_budget import count_channels
-from privacy.policy import GREATEST_EPSILON, record_policy
+from privacy.policy import GREATEST_EPSILON, least_cohort, record_policy
 
 from ..streams.stream_terms import StreamTerms
 from .cohorts import Schedule
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 NoiseName = Literal["correlated", "independent"]
 DEVICES_PER_OWNER = 5
+LONGEST_DEADLINE_S = 604_800
 SILENT_ROUNDS = 3
 """Rounds without any good reply, one after the other, that end a run."""
 
@@ -46,15 +47,16 @@ class FleetSpentError(RoundsError):
         index: the step.
         found: how many may be.
         wanted: n.
+        least: how many must be.
     """
 
-    def __init__(self, *, index: int, found: int, wanted: int) -> None:
+    def __init__(self, *, index: int, found: int, wanted: int, least: int) -> None:
         """Keep the facts beside the message."""
-        self.index, self.found, self.wanted = index, found, wanted
+        self.index, self.found, self.wanted, self.least = index, found, wanted, least
         super().__init__(
-            f"round {index}: {found} of {wanted} devices may be invited, the others have spent "
-            "their participations or were invited too recently; end it with fedcell rounds cancel "
-            "and open a new one, over more devices or with fewer to a round"
+            f"round {index}: {found} of {wanted} devices may be invited, and {least} must be: the "
+            "others have spent their participations or were invited too recently; end it with "
+            "fedcell rounds cancel and open a new one, over more devices or with fewer to a round"
         )
 
 
@@ -94,7 +96,7 @@ class RoundsConfig:
     Attributes:
         stream: identifier of the run; a new one for every run.
         num_rounds: T.
-        cohort_size: n, devices invited to each round.
+        cohort_size: n, devices invited to each round, and the divisor.
         clipping_norm: C, or C_0 where it adapts.
         epsilon: ε_release of a device's whole life, or None for a comparison without noise.
         delta: its δ.
@@ -118,7 +120,7 @@ class RoundsConfig:
         evaluate_every: rounds between two looks at the held-out part; the last round always.
 
     Raises:
-        ValueError: fewer than no replies or looks are asked for, or more replies than devices.
+        ValueError: replies, looks or a deadline are asked for that cannot be.
     """
 
     stream: str
@@ -151,6 +153,13 @@ class RoundsConfig:
                 f"min_replies must lie in 1..{self.cohort_size} (the cohort), "
                 f"got {self.min_replies}"
             )
+        if not 0.0 < self.deadline_s <= LONGEST_DEADLINE_S:
+            raise ValueError(
+                f"deadline_s must lie above 0 and be at most {LONGEST_DEADLINE_S} (a week), "
+                f"got {self.deadline_s:g}"
+            )
+        if self.evaluate_every < 1:
+            raise ValueError(f"evaluate_every must be at least 1, got {self.evaluate_every}")
         if self.patience < 0:
             raise ValueError(f"patience must be at least 0, got {self.patience}")
         if self.has_group_rule and self._is_correlated:
@@ -190,7 +199,7 @@ class RoundsConfig:
             max_participations=most,
             clipping_norm=self.clipping_norm,
             min_separation=schedule.min_separation,
-            min_cohort_size=self.cohort_size,
+            min_cohort_size=least_cohort(self.cohort_size),
             update_share=self.update_share,
             bands=min(schedule.min_separation, self.num_rounds) if self._is_correlated else 1,
             target_quantile=self.target_quantile,
@@ -257,7 +266,7 @@ class RoundRecord:
 
     Attributes:
         index: step of the stream.
-        invited: n, the divisor.
+        invited: devices that were: n, the divisor, or fewer where places stayed empty.
         replied: invited devices whose node's reply was good; devices that sit out count too, since
             nobody can tell them apart.
         refused: how many replies were refused, by reason.

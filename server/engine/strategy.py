@@ -292,7 +292,11 @@ class FederatedRounds:
             self.trail.note(index, node_id, reason)
 
     def _choose(self, counts: LifeCounts, index: int) -> NDArray[np.intp]:
-        """Choose a cohort of n by schedule and history, and note it in the stream's history."""
+        """Choose a cohort by schedule and history, and note it in the stream's history.
+
+        Where fewer than n may be invited, places stay empty: one device that has spent its life, or
+        says so, shall not end a run. The divisor stays n.
+        """
         cost = self.stream.terms.cost
         is_bounded = self.stream.terms.privacy is not None
         cohort = select_cohort(
@@ -306,8 +310,10 @@ class FederatedRounds:
             min_separation=max(self.schedule.min_separation, cost.min_separation),
             may=counts.may_go_on(cost),
         )
-        if len(cohort) < self.config.cohort_size:
-            raise FleetSpentError(index=index, found=len(cohort), wanted=self.config.cohort_size)
+        least = self.stream.terms.least_invited
+        if len(cohort) < least:
+            wanted = self.config.cohort_size
+            raise FleetSpentError(index=index, found=len(cohort), wanted=wanted, least=least)
         self.history = self.history.after(cohort, index=index)
         return cohort
 

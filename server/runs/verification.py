@@ -180,10 +180,13 @@ def _of_rounds(report: Mapping[str, Any]) -> Iterator[Check]:
     rounds, config = report["rounds"], report["config"]
     found = [one["index"] for one in rounds]
     yield compared("order of rounds", list(range(len(rounds))), found)
+    most = config["cohort_size"]
+    policy = report["privacy"].get("policy")
+    least = most if policy is None else policy["privacy"]["min_cohort_size"]
     for one in rounds:
         number = one["index"] + 1
-        if one["invited"] != config["cohort_size"]:
-            yield compared(f"round {number}: invited", config["cohort_size"], one["invited"])
+        if not least <= one["invited"] <= most:
+            yield compared(f"round {number}: invited", f"{least} to {most}", one["invited"])
         if not 0 <= one["replied"] <= one["invited"]:
             yield compared(f"round {number}: replied", f"0 to {one['invited']}", one["replied"])
 

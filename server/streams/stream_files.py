@@ -248,7 +248,7 @@ def read_checkpoint(folder: Path) -> Checkpoint:
     """
     path = folder / CHECKPOINT_FILE
     try:
-        with np.load(path, allow_pickle=False) as arrays:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
             named, moved = "entry_hash" in arrays, "clipping_norm" in arrays
             return Checkpoint(
                 state=OptimizerState.from_arrays(arrays),

@@ -137,7 +137,7 @@ class StreamState:
             The cohort.
 
         Raises:
-            BudgetExceededError: a chosen device has no budget left or had its turn, or not n are.
+            BudgetExceededError: a chosen device has no budget left or had its turn, or too few are.
             StreamRefusedError: the stream has no further step.
         """
         self._require(None)
@@ -301,13 +301,13 @@ class StreamState:
     def _whole_cohort(
         self, chosen: Sequence[int] | NDArray[np.intp]
     ) -> Sequence[int] | NDArray[np.intp]:
-        """Return a choice of exactly n: the divisor is what devices were told."""
-        if len(chosen) != self.terms.cohort_size:
+        """Return a choice of at most n, and of no fewer than devices were told."""
+        if not self.terms.least_invited <= len(chosen) <= self.terms.cohort_size:
             raise BudgetExceededError(
                 reason=Refusal.COHORT_TOO_SMALL,
                 spent=0,
                 requested=len(chosen),
-                limit=self.terms.cohort_size,
+                limit=self.terms.least_invited,
             )
         return chosen
 

@@ -65,7 +65,7 @@ class StreamTerms:
     Attributes:
         stream: its name, never used twice.
         num_rounds: T, most steps.
-        cohort_size: n, devices invited to each step; the divisor.
+        cohort_size: n, places of each step; the divisor.
         clipping_norm: C, bound on what one device sends: 1 where the norm adapts.
         privacy: σ, k, b and the budget; None without noise.
         policy: that devices are shown, where the noise is correlated; None for a comparison.
@@ -104,6 +104,11 @@ class StreamTerms:
     def adaptive(self) -> AdaptiveClipping | None:
         """How the clipping norm moves; None where it is fixed."""
         return None if self.policy is None else self.policy.privacy.adaptive_clipping
+
+    @property
+    def least_invited(self) -> int:
+        """Fewest of the n places of a step that must have a device; a comparison fills all."""
+        return self.cohort_size if self.privacy is None else self.privacy.min_cohort_size
 
     @property
     def has_norm_bit(self) -> bool:

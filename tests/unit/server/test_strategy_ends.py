@@ -1,6 +1,7 @@
 """Rounds with too few replies, and runs that stop early."""
 
 import json
+import math
 
 import pytest
 
@@ -133,3 +134,15 @@ def test_patience_without_public_data_is_refused(tmp_path):
 def test_negative_patience_is_refused():
     with pytest.raises(ValueError, match="patience must be at least 0"):
         config_of(patience=-1)
+
+
+@pytest.mark.parametrize("deadline_s", [0.0, -5.0, math.nan, math.inf, 604_801.0])
+def test_a_deadline_that_nobody_can_wait_for_is_refused(deadline_s):
+    with pytest.raises(ValueError, match="deadline_s must lie above 0 and be at most 604800"):
+        config_of(deadline_s=deadline_s)
+
+
+@pytest.mark.parametrize("evaluate_every", [0, -1])
+def test_looks_that_never_come_are_refused(evaluate_every):
+    with pytest.raises(ValueError, match="evaluate_every must be at least 1"):
+        config_of(evaluate_every=evaluate_every)

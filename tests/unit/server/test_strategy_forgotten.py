@@ -187,6 +187,20 @@ def test_lie_that_takes_a_device_out_of_a_whole_fleet_leaves_the_key_for_others_
     assert set(asked.values()) == {4}
 
 
+def test_one_device_that_says_its_life_is_spent_leaves_a_place_empty_and_ends_nothing(tmp_path):
+    """Ten devices in cohorts of five: nobody is to spare."""
+    nodes = [1, 2, 3, 4, 5]
+    fleet = Fleet(liars=["2-1"])
+    rounds = rounds_of(tmp_path, nodes=nodes, num_rounds=8, cohort_size=5)
+    records = []
+    rounds.on_round = records.append
+    assert rounds.run(GridInMemory(dict.fromkeys(nodes, fleet)))
+    assert [record.invited for record in records].count(4) == 3
+    assert {record.invited for record in records} == {4, 5}
+    assert [entry.fields["event"]["cohort_size"] for entry in rounds.stream.home.entries] == [5] * 8
+    assert {len(steps) for steps in fleet.debited.values()} == {1, 4}
+
+
 def test_spent_fleet_ends_with_its_weights_and_keeps_its_key(tmp_path):
     rounds = rounds_of(tmp_path)
     rounds.stream.home.note_said({"1-0": (99, 0.01)})
