@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING
 
 import uvicorn
 
-from ..errors import AuthorityError
+from ..errors import AuthorityError, StorageUnavailableError
 from .home import open_home
 from .service import enrolment_app
 from .services import Service, service_files, service_states
+from .sites import site_states
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -74,23 +75,32 @@ def running_service(
         opened.close()
 
 
-def warn_of_due(folder: Path, *, now: datetime) -> None:
-    """Log which of the fleet's own services have to be certified anew, and how.
+def warn_of_due(database: Database, folder: Path, *, now: datetime) -> None:
+    """Log which services have to be certified anew, and which sites written anew, and how.
 
     Args:
+        database: where enrolments are kept.
         folder: of the authorities.
         now: aware time.
     """
     try:
         due = [one for one in service_states(open_home(folder), now=now) if one.is_due]
-    except AuthorityError as error:
-        logger.warning("cannot look at certificates of services: %s", error)
+        with database.reading() as connection:
+            sites = [one for one in site_states(connection) if one.is_due(now)]
+    except (AuthorityError, StorageUnavailableError) as error:
+        logger.warning("cannot look at what is due: %s", error)
         return
     for one in due:
         ends = "is missing" if one.not_after is None else f"ends on {one.not_after:%Y-%m-%d}"
         logger.warning(
             "the certificate of %s %s: fedcell fleet certify %s, then start it anew",
             *(one.service.value, ends, one.service.value),
+        )
+    for site in sites:
+        why = "ends" if site.is_current else "is not right any more, and ends"
+        logger.warning(
+            "the site of %s %s on %s: fedcell fleet gateway %s --out FILE",
+            *(site.gateway, why, f"{site.not_after:%Y-%m-%d}", site.gateway),
         )
 
 

@@ -64,7 +64,8 @@ class SiteState:
         gateway: its name.
         devices: behind it that are not shut out.
         most_devices: that it may answer for in one step.
-        not_after: until when its credential holds.
+        issued_at: when its credential was signed.
+        not_after: until when that holds.
         is_current: whether the file that was written last says what holds now; where not, a key
             has changed or a device has left since.
     """
@@ -72,8 +73,13 @@ class SiteState:
     gateway: str
     devices: tuple[str, ...]
     most_devices: int
+    issued_at: datetime
     not_after: datetime
     is_current: bool
+
+    def is_due(self, now: datetime) -> bool:
+        """Tell whether its file has to be written anew: it is not right, or in its last third."""
+        return not self.is_current or now >= self.not_after - (self.not_after - self.issued_at) / 3
 
 
 def write_site(
@@ -157,6 +163,7 @@ def site_states(connection: Connection) -> tuple[SiteState, ...]:
                 gateway=kept.gateway_id,
                 devices=names,
                 most_devices=kept.most_devices,
+                issued_at=kept.issued_at,
                 not_after=kept.not_after,
                 is_current=_digest(credential) == kept.credential_digest,
             )

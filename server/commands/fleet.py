@@ -221,9 +221,9 @@ def serve(
     ):
         ready = {"event": "ready", "host": host, "port": chosen, "pid": os.getpid()}
         say(ready, [f"devices can join at port {chosen}"], as_json=as_json)
-        warn_of_due(settings.authority, now=machine_clock())
+        warn_of_due(database, settings.authority, now=machine_clock())
         while not stop.wait(_DAY_S):
-            warn_of_due(settings.authority, now=machine_clock())
+            warn_of_due(database, settings.authority, now=machine_clock())
 
 
 def checked_superlink(

@@ -153,7 +153,7 @@ def status(
         "revoked": revoked,
         "over": over,
         "open_tokens": tokens,
-        "gateways": sites_json(sites),
+        "gateways": sites_json(sites, now=now),
     }
     lines = [
         f"fleet        {home.fleet.name}",

@@ -103,7 +103,7 @@ def named_devices(text: str) -> list[str]:
     return list(names)
 
 
-def sites_json(states: tuple[SiteState, ...]) -> dict[str, Any]:
+def sites_json(states: tuple[SiteState, ...], *, now: datetime) -> dict[str, Any]:
     """Return for machines how the sites of all gateways are."""
     return {
         one.gateway: {
@@ -111,6 +111,7 @@ def sites_json(states: tuple[SiteState, ...]) -> dict[str, Any]:
             "most_devices": one.most_devices,
             "not_after": one.not_after.isoformat(),
             "current": one.is_current,
+            "due": one.is_due(now),
         }
         for one in states
     }
@@ -120,9 +121,9 @@ def sites_lines(states: tuple[SiteState, ...], *, now: datetime) -> list[str]:
     """Return for people how the sites of all gateways are."""
     lines = []
     for one in states:
-        is_fine = one.is_current and now < one.not_after
         ends = f"until {one.not_after.isoformat()}"
-        what = "" if is_fine else f"; write it anew: fedcell fleet gateway {one.gateway} --out FILE"
+        anew = f"; write it anew: fedcell fleet gateway {one.gateway} --out FILE"
+        what = anew if one.is_due(now) else ""
         lines.append(f"gateway      {one.gateway}: {len(one.devices)} devices, {ends}{what}")
     return lines
 

@@ -78,7 +78,7 @@ def test_certificates_are_due_two_months_before_their_end(fleet, caplog):
     assert due(fleet, soon - timedelta(seconds=1)) == set()
     assert due(fleet, soon) == set(Service) - {Service.HUB}
     with caplog.at_level(logging.WARNING):
-        warn_of_due(fleet.home.folder, now=soon)
+        warn_of_due(fleet.database, fleet.home.folder, now=soon)
     assert "the certificate of broker ends on 2027-04-02: fedcell fleet certify broker" in (
         caplog.text
     )

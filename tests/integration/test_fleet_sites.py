@@ -1,5 +1,6 @@
 """Who may be behind a gateway, what its site file says, and `fedcell fleet gateway` as typed."""
 
+import logging
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
@@ -8,6 +9,7 @@ import pytest
 from models.wire.envelope import SigningKey
 from models.wire.site_credential import read_site
 from server.authority.enrolment import revoke
+from server.authority.serving import warn_of_due
 from server.authority.sites import site_states, write_site
 from server.errors import AuthorityError
 from server.signer import load_signer, make_key_file
@@ -162,6 +164,19 @@ def test_a_key_that_devices_do_not_believe_signs_no_credential(fleet):
         gateway(fleet, "gate-1", "meter-1", key=SigningKey.generate())
 
     assert states(fleet) == {}
+
+
+def test_a_site_is_due_in_the_last_third_of_its_credential(fleet, caplog):
+    gateway(fleet, "gate-1", "meter-1")
+    third = NOW + DAYS * 2 / 3
+
+    assert not states(fleet)["gate-1"].is_due(third - timedelta(seconds=1))
+    assert states(fleet)["gate-1"].is_due(third)
+    with caplog.at_level(logging.WARNING):
+        warn_of_due(fleet.database, fleet.home.folder, now=NOW)
+        assert caplog.text == ""
+        warn_of_due(fleet.database, fleet.home.folder, now=third)
+    assert "the site of gate-1 ends on 2026-05-30: fedcell fleet gateway gate-1" in caplog.text
 
 
 def test_the_command_writes_the_file_and_status_says_when_it_is_due(fleet, tmp_path):
