@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 FORMAT = 1
 LIBRARIES = ("fedcell", "numpy", "onnxruntime", "cryptography", "paho-mqtt", "tuf")
-SHOWN_SETTINGS = ("bytes_per_day", "sample_every_h", "look_every_min", "backend")
+SHOWN_SETTINGS = ("bytes_per_day", "sample_every_h", "look_every_min", "backend", "gateway_rounds")
 """Settings whose values are told; of all others only whether they are set."""
 TRAFFIC_DAYS = 14
 README = """\
@@ -73,6 +73,8 @@ def diagnose(config: DeviceConfig, *, now: datetime) -> Part:
                 parts["link"] = _link(client, now)
             with _caught(parts, "model"):
                 parts["model"] = _model(client, took)
+            with _caught(parts, "gateway_rounds"):
+                parts["gateway_rounds"] = _gateway_rounds(client, config, now)
             with _caught(parts, "prediction"):
                 parts["prediction"] = _prediction(client, now, took)
     with _caught(parts, "sensors"):
@@ -218,6 +220,20 @@ def _link(client: EdgeClient, now: datetime) -> Part:
     ]
     refused = dict(store.fact("refused_messages") or {})
     return {"waiting": waiting, "notices": states, "refused": refused, "traffic": traffic}
+
+
+def _gateway_rounds(client: EdgeClient, config: DeviceConfig, now: datetime) -> Part:
+    """Return what keeps the device from taking part, and how far the last step came."""
+    from .site_rounds.kept_step import kept_step
+    from .site_rounds.telling import what_lacks
+
+    found: Part = {"lacking": [one.value for one in what_lacks(client.store, config)]}
+    kept = kept_step(client.store)
+    if kept is not None:
+        days_ago = int(now.timestamp() - kept.received.wall_s) // 86_400
+        ending = None if kept.ending is None else kept.ending.value
+        found["last_step"] = {"state": kept.state.value, "ending": ending, "days_ago": days_ago}
+    return found
 
 
 def _model(client: EdgeClient, took: dict[str, float]) -> Part:

@@ -37,6 +37,7 @@ def run_status(arguments: argparse.Namespace) -> int:
             "link": _link(store, config, now=now),
             "consents": _consents(store),
             "training": _training(store),
+            "gateway_rounds": _gateway_rounds(store, config),
             "configuration": _configuration(store),
             "refused": {
                 "readings": store.refusals(),
@@ -162,6 +163,18 @@ def _training(store: TelemetryStore) -> dict[str, Any]:
     return training_json(store)
 
 
+def _gateway_rounds(store: TelemetryStore, config: DeviceConfig) -> dict[str, Any]:
+    from ..site_rounds.telling import rounds_told
+
+    return rounds_told(store, config)
+
+
+def _gateway_words(told: dict[str, Any]) -> str:
+    from ..site_rounds.telling import rounds_words
+
+    return rounds_words(told)
+
+
 def _configuration(store: TelemetryStore) -> dict[str, Any] | None:
     from ..link.configuration import in_force, stopped
 
@@ -200,6 +213,7 @@ def _lines(data: dict[str, Any]) -> list[str]:
             ("today", f"{link['bytes_today']} of {link['bytes_per_day']} bytes"),
             ("consents", ", ".join(consents) or "none"),
             ("training", _training_words(data["training"])),
+            ("gateway", _gateway_words(data["gateway_rounds"])),
             ("configuration", _configuration_words(configuration)),
             ("refused", ", ".join(f"{why} {count}" for why, count in refused.items()) or "nothing"),
         ]

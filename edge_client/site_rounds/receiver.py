@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING, Any
 
 from models.wire.errors import DeliverAgainError, WireError
@@ -15,7 +16,7 @@ from models.wire.site_rounds import (
 )
 from models.wire.topics import Up, up
 
-from ..errors import ConsentMissingError, IdentityError, NoticeRefusedError, StoreError
+from ..errors import ConsentMissingError, IdentityError, InputError, NoticeRefusedError, StoreError
 from ..link.configuration import allowed, stopped
 from ..store.mailbox import Purpose
 from .kept_step import keep_step, kept_step
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
     from ..own_training import OwnDevice
     from ..store.mailbox import Mailbox
     from .kept_step import KeptStep
+
+logger = logging.getLogger(__name__)
 
 
 class GatewayReceiver:
@@ -71,6 +74,9 @@ class GatewayReceiver:
                 self._take(mailbox, credential, told)
         except (WireError, NoticeRefusedError) as error:
             listener.counters.refuse(error)
+            return
+        except InputError as error:
+            logger.warning("what a gateway said is not taken: %s", error)
             return
         except (StoreError, IdentityError) as error:
             raise DeliverAgainError(str(error)) from error

@@ -7,7 +7,10 @@ from a gateway to a node of its own takes them along.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
+
+from models.trusted_keys import read_trusted_keys
 
 from ..rounds_node.settings import read_settings
 from .taking_part import SiteRounds
@@ -15,7 +18,6 @@ from .taking_part import SiteRounds
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from datetime import datetime
-    from pathlib import Path
 
     from ..config import DeviceConfig
     from ..own_training import OwnDevice
@@ -63,6 +65,7 @@ def site_rounds_of(
     Raises:
         InputMissingError: the file is not there.
         InputError: a term cannot be used.
+        models.errors.ModelsError: the keys that may sign policies cannot be read.
     """
     own = {
         "telemetry-db": config.store,
@@ -71,4 +74,8 @@ def site_rounds_of(
     }
     named = {name: str(path) for name, path in own.items() if path is not None}
     values = {**read_settings(terms).values, **named}
+    keys = values.get("policy-keys")
+    if keys is not None:
+        # What a round could not use is said at the start.
+        read_trusted_keys(Path(str(keys)))
     return SiteRounds(DeviceAt(values, server_keys), credential_time=credential_time)
