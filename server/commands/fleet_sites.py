@@ -72,11 +72,12 @@ def gateway(
             life=timedelta(days=days),
             now=now,
         )
-        told = tell_broker(connection, home, broker_folder, now=now)
+        # The broker last: it shall grant nothing that is not kept.
         try:
             write_durably(out, made.content)
         except OSError as error:
             raise _unwritable(out, error) from None
+        told = tell_broker(connection, home, broker_folder, now=now)
     said = {"gateway": name, "site": str(out), "broker": told, **_site_json(made)}
     say(said, [*_site_lines(name, out, made), broker_line(told)], as_json=as_json)
 

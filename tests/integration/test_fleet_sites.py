@@ -198,3 +198,15 @@ def test_the_command_writes_the_file_and_status_says_when_it_is_due(fleet, tmp_p
     for devices, code, words in (("a/b", 2, "must not hold"), (",", 2, "names no device")):
         refused = fedcell("fleet", "gateway", "gate-1", *to, *told, "--devices", devices)
         assert refused.is_refused(code, words)
+
+
+def test_a_file_that_cannot_be_written_grants_nothing(fleet, tmp_path):
+    told = ("--db", f"sqlite:///{fleet.folder / 'hub.db'}", "--authority", fleet.home.folder)
+    key, broker = ("--signing-key", tmp_path / "server.pem"), tmp_path / "broker"
+    nowhere = ("--out", tmp_path / "none" / "site.json", "--broker-folder", broker)
+
+    ran = fedcell("fleet", "gateway", "gate-1", "--devices", "meter-1", *key, *nowhere, *told)
+
+    assert ran.is_refused(3, "none/site.json: cannot be written")
+    assert not broker.exists()
+    assert states(fleet) == {}
