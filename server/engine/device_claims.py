@@ -1,8 +1,9 @@
 """Which node a device is behind: what nodes claim, judged before anything is believed.
 
-A node says which devices are behind it, and may say anything. Two nodes that claim one device both
-lose it, unless the enrolment record binds it to one of them: nobody takes another's devices over by
-naming them. Whoever names too many devices, or what is no identifier, has said nothing.
+A node says which devices are behind it, and may say anything. Where two claim one device, the node
+that has had it, is here and still names it keeps it; without such a one both lose it, unless the
+enrolment record binds it to one of them: nobody takes another's devices, or stops them, by naming
+them. Whoever names too many devices, or what is no identifier, has said nothing.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ class ClaimRefusal(StrEnum):
     TOO_MANY = "names_too_many_devices"
     BAD_IDENTIFIER = "names_no_device_id"
     CLAIMED_TWICE = "names_a_device_of_another_node"
+    CONTESTED = "keeps_a_device_that_another_node_names"
     NOT_ITS_OWN = "names_a_device_bound_to_another_node"
 
 
@@ -57,21 +59,28 @@ class Claims:
 
     Attributes:
         node_of: the one node of each device.
-        refused: nodes whose claims did not count, and why; each pair once, sorted.
+        refused: nodes whose claims did not count or are contested, and why; each pair once, sorted.
     """
 
     node_of: Mapping[str, int]
     refused: tuple[tuple[int, ClaimRefusal], ...] = ()
 
 
-def judged_claims(named: Mapping[int, Sequence[object]], rule: ClaimRule | None) -> Claims:
+def judged_claims(
+    named: Mapping[int, Sequence[object]],
+    rule: ClaimRule | None,
+    *,
+    held: Mapping[str, int] | None = None,
+) -> Claims:
     """Judge what nodes claim.
 
     Args:
         named: what each node says is behind it.
         rule: what they may claim; None for nodes of this process's own making, which are believed
             but for what two of them claim.
+        held: the node that has had each device so far, and has answered now.
     """
+    held = held or {}
     refused: set[tuple[int, ClaimRefusal]] = set()
     claimants: dict[str, list[int]] = {}
     for node_id in sorted(named):
@@ -79,10 +88,19 @@ def judged_claims(named: Mapping[int, Sequence[object]], rule: ClaimRule | None)
         refused |= {(node_id, reason) for reason in why}
         for device_id in taken:
             claimants.setdefault(device_id, []).append(node_id)
-    for nodes in claimants.values():
+    node_of: dict[str, int] = {}
+    for device_id, nodes in claimants.items():
+        holder = held.get(device_id) if len(nodes) > 1 else nodes[0]
+        if holder in nodes:
+            node_of[device_id] = holder
         if len(nodes) > 1:
-            refused |= {(node_id, ClaimRefusal.CLAIMED_TWICE) for node_id in nodes}
-    node_of = {device_id: nodes[0] for device_id, nodes in claimants.items() if len(nodes) == 1}
+            refused |= {
+                (
+                    node_id,
+                    ClaimRefusal.CONTESTED if node_id == holder else ClaimRefusal.CLAIMED_TWICE,
+                )
+                for node_id in nodes
+            }
     return Claims(node_of, tuple(sorted(refused)))
 
 

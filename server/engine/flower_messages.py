@@ -58,17 +58,19 @@ class Roster:
 
     @staticmethod
     def of(
-        devices_of_node: Mapping[int, Sequence[object]], *, rule: ClaimRule | None = None
+        devices_of_node: Mapping[int, Sequence[object]],
+        *,
+        rule: ClaimRule | None = None,
+        held: Mapping[str, int] | None = None,
     ) -> Roster:
         """Make the roster from what the nodes answered.
-
-        A device that two nodes claim belongs to neither, unless the rule binds it to one of them.
 
         Args:
             devices_of_node: what each node names.
             rule: what it may claim; None for nodes of this process's own making.
+            held: the node that has had each device so far, and has answered now.
         """
-        claims = judged_claims(devices_of_node, rule)
+        claims = judged_claims(devices_of_node, rule, held=held)
         device_ids = tuple(sorted(claims.node_of))
         nodes = tuple(claims.node_of[device_id] for device_id in device_ids)
         return Roster(device_ids, nodes, claims.refused)
@@ -252,7 +254,8 @@ def asked_again(
     """Ask the nodes that are here now which devices are behind them: this only routes.
 
     A node that does not answer now keeps its devices, for it may come back before the round's
-    deadline, and nobody takes them over meanwhile. Nobody is enrolled by this, and nobody left out.
+    deadline, and nobody takes them over meanwhile: whom another names then is behind neither, this
+    time. Nobody is enrolled by this, and nobody left out.
 
     Args:
         grid: Flower's way to the nodes.
@@ -266,7 +269,8 @@ def asked_again(
     here = list(grid.get_node_ids())
     named, _ = _named(grid, here, deadline_s=deadline_s, stop=stop, poll_s=poll_s, on_look=on_look)
     known = before.behind(before.device_ids)
-    return Roster.of({**known, **named}, rule=rule).over(before.device_ids)
+    held = {device: node_id for node_id in named for device in known.get(node_id, ())}
+    return Roster.of({**known, **named}, rule=rule, held=held).over(before.device_ids)
 
 
 def _named(

@@ -121,6 +121,22 @@ def test_nobody_takes_over_the_device_of_a_node_that_sleeps():
     assert again(grid, enrolled, bound).node_ids == (1, 2)
 
 
+def test_a_node_that_names_everybody_stops_nobody_who_is_here():
+    enrolled = Roster.of({1: ["a"], 2: ["b"]})
+    grid = GridInMemory({1: names("a"), 2: names("b"), 7: names("a", "b")})
+    roster = again(grid, enrolled)
+    assert roster.node_ids == (1, 2)
+    contested = ClaimRefusal.CONTESTED
+    assert roster.refused == ((1, contested), (2, contested), (7, TWICE))
+    assert again(grid, roster).node_ids == (1, 2)
+
+
+def test_a_device_that_moved_is_behind_the_node_that_names_it_now():
+    enrolled = Roster.of({1: ["a"], 2: ["b"]})
+    grid = GridInMemory({1: names("a", "b"), 2: names("other")})
+    assert again(grid, enrolled).node_ids == (1, 1)
+
+
 def test_too_few_nodes_or_no_device_is_one_clear_error():
     grid = GridInMemory({1: lambda _: ["misconfigured"]})
     stop = threading.Event()
