@@ -28,16 +28,13 @@ class AppBundle:
         content: as Flower carries it.
         version: of the app.
         flwr: version of Flower that made it.
+        app: publisher and name.
     """
 
     content: bytes
     version: str
     flwr: str
-
-    @property
-    def app(self) -> str:
-        """Publisher and name."""
-        return f"{PUBLISHER}/{NAME}"
+    app: str = f"{PUBLISHER}/{NAME}"
 
     @property
     def sha256(self) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
+from hashlib import sha256
 from typing import TYPE_CHECKING
 
 from models.durable_file import write_durably
@@ -20,14 +22,23 @@ if TYPE_CHECKING:
     from .place import Deployment
 
 
-def pin_of(bundle: AppBundle, *, now: datetime) -> AppPin:
-    """Return the pin of a bundle."""
+def pin_of(bundle: AppBundle, before: AppPin | None, *, now: datetime) -> AppPin:
+    """Return the pin of a bundle, later than the one before it, whatever the clock says.
+
+    Args:
+        bundle: what nodes may run.
+        before: the pin that it takes the place of, None for none.
+        now: aware time.
+    """
+    issued = now.replace(microsecond=0)
+    if before is not None:
+        issued = max(issued, before.issued + timedelta(seconds=1))
     return AppPin(
         app=bundle.app,
         version=bundle.version,
         fab_sha256=bundle.sha256,
         flwr=bundle.flwr,
-        issued=now.replace(microsecond=0),
+        issued=issued,
     )
 
 
@@ -54,7 +65,7 @@ def keep_bundle(
     found = read_pin(deployment, key.verify_key)
     if found is not None and is_pinned(found, bundle) and _content(deployment) == bundle.content:
         return found, False
-    pin = pin_of(bundle, now=now)
+    pin = pin_of(bundle, found, now=now)
     # The bundle first: a pin whose bundle is missing would stop every run.
     write_durably(deployment.bundle, bundle.content)
     write_durably(deployment.pin, pin.signed(key))
@@ -76,8 +87,6 @@ def pinned_bundle(deployment: Deployment, key: VerifyKey) -> bytes:
         DeploymentError: it is missing.
         DeploymentRefusedError: the pin is not signed by this key, or is of another bundle.
     """
-    from hashlib import sha256
-
     remedy = f"write both anew: fedcell rounds deployment {deployment.folder}"
     content, pin = _content(deployment), read_pin(deployment, key)
     if content is None:

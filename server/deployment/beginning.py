@@ -102,10 +102,6 @@ def check_keys(keys: Mapping[str, RunValue]) -> None:
         path = path_of(config, key)
         if path is not None and not path.is_absolute() and config[key] != "default":
             raise SettingError(key, f"must be an absolute path, got {path}", "write it out")
-    planned_rounds(config)
-    planned_counts(config)
-    log_level(config)
-    starting_weights(config)
     load_signer(Path(str(config["policy-key"])))
     for key, read in (
         ("stream-key-file", read_operator_key),
@@ -119,6 +115,10 @@ def check_keys(keys: Mapping[str, RunValue]) -> None:
     if reference is not None and not reference.is_dir():
         raise RoundsError(f"reference: {reference} is no folder; name a fleet dataset")
     _require_free_folder(Path(str(config["out"])), is_resumed=bool(config["resume"]))
+    log_level(config)
+    planned_rounds(config)
+    planned_counts(config)
+    starting_weights(config)
 
 
 def begin_run(

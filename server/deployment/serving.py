@@ -167,6 +167,8 @@ class Supervisor:
         process = self._processes[name]
         record = self._records[name].died(now)
         code = process.exit_code()
+        # What it had started outlives it: nginx's workers would hold the port.
+        process.ask_to_end()
         self._records[name] = record
         pause = round(record.due_at - now, 1)
         ended = {"event": "part_ended", "part": name, "code": code, "again_in_s": pause}

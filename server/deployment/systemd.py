@@ -48,7 +48,7 @@ UMask=0077
 NoNewPrivileges=yes
 ProtectSystem=strict
 ProtectHome=read-only
-ReadWritePaths={deployment.folder}
+ReadWritePaths={" ".join(map(str, _written(deployment)))}
 PrivateTmp=yes
 PrivateDevices=yes
 ProtectKernelTunables=yes
@@ -63,6 +63,14 @@ SystemCallArchitectures=native
 [Install]
 WantedBy=multi-user.target
 """
+
+
+def _written(deployment: Deployment) -> tuple[Path | str, ...]:
+    """Return the folders that the service writes to: its own, and that of an SQLite database."""
+    file = deployment.database.removeprefix("sqlite:///")
+    if file == deployment.database:
+        return (deployment.folder,)
+    return (deployment.folder, file.rpartition("/")[0] or "/")
 
 
 def notify_ready(address: str) -> None:

@@ -1,0 +1,256 @@
+"""A deployment as an operator brings it up: one folder, one process, nodes through the proxy."""
+
+import json
+import os
+import signal
+import socket
+import ssl
+import stat
+import time
+from contextlib import ExitStack
+from datetime import UTC, datetime, timedelta
+
+import httpx
+import pytest
+
+from models.wire.app_pin import APP_PIN_PATH, AppPin
+from models.wire.envelope import trusted_keys
+from server.deployment.beginning import begin_run
+from server.deployment.certificates import require_certificates
+from server.deployment.control_api import control_api
+from server.deployment.errors import DeploymentRefusedError
+from server.deployment.proxy_configuration import NODE_PATHS
+from server.deployment.readiness import taken_port
+from server.signer import load_signer
+from tests.support.command_line import fedcell
+from tests.support.deployments import deployed_fleet, serving
+from tests.support.node_deployments import (
+    HOST,
+    joined_device,
+    lines_of,
+    node_process,
+    tiny_bundle,
+    wait_for,
+)
+from tests.support.processes import processes_naming
+
+pytestmark = [pytest.mark.nginx, pytest.mark.slow]
+
+DEVICES = ("d-2", "d-5")
+
+
+@pytest.fixture(scope="module")
+def deployed(tmp_path_factory):
+    """A fleet whose deployment is written, with a small app in the place of the whole one."""
+    with deployed_fleet(tmp_path_factory.mktemp("rounds")) as made:
+        written = made.write()
+        assert written.code == 0, written.err
+        yield made
+
+
+@pytest.fixture(scope="module")
+def served(deployed):
+    """It is served, and the nodes of two devices are started."""
+    deployed.pin(tiny_bundle())
+    with ExitStack() as running:
+        process = running.enter_context(serving(deployed.directory))
+        process.nodes = {}
+        for name in DEVICES:
+            store = joined_device(
+                deployed.folder / name,
+                deployed.fleet,
+                name,
+                keys=deployed.server_keys,
+                superlink=f"{HOST}:{deployed.port}",
+            )
+            process.nodes[name] = running.enter_context(node_process(store))
+        for node in process.nodes.values():
+            node.wait_for("connected", seconds=90)
+        yield process
+
+
+def test_folder_is_private_and_written_again_changes_nothing(deployed):
+    files = [path for path in deployed.directory.rglob("*") if path.is_file()]
+    before = {path: path.read_bytes() for path in files}
+    secret = {"key.pem", "inner.key", "superexec.secret", "stream.operator", "deployment.json"}
+
+    again = deployed.write()
+
+    assert again.json()["made"] == []
+    assert {path: path.read_bytes() for path in files} == before
+    assert stat.S_IMODE(deployed.directory.stat().st_mode) == 0o700
+    modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in files}
+    assert {name: modes[name] for name in secret} == dict.fromkeys(secret, 0o600)
+
+
+def test_certificate_that_is_over_is_named(deployed):
+    now = datetime.now(UTC)
+
+    assert require_certificates(deployed.place, now=now) > now + timedelta(days=300)
+    with pytest.raises(DeploymentRefusedError, match=r"certificate\.pem: ended on .*deployment"):
+        require_certificates(deployed.place, now=now + timedelta(days=400))
+
+
+def test_taken_port_is_found(deployed):
+    place = deployed.place
+
+    assert taken_port(place, with_proxy=True) is None
+    with socket.socket() as other:
+        other.bind((HOST, place.port))
+        other.listen()
+        assert taken_port(place, with_proxy=True) == place.port
+        assert taken_port(place, with_proxy=False) is None
+
+
+def test_key_that_devices_do_not_trust_is_refused(deployed, tmp_path):
+    fedcell("server", "key", "--out", tmp_path / "other.pem")
+
+    refused = deployed.write("--policy-key", tmp_path / "other.pem")
+
+    assert refused.is_refused(5, "other.pem", "do not trust this key", "fleet init --server-key")
+
+
+def test_nodes_pass_the_proxy_and_are_bound_to_their_devices(deployed, served):
+    listed = fedcell("rounds", "nodes", deployed.directory, "--json").json()
+
+    assert [(one["device_id"], one["state"]) for one in listed["nodes"]] == [
+        (name, "online") for name in DEVICES
+    ]
+    rows = deployed.place.enrolled.read_text().splitlines()
+    assert rows == ["device_id,node_id"] + [
+        f"{one['device_id']},{one['node_id']}" for one in listed["nodes"]
+    ]
+    told = [str(node.events()[-1]["node_id"]) for node in served.nodes.values()]
+    assert told == [one["node_id"] for one in listed["nodes"]]
+
+
+@pytest.mark.filterwarnings("ignore:ssl.TLSVersion:DeprecationWarning")
+def test_proxy_refuses_operators_apps_and_strangers(deployed, served):
+    place = deployed.place
+    context = ssl.create_default_context(cafile=str(place.authorities))
+    base = f"https://{HOST}:{place.port}"
+    with httpx.Client(verify=context) as client:
+        refused = {
+            path: client.post(base + path, content=b"").status_code
+            for path in (
+                "/v1/control/start-run",
+                "/v1/control/register-node",
+                "/v1/control/list-nodes",
+                "/v1/runtime/acquire-task",
+                "/v1/fleet/register-node",
+                "/v1/fleet/unregister-node",
+                "/v1/fleet/pull-messages/",
+                "/v1/fleet/pull-messages/..%2f..%2fcontrol/list-nodes",
+                "/v1/fleet/../control/list-nodes",
+                "//v1/control/list-nodes",
+                "/docs",
+                "/openapi.json",
+                "/health",
+            )
+        }
+        assert refused == dict.fromkeys(refused, 403)
+        assert client.get(base + NODE_PATHS[0]).status_code == 403
+        # A path of nodes gets as far as the SuperLink, which knows nodes by their keys.
+        stranger = client.post(
+            base + NODE_PATHS[0], content=b"", headers={"content-type": "application/protobuf"}
+        )
+        assert stranger.status_code in {401, 415, 422}
+        assert client.post(base + NODE_PATHS[3], content=b"x" * 5_000_000).status_code == 413
+        pin = client.get(base + APP_PIN_PATH)
+    key = load_signer(deployed.key).verify_key
+    assert AppPin.from_envelope(pin.content, trusted_keys(key)).fab_sha256 == tiny_bundle().sha256
+    old = ssl.create_default_context(cafile=str(place.authorities))
+    old.minimum_version = ssl.TLSVersion.MINIMUM_SUPPORTED
+    old.maximum_version = ssl.TLSVersion.TLSv1_1
+    with socket.create_connection((HOST, place.port)) as plain, pytest.raises(ssl.SSLError):
+        old.wrap_socket(plain, server_hostname=HOST)
+
+
+def test_second_process_is_kept_from_serving(deployed, served):
+    refused = fedcell("rounds", "serve", deployed.directory)
+
+    assert refused.is_refused(6, str(deployed.directory), "another process serves")
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "what"),
+    [
+        (["rounds=many"], 2, "rounds: must be a whole number"),
+        (["colour=red"], 2, "colour: is no key of a run"),
+        (["policy-key=other.pem"], 2, "nodes believe no other"),
+        (["start-weights=/nowhere.npz"], 1, "holds no weights"),
+        (["start-weights=default", "plan=/nowhere.json"], 3, "nowhere.json"),
+        (["start-weights=default", "optimizer=sgd"], 1, "optimizer is 'sgd'"),
+        (["start-weights=default", "owners=/nowhere.csv"], 2, "nowhere.csv"),
+    ],
+)
+def test_run_that_could_not_go_well_is_not_begun(deployed, served, words, code, what):
+    refused = fedcell("rounds", "begin", deployed.directory, *words)
+
+    assert (refused.code, refused.out) == (code, ""), refused.err
+    assert what in refused.err
+    assert not any(deployed.place.begun.iterdir())
+
+
+def test_run_goes_on_over_a_superlink_that_is_killed(deployed, served):
+    place, out = deployed.place, deployed.folder / "asked.jsonl"
+    said = {"out": str(out), "asks": 1, "timeout-s": 90.0}
+    with control_api(place) as api:
+        begun = begin_run(api, place, said, number=1, now=datetime.now(UTC))
+    # Messages are out, and answers on their way.
+    served.nodes["d-2"].wait_for("pinned", seconds=90)
+    assert not out.exists()
+
+    os.kill(served.pid("superlink"), signal.SIGKILL)
+    served.wait_for("part_ready", "superlink", times=2)
+
+    with control_api(place) as api:
+        wait_for(lambda: api.run(begun.run_id).is_over, what="the run", seconds=90)
+        stands = api.run(begun.run_id)
+    assert stands.sub_status == "completed", stands.details
+    replies = [reply for kept in lines_of(out) for reply in kept["replies"]]
+    assert [sorted(reply) for reply in replies] == [["pid", "store"]] * 2, replies
+    (death,) = served.events("part_ended", "superlink")
+    assert (death["code"], death["again_in_s"]) == (-9, 1.0)
+
+
+def test_parts_that_are_killed_are_started_again(served):
+    for part in ("proxy", "superexec"):
+        os.kill(served.pid(part), signal.SIGKILL)
+    for part in ("proxy", "superexec"):
+        served.wait_for("part_ready", part, times=2)
+
+    deaths = [served.events("part_ended", part) for part in ("proxy", "superexec")]
+    assert [[death["code"] for death in part] for part in deaths] == [[-9], [-9]]
+
+
+def test_revoked_device_is_shut_out(deployed, served):
+    revoked = fedcell("fleet", "revoke", "d-5", *deployed.places)
+    assert revoked.code == 0, revoked.err
+
+    wait_for(
+        lambda: [event for event in served.events("nodes_changed") if event["unregistered"]],
+        what="the node to be shut out",
+        logs=[served.said],
+    )
+
+    listed = fedcell("rounds", "nodes", deployed.directory, "--json").json()
+    assert [one["device_id"] for one in listed["nodes"]] == ["d-2"]
+    assert deployed.place.enrolled.read_text().count("\n") == 2
+
+
+def test_process_that_is_asked_to_end_leaves_nothing_behind(deployed, served):
+    assert processes_naming(str(deployed.directory))
+    begun = time.monotonic()
+
+    assert served.stop() == 0
+
+    assert time.monotonic() - begun < 30
+    assert served.events("stopped")
+    ended = {str(one["part"]): one["code"] for one in served.events("part_stopped")}
+    # SuperExec may still be starting; uvicorn ends by the signal that it has handled.
+    assert ended.pop("superexec") in {0, -signal.SIGTERM}
+    assert ended == {"proxy": 0, "superlink": -signal.SIGTERM}
+    assert processes_naming(str(deployed.directory)) == []
+    last = json.loads(served.said.read_text().splitlines()[-1])
+    assert last["event"] == "stopped"
