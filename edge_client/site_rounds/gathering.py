@@ -100,6 +100,9 @@ class Gathering:
             self._link.listen_no_more(self._filter)
 
     def _take(self, _topic: str, payload: bytes) -> None:
+        if not payload:
+            # A place that was cleared.
+            return
         with self._lock:
             if self._material is not None or self._is_spoilt:
                 return

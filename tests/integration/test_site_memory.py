@@ -1,13 +1,8 @@
 """A whole device in a gateway's round, in a process without torch: what it takes and loads."""
 
-import json
-import os
-import signal
-import subprocess
 import sys
 from base64 import b64decode
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 
@@ -20,10 +15,10 @@ from edge_client.site_rounds.time_left import moment_of
 from edge_client.store.mailbox import Purpose
 from edge_client.telemetry_store import TelemetryStore
 from tests.support.brokers import mosquitto_in, wait_until
+from tests.support.device_processes import DeviceProcess, children_of, peak_mb
 from tests.support.edge_devices import NOW
 from tests.support.site_devices import GATEWAY, SiteDriver, debited, site_store, step_of
 from tests.support.site_power_cut import Gateway
-from tests.support.system_parts import REPOSITORY
 from tests.support.training_tasks import KEYS
 
 pytestmark = pytest.mark.broker
@@ -31,69 +26,21 @@ pytestmark = pytest.mark.broker
 MOST_MB = 100
 
 
-def peak_mb(pid):
-    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM:")) / 1024
-
-
-def children_of(pid):
-    tasks = Path(f"/proc/{pid}/task").iterdir()
-    return [child for task in tasks for child in (task / "children").read_text().split()]
-
-
-class Device:
-    """`fedcell-device run` in a process of its own."""
-
-    def __init__(self, path, broker, *options, training_path="closed_form"):
-        keys = path.with_name("keys.json")
-        keys.write_text(json.dumps({name: key.hex() for name, key in KEYS.items()}))
-        settings = path.with_name("device.toml")
-        node = {"power-supplies": "nowhere", "training-path": training_path}
-        settings.write_text("".join(["[node]\n", *(f'{k} = "{v}"\n' for k, v in node.items())]))
-        self.process = subprocess.Popen(
-            [
-                *(sys.executable, "-m", "tests.support.torchless", "run", "--json"),
-                *("--store", str(path), "--config", str(settings), "--server-key", str(keys)),
-                *("--broker", f"{broker.host}:{broker.port}", "--now", NOW.isoformat()),
-                *("--hardware-id-file", str(path.with_name("hardware"))),
-                *options,
-            ],
-            cwd=REPOSITORY,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            env=os.environ | {"OMP_NUM_THREADS": "1"},
-        )
-
-    def __enter__(self):
-        report = self.process.stdout.readline()
-        assert report, self.process.stderr.read()
-        assert json.loads(report)["event"] == "report"
-        return self
-
-    def __exit__(self, *_):
-        self.process.send_signal(signal.SIGTERM)
-        _, said = self.process.communicate(timeout=20)
-        assert self.process.returncode == 0, said
-
-
 @pytest.fixture
 def path(tmp_path):
-    path = site_store(tmp_path / "device")
-    path.with_name("hardware").write_text("4711")
-    return path
+    return site_store(tmp_path / "device")
 
 
 def test_device_without_torch_stays_below_100_mb_in_a_round(path, tmp_path):
     with mosquitto_in(tmp_path) as broker, SiteDriver(broker) as driver:
         driver.broadcast()
-        with Device(path, broker, "--gateway-rounds", "on") as device:
+        with DeviceProcess(path, broker, "--gateway-rounds", "on") as device:
             assert wait_until(lambda: driver.born)
-            before = peak_mb(device.process.pid)
+            before = peak_mb(device.pid)
             offer = driver.offer()
             assert driver.wait_for_answer(offer, path).values.any()
-            peak = peak_mb(device.process.pid)
-            assert children_of(device.process.pid) == []
+            peak = peak_mb(device.pid)
+            assert children_of(device.pid) == []
         print(f"peak {peak:.1f} MB, before the round {before:.1f} MB")
     assert peak <= MOST_MB
     assert debited(path) == [0]
@@ -102,7 +49,7 @@ def test_device_without_torch_stays_below_100_mb_in_a_round(path, tmp_path):
 def test_agent_that_was_not_told_to_take_part_hears_no_offer(path, tmp_path):
     with mosquitto_in(tmp_path) as broker, SiteDriver(broker) as driver:
         driver.broadcast()
-        with Device(path, broker):
+        with DeviceProcess(path, broker):
             assert wait_until(lambda: driver.born)
             driver.offer()
             assert not wait_until(lambda: step_of(path) or driver.came, timeout_s=0.5)
@@ -114,13 +61,13 @@ def test_opacus_trains_in_a_process_that_ends_and_never_in_the_agent(path, tmp_p
     with mosquitto_in(tmp_path) as broker, SiteDriver(broker) as driver:
         driver.broadcast()
         options = {"training_path": "opacus"}
-        with Device(path, broker, "--gateway-rounds", "on", **options) as device:
+        with DeviceProcess(path, broker, "--gateway-rounds", "on", **options) as device:
             assert wait_until(lambda: driver.born)
             offer = driver.offer()
-            assert wait_until(lambda: children_of(device.process.pid))
+            assert wait_until(lambda: children_of(device.pid))
             assert driver.wait_for_answer(offer, path, timeout_s=60).values.any()
-            peak = peak_mb(device.process.pid)
-            assert children_of(device.process.pid) == []
+            peak = peak_mb(device.pid)
+            assert children_of(device.pid) == []
     # The agent of this test could not load torch if it tried.
     assert peak <= MOST_MB
     assert debited(path) == [0]
