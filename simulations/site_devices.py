@@ -14,6 +14,7 @@ import threading
 from collections import deque
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
+from functools import partial
 from random import Random
 from typing import TYPE_CHECKING, Final, Protocol
 
@@ -50,6 +51,7 @@ if TYPE_CHECKING:
     from models.training_rows import TrainingRows
     from models.wire.contribution import ContributionForm, Step
     from models.wire.link import Delivery
+    from models.wire.link_settings import LinkTls
     from models.wire.rounds import RoundTask
     from models.wire.site_credential import GatewayCredential
     from models.wire.site_rounds import SiteMessage
@@ -108,6 +110,8 @@ class SiteDevices:
         host: of the broker.
         port: of the broker.
         faults: of devices that have one.
+        tls_of: says how a device speaks TLS, which then has a connection of its own; None for a
+            broker in the clear.
         told: releases that came, by device.
     """
 
@@ -119,6 +123,7 @@ class SiteDevices:
     host: str
     port: int
     faults: Mapping[str, SiteFault] = field(default_factory=dict)
+    tls_of: Callable[[str], LinkTls] | None = None
     told: dict[str, StepRelease] = field(default_factory=dict)
     _inbox: queue.SimpleQueue[tuple[str, bytes]] = field(default_factory=queue.SimpleQueue)
     _kept: dict[str, _Kept] = field(default_factory=dict)
@@ -146,17 +151,10 @@ class SiteDevices:
 
     def __enter__(self) -> Self:
         """Connect, and answer from now on."""
-        for start in range(0, len(self.device_ids), DEVICES_A_LINK):
-            some = self.device_ids[start : start + DEVICES_A_LINK]
-            settings = LinkSettings(
-                host=self.host,
-                port=self.port,
-                client_id=f"site-{self.seed}-{start}",
-                first_wait_s=0.2,
-                longest_wait_s=1.0,
-                session_expiry_s=3600,
-            )
-            link = SiteLink(settings, jitter=Random(start))
+        a_link = DEVICES_A_LINK if self.tls_of is None else 1
+        for start in range(0, len(self.device_ids), a_link):
+            some = self.device_ids[start : start + a_link]
+            link = SiteLink(self._settings(some[0]), jitter=Random(start))
             topics = [down(one, Down.ROUND) for one in some]
             link.hear_each(topics, f"{PREFIX}/+/d/+/dn/round", self._heard)
             if start == 0:
@@ -167,6 +165,18 @@ class SiteDevices:
         self._thread = threading.Thread(target=self._work, name="site-devices", daemon=True)
         self._thread.start()
         return self
+
+    def _settings(self, first: str) -> LinkSettings:
+        shown = self.tls_of
+        return LinkSettings(
+            host=self.host,
+            port=self.port,
+            client_id=f"site-{self.seed}-{first}" if shown is None else first,
+            first_wait_s=0.2,
+            longest_wait_s=1.0,
+            session_expiry_s=3600,
+            tls=None if shown is None else partial(shown, first),
+        )
 
     def __exit__(self, *_: object) -> None:
         """Leave."""
