@@ -6,11 +6,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from sklearn.ensemble import HistGradientBoostingClassifier
-from sklearn.impute import SimpleImputer
-from sklearn.linear_model import LogisticRegression
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import QuantileTransformer
 
 from ..metrics import best_f1_threshold
 
@@ -38,8 +33,16 @@ class PeerScores:
 
 
 def _model(name: str, seed: int) -> Any:
+    # Loaded where it trains: scikit-learn and SciPy take two seconds.
+    from sklearn.ensemble import HistGradientBoostingClassifier
+
     if name == "gradient_boosting":
         return HistGradientBoostingClassifier(max_iter=200, learning_rate=0.06, random_state=seed)
+    from sklearn.impute import SimpleImputer
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import QuantileTransformer
+
     return make_pipeline(
         SimpleImputer(strategy="median", keep_empty_features=True, add_indicator=True),
         QuantileTransformer(output_distribution="normal", random_state=seed),

@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from sklearn.metrics import average_precision_score, roc_auc_score
 
 from models.metrics import average_precision, best_f1_threshold, roc_auc
 
@@ -19,8 +18,11 @@ def scored(draw):
     return label, (rng.integers(0, levels, size) / levels).astype(np.float32)
 
 
+@pytest.mark.slow
 @given(scored())
 def test_ranking_metrics_equal_scikit_learn_also_with_ties(case):
+    from sklearn.metrics import average_precision_score, roc_auc_score
+
     label, score = case
 
     assert average_precision(label, score) == pytest.approx(average_precision_score(label, score))
