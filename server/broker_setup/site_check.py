@@ -81,7 +81,7 @@ def _other_site(prober: Prober, two: ProbeDevice) -> Finding:
 
 def _wait_for_all(heard: list[str], own: str) -> None:
     """Wait until the own device was heard, and then for as long as silence is listened to."""
-    deadline = time.monotonic() + SILENCE_S
+    deadline = time.monotonic() + WAIT_S
     while own not in heard and time.monotonic() < deadline:
         time.sleep(0.01)
     time.sleep(SILENCE_S / 2)

@@ -226,10 +226,10 @@ def test_devices_that_are_revoked_in_one_second_are_all_shut_out(broker):
 def test_broker_that_starts_outlives_being_told_to_read(broker, tmp_path):
     starting = SecuredBroker(broker.fleet, tmp_path / "starting", free_port())
     starting.write()
-    starting.start()
+    starting.begin()
     try:
         assert have_it_read(starting.folder) == starting.process.pid
-        assert starting.lets_in(OWN, broker.own)
+        assert wait_until(lambda: starting.lets_in(OWN, broker.own))
     finally:
         starting.stop()
 

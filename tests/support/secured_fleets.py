@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import socket
 import subprocess
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -206,6 +207,20 @@ class SecuredBroker:
             write_broker_folder(connection, self.fleet.home, place, now=datetime.now(UTC))
 
     def start(self, configuration: Path | None = None) -> None:
+        """Start it, and wait until it listens."""
+        self.begin(configuration)
+        deadline = time.monotonic() + 10
+        while True:
+            with suppress(OSError):
+                socket.create_connection((self.host, self.port), 1).close()
+                return
+            assert self.process is not None
+            assert self.process.poll() is None, (self.folder / "mosquitto.log").read_text()
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+
+    def begin(self, configuration: Path | None = None) -> None:
+        """Start it, and wait until it has said which process it is."""
         program = find_mosquitto()
         assert program is not None
         chosen = configuration or self.folder / CONFIGURATION_FILE
