@@ -72,7 +72,8 @@ def _other_site(prober: Prober, two: ProbeDevice) -> Finding:
         with prober.link(PROBE_GATEWAY, gateway) as link:
             crossed = _taken(link, [topics.down(two.device_id, topics.Down.ROUND)])
     except LinkError:
-        return _found(checks.OTHER_SITE, [], "")
+        what = "a probe was not let in"
+        return Finding(attempt=checks.OTHER_SITE, verdict=Verdict.UNKNOWN, seen=what)
     if stolen:
         return _found(checks.OTHER_SITE, stolen, f"heard {len(stolen)} of another site's answers")
     seen = "heard its own site alone" if is_known else "no gateway is known here"
