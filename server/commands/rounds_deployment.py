@@ -16,8 +16,6 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from ..authority.home import Fleet
-    from ..deployment.node_registry import BoundDevice
-    from ..deployment.nodes import NodesNow
     from ..deployment.place import Deployment
 
 Folder = Annotated[Path, typer.Argument(metavar="DIR", help="Folder of the deployment.")]
@@ -96,6 +94,9 @@ def deployment_command(
 def serve(
     folder: Folder,
     *,
+    leave_runs: Annotated[
+        bool, typer.Option("--leave-runs", help="Take up no run whose process has gone.")
+    ] = False,
     without_proxy: Annotated[
         bool, typer.Option("--without-proxy", help="Run no nginx; another proxy keeps nodes out.")
     ] = False,
@@ -107,6 +108,7 @@ def serve(
 ) -> None:
     """Run SuperLink, SuperExec and nginx, start anew what dies, until SIGTERM or Ctrl-C.
 
+    A run whose process has gone, with this one or by itself, is taken up again where it was.
     Ends with 0 where it was asked to end, 4 where a program is missing, 5 where the certificate is
     over, 6 where a port is in use, another process serves the folder, or a part does not start.
     """
@@ -129,6 +131,7 @@ def serve(
     serve_deployment(
         place,
         with_proxy=not without_proxy,
+        takes_up_runs=not leave_runs,
         nodes_every_s=nodes_every,
         inherited=os.environ,
         clock=machine_clock,
@@ -153,17 +156,17 @@ def nodes(
     Ends with 1 where no node was ever online.
     """
     from ..deployment.folder import open_deployment
-    from ..deployment.node_registry import NodeState, enrolment_csv
-    from ..deployment.nodes import keep_enrolment, nodes_now
+    from ..deployment.node_registry import enrolment_csv
+    from ..deployment.nodes import keep_enrolment, nodes_now, taking_part
 
     place = open_deployment(folder)
     found = nodes_now(place)
-    enrolled = _enrolled(found, every=every)
+    enrolled = taking_part(found, every=every)
     if enrolled:
         keep_enrolment(place, enrolled)
     if out is not None and enrolled:
         out.write_text(enrolment_csv(enrolled), encoding="utf-8")
-    online = sum(one.state is NodeState.ONLINE for one in found.devices)
+    online = found.num_online
     data = {
         "nodes": [
             {
@@ -186,7 +189,7 @@ def nodes(
         for one in found.devices
     ]
     lines += [f"shut out     {node.name}" for node in found.changes.unregister]
-    lines.append(f"{len(found.devices)} devices, {online} online, {len(enrolled)} enrolled")
+    lines.append(f"{len(found.devices)} devices, {online} nodes online, {len(enrolled)} enrolled")
     say(data, lines, as_json=as_json)
     if not enrolled:
         raise typer.Exit(1)
@@ -227,6 +230,7 @@ def begin(
     )
     from ..deployment.control_api import control_api
     from ..deployment.folder import open_deployment
+    from ..deployment.nodes import freshen_enrolment, nodes_now
     from ..deployment.run_keys import read_said
 
     place = open_deployment(folder)
@@ -237,7 +241,8 @@ def begin(
         keys = keys_of_new_run(place, told, number=number)
     else:
         number, keys = before.number, {**before.said, **told, "resume": 1}
-    online = _fresh_enrolment(place, keys)
+    own = keys["enrolment"] == str(place.enrolled)
+    online = freshen_enrolment(place) if own else nodes_now(place).num_online
     check_keys(keys)
     with control_api(place) as api:
         if before is not None:
@@ -313,36 +318,6 @@ def _absolute_url(url: str) -> str:
     if not url.startswith(prefix) or url.startswith((f"{prefix}/", f"{prefix}:")):
         return url
     return prefix + str(Path(url.removeprefix(prefix)).resolve())
-
-
-def _enrolled(found: NodesNow, *, every: bool) -> tuple[BoundDevice, ...]:
-    """Return the devices that rounds may invite: bound to a node, and seen, unless all are."""
-    return tuple(
-        one for one in found.devices if one.node_id is not None and (every or one.was_seen)
-    )
-
-
-def _fresh_enrolment(place: Deployment, keys: Mapping[str, Any]) -> int:
-    """Bring nodes up to date, and the deployment's own enrolment record if the run has it.
-
-    Returns:
-        How many nodes are online.
-
-    Raises:
-        DeploymentError: no node was ever online, so that nobody can be invited.
-    """
-    from ..deployment.errors import ServingError
-    from ..deployment.node_registry import NodeState
-    from ..deployment.nodes import keep_enrolment, nodes_now
-
-    found = nodes_now(place)
-    if keys["enrolment"] == str(place.enrolled):
-        enrolled = _enrolled(found, every=False)
-        if not enrolled:
-            remedy = f"start the nodes, and see: fedcell rounds nodes {place.folder}"
-            raise ServingError(place.folder, "no node was ever online", remedy)
-        keep_enrolment(place, enrolled)
-    return len({one.node_id for one in found.devices if one.state is NodeState.ONLINE})
 
 
 def _line_of(event: Mapping[str, Any]) -> str:

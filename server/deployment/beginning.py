@@ -92,7 +92,7 @@ def check_keys(keys: Mapping[str, RunValue]) -> None:
     Raises:
         RoundsError: a key is missing, has no value, or contradicts the plan; a file of one
             cannot be read.
-        SettingError: enrolment or owners cannot be read.
+        SettingError: a key is missing; enrolment or owners cannot be read.
         KeyFileError: a key file cannot be used.
         BundleError: the bundle that the run starts from is refused.
         ValueError: a value is out of bounds.
@@ -102,6 +102,9 @@ def check_keys(keys: Mapping[str, RunValue]) -> None:
         path = path_of(config, key)
         if path is not None and not path.is_absolute() and config[key] != "default":
             raise SettingError(key, f"must be an absolute path, got {path}", "write it out")
+    if not config["start-weights"]:
+        remedy = "name the weights.npz of a run, a bundle's .zip, or default"
+        raise SettingError("start-weights", "is missing", remedy)
     load_signer(Path(str(config["policy-key"])))
     for key, read in (
         ("stream-key-file", read_operator_key),

@@ -12,8 +12,8 @@ from ..storage.database import open_database
 from ..storage.enrolments import Enrolments
 from ..storage.sites import Sites
 from .control_api import ControlApi, control_api, node_key
-from .errors import DeploymentError
-from .node_registry import bound_devices, changes_to, enrolment_csv
+from .errors import DeploymentError, ServingError
+from .node_registry import NodeState, bound_devices, changes_to, enrolment_csv
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -53,6 +53,11 @@ class NodesNow:
     devices: tuple[BoundDevice, ...]
     changes: Changes
     waiting: int
+
+    @property
+    def num_online(self) -> int:
+        """How many nodes are online."""
+        return len({one.node_id for one in self.devices if one.state is NodeState.ONLINE})
 
 
 def enrolled_nodes(connection: Connection) -> EnrolledNodes:
@@ -118,6 +123,39 @@ def keep_enrolment(deployment: Deployment, devices: Sequence[BoundDevice]) -> No
     except OSError as error:
         what = f"cannot be written: {error.strerror}"
         raise DeploymentError(deployment.enrolled, what, "check the folder and the disk") from None
+
+
+def taking_part(found: NodesNow, *, every: bool = False) -> tuple[BoundDevice, ...]:
+    """Return the devices that rounds may invite: those whose node was ever online.
+
+    Whoever joins a fleet has a key for Flower; most small devices never run a node, and would only
+    thin out the cohorts.
+
+    Args:
+        found: nodes now.
+        every: also those whose node was never seen.
+    """
+    return tuple(
+        one for one in found.devices if one.node_id is not None and (every or one.was_seen)
+    )
+
+
+def freshen_enrolment(deployment: Deployment) -> int:
+    """Bring nodes and the deployment's enrolment record up to date.
+
+    Returns:
+        How many nodes are online.
+
+    Raises:
+        ServingError: no node was ever online, so that nobody can be invited.
+    """
+    found = nodes_now(deployment)
+    enrolled = taking_part(found)
+    if not enrolled:
+        remedy = f"start the nodes, and see: fedcell rounds nodes {deployment.folder}"
+        raise ServingError(deployment.folder, "no node was ever online", remedy)
+    keep_enrolment(deployment, enrolled)
+    return found.num_online
 
 
 def nodes_event(deployment: Deployment) -> Mapping[str, Any] | None:

@@ -14,6 +14,7 @@ from .flower_commands import environment, proxy, superexec, superlink
 from .nodes import nodes_event
 from .serving import Job, Supervisor, serving_alone
 from .systemd import notify_ready
+from .taking_up import RunKeeper
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -26,12 +27,14 @@ NGINX_INSTALL = "apt-get install --no-install-recommends nginx"
 _SERVER_PROGRAMS = "/usr/sbin:/usr/local/sbin:/usr/local/nginx/sbin"
 SOON = timedelta(days=30)
 DAY_S = 86_400.0
+RUNS_EVERY_S = 15.0
 
 
 def serve_deployment(
     deployment: Deployment,
     *,
     with_proxy: bool,
+    takes_up_runs: bool,
     nodes_every_s: float,
     inherited: Mapping[str, str],
     clock: Callable[[], datetime],
@@ -43,6 +46,7 @@ def serve_deployment(
     Args:
         deployment: what is served.
         with_proxy: whether nginx is one of its processes.
+        takes_up_runs: whether a run whose process has gone is taken up again.
         nodes_every_s: seconds between two looks at who is enrolled.
         inherited: environment of this process.
         clock: gives now, aware UTC.
@@ -74,6 +78,12 @@ def serve_deployment(
     def watch_certificate() -> Mapping[str, Any] | None:
         return certificate_event(deployment, now=clock())
 
+    jobs = [
+        Job(nodes_every_s, lambda: nodes_event(deployment)),
+        Job(DAY_S, watch_certificate),
+    ]
+    if takes_up_runs:
+        jobs.append(Job(RUNS_EVERY_S, RunKeeper(deployment, clock).turn))
     with serving_alone(deployment.lock):
         Supervisor(
             deployment=deployment,
@@ -81,10 +91,7 @@ def serve_deployment(
             environment=environment(deployment, inherited, programs),
             tell=say,
             is_stopped=is_stopped,
-            jobs=[
-                Job(nodes_every_s, lambda: nodes_event(deployment)),
-                Job(DAY_S, watch_certificate),
-            ],
+            jobs=jobs,
         ).run()
 
 

@@ -126,13 +126,15 @@ class Serving:
         """Return the process of a part that was started last."""
         return int(str(self.events("part_started", part)[-1]["pid"]))
 
-    def wait_for(self, name: str, part: str | None = None, *, times: int = 1) -> None:
+    def wait_for(
+        self, name: str, part: str | None = None, *, times: int = 1, seconds: float = 90.0
+    ) -> None:
         logs = [self.said, *sorted((self.directory / "logs").glob("*.log"))]
         wait_for(
             lambda: len(self.events(name, part)) >= times,
             what=f"{name} {part or ''} of the deployment",
             logs=logs,
-            seconds=90.0,
+            seconds=seconds,
         )
 
     def stop(self, number: signal.Signals = signal.SIGTERM) -> int:
