@@ -12,19 +12,20 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..streams.receipts import are_bounded, said_by_devices
+from ..streams.receipts import RECEIPT_CHARACTERS, are_bounded, said_by_devices
 from .aggregation import CohortSum, ReplyRefusal, reply_refusal
-from .exchange import exchange, pull_some
+from .exchange import REPLY_BYTES, exchange, pull_some
 from .flower_messages import (
     failure_of,
     is_from,
     read_contribution,
     task_messages,
 )
+from .reply_arrays import array_bytes
 
 if TYPE_CHECKING:
     import threading
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
     from flwr.app import Message
     from flwr.serverapp import Grid
@@ -108,6 +109,7 @@ class Collector:
             poll_s=self.poll_s,
             sent=sent,
             on_look=lambda: on_look(collected),
+            most_bytes=_longest_reply(tasks.values(), size=num_sums * unit.size(len(weights))),
         ):
             node_id = sent.get(reply.metadata.reply_to_message_id)
             # An error may be Flower's own, in the node's place; nobody else speaks for a node.
@@ -139,6 +141,12 @@ class Collector:
     def _refuse(self, collected: Collected, node_id: int | None, reason: ReplyRefusal) -> None:
         collected.sum.refuse(reason)
         self.on_refusal(node_id, reason)
+
+
+def _longest_reply(tasks: Iterable[RoundTask], *, size: int) -> int:
+    """Return how long a reply to any of some tasks can be: its array, and a receipt a device."""
+    most_devices = max((len(task.device_ids) for task in tasks), default=0)
+    return array_bytes(size) + REPLY_BYTES + most_devices * RECEIPT_CHARACTERS
 
 
 def _refusal_of_way(reply: Message, *, is_second: bool) -> ReplyRefusal | None:

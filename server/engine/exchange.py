@@ -28,8 +28,11 @@ LONGEST_POLL_S = 2.0
 """Longest pause between two looks for replies, while none comes."""
 POLL_SHARE = 0.05
 """Share of the time since the last reply that the next pause may take."""
-TIME_TO_LIVE_MARGIN_S = 60.0
-"""How long a message outlives the wait for its reply: nobody need begin what nobody waits for."""
+CLOCK_TOLERANCE_S = 43_200.0
+"""How long a message outlives the wait for its reply: a node works out the life of its reply by its
+own clock, and one that is further ahead cannot answer."""
+REPLY_BYTES = 262_144
+"""Length of a reply that holds no array."""
 
 
 def exchange(
@@ -41,6 +44,7 @@ def exchange(
     poll_s: float,
     sent: dict[str, int] | None = None,
     on_look: Callable[[], None] | None = None,
+    most_bytes: int = REPLY_BYTES,
 ) -> Iterator[Message]:
     """Send messages and yield each reply as it comes, until all came, the deadline, or the stop.
 
@@ -58,14 +62,16 @@ def exchange(
         poll_s: shortest pause between two looks.
         sent: takes the node of each message that was sent, by the message's identifier.
         on_look: called before each look for replies; may end the wait by raising.
+        most_bytes: length of a reply; a longer one is not read on.
     """
     sent = {} if sent is None else sent
-    source = reply_source(grid)
-    ttl_s = deadline_s + TIME_TO_LIVE_MARGIN_S
+    source = reply_source(grid, most_bytes=most_bytes)
+    ttl_s = deadline_s + CLOCK_TOLERANCE_S
     sent.update(_push(grid, messages, stop=stop, ttl_s=ttl_s))
     waiting = dict(sent)
     heard_at = time.monotonic()
     end = heard_at + deadline_s
+    shortest = max(poll_s, source.least_pause_s)
 
     def goes_on() -> bool:
         return time.monotonic() < end and not stop.is_set()
@@ -85,9 +91,10 @@ def exchange(
                 if len(waiting) == num_waiting:
                     break
                 has_heard = True
-        if not has_heard:
-            now = time.monotonic()
-            stop.wait(min(pause_s(now - heard_at, shortest_s=poll_s), max(end - now, 0.0)))
+        now = time.monotonic()
+        pause = source.least_pause_s if has_heard else pause_s(now - heard_at, shortest_s=shortest)
+        if waiting and pause > 0.0:
+            stop.wait(min(pause, max(end - now, 0.0)))
     if waiting and not stop.is_set():
         here = set(grid.get_node_ids())
         for some in _in_batches([key for key, node_id in waiting.items() if node_id not in here]):
@@ -106,7 +113,7 @@ def pause_s(silent_s: float, *, shortest_s: float) -> float:
 
 def pull_some(grid: Grid, message_ids: Iterable[str]) -> Iterator[Message]:
     """Yield what has come to messages whose time is over, without waiting for more."""
-    source = reply_source(grid)
+    source = reply_source(grid, most_bytes=REPLY_BYTES)
     for some in _in_batches(tuple(message_ids)):
         yield from source.pull(some)
 

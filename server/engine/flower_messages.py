@@ -24,7 +24,7 @@ from models.wire.rounds import (
 )
 
 from .device_claims import judged_claims
-from .exchange import exchange
+from .exchange import REPLY_BYTES, exchange
 from .reply_arrays import read_reply
 from .rounds import RoundsError
 
@@ -40,6 +40,10 @@ if TYPE_CHECKING:
 
     from .device_claims import ClaimRefusal, ClaimRule
     from .rounds import RoundsConfig
+
+
+_BYTES_A_NAME = 80
+"""A device's identifier of 64 bytes, as Flower writes it among others."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -234,7 +238,9 @@ def ask_for_devices(
         node_ids = list(grid.get_node_ids())
     if len(node_ids) < num_nodes:
         raise RoundsError(f"{len(node_ids)} of {num_nodes} nodes came within {deadline_s:g} s")
-    named, failure = _named(grid, node_ids, deadline_s=deadline_s, stop=stop, poll_s=poll_s)
+    named, failure = _named(
+        grid, node_ids, rule=rule, deadline_s=deadline_s, stop=stop, poll_s=poll_s
+    )
     roster = Roster.of(named, rule=rule)
     if not roster.device_ids and not stop.is_set():
         raise RoundsError(f"no node named a device that can train{failure}")
@@ -267,7 +273,9 @@ def asked_again(
         on_look: as `exchange` takes it.
     """
     here = list(grid.get_node_ids())
-    named, _ = _named(grid, here, deadline_s=deadline_s, stop=stop, poll_s=poll_s, on_look=on_look)
+    named, _ = _named(
+        grid, here, rule=rule, deadline_s=deadline_s, stop=stop, poll_s=poll_s, on_look=on_look
+    )
     known = before.behind(before.device_ids)
     held = {device: node_id for node_id in named for device in known.get(node_id, ())}
     return Roster.of({**known, **named}, rule=rule, held=held).over(before.device_ids)
@@ -277,6 +285,7 @@ def _named(
     grid: Grid,
     node_ids: Sequence[int],
     *,
+    rule: ClaimRule | None,
     deadline_s: float,
     stop: threading.Event,
     poll_s: float,
@@ -297,6 +306,7 @@ def _named(
         poll_s=poll_s,
         sent=sent,
         on_look=on_look,
+        most_bytes=REPLY_BYTES + _BYTES_A_NAME * (rule.most_devices if rule else 0),
     ):
         if reply.has_error():
             failure = f": {failure_of(reply)}"

@@ -54,12 +54,17 @@ def read_reply(
         return None
     try:
         array = reply.content.array_records[array_record][FLAT_ARRAY]
-        if len(array.data) > _GREATEST_WIDTH * size + _GREATEST_HEADER:
+        if len(array.data) > array_bytes(size):
             return None
         facts = facts_of(reply.content.config_records[facts_record])
         return _values_of(array), facts
     except Exception:  # noqa: BLE001 - anybody may have written it, and nobody's reply ends a run
         return None
+
+
+def array_bytes(size: int) -> int:
+    """Return how long an array of so many numbers can be, whatever their type."""
+    return _GREATEST_WIDTH * size + _GREATEST_HEADER
 
 
 def _values_of(array: Array) -> NDArray[np.generic]:

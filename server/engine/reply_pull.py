@@ -1,10 +1,10 @@
 """Reads replies from Flower's grid, one by one: what is wrong with one touches no other.
 
 Flower's own grid over HTTP reads all replies of a request together: one whose bytes are no message
-raises and takes the others with it, for the SuperLink has let go of them, and one whose upload
-stopped half-way is waited for, up to two hours. Any node can send either. Here a reply that is not
-whole yet is left until the next look, and one that cannot be read is empty, and refused like any
-other that does not have a reply's form.
+raises and takes the others with it, for the SuperLink has let go of them, one whose upload stopped
+half-way is waited for, up to two hours, and one of any length is read whole. Any node can send
+these. Here a reply that is not whole yet is left until the next look, and one that cannot be read
+or is too long is empty, and refused like any other that does not have a reply's form.
 """
 
 from __future__ import annotations
@@ -38,18 +38,33 @@ MOST_OBJECTS: Final = 64
 """Parts of one reply, as Flower cuts them, that are fetched: ours have 7."""
 PATIENCE_S: Final = 20.0
 """Longest wait for one reply's parts, all of which are there."""
+LINK_PAUSE_S: Final = 0.5
+"""Shortest pause between two looks at a SuperLink, which is asked over HTTP and by all runs."""
 
 
 class ReplySource(Protocol):
-    """Where replies come from."""
+    """Where replies come from.
+
+    Attributes:
+        least_pause_s: shortest pause between two looks.
+    """
+
+    @property
+    def least_pause_s(self) -> float:
+        """Shortest pause between two looks, in seconds."""
 
     def pull(self, message_ids: Sequence[str]) -> Iterator[Message]:
         """Yield the replies to some messages that are there, each once, without waiting."""
 
 
-def reply_source(grid: Grid) -> ReplySource:
-    """Return the way to read a grid's replies."""
-    return _HttpReplies(grid) if isinstance(grid, HttpGrid) else _GridReplies(grid)
+def reply_source(grid: Grid, *, most_bytes: int) -> ReplySource:
+    """Return the way to read a grid's replies.
+
+    Args:
+        grid: Flower's way to the nodes.
+        most_bytes: length of a reply; what is longer is not read on.
+    """
+    return _HttpReplies(grid, most_bytes) if isinstance(grid, HttpGrid) else _GridReplies(grid)
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +72,7 @@ class _GridReplies:
     """Replies of a grid in this process, whose nodes are of its own making."""
 
     grid: Grid
+    least_pause_s: float = 0.0
 
     def pull(self, message_ids: Sequence[str]) -> Iterator[Message]:
         yield from self.grid.pull_messages(message_ids)
@@ -67,6 +83,8 @@ class _HttpReplies:
     """Replies that a SuperLink holds."""
 
     grid: HttpGrid
+    most_bytes: int
+    least_pause_s: float = LINK_PAUSE_S
     announced: dict[str, tuple[MessageProto, ObjectTree]] = field(default_factory=dict)
 
     def pull(self, message_ids: Sequence[str]) -> Iterator[Message]:
@@ -86,21 +104,27 @@ class _HttpReplies:
         fetch: Callable[[str], bytes] = make_pull_object_fn_protobuf(
             link.PullObject, self.grid.node, run_id
         )
-        is_whole = True
+        is_whole, left = True, self.most_bytes
 
         def fetch_once(object_id: str) -> bytes:
-            nonlocal is_whole
+            nonlocal is_whole, left
             try:
-                return fetch(object_id)
+                part = fetch(object_id)
             except ObjectUnavailableError:
                 is_whole = False
                 raise ObjectPullError(object_id, "its upload is not over") from None
+            left -= len(part)
+            if left < 0:
+                raise ObjectPullError(object_id, "the reply is too long")
+            return part
 
         object_ids = [part.object_id for part in iterate_object_tree(tree)]
         try:
             if len(object_ids) > MOST_OBJECTS:
                 return _unreadable(proto)
-            contents = pull_objects(object_ids, fetch_once, max_time=PATIENCE_S)
+            contents = pull_objects(
+                object_ids, fetch_once, max_concurrent_pulls=1, max_time=PATIENCE_S
+            )
         except ObjectPullError:
             return _unreadable(proto) if is_whole else None
         link.ConfirmMessageReceived(

@@ -80,6 +80,7 @@ class FederatedRounds:
         config: what decides the run.
         roster: who is enrolled, and the way to them.
         claims: what nodes may claim that are asked before each round; None asks none.
+        ways: the way to all who are enrolled, whoever never trains among them; None: to the roster.
         schedule: public.
         stream: its steps, durable.
         state: weights and optimiser to start from.
@@ -107,6 +108,7 @@ class FederatedRounds:
     start_metrics: Metrics | None = None
     records: list[RoundRecord] = field(default_factory=list)
     claims: ClaimRule | None = None
+    ways: Roster | None = None
     history: CohortHistory = field(init=False)
     grid_step: StepGrid = field(init=False)
     order: NDArray[np.intp] = field(init=False)
@@ -276,18 +278,31 @@ class FederatedRounds:
             unit=self.grid_step,
         )
 
+    @property
+    def all_ways(self) -> Roster:
+        """The way to all who are enrolled, as far as it is known."""
+        return self.roster if self.ways is None else self.ways
+
+    def ask_for_ways(self, grid: Grid, *, on_look: Callable[[], None] | None = None) -> None:
+        """Ask the nodes anew which devices they have: all who are enrolled, trained or not."""
+        if self.claims is None:
+            return
+        self.ways = asked_again(
+            grid,
+            self.all_ways,
+            rule=self.claims,
+            deadline_s=min(self.config.deadline_s, ROSTER_DEADLINE_S),
+            stop=self.stop,
+            poll_s=self.poll_s,
+            on_look=on_look,
+        )
+        self.roster = self.ways.over(self.roster.device_ids)
+
     def _find_ways(self, grid: Grid, collected: Collected, index: int) -> None:
-        """Ask the nodes anew which devices they have, and note claims that do not count."""
-        if self.claims is not None:
-            self.roster = asked_again(
-                grid,
-                self.roster,
-                rule=self.claims,
-                deadline_s=min(self.config.deadline_s, ROSTER_DEADLINE_S),
-                stop=self.stop,
-                poll_s=self.poll_s,
-                on_look=lambda: self._progress(collected, index, EnginePhase.COLLECTING),
-            )
+        """Ask for ways before a round, and note claims that do not count."""
+        self.ask_for_ways(
+            grid, on_look=lambda: self._progress(collected, index, EnginePhase.COLLECTING)
+        )
         for node_id, reason in self.roster.refused:
             self.trail.note(index, node_id, reason)
 

@@ -12,6 +12,7 @@ from server.engine.collection import Collector
 from tests.support.superlink_in_process import (
     SuperLinkInProcess,
     contribution,
+    in_parts,
     never_uploaded,
     with_body,
 )
@@ -53,7 +54,7 @@ def collected(superlink, *, deadline_s):
     return found, refused, time.monotonic() - began
 
 
-@pytest.mark.parametrize("body", [b"", b"\xff\xff", b"\x0a\x03abc"])
+@pytest.mark.parametrize("body", [b"", b"\xff\xff", b"\x0a\x03abc", bytes(4_000_000)])
 def test_a_reply_that_is_no_message_is_refused_alone(monkeypatch, body):
     superlink = SuperLinkInProcess(monkeypatch, num_nodes=3)
     first, hostile, last = superlink.nodes
@@ -134,4 +135,23 @@ def test_nobody_answers_under_anothers_name_or_to_anothers_task(monkeypatch):
     superlink.answer_aside(honest, lambda asked: contribution(asked, ONE))
     superlink.answer_aside(hostile, as_the_other)
     found, _, _ = collected(superlink, deadline_s=2.0)
+    assert found.sum.total.tolist() == ONE.tolist()
+
+
+def test_a_reply_of_any_length_is_not_taken_in(monkeypatch):
+    superlink = SuperLinkInProcess(monkeypatch, num_nodes=1)
+    (node_id,) = superlink.nodes
+    parts = [bytes([number]) * 1_000_000 for number in range(20)]
+    superlink.answer_aside(node_id, lambda asked: in_parts(asked, ONE, parts))
+    found, refused, _ = collected(superlink, deadline_s=5.0)
+    assert refused == [(node_id, "malformed")]
+    assert found.sum.num_replied == 0
+    assert superlink.fetched_bytes < 2_000_000
+
+
+def test_a_node_whose_clock_is_hours_ahead_can_answer(monkeypatch):
+    superlink = SuperLinkInProcess(monkeypatch, num_nodes=1)
+    (node_id,) = superlink.nodes
+    superlink.answer_aside(node_id, lambda asked: contribution(asked, ONE, clock_ahead_s=36_000.0))
+    found, _, _ = collected(superlink, deadline_s=5.0)
     assert found.sum.total.tolist() == ONE.tolist()

@@ -40,9 +40,16 @@ class _Handlers:
 
     def __init__(self, state, task):
         self._state, self._task = state, task
+        self.fetched_bytes = 0
 
     def __getattr__(self, name):
-        return lambda request: HANDLERS[name](request, self._state, self._task)
+        def ask(request):
+            answer = HANDLERS[name](request, self._state, self._task)
+            if name == "PullObject":
+                self.fetched_bytes += len(answer.object_content)
+            return answer
+
+        return ask
 
 
 class SuperLinkInProcess:
@@ -69,6 +76,11 @@ class SuperLinkInProcess:
         node_id = self.state.create_node("owner", "owner", bytes([number] * 8), ONLINE_S)
         self.wake(node_id)
         return node_id
+
+    @property
+    def fetched_bytes(self):
+        """How much of replies the server has read."""
+        return self.grid._client.fetched_bytes
 
     def wake(self, node_id):
         self.state.activate_node(node_id, ONLINE_S)
@@ -122,7 +134,7 @@ class SuperLinkInProcess:
         return thread
 
 
-def contribution(asked, total):
+def contribution(asked, total, *, clock_ahead_s=0.0):
     """An honest reply: its message, the objects that Flower cuts it into, and their tree."""
     content = RecordDict({SUM_RECORD: ArrayRecord({FLAT_ARRAY: Array(total)})})
     content[CONTRIBUTION_RECORD] = ConfigRecord(
@@ -131,6 +143,9 @@ def contribution(asked, total):
     TaskIdentity.node_id = asked.metadata.dst_node_id
     reply = Message(content, reply_to=asked)
     TaskIdentity.node_id = 1
+    # Flower works both out from the node's own clock.
+    reply.metadata.created_at += clock_ahead_s
+    reply.metadata.ttl -= clock_ahead_s
     reply.metadata.__dict__["_message_id"] = reply.object_id
     objects = {key: part.deflate() for key, part in get_all_nested_objects(reply).items()}
     return reply, objects, get_object_tree(reply)
@@ -149,3 +164,15 @@ def never_uploaded(asked, total):
     """A reply that is announced, and whose objects never come."""
     reply, _, tree = contribution(asked, total)
     return reply, {}, tree
+
+
+def in_parts(asked, total, parts):
+    """A reply whose tree names many objects that are no part of a message."""
+    reply, objects, tree = contribution(asked, total)
+    named = {}
+    for part in parts:
+        content = f"ArrayChunk  {len(part)}".encode() + b"\0" + part
+        named[hashlib.sha256(content).hexdigest()] = content
+    children = [ObjectTree(object_id=key, children=[]) for key in named]
+    whole = ObjectTree(object_id=tree.object_id, children=[*children, *tree.children])
+    return reply, {**named, **objects}, whole
