@@ -25,6 +25,7 @@ import numpy as np
 from models.durable_file import write_durably
 from models.training.local_epochs import new_flat_weights
 from server.engine.flower_messages import ask_for_devices
+from server.engine.over_invitation import invited_for
 from server.engine.quality_looks import HeldOutPart
 from server.engine.rounds import RoundsConfig
 from server.flower_app import PlannedRun, carry_out
@@ -46,6 +47,7 @@ if TYPE_CHECKING:
 
 CLEAN: Final = "clean"
 FAULTS: Final = "30 % dropout, 5 % hostile replies"
+OVER_INVITED: Final = f"{FAULTS}, over-invited"
 DEADLINE_S: Final = 3.0
 """Nodes have answered when it begins: only those that stay silent take a round to its end."""
 LEAST_SHARE: Final = 0.5
@@ -66,11 +68,14 @@ class Arm:
         faults: of its fleet; the seed is set by the run.
         devices_a_node: how many devices stand behind one node; where only devices lie, blocks give
             the same sums to the last bit in a third of the time.
+        expected_dropout: share of the invited that the operator expects not to answer: so many more
+            are invited, and the server's rate makes up for the greater divisor.
     """
 
     name: str
     faults: FaultPlan
     devices_a_node: int = 250
+    expected_dropout: float = 0.0
 
 
 def arms_of(kind: str) -> tuple[Arm, ...]:
@@ -112,6 +117,12 @@ PARTS: Final[Mapping[str, tuple[Arm, ...]]] = {
             name=FAULTS,
             faults=FaultPlan(dropout=0.2, late=0.1, noticed=0.9, hostile_replies=0.05),
             devices_a_node=1,
+        ),
+        Arm(
+            name=OVER_INVITED,
+            faults=FaultPlan(dropout=0.2, late=0.1, noticed=0.9, hostile_replies=0.05),
+            devices_a_node=1,
+            expected_dropout=0.3,
         ),
     ),
     "poisons": tuple(_poisoned(some, Lies.BEFORE_CLIPPING) for some in _POISONS),
@@ -220,6 +231,7 @@ def run_arm(
         on_round: told of each round done.
     """
     faults = replace(arm.faults, seed=seed)
+    plan = planned_for(plan, arm)
     config = config_of(plan, seed=seed)
     started, stop = datetime.now(UTC), threading.Event()
     records: list[RoundRecord] = []
@@ -262,6 +274,16 @@ def expected_replies(faults: FaultPlan, *, cohort_size: int) -> float:
     """Return how many good replies a round has on average, were each lie found and refused."""
     answering = 1.0 - faults.dropout - faults.late
     return cohort_size * answering * (1.0 - faults.hostile_replies)
+
+
+def planned_for(plan: QualityPlan, arm: Arm) -> QualityPlan:
+    """Return the plan of a study as an operator who expects an arm's dropout sets it."""
+    answering = 1.0 - arm.expected_dropout
+    return replace(
+        plan,
+        cohort_size=invited_for(plan.cohort_size, dropout=arm.expected_dropout),
+        server=replace(plan.server, learning_rate=plan.server.learning_rate / answering),
+    )
 
 
 def config_of(plan: QualityPlan, *, seed: int) -> RoundsConfig:
@@ -355,7 +377,11 @@ def run_study(
 
 def arm_name(fleet: StudyFleet, plan: QualityPlan, arm: Arm) -> str:
     """Name a fleet, a plan and an arm by their content, so that results of others are not taken."""
-    content = json.dumps([fleet.plan.to_json(), asdict(plan), asdict(arm)], sort_keys=True)
+    said = asdict(arm)
+    if not arm.expected_dropout:
+        # Results of before it was there keep their names.
+        del said["expected_dropout"]
+    content = json.dumps([fleet.plan.to_json(), asdict(plan), said], sort_keys=True)
     return hashlib.sha256(content.encode()).hexdigest()[:16]
 
 
