@@ -19,6 +19,7 @@ NAMES = (
     "device.toml",
     "fedcell-first-boot.service",
     "fedcell-device.service",
+    "fedcell-node.service",
     "fedcell-requests.service",
     "fedcell-predict.service",
     "fedcell-predict.timer",

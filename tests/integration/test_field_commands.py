@@ -338,7 +338,7 @@ def test_units_run_the_program_that_wrote_them(run, units, tmp_path):
     ]
 
     assert written == set(NAMES)
-    assert len(started) == 4
+    assert len(started) == 5
     assert all(line.startswith(f"ExecStart={program} --config ") for line in started)
     assert run("systemd", "--out", tmp_path, "--program", "bin/x y")[0] == 2
 
@@ -354,7 +354,7 @@ def test_services_are_sandboxed_and_watched(units):
             "StateDirectory=fedcell",
             "CapabilityBoundingSet=",
         } <= lines
-    for name in ("fedcell-device.service", "fedcell-requests.service"):
+    for name in ("fedcell-device.service", "fedcell-node.service", "fedcell-requests.service"):
         text = (folder / name).read_text()
         assert "Type=notify\n" in text
         assert "WatchdogSec=" in text
