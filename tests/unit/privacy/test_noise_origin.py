@@ -87,7 +87,6 @@ def generators_in(path):
     return found
 
 
-@pytest.mark.slow
 def test_no_production_module_reaches_a_generator_that_can_be_seeded():
     found = {
         path.relative_to(ROOT).as_posix(): generators
