@@ -193,16 +193,15 @@ def carry_out(
             start_metrics=start_metrics,
             records=records,
             claims=run.claims,
+            ways=enrolled,
         )
         require_way_on(rounds)
-        _carry_out_stream(run, grid, enrolled=enrolled, rounds=rounds)
+        _carry_out_stream(run, grid, rounds=rounds)
     finally:
         stream.close()
 
 
-def _carry_out_stream(
-    run: PlannedRun, grid: Grid, *, enrolled: Roster, rounds: FederatedRounds
-) -> None:
+def _carry_out_stream(run: PlannedRun, grid: Grid, *, rounds: FederatedRounds) -> None:
     reporter = begin_reports(run, rounds)
     desk = open_desk(
         run.folder.path,
@@ -221,7 +220,7 @@ def _carry_out_stream(
     )
     rounds.on_progress = pace.take
     rounds.keeper.evaluate = _attended(run.evaluate, desk)
-    counts = _counts(run, grid, enrolled=enrolled, rounds=rounds)
+    counts = _counts(run, grid, rounds=rounds)
     if run.on_start is not None:
         run.on_start(rounds.start_metrics, rounds.stream.noise.noise_multiplier)
     if run.on_gain is not None and reporter.gain is not None:
@@ -273,9 +272,7 @@ def _attended(look: Look | None, desk: RunDesk) -> Look | None:
     return attended
 
 
-def _counts(
-    run: PlannedRun, grid: Grid, *, enrolled: Roster, rounds: FederatedRounds
-) -> RunCounts | None:
+def _counts(run: PlannedRun, grid: Grid, *, rounds: FederatedRounds) -> RunCounts | None:
     """Return what asks the run's counts; None where there are none to ask."""
     policy = rounds.stream.terms.policy
     if run.counts is None or policy is None:
@@ -291,7 +288,7 @@ def _counts(
     )
 
     def release(channel: str, question: CountQuestion) -> ReleasedCounts:
-        return office.release(grid, enrolled, channel=channel, question=question)
+        return office.release(grid, rounds.all_ways, channel=channel, question=question)
 
     return RunCounts(
         plan=run.counts,
@@ -300,6 +297,7 @@ def _counts(
         release=release,
         clock=rounds.clock,
         stop=rounds.stop,
+        find_ways=lambda: rounds.ask_for_ways(grid),
     )
 
 

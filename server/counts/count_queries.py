@@ -7,8 +7,9 @@ were asked for, and never noises one sum twice.
 
 from __future__ import annotations
 
+import logging
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from flwr.app import ConfigRecord, Message, MessageType, RecordDict
@@ -49,6 +50,8 @@ if TYPE_CHECKING:
     from ..engine.flower_messages import Roster
     from ..privacy_home.privacy_ledger import PrivacyHome
     from .private_metrics import ReleasedCounts
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -126,6 +129,15 @@ class CountOffice:
             charge=self._charge,
             privacy=self.policy.privacy,
         )
+        released = replace(released, no_way=sum(node_id is None for _, node_id in asked))
+        if released.no_way:
+            logger.warning(
+                "counts of %r: %d of %d devices asked are behind no node that is here, and count "
+                "as zeros",
+                channel,
+                released.no_way,
+                len(asked),
+            )
         if self.stop.is_set():
             raise RoundsError(f"release {index} of {channel!r} was stopped: charged, not released")
         return released

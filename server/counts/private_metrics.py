@@ -110,11 +110,14 @@ class ReleasedCounts:
         question: what was counted.
         found: with noise.
         entry_hash: of the ledger's entry that it was charged with.
+        no_way: devices asked that no node named, so that their answers are zeros; None in a release
+            of yesterday, which does not tell.
     """
 
     question: CountQuestion
     found: NoisedCounts
     entry_hash: str
+    no_way: int | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Return the release as a JSON object."""
@@ -124,6 +127,7 @@ class ReleasedCounts:
             "counts": [int(count) for count in self.found.counts],
             "noise_variance": self.found.noise_variance,
             "cohort_size": self.found.cohort_size,
+            "no_way": self.no_way,
             "entry_hash": self.entry_hash,
         }
 
@@ -142,11 +146,13 @@ class ReleasedCounts:
                 cohort_size=int(value["cohort_size"]),
             )
             entry_hash = str(value["entry_hash"])
+            said = value.get("no_way")
+            no_way = None if said is None else int(said)
         except (KeyError, TypeError) as error:
             raise ValueError(f"not a release of counts: {error}") from None
         if found.counts.shape != (question.size,):
             raise ValueError(f"counts must be {question.size}, got {found.counts.shape}")
-        return ReleasedCounts(question, found, entry_hash)
+        return ReleasedCounts(question, found, entry_hash, no_way)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

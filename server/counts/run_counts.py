@@ -168,6 +168,8 @@ class RunCounts:
             nothing may be asked.
         clock: gives now, aware UTC.
         stop: set from outside; nothing more is asked then, for it would be charged and not told.
+        find_ways: called before a turn at which anything is due: learns anew how devices are
+            reached.
         kept: releases so far, oldest first.
     """
 
@@ -177,6 +179,7 @@ class RunCounts:
     release: Callable[[str, CountQuestion], ReleasedCounts]
     clock: Callable[[], datetime]
     stop: threading.Event
+    find_ways: Callable[[], None] = lambda: None
     kept: list[ReleasedCounts] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -186,6 +189,9 @@ class RunCounts:
     def ask(self) -> None:
         """Ask what is due, each once, and keep each release before the next is asked."""
         asked, not_asked = self.plan.questions(self.clock())
+        is_any_due = any(is_due(question, self.kept) for question in asked.values())
+        if is_any_due and not self.stop.is_set():
+            self.find_ways()
         for channel, question in asked.items():
             if not is_due(question, self.kept):
                 days = DAYS_APART[question.kind]

@@ -165,6 +165,56 @@ def test_counts_of_a_deployed_run_from_the_question_to_the_record(fleet, tmp_pat
     assert set(told["not_asked"]) == {"metrics", "drift", "similar_devices"}
 
 
+@dataclass
+class LateNode:
+    """A node that cannot say what it has at the first questions, and can ever after."""
+
+    node: Node
+    fails: int = 1
+
+    def __call__(self, message):
+        if message.metadata.message_type == "query" and self.fails:
+            self.fails -= 1
+            return "not yet"
+        return self.node(message)
+
+    @property
+    def store(self):
+        return self.node.store
+
+
+def enrolled_in(fleet, tmp_path):
+    lines = ["device_id", *fleet]
+    (tmp_path / "enrolled.csv").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return {"enrolment": str(tmp_path / "enrolled.csv")}
+
+
+def no_way_of(told):
+    releases = told["releases"]
+    return {json.loads(one["question"])["kind"]: one["no_way"] for one in releases}
+
+
+def test_who_slept_at_a_run_s_first_question_is_asked_for_counts_once_awake(fleet, tmp_path):
+    late = HELD_OUT[0]
+    nodes = fleet | {late: LateNode(fleet[late])}
+
+    told = run_deployed(nodes, tmp_path, **enrolled_in(fleet, tmp_path))
+
+    assert fleet[late].asked == ["metrics"]
+    assert no_way_of(told) == {"evaluation": 0, "drift": 0, "similar_devices": 0}
+
+
+def test_counts_tell_how_many_devices_no_node_named(fleet, tmp_path, caplog):
+    late = IN_TRAINING[0]
+    nodes = fleet | {late: LateNode(fleet[late], fails=100)}
+
+    told = run_deployed(nodes, tmp_path, **enrolled_in(fleet, tmp_path))
+
+    assert fleet[late].asked == []
+    assert no_way_of(told) == {"evaluation": 0, "drift": 1, "similar_devices": 1}
+    assert "1 of 3 devices asked are behind no node that is here" in caplog.text
+
+
 def test_a_run_of_a_policy_without_counts_asks_for_none(fleet, tmp_path):
     told = run_deployed(fleet, tmp_path, **{"update-share": 1.0, "rounds": 1})
 
