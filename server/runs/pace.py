@@ -66,16 +66,25 @@ class Pace:
             self.desk.status = replace(status, eta_at=status.eta_at + left)
 
     def _await_turn(self, progress: StepProgress) -> None:
+        """Hold until the turn, or one period at most: a clock may have been ahead, or go back."""
         if not self.every_s or self.released_at is None:
             return
-        desk, due = self.desk, self.released_at + timedelta(seconds=self.every_s)
-        if desk.clock() >= due:
-            return
-        desk.log.say("info", "waits_for_its_turn", index=progress.index, message=due.isoformat())
-        desk.status = replace(desk.status, next_round_at=due)
-        while (left := (due - desk.clock()).total_seconds()) > 0 and not desk.stop.is_set():
+        desk, period = self.desk, timedelta(seconds=self.every_s)
+        told, due = None, self.released_at + period
+        while (now := desk.clock()) < due and not desk.stop.is_set():
+            if due > now + period:
+                desk.log.say(
+                    "warning", "clock_was_ahead", index=progress.index, message=due.isoformat()
+                )
+                due = now + period
+            if due != told:
+                told = due
+                desk.log.say(
+                    "info", "waits_for_its_turn", index=progress.index, message=due.isoformat()
+                )
+                desk.status = replace(desk.status, next_round_at=due)
             desk.take(progress)
-            desk.stop.wait(min(self.look_s, left))
+            desk.stop.wait(min(self.look_s, (due - now).total_seconds()))
         desk.status = replace(desk.status, next_round_at=None)
 
 

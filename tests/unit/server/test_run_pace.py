@@ -1,5 +1,6 @@
 """Rounds of a run keep their distance in time, over restarts too, and can be steered meanwhile."""
 
+import json
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -7,6 +8,7 @@ import pytest
 from server.engine.rounds import RoundsConfig
 from server.runs.control import Request, RunCancelledError, ask_cancel
 from server.runs.desk import Watching, open_desk
+from server.runs.log import LOG_FILE
 from server.runs.pace import Pace, last_release, seconds_between_rounds
 from server.runs.reading import look_at
 from server.runs.status import EnginePhase, RunStatus, StepProgress, read_status
@@ -73,6 +75,29 @@ def test_a_run_that_is_taken_up_waits_only_for_what_is_left(tmp_path):
     assert calendar.now == BEGAN + timedelta(days=1)
     pace.take(BETWEEN)
     assert calendar.now == BEGAN + timedelta(days=1)
+    pace.desk.log.close()
+
+
+def test_a_clock_that_once_ran_ahead_costs_one_period_at_most(tmp_path):
+    pace, calendar = pace_over(tmp_path, released_at=BEGAN + timedelta(days=365))
+    pace.take(BETWEEN)
+    assert calendar.now == BEGAN + timedelta(seconds=WEEK_S)
+    pace.desk.log.close()
+    lines = [json.loads(line) for line in (tmp_path / LOG_FILE).read_text().splitlines()]
+    assert [line["event"] for line in lines] == ["clock_was_ahead", "waits_for_its_turn"]
+
+
+def test_a_clock_put_right_in_mid_wait_costs_one_period_more_at_most(tmp_path):
+    pace, calendar = pace_over(tmp_path, released_at=BEGAN)
+
+    def put_right():
+        if calendar.waits == 1:
+            calendar.now -= timedelta(days=365)
+
+    calendar.on_wait = put_right
+    pace.take(BETWEEN)
+    back = BEGAN + timedelta(days=0.5) - timedelta(days=365)
+    assert calendar.now == back + timedelta(seconds=WEEK_S)
     pace.desk.log.close()
 
 
