@@ -35,10 +35,10 @@ LEAVES := tests/unit/models tests/unit/privacy tests/unit/simulations
 integration = $(wildcard $(addsuffix .py,$(addprefix tests/integration/test_,$(1))))
 TALKING := $(filter-out %_power_cut.py,$(call integration,hub* link* agent* requests))
 # Loops of many thousand draws or examples, which tracing slows several times; processes that are
-# killed, which leave no coverage; and docs, whose commands have tests of their own.
+# killed, which leave no coverage; packages and docs, whose commands have tests of their own.
 COUNTING := $(call integration,privacy_audit privacy_audit_command) \
 	$(call integration,*_power_cut *_crashes mutated_bundles)
-DOCUMENTED := tests/packaging/test_docs.py $(call integration,*_guide)
+PACKAGED := tests/packaging $(call integration,*_guide)
 ROUNDS := $(sort $(call integration,*rounds* demo* killed* fault* group* adaptive* quality* told* \
 	counts_* count_* wire_tap privacy_home* privacy_plan restored* home_repairs run_folder* report_*))
 COVERED := $(BIN)/coverage run -m pytest --no-header
@@ -94,16 +94,16 @@ test-rounds: $(STAMP)
 	@$(PYTEST) $(ROUNDS)
 
 test-devices: $(STAMP)
-	@$(COVERED) $(filter-out $(TALKING) $(COUNTING) $(DOCUMENTED) $(ROUNDS),$(call integration,*))
+	@$(COVERED) $(filter-out $(TALKING) $(COUNTING) $(PACKAGED) $(ROUNDS),$(call integration,*))
 
 test-units: $(STAMP)
 	@$(COVERED) tests/unit tests/golden
 
 test-talks: $(STAMP)
-	@$(COVERED) $(filter-out $(DOCUMENTED),$(wildcard tests/packaging/*.py)) $(TALKING)
+	@$(COVERED) $(TALKING)
 
 test-counts: $(STAMP)
-	@$(PYTEST) $(COUNTING) tests/property $(DOCUMENTED)
+	@$(PYTEST) $(COUNTING) tests/property $(PACKAGED)
 
 venv: $(STAMP)
 
