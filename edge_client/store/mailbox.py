@@ -76,8 +76,11 @@ class OutgoingMessage(NamedTuple):
     payload: bytes
 
     def text(self) -> str:
-        """Return the payload as a person can read it, without its padding."""
-        return self.payload.decode("utf-8", "replace").rstrip()
+        """Return the payload as a person can read it, without its padding; its size if sealed."""
+        try:
+            return self.payload.decode().rstrip()
+        except UnicodeDecodeError:
+            return f"{len(self.payload)} bytes, sealed to another"
 
 
 class Traffic(NamedTuple):

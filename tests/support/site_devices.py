@@ -44,6 +44,8 @@ from tests.support.training_tasks import KEY, KEYS, receipt_of, release_of, sign
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from edge_client.store.row_cipher import KeySource
+
 GATEWAY = "gateway-1"
 POLICY: StreamPolicy = replace(
     stream_policy(participations=9, separation=1, cohort_size=100),
@@ -52,7 +54,9 @@ POLICY: StreamPolicy = replace(
 WEIGHTS = np.random.default_rng(1).normal(0.0, 0.1, NUM_WEIGHTS).astype(np.float32)
 
 
-def site_store(folder: Path, name: str = "device-1", *, days: int = 300) -> Path:
+def site_store(
+    folder: Path, name: str = "device-1", *, days: int = 300, key: KeySource | None = None
+) -> Path:
     """Make the store of a device that has its keys, whose owner agrees to training."""
     folder.mkdir(exist_ok=True)
     path = folder / "device.db"
@@ -61,7 +65,8 @@ def site_store(folder: Path, name: str = "device-1", *, days: int = 300) -> Path
         for day in range(days)
     ]
     make_identity(path, device_id=name, hardware_id=None)
-    with TelemetryStore.create(path, profile=replace(PROFILE, device_id=DeviceId(name))) as store:
+    profile = replace(PROFILE, device_id=DeviceId(name))
+    with TelemetryStore.create(path, profile=profile, key=key) as store:
         store.record_many(readings, now=NOW)
         store.set_consent(Purpose.TRAINING, granted=True, now=NOW)
         own_identity(store, device_id=name, hardware_id=None)

@@ -24,6 +24,7 @@ from edge_client.link.listener import Listener
 from edge_client.link.traffic import TrafficMeter
 from edge_client.site_rounds.kept_step import StepState, kept_step
 from edge_client.store.mailbox import Mailbox
+from edge_client.store.row_cipher import key_from_file
 from models.wire.contribution import StepKind
 from models.wire.envelope import SigningKey, VerifyKey, trusted_keys
 from models.wire.parts import Joining, read_part
@@ -72,25 +73,29 @@ class DirectLink:
         assert topic_filter.endswith("/+")
 
 
-def live(path: Path, gateway: Gateway, say: Callable[[bytes], None]) -> None:
+def live(
+    path: Path, gateway: Gateway, say: Callable[[bytes], None], *, key_file: Path | None = None
+) -> None:
     """Hear an offer, answer it, and say its parts, a few at a time."""
     woken = threading.Event()
+    key = None if key_file is None else key_from_file(key_file)
     listener = Listener(
         path=path,
         device_id=DEVICE,
         trusted=trusted_keys(*(VerifyKey.from_bytes(key) for key in KEYS.values())),
         clock=lambda: NOW,
         counters=AgentCounters(),
+        store_key=key,
     )
     link = DirectLink(gateway.material.parts())
     meter = TrafficMeter(1 << 20, clock=lambda: NOW)
-    rounds = site_rounds(path)
+    rounds = site_rounds(path, **({} if key_file is None else {"store-key": str(key_file)}))
     rounds.listen(link, listener, wake=woken.set, meter=meter)  # type: ignore[arg-type]
     topic = down(DEVICE, Down.ROUND)
     link.handlers[topic](topic, signed_by_gateway(gateway.offer_of(), gateway.signing_key))
     while True:
         rounds.turn(elapsed_s=0.0)
-        with Mailbox(path) as mailbox:
+        with Mailbox(path, key=key) as mailbox:
             waiting = mailbox.outbox()[:PARTS_AT_ONCE]
             for message in waiting:
                 say(message.payload)
