@@ -6,6 +6,7 @@ import pytest
 from flwr.common.config import parse_config_args
 
 from edge_client import own_training
+from edge_client.gateway import site as gateway_site
 from edge_client.config import DeviceConfig, read_config
 from edge_client.errors import InputError, InputMissingError
 from edge_client.rounds_node.settings import (
@@ -33,7 +34,7 @@ def file(tmp_path):
 def test_every_value_that_a_node_reads_can_be_told():
     read = {
         value
-        for module in (own_training, conditions)
+        for module in (own_training, conditions, gateway_site)
         for name, value in vars(module).items()
         if name.endswith("_KEY") and isinstance(value, str)
     }

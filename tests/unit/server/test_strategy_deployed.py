@@ -12,6 +12,7 @@ from flwr.app import ConfigRecord, Context, RecordDict
 from flwr.app.user_config import UserConfig
 
 from edge_client import own_training
+from edge_client.gateway import site as gateway_site
 from edge_client.sensing import conditions
 from models.wire.rounds import DEVICES_RECORD, RECEIPT_MESSAGE
 from privacy import CountChannel, read_ledger
@@ -128,7 +129,7 @@ def test_reference_lists_every_key_of_runs_and_nodes():
     assert listed("## A deployed run: `flwr run --run-config`") == set(DECLARED)
     of_node = {
         value
-        for module in (own_training, conditions)
+        for module in (own_training, conditions, gateway_site)
         for name, value in vars(module).items()
         if name.endswith("_KEY")
     }
