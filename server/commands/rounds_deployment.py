@@ -16,7 +16,10 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from ..authority.home import Fleet
+    from ..config import ServerConfig
     from ..deployment.place import Deployment
+
+LOOK_S = 1.0
 
 Folder = Annotated[Path, typer.Argument(metavar="DIR", help="Folder of the deployment.")]
 
@@ -26,7 +29,7 @@ def deployment_command(
     *,
     policy_key: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="Key of 'server key' that devices trust the server by."),
+        typer.Option(metavar="FILE", help="Key that devices trust; the setting 'key'."),
     ] = None,
     port: Annotated[
         int | None, typer.Option(min=1, max=65_535, help="TCP port to listen at; the fleet's.")
@@ -69,7 +72,7 @@ def deployment_command(
         locked_home(settings.authority) as home,
         database.transaction() as connection,
     ):
-        place = _place(folder, home.fleet, told_before(folder), told)
+        place = _place(folder, settings, home.fleet, told_before(folder), told)
         written = write_deployment(connection, home, place, now=now)
     made = ", ".join(written.made) or "nothing: all of it was there"
     say(
@@ -149,18 +152,30 @@ def nodes(
     out: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Write the enrolment there as well.")
     ] = None,
+    until: Annotated[
+        int, typer.Option(min=0, metavar="N", help="Wait until so many nodes are online.")
+    ] = 0,
+    patience: Annotated[
+        float, typer.Option(min=0.0, metavar="S", help="Seconds to wait for them.")
+    ] = 180.0,
     as_json: AsJson = False,
 ) -> None:
     """Let enrolled nodes in, shut revoked ones out, list them, and write DIR/enrolled.csv.
 
-    Ends with 1 where no node was ever online.
+    Ends with 1 where no node was ever online, or fewer than were waited for.
     """
+    import time
+
     from ..deployment.folder import open_deployment
     from ..deployment.node_registry import enrolment_csv
     from ..deployment.nodes import keep_enrolment, nodes_now, taking_part
 
     place = open_deployment(folder)
+    end = time.monotonic() + patience
     found = nodes_now(place)
+    while found.num_online < until and time.monotonic() < end:
+        time.sleep(LOOK_S)
+        found = nodes_now(place)
     enrolled = taking_part(found, every=every)
     if enrolled:
         keep_enrolment(place, enrolled)
@@ -191,7 +206,7 @@ def nodes(
     lines += [f"shut out     {node.name}" for node in found.changes.unregister]
     lines.append(f"{len(found.devices)} devices, {online} nodes online, {len(enrolled)} enrolled")
     say(data, lines, as_json=as_json)
-    if not enrolled:
+    if not enrolled or online < until:
         raise typer.Exit(1)
 
 
@@ -285,12 +300,16 @@ def unit(
 
 
 def _place(
-    folder: Path, fleet: Fleet, before: Mapping[str, Any], told: Mapping[str, Any]
+    folder: Path,
+    settings: ServerConfig,
+    fleet: Fleet,
+    before: Mapping[str, Any],
+    told: Mapping[str, Any],
 ) -> Deployment:
     """Return the deployment as it is told now, else as it was told before, else as usual.
 
     Raises:
-        SettingError: a value is missing, or cannot be used.
+        SettingError: the fleet names no SuperLink, or a value cannot be used.
     """
     from ..config import parse_address
     from ..deployment.folder import deployment_of
@@ -299,12 +318,10 @@ def _place(
     if not fleet.superlink:
         remedy = "name it: fedcell fleet certify superlink --superlink HOST:PORT"
         raise SettingError("superlink", "the fleet does not say where it is", remedy)
-    usual = {"port": parse_address("superlink", fleet.superlink)[1]}
+    port = parse_address("superlink", fleet.superlink)[1]
+    usual = {"port": port, "policy_key": str(settings.key.resolve())}
     said = {name: value for name, value in told.items() if value is not None}
     values = {**usual, **before, **said, "hosts": fleet.superlink_hosts}
-    if "policy_key" not in values:
-        what = "is missing"
-        raise SettingError("--policy-key", what, "name the key that 'fedcell server key' made")
     try:
         return deployment_of(folder, values)
     except ValueError as error:
