@@ -39,8 +39,8 @@ TALKING := $(filter-out %_power_cut.py,$(call integration,hub* link* agent* requ
 COUNTING := $(call integration,privacy_audit privacy_audit_command) \
 	$(call integration,*_power_cut *_crashes mutated_bundles)
 PACKAGED := tests/packaging $(call integration,*_guide)
-ROUNDS := $(sort $(filter-out $(PACKAGED),$(call integration,*rounds* demo* killed* fault* group* adaptive* quality* told* \
-	counts_* count_* wire_tap privacy_home* privacy_plan restored* home_repairs run_folder* report_*)))
+ROUNDS := $(sort $(filter-out $(PACKAGED),$(call integration,*rounds* demo* killed* fault* group* \
+	adaptive* quality* told* counts_* count_* wire_tap privacy_home* privacy_plan restored* home_repairs run_folder* report_*)))
 COVERED := $(BIN)/coverage run -m pytest --no-header
 
 help: ## List these targets
