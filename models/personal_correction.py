@@ -177,7 +177,11 @@ def learnt(correction: Correction, made: Forecast, today: Forecast) -> tuple[Cor
 
 
 def handed_on(
-    correction: Correction, made: Forecast, today: Forecast
+    correction: Correction,
+    made: Forecast,
+    today: Forecast,
+    *,
+    weight: float = KEPT_FOR_NEW_MODEL,
 ) -> tuple[Correction, Forecast]:
     """Bring what was learnt under one model to another one of the same features.
 
@@ -188,6 +192,7 @@ def handed_on(
         correction: so far.
         made: the forecasts that wait, of the model before.
         today: what is measured today, and what the new model says.
+        weight: of what was learnt so far; 1 where it was reduced for a new model a short while ago.
 
     Returns:
         Both as if the new model had forecast from the beginning.
@@ -196,7 +201,7 @@ def handed_on(
     new_days = today.days + age
     ratio = np.where((age >= 0) & (age <= FORGOTTEN_AFTER_DAYS), made.days / new_days, np.nan)
     fits = (ratio <= GREATEST_RATIO) & (ratio >= 1.0 / GREATEST_RATIO)
-    kept = np.where(fits, KEPT_FOR_NEW_MODEL, 0.0)
+    kept = np.where(fits, weight, 0.0)
     kept_forecast = kept * np.where(fits, ratio, 1.0)
     margins, resistances = (
         (measured * kept, forecast * kept_forecast, np.where(fits, count, 0.0))

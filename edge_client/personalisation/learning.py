@@ -14,6 +14,7 @@ import numpy as np
 from models.feature_spec import FEATURE_SPEC_VERSION
 from models.personal_correction import (
     JUDGED_AFTER_DAYS,
+    KEPT_FOR_NEW_MODEL,
     LEAST_LOG_FACTOR,
     Correction,
     Forecast,
@@ -45,6 +46,8 @@ class PersonalState(NamedTuple):
         pack_since_s: first reading of the pack, seconds since the epoch.
         correction: the seven parameters.
         waiting: the forecast that is judged next.
+        reduced_day: on which the rest was last given less weight for a new model, days since the
+            epoch; None where it never was.
     """
 
     model_digest: str
@@ -52,6 +55,7 @@ class PersonalState(NamedTuple):
     pack_since_s: int
     correction: Correction
     waiting: Forecast
+    reduced_day: float | None = None
 
     @property
     def log_factor(self) -> float:
@@ -75,6 +79,7 @@ class PersonalState(NamedTuple):
             "same_until_day": float(self.waiting.day[0]) + JUDGED_AFTER_DAYS,
             "parameters": [_number(value) for value in self.correction],
             "waiting": [_number(value) for value in self.waiting],
+            "reduced_day": self.reduced_day,
         }
 
 
@@ -89,12 +94,14 @@ def kept_state(store: StoreFile) -> PersonalState | None:
         if value is None or value["format"] != FORMAT:
             return None
         correction = Correction(*_arrays(value["parameters"], len(PARAMETERS)))
+        reduced_day = value.get("reduced_day")
         state = PersonalState(
             model_digest=str(value["model_digest"]),
             feature_spec_version=str(value["feature_spec_version"]),
             pack_since_s=int(value["pack_since_s"]),
             correction=correction,
             waiting=Forecast(*_arrays(value["waiting"], len(Forecast._fields))),
+            reduced_day=None if reduced_day is None else float(reduced_day),
         )
     except (KeyError, TypeError, ValueError):
         return None
@@ -107,7 +114,9 @@ def learn(
 ) -> float:
     """Judge the forecast that waits, where it is due, and return the correction from now on.
 
-    A prediction does not depend on the disk: what cannot be kept now is judged the next time.
+    A prediction does not depend on the disk: what cannot be kept now is judged the next time. Two
+    models that take turns cost what was learnt its weight once, not at each turn: it is reduced at
+    most once in the time in which a forecast is judged.
 
     Args:
         store: of the device.
@@ -127,11 +136,16 @@ def learn(
         )
     day = np.array([now.timestamp() // SECONDS_PER_DAY])
     today = forecast_of(table.features, np.array([days_p50]), day)
-    correction, waiting = before.correction, before.waiting
+    correction, waiting, reduced_day = before.correction, before.waiting, before.reduced_day
     if before.model_digest != model_digest:
-        correction, waiting = handed_on(correction, waiting, today)
+        is_recent = reduced_day is not None and 0 <= day[0] - reduced_day < JUDGED_AFTER_DAYS
+        weight = 1.0 if is_recent else KEPT_FOR_NEW_MODEL
+        correction, waiting = handed_on(correction, waiting, today, weight=weight)
+        reduced_day = reduced_day if is_recent else float(day[0])
     correction, waiting = learnt(correction, waiting, today)
-    after = before._replace(model_digest=model_digest, correction=correction, waiting=waiting)
+    after = before._replace(
+        model_digest=model_digest, correction=correction, waiting=waiting, reduced_day=reduced_day
+    )
     if after.to_json() != before.to_json():
         with suppress(StoreBusyError), store.waiting_briefly():
             store.keep_fact(FACT, after.to_json())

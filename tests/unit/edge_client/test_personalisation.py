@@ -104,6 +104,28 @@ def test_a_new_bundle_every_four_weeks_forgets_nothing(tmp_path):
     assert state.num_judged >= 8
 
 
+def test_bundles_that_take_turns_for_a_day_cost_what_one_new_bundle_costs(tmp_path):
+    def predicted(store, digest, says):
+        table = table_of(0.9 - 0.002 * 59)
+        when = NOW + timedelta(days=59)
+        own_log_factor(store, table, says, model_digest=digest, now=when)
+        return kept_state(store).correction
+
+    with new_store(tmp_path) as store:
+        before = taught(store)
+        once = predicted(store, "b" * 64, 1750.0)
+        for _ in range(20):
+            predicted(store, "a" * 64, 1800.0)
+            last = predicted(store, "b" * 64, 1750.0)
+        assert np.array(last) == pytest.approx(np.array(once))
+        assert float(last.log_factor[0]) == pytest.approx(before)
+
+        # Two weeks later a new model is a new model again.
+        reduced_day = kept_state(store).reduced_day
+        taught(store, start=74, days=2, digest="c" * 64)
+        assert kept_state(store).reduced_day == reduced_day + 15
+
+
 def test_a_new_bundle_that_is_right_is_not_corrected_by_what_was_learnt_of_the_old(tmp_path):
     with new_store(tmp_path) as store:
         assert taught(store, days=90) < -0.4
