@@ -5,14 +5,19 @@ from datetime import timedelta
 
 import pytest
 
+from edge_client.privacy.ledger_file import read_device_ledger
 from edge_client.privacy.receipts import read_receipts
 from edge_client.site_rounds.kept_step import Ending, StepState
 from edge_client.store.mailbox import Mailbox, Purpose
+from edge_client.telemetry_store import TelemetryStore
+from models.feature_spec import FEATURE_NAMES
+from models.wire.counts import Bins, CountKind, CountQuestion
 from models.wire.envelope import SigningKey, sign_payload
 from models.wire.round_material import RoundMaterial
 from models.wire.rounds import DeviceReceipt
 from models.wire.site_rounds import signed_by_gateway
 from models.wire.topics import Down, down
+from privacy import CountChannel
 from tests.support.brokers import mosquitto_in, wait_until
 from tests.support.edge_devices import NOW
 from tests.support.line_bundle import write_line_bundle
@@ -31,6 +36,13 @@ from tests.support.training_tasks import signed, task_of
 pytestmark = pytest.mark.broker
 
 ONCE = replace(stream_policy(participations=1, separation=1, cohort_size=100), record=POLICY.record)
+
+DRIFT = CountChannel(name="drift", noise_multiplier=60.0, max_answers=9)
+QUESTION = CountQuestion(
+    kind=CountKind.DRIFT,
+    as_of_s=int(NOW.timestamp()) // 86_400 * 86_400,
+    bins=tuple(Bins(name, (0.0, 1.0)) for name in FEATURE_NAMES[:3]),
+)
 
 
 @pytest.fixture(scope="module")
@@ -299,3 +311,27 @@ def test_only_who_the_server_vouches_for_is_believed(path, bundle, broker, drive
         }
         assert wait_until(lambda: agent.refused == expected), agent.refused
     assert (driver.came, step_of(path), debited(path)) == ([], None, [])
+
+
+def test_question_for_counts_is_debited_and_answered_once_in_its_form(path, bundle, broker, driver):
+    policy = replace(POLICY, channels=(DRIFT,))
+    driver.material = RoundMaterial(
+        weights=WEIGHTS[:0], policy=signed(policy), question=QUESTION.to_text()
+    )
+    driver.broadcast()
+    with SiteAgent(path, bundle, broker):
+        offer = driver.offer_of_counts("drift", index=0)
+        driver.say(offer)
+        first = driver.wait_for_answer(offer, path)
+        driver.say(driver.offer_of_counts("metrics", index=0))
+        assert wait_until(lambda: step_of(path).step.stream == "metrics")
+        assert wait_until(lambda: state_of(path) is StepState.ANSWERED)
+        driver.came.clear()
+        driver.say(offer)
+        again = driver.wait_for_answer(offer, path)
+    with TelemetryStore(path) as store:
+        events = read_device_ledger(path, store).events
+
+    assert (first.values.sum(), first.receipt) == (len(QUESTION.bins), "")
+    assert not again.values.any()
+    assert [(event.channel, event.index) for event in events] == [("drift", 0)]

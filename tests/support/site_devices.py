@@ -20,16 +20,19 @@ from edge_client.store.mailbox import Purpose
 from edge_client.telemetry_store import TelemetryStore
 from models.network_shape import NUM_WEIGHTS
 from models.telemetry import DeviceId, Reading
-from models.wire.contribution import ContributionForm, StepKind, open_contribution
+from models.wire.contribution import ContributionForm, open_contribution
+from models.wire.counts import CountQuestion
 from models.wire.envelope import SigningKey
 from models.wire.parts import Joining, read_part
 from models.wire.round_material import RoundMaterial
 from models.wire.sealing import OpeningKey
 from models.wire.site_credential import GatewayCredential, weights_topic
 from models.wire.site_rounds import (
+    CountOffer,
     MissingParts,
     RoundOffer,
     StepRelease,
+    count_form,
     signed_by_gateway,
     update_form,
 )
@@ -209,6 +212,18 @@ class SiteDriver:
         }
         return RoundOffer(**(values | changes))
 
+    def offer_of_counts(self, channel: str, *, index: int) -> CountOffer:
+        return CountOffer(
+            credential=self.credential,
+            device="device-1",
+            material=self.digest,
+            material_bytes=len(self.material.to_bytes()),
+            deadline_s=60,
+            channel=channel,
+            index=index,
+            cohort_size=100,
+        )
+
     @property
     def digest(self) -> str:
         return read_part(self.material.parts()[0]).digest.hex()
@@ -223,39 +238,42 @@ class SiteDriver:
         self.say(made)
         return made
 
-    def ask_for_missing(self, offer: RoundOffer, *parts: int) -> None:
+    def ask_for_missing(self, offer: RoundOffer | CountOffer, *parts: int) -> None:
         tag = offer.step(GATEWAY).tag.hex()
         self.say(
             MissingParts(credential=self.credential, device=offer.device, tag=tag, parts=parts)
         )
 
-    def release(self, offer: RoundOffer) -> None:
+    def release(self, offer: RoundOffer | CountOffer) -> None:
         entry = receipt_of(release_of(POLICY, index=offer.task.index)).entry
         step = {"stream": offer.task.stream, "index": offer.task.index, "entry": entry}
         self.say(StepRelease(credential=self.credential, device=offer.device, **step))
 
-    def parts_of(self, offer: RoundOffer) -> list[bytes]:
+    def parts_of(self, offer: RoundOffer | CountOffer) -> list[bytes]:
         """Return the parts that came for an offer, in their order, repeats included."""
         topic, tag = up(offer.device, Up.CONTRIBUTION), offer.step(GATEWAY).tag
         return [part for name, part in self.came if name == topic and read_part(part).tag == tag]
 
-    def form(self, offer: RoundOffer) -> ContributionForm:
-        assert offer.step(GATEWAY).kind is StepKind.UPDATE
+    def form(self, offer: RoundOffer | CountOffer) -> ContributionForm:
+        if isinstance(offer, CountOffer):
+            return count_form(CountQuestion.from_text(self.material.question))
         return update_form(offer.task, num_weights=WEIGHTS.size)
 
-    def has_answer(self, offer: RoundOffer) -> bool:
+    def has_answer(self, offer: RoundOffer | CountOffer) -> bool:
         numbers = {read_part(part).number for part in self.parts_of(offer)}
         return numbers == set(range(self.form(offer).num_parts))
 
-    def wait_for_answer(self, offer: RoundOffer, path: Path, timeout_s: float = 20.0) -> Any:
+    def wait_for_answer(
+        self, offer: RoundOffer | CountOffer, path: Path, timeout_s: float = 20.0
+    ) -> Any:
         """Return what a device answered, opened; all its parts are of one whole."""
         assert wait_until(lambda: self.has_answer(offer), timeout_s)
         return self.opened(offer, path)
 
-    def opened(self, offer: RoundOffer, path: Path) -> Any:
+    def opened(self, offer: RoundOffer | CountOffer, path: Path) -> Any:
         return self.opened_from(offer, path, self.parts_of(offer))
 
-    def opened_from(self, offer: RoundOffer, path: Path, came: list[bytes]) -> Any:
+    def opened_from(self, offer: RoundOffer | CountOffer, path: Path, came: list[bytes]) -> Any:
         form, step = self.form(offer), offer.step(GATEWAY)
         parts = [read_part(part) for part in came]
         joining = Joining(parts[0].digest, form.sealed_bytes)
