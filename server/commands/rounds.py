@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import typer
 
-from .rounds_deployment import begin, deployment_command, nodes, serve, unit
+from .rounds_begin import begin
+from .rounds_deployment import deployment_command, serve, unit
 from .rounds_export import export_command
 from .rounds_history import explain, history
 from .rounds_judge import judge_command
+from .rounds_nodes import nodes
 from .rounds_steering import cancel, pause
 from .rounds_watch import watch
 

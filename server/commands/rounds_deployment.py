@@ -1,4 +1,4 @@
-"""`fedcell rounds deployment`, `serve`, `nodes` and `begin`: rounds over real machines."""
+"""`fedcell rounds deployment`, `serve` and `unit`: the server side of rounds over real machines."""
 
 from __future__ import annotations
 
@@ -18,8 +18,6 @@ if TYPE_CHECKING:
     from ..authority.home import Fleet
     from ..config import ServerConfig
     from ..deployment.place import Deployment
-
-LOOK_S = 1.0
 
 Folder = Annotated[Path, typer.Argument(metavar="DIR", help="Folder of the deployment.")]
 
@@ -140,142 +138,6 @@ def serve(
         clock=machine_clock,
         is_stopped=stop.is_set,
         tell=tell,
-    )
-
-
-def nodes(
-    folder: Folder,
-    *,
-    every: Annotated[
-        bool, typer.Option("--all", help="Enrol devices too whose node was never online.")
-    ] = False,
-    out: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Write the enrolment there as well.")
-    ] = None,
-    until: Annotated[
-        int, typer.Option(min=0, metavar="N", help="Wait until so many nodes are online.")
-    ] = 0,
-    patience: Annotated[
-        float, typer.Option(min=0.0, metavar="S", help="Seconds to wait for them.")
-    ] = 180.0,
-    as_json: AsJson = False,
-) -> None:
-    """Let enrolled nodes in, shut revoked ones out, list them, and write DIR/enrolled.csv.
-
-    Ends with 1 where no node was ever online, or fewer than were waited for.
-    """
-    import time
-
-    from ..deployment.folder import open_deployment
-    from ..deployment.node_registry import enrolment_csv
-    from ..deployment.nodes import keep_enrolment, nodes_now, taking_part
-
-    place = open_deployment(folder)
-    end = time.monotonic() + patience
-    found = nodes_now(place)
-    while found.num_online < until and time.monotonic() < end:
-        time.sleep(LOOK_S)
-        found = nodes_now(place)
-    enrolled = taking_part(found, every=every)
-    if enrolled:
-        keep_enrolment(place, enrolled)
-    if out is not None and enrolled:
-        out.write_text(enrolment_csv(enrolled), encoding="utf-8")
-    online = found.num_online
-    data = {
-        "nodes": [
-            {
-                "device_id": one.device_id,
-                "gateway": one.gateway,
-                "node_id": None if one.node_id is None else str(one.node_id),
-                "state": None if one.state is None else one.state.value,
-                "enrolled": one in enrolled,
-            }
-            for one in found.devices
-        ],
-        "online": online,
-        "enrolment": str(place.enrolled) if enrolled else None,
-        "unregistered": [node.name for node in found.changes.unregister],
-    }
-    lines = [
-        f"{one.device_id:<24} {'' if one.node_id is None else one.node_id:<20} "
-        f"{'no node' if one.state is None else one.state.value}"
-        + ("" if one.gateway == one.device_id else f", behind {one.gateway}")
-        for one in found.devices
-    ]
-    lines += [f"shut out     {node.name}" for node in found.changes.unregister]
-    lines.append(f"{len(found.devices)} devices, {online} nodes online, {len(enrolled)} enrolled")
-    say(data, lines, as_json=as_json)
-    if not enrolled or online < until:
-        raise typer.Exit(1)
-
-
-def begin(
-    folder: Folder,
-    said: Annotated[
-        list[str] | None,
-        typer.Argument(metavar="KEY=VALUE...", help="Keys of the run, such as rounds=24."),
-    ] = None,
-    *,
-    resume: Annotated[
-        Path | None,
-        typer.Option(metavar="RUN", help="Go on with this run, with the keys that it began with."),
-    ] = None,
-    wait: Annotated[
-        float, typer.Option(min=0.0, metavar="S", help="Seconds to look whether it fails at once.")
-    ] = 30.0,
-    as_json: AsJson = False,
-) -> None:
-    """Begin a run over the nodes of a deployment that is served, with the bundle that is pinned.
-
-    Keys, files and the plan are checked first. The devices of DIR/enrolled.csv are enrolled, which
-    is brought up to date, unless enrolment=FILE names others. Watch it with 'fedcell rounds watch'.
-    """
-    import time
-
-    from ..clock import machine_clock
-    from ..deployment.beginning import (
-        begin_run,
-        begun_run,
-        check_keys,
-        keys_of_new_run,
-        next_number,
-        require_over,
-        watch_beginning,
-    )
-    from ..deployment.control_api import control_api
-    from ..deployment.folder import open_deployment
-    from ..deployment.nodes import freshen_enrolment, nodes_now
-    from ..deployment.run_keys import read_said
-
-    place = open_deployment(folder)
-    told = read_said(said or (), where=Path.cwd())
-    before = None if resume is None else begun_run(place, resume)
-    if before is None:
-        number = next_number(place)
-        keys = keys_of_new_run(place, told, number=number)
-    else:
-        number, keys = before.number, {**before.said, **told, "resume": 1}
-    own = keys["enrolment"] == str(place.enrolled)
-    online = freshen_enrolment(place) if own else nodes_now(place).num_online
-    check_keys(keys)
-    with control_api(place) as api:
-        if before is not None:
-            require_over(api, before)
-        begun = begin_run(api, place, keys, number=number, now=machine_clock())
-        stands = watch_beginning(api, begun, patience_s=wait, sleep=time.sleep)
-    lines = [f"begun        {begun.out}, run {begun.run_id} ({stands.status})"]
-    if not online:
-        lines.append("no node is online now; the run waits two minutes for one")
-    say(
-        {
-            "run": str(begun.out),
-            "run_id": str(begun.run_id),
-            "status": stands.status,
-            "nodes_online": online,
-        },
-        [*lines, f"watch it     fedcell rounds watch {begun.out}"],
-        as_json=as_json,
     )
 
 
