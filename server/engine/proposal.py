@@ -144,7 +144,7 @@ def read_proposal(folder: Path, candidate: Bundle) -> dict[str, Any] | None:
     try:
         told: dict[str, Any] = json.loads((folder / PROPOSAL_FILE).read_bytes())
         return told if told["candidate"]["digest"] == candidate.digest else None
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None
 
 

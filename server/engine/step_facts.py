@@ -50,6 +50,6 @@ def read_facts(folder: Path, *, index: int) -> StepFacts | None:
         values = json.loads((folder / STEP_FACTS_FILE).read_bytes())
         refused = {ReplyRefusal(reason): int(n) for reason, n in values.pop("refused").items()}
         facts = StepFacts(**values, refused=refused)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None
     return facts if facts.index == index else None

@@ -95,5 +95,5 @@ def _content(path: Path) -> bytes:
 def _rounds_in(report: bytes) -> int | None:
     try:
         return len(json.loads(report)["rounds"])
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         return None

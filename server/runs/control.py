@@ -245,7 +245,7 @@ def _read(path: Path) -> tuple[Request | None, bool]:
         )
     except FileNotFoundError:
         return None, True
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None, False
 
 

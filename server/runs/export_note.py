@@ -46,6 +46,6 @@ def _value(path: Path) -> dict[str, Any]:
     """Read a JSON object; an empty one where there is none."""
     try:
         found = json.loads(path.read_bytes())
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return {}
     return found if isinstance(found, dict) else {}

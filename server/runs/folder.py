@@ -221,7 +221,7 @@ class RunFolder:
         """
         try:
             return config_of(self.report())
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
             what = f"{REPORT_FILE} does not say how the run was planned ({error})"
             raise RunFolderError(self.path, what, "start a new run with another --out") from error
 
@@ -233,7 +233,7 @@ class RunFolder:
         """
         try:
             return StreamTerms.under(StreamPolicy.from_json(self.report()["privacy"]["policy"]))
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
             what = f"{REPORT_FILE} names no policy of a stream that could go on ({error})"
             raise RunFolderError(self.path, what, "start a new run with another --out") from error
 
@@ -288,7 +288,7 @@ def command_of(path: Path) -> dict[str, Any]:
     """
     try:
         found = json.loads((path / COMMAND_FILE).read_bytes())
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         what = f"{COMMAND_FILE} does not say how the run was started ({error})"
         raise RunFolderError(path, what, "go on with the command that started it") from error
     if not isinstance(found, dict):

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 UNREADABLE: Final = "cannot_be_read"
 _NO_PROCESS: Final = ProcessMark(pid=0, host="", started_ticks=None)
-_SPOILT: Final = (KeyError, TypeError, ValueError, AttributeError, OverflowError)
+_SPOILT: Final = (KeyError, TypeError, ValueError, AttributeError, OverflowError, RecursionError)
 """What comes of a report that parses and is none."""
 _AFTER_WORDS: Final = {
     "finished": RunState.FINISHED,
@@ -148,7 +148,7 @@ def read_report(folder: Path) -> dict[str, Any]:
         found = json.loads(path.read_bytes())
     except FileNotFoundError:
         raise RunMissingError(folder) from None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise RunReportError(path, f"cannot be read ({error})") from error
     if not isinstance(found, dict):
         raise RunReportError(path, "is no JSON object")

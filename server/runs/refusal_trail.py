@@ -144,7 +144,7 @@ def read_trail(folder: Path) -> Iterator[dict[str, Any]]:
             for line in lines:
                 try:
                     read = json.loads(line)
-                except ValueError:
+                except (ValueError, RecursionError):
                     continue
                 if isinstance(read, dict):
                     yield read

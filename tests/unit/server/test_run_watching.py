@@ -188,9 +188,10 @@ def test_a_lifted_pause_says_who_lifted_it(tmp_path):
     )
 
 
+@pytest.mark.parametrize("text", ["{", "[" * 100_000])
 @pytest.mark.parametrize("name", [PAUSE_FILE, CANCEL_FILE])
-def test_a_request_that_cannot_be_read_holds_and_destroys_nothing(tmp_path, name):
-    (tmp_path / name).write_text("{")
+def test_a_request_that_cannot_be_read_holds_and_destroys_nothing(tmp_path, name, text):
+    (tmp_path / name).write_text(text)
     assert read_requests(tmp_path).wish is Wish.HOLD
     assert "cannot be read" in read_requests(tmp_path).holder
 
