@@ -49,6 +49,7 @@ def write_simulated_fleet(
     seed: int,
     recipe: FleetRecipe,
     on_devices_done: Callable[[int], None],
+    scenario: str | None = None,
 ) -> WrittenFleet:
     """Simulate a fleet and write it; the dataset appears whole or not at all.
 
@@ -62,6 +63,7 @@ def write_simulated_fleet(
         seed: as in `fleet.simulate_fleet`.
         recipe: as in `fleet.simulate_fleet`.
         on_devices_done: told of the devices of each block once their readings are written.
+        scenario: that the recipe is from, to be noted.
 
     Raises:
         models.errors.DatasetError: when the place is taken or cannot be written.
@@ -116,6 +118,7 @@ def write_simulated_fleet(
         "num_devices": num_devices,
         "num_days": num_days,
         "seed": seed,
+        "scenario": scenario,
         "recipe": recipe.to_json(),
         "summary": summary.to_json(),
     }

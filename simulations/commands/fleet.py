@@ -5,15 +5,17 @@ from __future__ import annotations
 import json
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Self
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, Self
 
 import typer
 
 from .faults import faults_command
 from .quality import quality_command
+from .scenarios import ScenarioOption, scenarios_command
 
 if TYPE_CHECKING:
     from ..prevalence import FleetSummary
+    from ..recipe import FleetRecipe
 
 MOST_DEVICES = 10_000_000
 """Profiles and outcomes of a whole fleet stand in memory: some hundred bytes a device."""
@@ -29,19 +31,29 @@ _OPTIONS_THAT_ARE_KNOBS = {
 
 
 def register(app: typer.Typer) -> None:
-    """Add the group `simulate` with the commands `fleet`, `quality` and `faults`."""
+    """Add the group `simulate` with the commands `fleet`, `scenarios`, `quality` and `faults`."""
     simulate = typer.Typer(help="Simulated fleets.", no_args_is_help=True)
     simulate.command("fleet")(simulate_fleet_command)
+    simulate.command("scenarios")(scenarios_command)
     simulate.command("quality")(quality_command)
     simulate.command("faults")(faults_command)
     app.add_typer(simulate, name="simulate")
 
 
 def simulate_fleet_command(
-    devices: Annotated[int, typer.Option(help="Number of devices.", min=1, max=MOST_DEVICES)],
-    days: Annotated[int, typer.Option(help="Days of telemetry.", min=1, max=36_500)],
     out: Annotated[Path, typer.Option(help="New folder for the fleet dataset.")],
-    seed: Annotated[int, typer.Option(help="The same seed makes the same fleet.", min=0)] = 0,
+    scenario: ScenarioOption = None,
+    devices: Annotated[
+        int | None,
+        typer.Option(help="Number of devices; the scenario's.", min=1, max=MOST_DEVICES),
+    ] = None,
+    days: Annotated[
+        int | None, typer.Option(help="Days of telemetry; the scenario's.", min=1, max=36_500)
+    ] = None,
+    seed: Annotated[
+        int | None,
+        typer.Option(help="The same seed makes the same fleet; the scenario's, or 0.", min=0),
+    ] = None,
     climate_mix: Annotated[
         str | None,
         typer.Option(help="Shares of climates, such as hot-arid=0.7,tropical=0.3."),
@@ -71,11 +83,11 @@ def simulate_fleet_command(
 ) -> None:
     """Simulate a fleet and write it as a fleet dataset.
 
-    Beside the dataset's files the folder gets `simulation.json`: seed, recipe and what became of
-    the fleet. With it any device can be simulated again.
+    Knobs are those of the scenario, or the defaults, and what is set here goes before them. Beside
+    the dataset's files the folder gets `simulation.json`: seed, recipe and what became of the
+    fleet. With it any device can be simulated again.
     """
     from ..fleet_writing import write_simulated_fleet
-    from ..recipe import FleetRecipe
 
     given = {
         "climate_mix": climate_mix,
@@ -89,27 +101,66 @@ def simulate_fleet_command(
         _OPTIONS_THAT_ARE_KNOBS[name]: value for name, value in given.items() if value is not None
     }
     settings |= dict(_knob(text) for text in knob or [])
-    recipe = FleetRecipe.of(settings)
+    plan = _plan_of(scenario, settings, devices=devices, days=days, seed=seed)
     began = time.perf_counter()
-    with _Progress(devices, shown=not as_json) as progress:
+    with _Progress(plan.devices, shown=not as_json) as progress:
         written = write_simulated_fleet(
             out,
-            num_devices=devices,
-            num_days=days,
-            seed=seed,
-            recipe=recipe,
+            num_devices=plan.devices,
+            num_days=plan.days,
+            seed=plan.seed,
+            recipe=plan.recipe,
+            scenario=plan.scenario,
             on_devices_done=progress.advance,
         )
     seconds = time.perf_counter() - began
     if as_json:
-        answer = {"out": str(out), "seed": seed, "readings": written.readings}
+        answer = {"out": str(out), "scenario": plan.scenario, "seed": plan.seed}
+        answer |= {"readings": written.readings}
         answer |= written.summary.to_json() | {"seconds": round(seconds, 2)}
         typer.echo(json.dumps(answer, indent=2))
         return
-    typer.echo(f"{written.readings:,} readings of {devices:,} devices over {days} days in {out}")
+    typer.echo(
+        f"{written.readings:,} readings of {plan.devices:,} devices over {plan.days} days in {out}"
+    )
     for line in summary_lines(written.summary):
         typer.echo(line)
     typer.echo(f"{seconds:.1f} s")
+
+
+class _FleetPlan(NamedTuple):
+    scenario: str | None
+    devices: int
+    days: int
+    seed: int
+    recipe: FleetRecipe
+
+
+def _plan_of(
+    name: str | None,
+    settings: dict[str, Any],
+    *,
+    devices: int | None,
+    days: int | None,
+    seed: int | None,
+) -> _FleetPlan:
+    """Put together what a scenario says and what was asked for beside it."""
+    from ..recipe import FleetRecipe
+    from ..scenarios import load_scenario
+
+    if name is None:
+        for option, value in (("'--devices'", devices), ("'--days'", days)):
+            if value is None:
+                raise typer.BadParameter("say how many, or name a --scenario", param_hint=option)
+        return _FleetPlan(None, devices or 0, days or 0, seed or 0, FleetRecipe.of(settings))
+    scenario = load_scenario(name)
+    return _FleetPlan(
+        scenario=scenario.name,
+        devices=scenario.devices if devices is None else devices,
+        days=scenario.days if days is None else days,
+        seed=scenario.seed if seed is None else seed,
+        recipe=FleetRecipe.of(scenario.recipe.to_json() | settings),
+    )
 
 
 def _knob(text: str) -> tuple[str, str]:

@@ -7,7 +7,9 @@ from typer.testing import CliRunner
 
 from models.errors import DatasetError
 from simulations.commands.fleet import register
+from simulations.commands.scenarios import scenario_names
 from simulations.errors import DiskTooSmallError
+from simulations.scenarios import SCENARIO_NAMES, ScenarioError
 
 SMALL = ["simulate", "fleet", "--devices", "30", "--days", "60", "--seed", "4"]
 
@@ -107,3 +109,88 @@ def test_more_devices_than_memory_holds_are_wrong_usage(run, tmp_path):
 
     assert answer.exit_code == 2
     assert not (tmp_path / "fleet").exists()
+
+
+def test_fleet_of_a_scenario_takes_its_recipe_and_what_is_set_beside_it(run, tmp_path):
+    small = ("--devices", "12", "--days", "40", "--seed", "4", "--out", tmp_path / "fleet")
+
+    answer = run(
+        "simulate", "fleet", "--scenario", "sparse-telemetry", *small, "--gauge-noise", "0.02"
+    )
+
+    assert answer.exit_code == 0
+    made_of = json.loads((tmp_path / "fleet" / "simulation.json").read_text())
+    assert made_of["scenario"] == "sparse-telemetry"
+    assert (made_of["num_devices"], made_of["num_days"], made_of["seed"]) == (12, 40, 4)
+    assert made_of["recipe"]["lost_reading_share"] == 0.4
+    assert made_of["recipe"]["gauge_noise"] == 0.02
+
+
+def test_fleet_of_a_file_of_ones_own_has_its_size(run, tmp_path):
+    path = tmp_path / "own.toml"
+    path.write_text(
+        'summary = "Mine."\ndescription = "Small."\ndevices = 7\ndays = 30\nseed = 9\n'
+        "[recipe]\ncadence_h = 24\n"
+    )
+
+    answer = run("simulate", "fleet", "--scenario", path, "--out", tmp_path / "fleet", "--json")
+
+    told = json.loads(answer.stdout)
+    assert (told["devices"], told["days"], told["seed"]) == (7, 30, 9)
+    assert told["scenario"] == "own"
+
+
+def test_fleet_without_scenario_needs_its_size(run, tmp_path):
+    answer = run("simulate", "fleet", "--devices", "5", "--out", tmp_path / "fleet")
+
+    assert answer.exit_code == 2
+    assert "--days" in answer.output
+
+
+def test_unknown_scenario_is_refused_before_anything_is_written(run, tmp_path):
+    answer = run("simulate", "fleet", "--scenario", "moon", "--out", tmp_path / "fleet")
+
+    assert isinstance(answer.exception, ScenarioError)
+    assert not (tmp_path / "fleet").exists()
+
+
+def test_scenarios_are_listed_with_their_prevalence(run):
+    answer = run("simulate", "scenarios")
+
+    assert answer.exit_code == 0
+    lines = answer.stdout.splitlines()
+    assert len(lines) >= len(SCENARIO_NAMES) + 1
+    for name in SCENARIO_NAMES:
+        assert any(line.startswith(name) and " %" in line for line in lines)
+
+
+def test_scenarios_as_json_hold_recipes_and_faults(run):
+    told = json.loads(run("simulate", "scenarios", "--json").stdout)
+
+    assert [one["name"] for one in told] == list(SCENARIO_NAMES)
+    hostile = told[SCENARIO_NAMES.index("hostile")]
+    assert hostile["faults"]["poisons"] == ["scaled", "sign_flipped", "label_flipped"]
+    assert hostile["recipe"]["fade_scale"] == told[0]["recipe"]["fade_scale"]
+    assert 0.002 < told[1]["prevalence_30d"] < 0.004
+
+
+def test_one_scenario_is_shown_with_what_it_differs_in(run):
+    told = run("simulate", "scenarios", "hostile").stdout
+
+    assert "lies = past clipping" in told
+    assert "fade_scale = " in told
+    assert "warming_c" not in told
+
+
+def test_prevalence_is_measured_anew_on_request(run):
+    answer = run("simulate", "scenarios", "ageing", "--measure", "60", "--json")
+
+    told = json.loads(answer.stdout)
+    low, high = told["measured_interval"]
+    assert low <= told["measured_30d"] <= high
+    assert high > 0.01
+
+
+def test_shell_completes_the_names_of_scenarios():
+    assert scenario_names("h") == ["healthy", "hot", "hostile"]
+    assert scenario_names("") == list(SCENARIO_NAMES)
