@@ -1,12 +1,15 @@
 """A whole device in a gateway's round, in a process without torch: what it takes and loads."""
 
+import json
+import subprocess
 import sys
 from base64 import b64decode
 from dataclasses import replace
 
 import pytest
 
-from edge_client.errors import StepOverError, TaskRefusedError
+from edge_client.agent import AgentParts
+from edge_client.errors import TaskRefusedError
 from edge_client.privacy.participation import REFUSAL_FACT
 from edge_client.site_rounds.kept_step import KeptStep
 from edge_client.site_rounds.separate_process import Asked, answer, answered_aside
@@ -14,10 +17,10 @@ from edge_client.site_rounds.settings import DeviceAt
 from edge_client.site_rounds.time_left import moment_of
 from edge_client.store.mailbox import Purpose
 from edge_client.telemetry_store import TelemetryStore
-from tests.support.brokers import mosquitto_in, wait_until
+from tests.support.brokers import RecordingLink, mosquitto_in, wait_until
 from tests.support.device_processes import DeviceProcess, children_of, peak_mb
 from tests.support.edge_devices import NOW
-from tests.support.site_devices import GATEWAY, SiteDriver, debited, site_store, step_of
+from tests.support.site_devices import GATEWAY, SiteDriver, debited, site_store
 from tests.support.site_power_cut import Gateway
 from tests.support.training_tasks import KEYS
 
@@ -46,14 +49,23 @@ def test_device_without_torch_stays_below_100_mb_in_a_round(path, tmp_path):
     assert debited(path) == [0]
 
 
-def test_agent_that_was_not_told_to_take_part_hears_no_offer(path, tmp_path):
-    with mosquitto_in(tmp_path) as broker, SiteDriver(broker) as driver:
-        driver.broadcast()
-        with DeviceProcess(path, broker):
-            assert wait_until(lambda: driver.born)
-            driver.offer()
-            assert not wait_until(lambda: step_of(path) or driver.came, timeout_s=0.5)
-    assert debited(path) == []
+def test_agent_that_was_not_told_to_take_part_loads_nothing_of_it_and_hears_no_offer():
+    program = (
+        "import json, sys, edge_client.agent, edge_client.link.config_receiver, models.wire.link;"
+        "from edge_client.config import DeviceConfig;"
+        "is_on = DeviceConfig(store='x').takes_part_behind_gateway();"
+        "print(json.dumps([is_on, sorted(sys.modules)]))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], check=True, capture_output=True, text=True
+    )
+    is_on, loaded = json.loads(done.stdout)
+    parts = ("edge_client.site_rounds", "edge_client.own_training", "models.wire.site_rounds")
+    assert not is_on
+    assert [name for name in loaded if name.startswith(parts)] == []
+    link = RecordingLink()
+    AgentParts().listen(link, None, wake=None, meter=None)
+    assert link.handlers == {}
 
 
 @pytest.mark.soak
@@ -93,6 +105,10 @@ def test_process_of_its_own_answers_once_and_with_zeros_when_it_is_asked_again(p
     ]
     assert [bool(one.values.any()) for one in answers] == [True, False]
     assert debited(path) == [0]
+    with TelemetryStore(path) as store:
+        store.set_consent(Purpose.TRAINING, granted=False, now=NOW)
+    with pytest.raises(TaskRefusedError, match="does not agree"):
+        answered_aside(asked, left_s=30.0)
 
 
 def test_device_that_lacks_what_its_training_needs_answers_zeros_and_debits_nothing(
@@ -116,11 +132,11 @@ def test_process_of_its_own_says_why_it_does_not_answer(path, how):
     if how == "withdrawn":
         with TelemetryStore(path) as store:
             store.set_consent(Purpose.TRAINING, granted=False, now=NOW)
-        expected = TaskRefusedError
+        expected = "refused"
     else:
         long_ago = replace(asked.step.received, elapsed_s=asked.step.received.elapsed_s - 100.0)
         asked = replace(asked, step=replace(asked.step, received=long_ago))
-        expected = StepOverError
-    with pytest.raises(expected):
-        answered_aside(asked, left_s=30.0)
+        expected = "over"
+    said = answer(asked.to_bytes(), present=lambda at: moment_of(at.timestamp()))
+    assert said["ending"] == expected
     assert debited(path) == []
