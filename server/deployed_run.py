@@ -94,7 +94,7 @@ def deployed_run(run_config: Mapping[str, object]) -> PlannedRun:
         counts=counts,
         is_resumed=folder.is_resumed,
         watching=Watching(
-            go_on="flwr run as before, with resume=1 in its --run-config",
+            go_on=f"fedcell rounds begin DEPLOYMENT --resume {out}, or flwr run with resume=1",
             metrics_port=int(str(run_config.get("metrics-port", 0))) or None,
             log_level=log_level(run_config),
             round_every_s=seconds_between_rounds(float(value_of(run_config, "round-every-s"))),

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from ..authority.home import Fleet
     from ..config import ServerConfig
+    from ..deployment.folder import Written
     from ..deployment.place import Deployment
 
 Folder = Annotated[Path, typer.Argument(metavar="DIR", help="Folder of the deployment.")]
@@ -72,24 +73,7 @@ def deployment_command(
     ):
         place = _place(folder, settings, home.fleet, told_before(folder), told)
         written = write_deployment(connection, home, place, now=now)
-    made = ", ".join(written.made) or "nothing: all of it was there"
-    say(
-        {
-            "folder": str(place.folder),
-            "port": place.port,
-            "hosts": list(place.hosts),
-            "made": list(written.made),
-            "fab_sha256": written.pin.fab_sha256,
-            "pin": str(place.pin),
-        },
-        [
-            f"wrote {place.folder}; made {made}",
-            f"app          {written.pin.app} {written.pin.version}, {written.pin.fab_sha256}",
-            f"nodes meet   {home.fleet.superlink}",
-            f"start it     fedcell rounds serve {place.folder}",
-        ],
-        as_json=as_json,
-    )
+    _say_written(written, superlink=home.fleet.superlink, as_json=as_json)
 
 
 def serve(
@@ -159,6 +143,26 @@ def unit(
     path = out / UNIT
     path.write_text(unit_text(place, program=program, user=user), encoding="utf-8")
     say({"file": str(path)}, [f"wrote {path}"], as_json=as_json)
+
+
+def _say_written(written: Written, *, superlink: str, as_json: bool) -> None:
+    place, pin = written.deployment, written.pin
+    made = ", ".join(written.made) or "nothing: all of it was there"
+    data = {
+        "folder": str(place.folder),
+        "port": place.port,
+        "hosts": list(place.hosts),
+        "made": list(written.made),
+        "fab_sha256": pin.fab_sha256,
+        "pin": str(place.pin),
+    }
+    lines = [
+        f"wrote {place.folder}; made {made}",
+        f"app          {pin.app} {pin.version}, {pin.fab_sha256}",
+        f"nodes meet   {superlink}",
+        f"start it     fedcell rounds serve {place.folder}",
+    ]
+    say(data, lines, as_json=as_json)
 
 
 def _place(

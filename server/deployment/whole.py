@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from datetime import datetime
     from typing import Any
 
+    from .flower_commands import Part
     from .place import Deployment
 
 NGINX_INSTALL = "apt-get install --no-install-recommends nginx"
@@ -60,13 +61,7 @@ def serve_deployment(
         ServingError: a port is taken, another process serves, or a part does not start.
     """
     programs = Path(sys.executable).parent
-    parts = [superlink(deployment, programs), superexec(deployment, programs)]
-    for part in parts:
-        if not Path(part.words[0]).exists():
-            what = "Flower is not installed here"
-            raise DeploymentMissingError(part.words[0], what, 'pip install "fedcell[train]"')
-    if with_proxy:
-        parts.append(proxy(deployment, find_nginx()))
+    parts = _parts(deployment, programs, with_proxy=with_proxy)
     _require_files(deployment)
     require_certificates(deployment, now=clock())
 
@@ -93,6 +88,22 @@ def serve_deployment(
             is_stopped=is_stopped,
             jobs=jobs,
         ).run()
+
+
+def _parts(deployment: Deployment, programs: Path, *, with_proxy: bool) -> list[Part]:
+    """Return the parts of a deployment, in the order in which they are started.
+
+    Raises:
+        DeploymentMissingError: a program is not installed.
+    """
+    parts = [superlink(deployment, programs), superexec(deployment, programs)]
+    for part in parts:
+        if not Path(part.words[0]).exists():
+            what = "Flower is not installed here"
+            raise DeploymentMissingError(part.words[0], what, 'pip install "fedcell[train]"')
+    if with_proxy:
+        parts.append(proxy(deployment, find_nginx()))
+    return parts
 
 
 def certificate_event(deployment: Deployment, *, now: datetime) -> Mapping[str, Any] | None:
