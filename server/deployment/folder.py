@@ -6,6 +6,7 @@ import json
 import os
 import pwd
 import secrets
+import socket
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -139,7 +140,8 @@ def write_deployment(
         pin, is_new = keep_bundle(deployment, build_bundle(), signer.key, now=now)
         if is_new:
             made.append(deployment.bundle.name)
-        text = proxy_configuration(deployment, user=_user_of_workers())
+        user, with_ipv6 = _user_of_workers(), _has_ipv6()
+        text = proxy_configuration(deployment, user=user, with_ipv6=with_ipv6)
         write_durably(deployment.nginx_configuration, text.encode())
         write_durably(deployment.flwr_home / "config.toml", flower_home(deployment).encode())
         write_private(deployment.file, _to_json(deployment))
@@ -182,6 +184,14 @@ def _folders(deployment: Deployment) -> tuple[Path, ...]:
 def _user_of_workers() -> str | None:
     """Return as whom nginx's workers run where root starts them; the folder is root's own then."""
     return pwd.getpwuid(0).pw_name if os.getuid() == 0 else None
+
+
+def _has_ipv6() -> bool:
+    try:
+        socket.socket(socket.AF_INET6).close()
+    except OSError:
+        return False
+    return True
 
 
 def _to_json(deployment: Deployment) -> bytes:

@@ -40,12 +40,15 @@ BURST_S = 8
 """Seconds' worth of requests that may come at once: a message is fetched piece by piece."""
 
 
-def proxy_configuration(deployment: Deployment, *, user: str | None = None) -> str:
+def proxy_configuration(
+    deployment: Deployment, *, user: str | None = None, with_ipv6: bool = True
+) -> str:
     """Return the text of `nginx.conf`, for an nginx of the deployment's own.
 
     Args:
         deployment: whose proxy it is.
         user: as whom the workers run; None: as whoever starts it, who is not root.
+        with_ipv6: whether this machine has IPv6, where all its addresses are listened at.
     """
     top = [
         "# Written by 'fedcell rounds deployment'; it writes this anew.",
@@ -58,7 +61,12 @@ def proxy_configuration(deployment: Deployment, *, user: str | None = None) -> s
         "}",
         "http {",
     ]
-    http = [*_http(deployment), "server {", *_indented(_server(deployment)), "}"]
+    http = [
+        *_http(deployment),
+        "server {",
+        *_indented(_server(deployment, with_ipv6=with_ipv6)),
+        "}",
+    ]
     return "\n".join([*top, *_indented(http), "}"]) + "\n"
 
 
@@ -84,9 +92,9 @@ def _http(deployment: Deployment) -> list[str]:
     ]
 
 
-def _server(deployment: Deployment) -> list[str]:
+def _server(deployment: Deployment, *, with_ipv6: bool) -> list[str]:
     lines = [
-        *_listen(deployment),
+        *_listen(deployment, with_ipv6=with_ipv6),
         f"ssl_certificate {deployment.certificate};",
         f"ssl_certificate_key {deployment.key};",
         "ssl_protocols TLSv1.2 TLSv1.3;",
@@ -142,11 +150,12 @@ def _server(deployment: Deployment) -> list[str]:
     ]
 
 
-def _listen(deployment: Deployment) -> list[str]:
+def _listen(deployment: Deployment, *, with_ipv6: bool) -> list[str]:
     if deployment.listen:
         address = f"[{deployment.listen}]" if ":" in deployment.listen else deployment.listen
         return [f"listen {address}:{deployment.port} ssl;"]
-    return [f"listen {deployment.port} ssl;", f"listen [::]:{deployment.port} ssl ipv6only=on;"]
+    other = [f"listen [::]:{deployment.port} ssl ipv6only=on;"] if with_ipv6 else []
+    return [f"listen {deployment.port} ssl;", *other]
 
 
 def _indented(lines: list[str]) -> list[str]:

@@ -50,12 +50,21 @@ class Job:
 
     Attributes:
         every_s: seconds between two turns.
-        work: does it; returns what is to be told, None for nothing.
+        work: does it; returns what there is to tell, None for nothing.
     """
 
     every_s: float
     work: Callable[[], Mapping[str, Any] | None]
-    due_at: float = 0.0
+    _due_at: float = field(default=0.0, init=False)
+    _last: Mapping[str, Any] | None = field(default=None, init=False)
+
+    def news(self, now: float) -> Mapping[str, Any] | None:
+        """Do it if it is due, and return what there is to tell and was not told the last time."""
+        if now < self._due_at:
+            return None
+        self._due_at = now + self.every_s
+        before, self._last = self._last, self.work()
+        return None if self._last == before else self._last
 
 
 @dataclass(slots=True)
@@ -198,11 +207,9 @@ class Supervisor:
         """Do the jobs that are due, cut long logs, and have changed files read."""
         if self._is_ready:
             for job in self.jobs:
-                if now >= job.due_at:
-                    job.due_at = now + job.every_s
-                    found = job.work()
-                    if found is not None:
-                        self.tell(found)
+                found = job.news(now)
+                if found is not None:
+                    self.tell(found)
         if now - self._kept_at < HOUSEKEEPING_S:
             return
         self._kept_at = now

@@ -85,7 +85,6 @@ class RunKeeper:
     deployment: Deployment
     clock: Callable[[], datetime]
     _tries: dict[Path, Tries] = field(default_factory=dict, init=False)
-    _told: dict[Path, str] = field(default_factory=dict, init=False)
 
     def turn(self) -> Mapping[str, Any] | None:
         """Take up a run that has lost its process; return what there is to tell."""
@@ -93,17 +92,10 @@ class RunKeeper:
             try:
                 told = self._take_up(begun)
             except (ServerError, RoundsError) as error:
-                told = self._left(begun, str(error))
+                return {"event": "run_left", "run": str(begun.out), "why": str(error)}
             if told is not None:
                 return told
         return None
-
-    def _left(self, begun: BegunRun, why: str) -> Mapping[str, Any] | None:
-        """Return why a run is left alone, once."""
-        if self._told.get(begun.out) == why:
-            return None
-        self._told[begun.out] = why
-        return {"event": "run_left", "run": str(begun.out), "why": why}
 
     def _take_up(self, begun: BegunRun) -> Mapping[str, Any] | None:
         look = look_at(begun.out, now=self.clock())

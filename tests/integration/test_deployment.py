@@ -2,10 +2,13 @@
 
 import json
 import os
+import shutil
 import signal
 import socket
 import ssl
 import stat
+import subprocess
+import sys
 import time
 from contextlib import ExitStack
 from datetime import UTC, datetime, timedelta
@@ -18,9 +21,12 @@ from models.wire.envelope import trusted_keys
 from server.deployment.beginning import begin_run
 from server.deployment.certificates import require_certificates
 from server.deployment.control_api import control_api
-from server.deployment.errors import DeploymentRefusedError
+from server.deployment.errors import DeploymentRefusedError, ServingError
+from server.deployment.flower_commands import Part
+from server.deployment.folder import open_deployment
 from server.deployment.proxy_configuration import NODE_PATHS
 from server.deployment.readiness import taken_port
+from server.deployment.serving import Supervisor
 from server.signer import load_signer
 from tests.support.command_line import fedcell
 from tests.support.deployments import deployed_fleet, serving
@@ -108,6 +114,66 @@ def test_key_that_devices_do_not_trust_is_refused(deployed, tmp_path):
     refused = deployed.write("--policy-key", tmp_path / "other.pem")
 
     assert refused.is_refused(5, "other.pem", "do not trust this key", "fleet init --server-key")
+
+
+@pytest.fixture
+def copy(deployed, tmp_path):
+    """A copy of the folder, to be damaged."""
+    return shutil.copytree(deployed.directory, tmp_path / "copy")
+
+
+def test_folder_that_is_not_there_is_named(tmp_path):
+    refused = fedcell("rounds", "serve", tmp_path / "none")
+
+    assert refused.is_refused(4, "there is no deployment", "fedcell rounds deployment")
+
+
+def test_damaged_folder_is_named(copy):
+    (copy / "superexec.secret").unlink()
+    assert fedcell("rounds", "serve", copy).is_refused(3, "superexec.secret", "is missing")
+
+    (copy / "deployment.json").write_text('{"format": 1, "hosts": []}')
+    assert fedcell("rounds", "serve", copy).is_refused(3, "deployment.json", "is damaged")
+
+
+def test_missing_proxy_is_named_with_what_installs_it(copy, monkeypatch):
+    monkeypatch.setenv("PATH", str(copy))
+    monkeypatch.setattr("server.deployment.whole._SERVER_PROGRAMS", str(copy))
+
+    assert fedcell("rounds", "serve", copy).is_refused(4, "nginx", "apt-get install")
+
+
+def test_part_that_ends_before_it_was_ready_ends_the_whole_with_its_last_words(copy):
+    log = copy / "logs" / "superlink.log"
+    words = ("/bin/sh", "-c", "echo wrong certificate >&2; exit 7")
+    events = []
+    supervisor = Supervisor(
+        deployment=open_deployment(copy),
+        parts=[Part("superlink", words, log)],
+        environment=os.environ,
+        tell=events.append,
+        is_stopped=lambda: False,
+    )
+
+    with pytest.raises(ServingError, match=r"code 7\): wrong certificate"):
+        supervisor.run()
+
+    assert [event["event"] for event in events] == ["part_started", "part_ended", "stopped"]
+
+
+def test_what_a_killed_process_had_started_ends_too():
+    program = (
+        "import subprocess, sys, os, time;"
+        "words = [sys.executable, '-m', 'server.deployment.tethered', str(os.getpid())];"
+        "subprocess.Popen([*words, '/bin/sleep', '987']); time.sleep(60)"
+    )
+    parent = subprocess.Popen([sys.executable, "-c", program])
+    wait_for(lambda: processes_naming("sleep\x00987"), what="the child")
+
+    parent.kill()
+    parent.wait()
+
+    wait_for(lambda: not processes_naming("sleep\x00987"), what="its end")
 
 
 def test_nodes_pass_the_proxy_and_are_bound_to_their_devices(deployed, served):

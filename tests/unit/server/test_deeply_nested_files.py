@@ -30,7 +30,7 @@ def test_other_files_of_a_run_that_nest_too_deep_are_as_good_as_none(tmp_path):
         (tmp_path / name).write_text(DEEP)
     assert read_facts(tmp_path, index=0) is None
     assert read_proposal(tmp_path, None) is None
-    assert was_fitted_on(tmp_path, tmp_path) is False
+    assert was_fitted_on(tmp_path, "ef" * 32) is False
     assert list(read_trail(tmp_path)) == []
     assert look_at(tmp_path, now=datetime(2026, 3, 1, tzinfo=UTC)).status is None
     assert Traces.of(tmp_path).way_in(is_resumed=False) is WayIn.IS_TAKEN

@@ -103,6 +103,12 @@ def test_proxy_speaks_tls_of_today_alone_and_checks_who_the_superlink_is():
     ]
 
 
+def test_proxy_of_a_machine_without_ipv6_listens_at_ipv4_alone():
+    text = proxy_configuration(PLACE, with_ipv6=False)
+
+    assert re.findall(r"^\s+listen (.+);", text, re.MULTILINE) == ["9092 ssl"]
+
+
 @pytest.mark.parametrize(
     ("listen", "line"), [("192.0.2.7", "192.0.2.7:9092 ssl"), ("fd00::7", "[fd00::7]:9092 ssl")]
 )

@@ -18,6 +18,7 @@ from server.deployment.node_registry import (
     changes_to,
     enrolment_csv,
 )
+from server.deployment.serving import Job
 from server.deployment.supervision import PartRecord, pause_after
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
@@ -118,6 +119,15 @@ def test_part_that_reads_its_files_anew_is_due_at_once_and_counts_no_death():
     record = PartRecord().begun(0).answered(1).asked_to_end(2)
 
     assert (record.due_at, record.deaths, record.ready_at, record.was_ready) == (2, 0, None, True)
+
+
+def test_job_is_done_in_its_turn_and_tells_what_is_new():
+    answers = iter([None, {"event": "a"}, {"event": "a"}, {"event": "b"}, None, {"event": "b"}])
+    job = Job(10, lambda: next(answers))
+
+    told = [job.news(now) for now in (0, 10, 15, 20, 30, 40, 50)]
+
+    assert told == [None, {"event": "a"}, None, None, {"event": "b"}, None, {"event": "b"}]
 
 
 def test_pin_is_of_one_bundle_alone():
