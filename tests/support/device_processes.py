@@ -37,7 +37,10 @@ def children_of(pid: int) -> list[str]:
 
 
 class DeviceProcess:
-    """A device's agent in a process that cannot load what learns; it reports before it is ready."""
+    """A device's agent in a process that cannot load what learns; it reports before it is ready.
+
+    Without a broker it goes by its membership of a fleet.
+    """
 
     def __init__(
         self,
@@ -58,9 +61,9 @@ class DeviceProcess:
         self.process = subprocess.Popen(
             [
                 *(sys.executable, "-m", "tests.support.torchless", "run", "--json"),
-                *("--store", str(path), "--config", str(settings), "--server-key", str(trusted)),
-                *("--broker", f"{broker.host}:{broker.port}", "--mqtt-tls", "off"),
+                *("--store", str(path), "--config", str(settings)),
                 *("--hardware-id-file", str(hardware)),
+                *_in_the_clear(broker, trusted),
                 *(() if now is None else ("--now", now)),
                 *options,
             ],
@@ -97,3 +100,10 @@ class DeviceProcess:
         self.process.send_signal(signal.SIGTERM)
         _, said = self.process.communicate(timeout=20)
         assert self.process.returncode == 0, said
+
+
+def _in_the_clear(broker: Any, trusted: Path) -> list[str]:
+    if broker is None:
+        return []
+    place = ["--broker", f"{broker.host}:{broker.port}", "--mqtt-tls", "off"]
+    return [*place, "--server-key", str(trusted)]

@@ -45,6 +45,7 @@ from tests.support.stream_policies import stream_policy
 from tests.support.training_tasks import KEY, KEYS, receipt_of, release_of, signed, task_of
 
 if TYPE_CHECKING:
+    from datetime import datetime
     from pathlib import Path
 
     from edge_client.store.row_cipher import KeySource
@@ -58,20 +59,25 @@ WEIGHTS = np.random.default_rng(1).normal(0.0, 0.1, NUM_WEIGHTS).astype(np.float
 
 
 def site_store(
-    folder: Path, name: str = "device-1", *, days: int = 300, key: KeySource | None = None
+    folder: Path,
+    name: str = "device-1",
+    *,
+    days: int = 300,
+    key: KeySource | None = None,
+    until: datetime = NOW,
 ) -> Path:
     """Make the store of a device that has its keys, whose owner agrees to training."""
     folder.mkdir(exist_ok=True)
     path = folder / "device.db"
     readings = [
-        Reading(at=NOW - timedelta(days=days - day), full_charge_capacity_mah=2900.0 - day)
+        Reading(at=until - timedelta(days=days - day), full_charge_capacity_mah=2900.0 - day)
         for day in range(days)
     ]
     make_identity(path, device_id=name, hardware_id=None)
     profile = replace(PROFILE, device_id=DeviceId(name))
     with TelemetryStore.create(path, profile=profile, key=key) as store:
-        store.record_many(readings, now=NOW)
-        store.set_consent(Purpose.TRAINING, granted=True, now=NOW)
+        store.record_many(readings, now=until)
+        store.set_consent(Purpose.TRAINING, granted=True, now=until)
         own_identity(store, device_id=name, hardware_id=None)
     return path
 
