@@ -39,8 +39,11 @@ TALKING := $(filter-out %_power_cut.py,$(call integration,hub* link* agent* requ
 COUNTING := $(call integration,privacy_audit privacy_audit_command) \
 	$(call integration,*_power_cut *_crashes mutated_bundles)
 PACKAGED := tests/packaging $(call integration,*_guide)
-ROUNDS := $(sort $(filter-out $(PACKAGED),$(call integration,*rounds* demo* killed* fault* group* \
-	adaptive* quality* told* counts_* count_* wire_tap privacy_home* privacy_plan restored* home_repairs run_folder* report_*)))
+ROUNDS := $(call integration,rounds *_in_rounds demo* killed* fault* adaptive* quality* \
+	counts_made* count_* wire_tap restored*)
+# What an operator does with runs and their privacy homes.
+RUNS := $(filter-out $(PACKAGED),$(call integration,rounds_* privacy_home* privacy_plan \
+	home_repairs run_folder* report_* told*))
 COVERED := $(BIN)/coverage run -m pytest --no-header
 
 help: ## List these targets
@@ -53,7 +56,7 @@ demo: $(STAMP) ## Simulated fleet, private rounds, devices, notices over MQTT; w
 test: $(STAMP) ## The whole suite with coverage (at least 85 %), about 8 minutes
 	@rm -rf build/coverage && mkdir -p build/coverage
 	@echo "Parts of the suite run side by side; what they print comes at the end of each"
-	@$(PARALLEL) -j3 test-rounds test-units test-devices test-counts test-talks
+	@$(PARALLEL) -j3 test-devices test-units test-counts test-talks test-rounds
 	@$(BIN)/coverage combine -q
 	@$(BIN)/coverage report
 
@@ -94,13 +97,14 @@ test-rounds: $(STAMP)
 	@$(PYTEST) $(ROUNDS)
 
 test-devices: $(STAMP)
-	@$(COVERED) $(filter-out $(TALKING) $(COUNTING) $(PACKAGED) $(ROUNDS),$(call integration,*))
+	@$(COVERED) $(filter-out $(TALKING) $(COUNTING) $(PACKAGED) $(ROUNDS) $(RUNS), \
+		$(call integration,*))
 
 test-units: $(STAMP)
 	@$(COVERED) tests/unit tests/golden
 
 test-talks: $(STAMP)
-	@$(COVERED) $(TALKING)
+	@$(COVERED) $(TALKING) $(RUNS)
 
 test-counts: $(STAMP)
 	@$(PYTEST) $(COUNTING) tests/property $(PACKAGED)
