@@ -119,7 +119,7 @@ class KeptStep:
 
         Raises:
             KeyError: a value is missing.
-            TypeError: a value is of another kind.
+            TypeError, AttributeError: a value is of another kind.
             ValueError: a value cannot be.
             WireError: the offer is none that this version knows.
         """
@@ -143,7 +143,7 @@ def kept_step(store: StoreFile) -> KeptStep | None:
         return None
     try:
         return KeptStep.from_plain(values)
-    except (KeyError, TypeError, ValueError, WireError):
+    except (KeyError, TypeError, ValueError, AttributeError, WireError):
         # A later version's, or none: nothing is answered for it.
         return None
 
