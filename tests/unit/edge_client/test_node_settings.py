@@ -6,9 +6,9 @@ import pytest
 from flwr.common.config import parse_config_args
 
 from edge_client import own_training
-from edge_client.gateway import site as gateway_site
 from edge_client.config import DeviceConfig, read_config
 from edge_client.errors import InputError, InputMissingError
+from edge_client.gateway import site as gateway_site
 from edge_client.rounds_node.settings import (
     OTHER_VALUES,
     PATH_VALUES,
