@@ -130,6 +130,7 @@ class SiteDevices:
     _materials: dict[str, RoundMaterial] = field(default_factory=dict)
     _joining: dict[bytes, Joining] = field(default_factory=dict)
     _early: dict[bytes, dict[int, bytes]] = field(default_factory=dict)
+    _credentials: dict[str, GatewayCredential] = field(default_factory=dict)
     _links: list[SiteLink] = field(default_factory=list)
     _link_of: dict[str, SiteLink] = field(default_factory=dict)
     _unconfirmed: deque[Delivery] = field(default_factory=deque)
@@ -190,14 +191,18 @@ class SiteDevices:
         self._inbox.put((topic, payload))
 
     def _work(self) -> None:
+        num_heard = 0
         while (message := self._inbox.get()) != _END:
             topic, payload = message
             if "/dn/round" in topic:
                 self._take(parse(topic).device, payload)
             elif payload:
                 self._take_material(payload)
-            if self._inbox.empty() or len(self._waiting) >= DEVICES_AT_ONCE:
+            num_heard += 1
+            # Who was asked answers before those behind him are even listened to.
+            if self._inbox.empty() or num_heard >= DEVICES_AT_ONCE:
                 self._answer_waiting()
+                num_heard = 0
 
     def _take_material(self, payload: bytes) -> None:
         part = read_part(payload)
@@ -218,10 +223,16 @@ class SiteDevices:
         if self.faults.get(device) is SiteFault.SILENT:
             return
         try:
-            credential, told = open_from_gateway(envelope, device=device, believe=self.believe)
+            credential, told = open_from_gateway(envelope, device=device, believe=self._believed)
         except WireError:
             return
         self._follow(device, credential, told)
+
+    def _believed(self, shown: str) -> GatewayCredential:
+        """Check a credential once: all of these devices would come to the same."""
+        if shown not in self._credentials:
+            self._credentials[shown] = self.believe(shown)
+        return self._credentials[shown]
 
     def _follow(self, device: str, credential: GatewayCredential, told: SiteMessage) -> None:
         kept = self._kept.get(device)
