@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from cryptography.hazmat.primitives.serialization import (
     Encoding,
@@ -158,6 +158,8 @@ class SuperLink:
     port: int = field(default_factory=free_port)
     process: subprocess.Popen[bytes] | None = None
 
+    AUTHENTICATES: ClassVar[tuple[str, ...]] = ("--enable-supernode-auth",)
+
     @property
     def address(self) -> str:
         return f"{HOST}:{self.port}"
@@ -193,7 +195,7 @@ class SuperLink:
                     *("--ssl-ca-certfile", self.folder / "authorities.pem"),
                     *("--ssl-certfile", self.folder / "superlink.pem"),
                     *("--ssl-keyfile", self.folder / "superlink.key"),
-                    *("--enable-supernode-auth", "--database", self.folder / "state.db"),
+                    *(*self.AUTHENTICATES, "--database", self.folder / "state.db"),
                 ],
                 stdout=log,
                 stderr=log,
@@ -341,6 +343,7 @@ class NodeProcess:
     store: Path
     words: tuple[object, ...] = ()
     settings: str = ""
+    environment: Mapping[str, str] = field(default_factory=lambda: QUICK)
     process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -362,7 +365,7 @@ class NodeProcess:
                 ],
                 stdout=said,
                 stderr=said,
-                env={**os.environ, **QUICK},
+                env={**os.environ, **self.environment},
             )
 
     def events(self) -> list[dict[str, object]]:

@@ -6,7 +6,6 @@ import json
 import os
 import signal
 import subprocess
-import sys
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -73,11 +72,11 @@ class WholeDeployment:
             made = fedcell(*words)
             assert made.code == 0, made.err
 
-    def join(self, name: str) -> NodeProcess:
+    def join(self, name: str, *, settings: str = "") -> NodeProcess:
         """Make a device that has joined, and its node, which is not started yet."""
         with open_database(f"sqlite:///{self.folder / 'hub.db'}") as database:
             store = joined_device(self.folder / name, SecuredFleet(self.folder, database), name)
-        self.nodes[name] = NodeProcess(store, settings=TRAINS_ANYHOW)
+        self.nodes[name] = NodeProcess(store, settings=TRAINS_ANYHOW + settings)
         return self.nodes[name]
 
     def start(self) -> None:
@@ -151,12 +150,18 @@ def children_of(pid: int) -> dict[str, int]:
 
 
 @contextmanager
-def whole_deployment(folder: Path, *devices: str) -> Iterator[WholeDeployment]:
+def whole_deployment(
+    folder: Path,
+    *devices: str,
+    node_settings: str = "",
+    node_environment: Mapping[str, str] = QUICK,
+) -> Iterator[WholeDeployment]:
     """Bring a deployment up whose nodes are connected; all of it ends with the block."""
     deployment = WholeDeployment(folder)
     deployment.make()
     for name in devices:
-        deployment.join(name)
+        node = deployment.join(name, settings=node_settings)
+        node.environment = node_environment
     try:
         deployment.start()
         for node in deployment.nodes.values():
@@ -176,7 +181,3 @@ def report_of(run: Path) -> dict[str, Any]:
         return dict(json.loads((run / "run.json").read_text(encoding="utf-8")))
     except (OSError, ValueError):
         return {}
-
-
-def python_words(*words: object) -> list[str]:
-    return [sys.executable, *map(str, words)]
