@@ -12,6 +12,8 @@ from .hub import settings_from
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from models.bundle import Bundle
+
     from ..releases.desk import ReleaseDesk
 
 Folder = Annotated[
@@ -47,6 +49,26 @@ def opened_desk(
     key = load_signer(settings.release_key).key if has_key else None
     with open_database(settings.db, must_exist=must_exist) as database:
         yield ReleaseDesk(database, settings.releases, key=key)
+
+
+def model_in_use(
+    spec: str, *, db: str | None, folder: str | None, config: str | None
+) -> tuple[Bundle, str]:
+    """Return what devices of a feature specification have, and what says so.
+
+    Releases are known where their folder is there, or is named. Where none are, nothing was
+    released from here: devices have the default bundle.
+
+    Raises:
+        StorageError: releases are known, and their database is not there.
+    """
+    from models.bundle import DEFAULT, load_bundle
+
+    settings = settings_from({"db": db, "releases": folder, "config": config})
+    if folder is None and not settings.releases.is_dir():
+        return load_bundle(DEFAULT), f"default (no releases in {settings.releases})"
+    with opened_desk(db=db, folder=folder, key_file=None, config=config, must_exist=True) as desk:
+        return desk.in_use(spec), f"releases in {settings.releases}"
 
 
 def named(desk: ReleaseDesk, number: int | None) -> int:

@@ -9,9 +9,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from .hub import Config, Db
 from .prediction import bundle_of
+from .release_desk import Folder, model_in_use
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
     from models.bundle import Bundle
 
     from ..engine.quality_gate import GateDecision
@@ -28,7 +32,10 @@ def judge_command(
     cells: Annotated[
         Path | None, typer.Option(help="Public cells as fedcell import-cells writes them.")
     ] = None,
-    against: Annotated[str, typer.Option(help="Bundle in use, or 'default'.")] = "default",
+    against: Annotated[
+        str | None,
+        typer.Option(help="Bundle in use, or 'default'; else what the releases say devices have."),
+    ] = None,
     counts: Annotated[
         list[Path] | None,
         typer.Option(help="Folder of a run whose private counts can veto; may be repeated."),
@@ -36,23 +43,38 @@ def judge_command(
     trusted_key: Annotated[
         Path | None, typer.Option(help="Public key file that the bundle in use is signed with.")
     ] = None,
+    db: Db = None,
+    releases: Folder = None,
+    config: Config = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Judge a run's candidate beside the model in use, and write proposal.json.
 
     Both predict the same windows. One worse figure stops the candidate, and so do private counts
-    whose interval excludes equality. Ends with 1 where it is not proposed.
+    whose interval excludes equality. Ends with 1 where it is not proposed. The model in use is what
+    the folder of releases says; where none is known here, it is the default bundle.
     """
     from models.bundle import load_bundle
     from models.fleet_dataset import open_fleet
 
     from ..engine.proposal import JudgedOn, counts_of_runs, judge, keep_decision
+    from ..engine.quality_gate import CELLS, REFERENCE
     from ..runs.export_note import was_fitted_on
     from ..runs.run_files import BUNDLE_FILE
 
-    current = bundle_of(against, trusted_key, allow_unsigned=False)
     # A run leaves its candidate unsigned: it is signed once it is proposed.
     candidate = load_bundle(run / BUNDLE_FILE, allow_unsigned=True)
+    tell: Callable[[str], None] = (
+        (lambda _: None) if as_json else (lambda line: typer.echo(line, err=True))
+    )
+    if against is None:
+        spec = candidate.manifest["feature_spec_version"]
+        current, origin = model_in_use(spec, db=db, folder=releases, config=config)
+    else:
+        current, origin = bundle_of(against, trusted_key, allow_unsigned=False), "--against"
+    tell(f"in use, by {origin}: {current.version}")
+    sha256 = _nobodys(run, {REFERENCE: reference, CELLS: cells})
+    is_half_fitted = was_fitted_on(run, sha256[REFERENCE])
     now = datetime.now(UTC)
     decision = judge(
         candidate,
@@ -61,18 +83,44 @@ def judge_command(
             reference=open_fleet(reference),
             cells=None if cells is None else open_fleet(cells),
             counts=counts_of_runs([run, *(counts or [])]),
-            is_half_fitted=was_fitted_on(run, reference),
+            is_half_fitted=is_half_fitted,
         ),
         now=now,
-        tell=(lambda _: None) if as_json else (lambda line: typer.echo(line, err=True)),
+        tell=tell,
     )
-    kept = keep_decision(run, decision, candidate=candidate, current=current, now=now)
+    kept = keep_decision(
+        run,
+        decision,
+        candidate=candidate,
+        current=current,
+        now=now,
+        sha256=sha256,
+        is_half_fitted=is_half_fitted,
+    )
     if as_json:
-        typer.echo(json.dumps({"out": str(kept), **decision.to_json()}))
+        told = {"version": current.version, "digest": current.digest, "by": origin}
+        typer.echo(json.dumps({"out": str(kept), **decision.to_json(), "current": told}))
     else:
         typer.echo("\n".join(decision_lines(decision, candidate=candidate, current=current)))
     if not decision.passed:
         raise typer.Exit(1)
+
+
+def _nobodys(run: Path, datasets: Mapping[str, Path | None]) -> dict[str, str]:
+    """Return the digest of each dataset, by its name.
+
+    Raises:
+        OwnFleetError: one is the fleet that the run trained over.
+    """
+    from ..runs.export_note import require_nobodys
+    from ..runs.replay_record import folder_digest
+
+    found = {}
+    for name, where in datasets.items():
+        if where is not None:
+            found[name] = folder_digest(where)
+            require_nobodys(run, where, found[name])
+    return found
 
 
 def decision_lines(decision: GateDecision, *, candidate: Bundle, current: Bundle) -> list[str]:

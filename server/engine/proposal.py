@@ -25,7 +25,7 @@ from .quality_gate import CELLS, REFERENCE, GateDecision, Judged, decide
 from .reference_fleet import ReferenceHalves
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from datetime import datetime
 
     import numpy as np
@@ -108,7 +108,14 @@ def private_vetoes(
 
 
 def keep_decision(
-    folder: Path, decision: GateDecision, *, candidate: Bundle, current: Bundle, now: datetime
+    folder: Path,
+    decision: GateDecision,
+    *,
+    candidate: Bundle,
+    current: Bundle,
+    now: datetime,
+    sha256: Mapping[str, str] | None = None,
+    is_half_fitted: bool = False,
 ) -> Path:
     """Write what was decided beside a run's report, durably.
 
@@ -118,6 +125,8 @@ def keep_decision(
         candidate: of the run.
         current: that it was held against.
         now: aware time.
+        sha256: of each dataset's folder, by the dataset's name.
+        is_half_fitted: whether half of the reference fleet judged.
 
     Returns:
         The file.
@@ -128,6 +137,8 @@ def keep_decision(
         "at": now.isoformat(),
         "candidate": {"version": candidate.version, "digest": candidate.digest},
         "current": {"version": current.version, "digest": current.digest},
+        "sha256": {**(sha256 or {})},
+        "is_half_fitted": is_half_fitted,
     }
     text = json.dumps(told, indent=2, allow_nan=False, ensure_ascii=False) + "\n"
     write_durably(path, text.encode())

@@ -77,6 +77,27 @@ class Check:
 
 
 @dataclass(frozen=True, slots=True)
+class Measured:
+    """How much of a dataset spoke.
+
+    Attributes:
+        dataset: its name.
+        windows: that were judged.
+        failures: of them, that ended in a failure.
+    """
+
+    dataset: str
+    windows: int
+    failures: int
+
+    @staticmethod
+    def of(one: Judged) -> Measured:
+        """Return how much was measured on one dataset: the same of both models."""
+        windows, share = one.candidate.num_windows, one.candidate.prevalence
+        return Measured(one.dataset, windows, round((share or 0.0) * windows))
+
+
+@dataclass(frozen=True, slots=True)
 class GateDecision:
     """What the gate says.
 
@@ -85,12 +106,14 @@ class GateDecision:
         why: plain sentences with figures.
         checks: every figure that was looked at.
         vetoes: private figures in which the candidate is worse beyond doubt.
+        measured: how much of each dataset spoke.
     """
 
     passed: bool
     why: str
     checks: tuple[Check, ...] = ()
     vetoes: tuple[str, ...] = ()
+    measured: tuple[Measured, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """Return the decision as a JSON object."""
@@ -129,7 +152,8 @@ def decide(
         why = f"Devices' private figures are worse beyond doubt in {names}, so it does not pass."
     else:
         why = f"The candidate of the rounds is not worse {_shown(checks)}."
-    return GateDecision(not failed and not vetoes, why, checks, tuple(vetoes))
+    measured = tuple(map(Measured.of, judged))
+    return GateDecision(not failed and not vetoes, why, checks, tuple(vetoes), measured)
 
 
 def _check(one: Judged, field: str, *, is_higher_better: bool, slack: float) -> Check:

@@ -130,6 +130,28 @@ def require_passed(run: Path, bundle: Bundle) -> None:
         raise RegistryError(bundle.version, "was not passed by the quality gate", remedy)
 
 
+def require_held_against(run: Path, bundle: Bundle, *, in_use: Bundle) -> None:
+    """Refuse a run's candidate that was judged beside another model than devices have now.
+
+    A decision that does not say beside which model it was taken is none.
+
+    Args:
+        run: folder of the run that made it.
+        bundle: the candidate.
+        in_use: what devices have, without signature and release number.
+
+    Raises:
+        RegistryError: the gate has to judge it again.
+    """
+    told = (read_proposal(run, bundle) or {}).get("current")
+    current = told if isinstance(told, dict) else {}
+    if current.get("digest") != in_use.digest:
+        beside = current.get("version", "no model that it names")
+        what = f"was judged beside {beside}, and devices have {in_use.version}"
+        remedy = f"judge it again: fedcell rounds judge {run}"
+        raise RegistryError(bundle.version, what, remedy)
+
+
 def candidate_of(source: Path, payment: Payment) -> tuple[Bundle, Payment]:
     """Return what an operator proposes: a run's candidate that the gate passed, or a bundle.
 

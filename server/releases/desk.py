@@ -17,7 +17,7 @@ from ..registry import ModelState, move
 from ..storage.model_versions import ModelVersions
 from ..storage.releases import Releases
 from . import rings as rules
-from .admission import Payment, admitted, candidate_of
+from .admission import Payment, admitted, candidate_of, require_held_against
 from .evidence import evidence_of, new_failures, watch_list
 from .offers import Offerable, offers_of, target_names
 from .release_errors import ReleaseError, ReleaseInputError, ReleaseMissingError
@@ -92,7 +92,8 @@ class ReleaseDesk:
             The release, and the folder of the request for the offline key.
 
         Raises:
-            RegistryError: no card, no ledger entry, no audit, or the gate did not pass it.
+            RegistryError: no card, no ledger entry, no audit, or the gate did not pass it, or
+                held it against another model than devices have.
             AuditRefusedError: the audit finds more than the ledger claims.
         """
         found, payment = candidate_of(source, payment)
@@ -104,6 +105,8 @@ class ReleaseDesk:
             back = unnumbered(self._in_use(releases, spec))
             if back.digest == candidate.digest:
                 raise ReleaseError(candidate.version, "is what devices have", "propose another one")
+            if payment.run is not None:
+                require_held_against(payment.run, candidate, in_use=back)
             number = max(releases.next_number(), least_number)
             folder = self.folder / REQUESTS / str(number)
             write_request(folder, candidate, back, number=number)
@@ -348,6 +351,11 @@ class ReleaseDesk:
             releases.note_failures(rollout.number, failed)
             watched = releases.watched(rollout.number)
         return evidence_of(watched, version=version, since=rollout.ring_began_at)
+
+    def in_use(self, spec: str) -> Bundle:
+        """Return what devices of a feature specification have, without signature and number."""
+        with self.database.transaction() as connection:
+            return unnumbered(self._in_use(Releases(connection), spec))
 
     def evidence(self, number: int) -> Evidence:
         """Return what devices have reported of a release, without deciding anything."""

@@ -13,10 +13,11 @@ from models.calibration import Calibration
 from models.training.export_onnx import read_parameters
 from models.training.recipe import TrainedModel
 
+from ..engine.proposal import PROPOSAL_FILE
 from ..engine.reference_fleet import ReferenceRows
 from ..engine.rounds import RoundsError
 from ..streams.release_witness import weights_digest
-from .export_note import keep_note
+from .export_note import keep_note, require_nobodys
 from .federated_bundle import federated_bundle, fitted, quality_on_rows
 from .outcome import outcome_of
 from .reading import read_report
@@ -59,10 +60,18 @@ def export(run: Path, *, start: Bundle, reference: Path, out: Path | None = None
     Raises:
         RunMissingError, RunReportError: there is no run, or its report cannot be read.
         RunOpenError: it goes on, or released nothing.
-        ExportRefusedError: its weights are not those it reported, or it started from others.
+        ExportRefusedError: its weights are not those it reported, or it started from others, or a
+            bundle is there already.
+        OwnFleetError: the reference fleet is the one that the run trained over.
         DatasetError: the reference fleet cannot be used.
     """
     report = read_report(run)
+    path = run / BUNDLE_FILE if out is None else out
+    if path.exists():
+        what = f"{path}: is there already, and what was decided on it stands in {PROPOSAL_FILE}"
+        raise ExportRefusedError(f"{what}; name another file by --out, or put this one elsewhere")
+    digest = folder_digest(reference)
+    require_nobodys(run, reference, digest)
     weights = _weights_of(run, report)
     shape = read_parameters(start.model_bytes)
     if weights_digest(shape.flat()) != report["record"]["start_sha256"]:
@@ -73,7 +82,7 @@ def export(run: Path, *, start: Bundle, reference: Path, out: Path | None = None
     rows = ReferenceRows.of(reference)
     model = fitted(shape.with_flat(weights), rows.calibrate)
     before = TrainedModel(shape, Calibration(**start.manifest["calibration"]), start.threshold)
-    digest, devices = folder_digest(reference), report["schedule"]["population_size"]
+    devices = report["schedule"]["population_size"]
     bundle = federated_bundle(
         model,
         rows.calibrate,
@@ -92,8 +101,8 @@ def export(run: Path, *, start: Bundle, reference: Path, out: Path | None = None
         report=report,
         explanation_reference=start.explanation_reference,
     )
-    write_bundle(bundle, run / BUNDLE_FILE if out is None else out)
     keep_note(run, digest=bundle.digest, reference_sha256=digest)
+    write_bundle(bundle, path)
     return bundle
 
 

@@ -16,7 +16,8 @@ from models.wire.rounds import DEVICES_RECORD, RECEIPT_MESSAGE
 from server.errors import RegistryError
 from server.flower_app import app
 from server.releases.admission import Payment, admitted
-from server.runs.export_note import EXPORT_FILE, was_fitted_on
+from server.runs.export_note import EXPORT_FILE, keep_note, was_fitted_on
+from server.runs.replay_record import folder_digest
 from server.signer import make_key_file
 from tests.support.command_line import fedcell
 from tests.support.federated_rounds import contribution, task_of
@@ -98,7 +99,7 @@ def test_candidate_holds_the_runs_weights_and_is_judged_on_the_other_half(base, 
     judged = fedcell("rounds", "judge", base / "run", "--reference", reference, "--json")
     on_the_half = json.loads((base / "run" / "proposal.json").read_text(encoding="utf-8"))
     assert judged.code == (0 if on_the_half["passed"] else 1)
-    assert was_fitted_on(base / "run", reference)
+    assert was_fitted_on(base / "run", folder_digest(reference))
     (base / "run" / EXPORT_FILE).unlink()
     (base / "run" / "run.json").unlink()
     fedcell("rounds", "judge", base / "run", "--reference", reference, "--json")
@@ -123,6 +124,33 @@ def test_a_federated_bundle_enters_only_with_a_passed_decision_on_itself(base, r
         admitted(bundle, payment, now=NOW)
     path.write_text(json.dumps(decision))
     assert admitted(bundle, payment, now=NOW).digest == bundle.digest
+
+
+def test_an_export_overwrites_no_bundle_and_takes_no_fleet_that_the_run_trained_over(
+    base, reference, tmp_path
+):
+    assert export(base, reference).code == 0
+    before = (base / "run" / "bundle.zip").read_bytes()
+    assert export(base, reference).is_refused(3, "bundle.zip: is there already", "--out")
+    assert (base / "run" / "bundle.zip").read_bytes() == before
+    assert export(base, reference, "--out", tmp_path / "another.zip").code == 0
+
+    report = base / "run" / "run.json"
+    told = json.loads(report.read_text(encoding="utf-8"))
+    facts = {"fleet_sha256": folder_digest(reference), "reference_sha256": None}
+    report.write_text(json.dumps(told | {"record": told["record"] | facts}))
+    refused = export(base, reference, "--out", tmp_path / "own.zip")
+    assert refused.is_refused(3, "is the fleet that", "name one that is nobody's")
+    assert not (tmp_path / "own.zip").exists()
+
+
+def test_every_fleet_that_an_export_was_fitted_on_is_remembered(base):
+    run = base / "run"
+    for sha256 in ("aa" * 32, "bb" * 32, "bb" * 32):
+        keep_note(run, digest="cc" * 32, reference_sha256=sha256)
+    assert was_fitted_on(run, "aa" * 32)
+    assert was_fitted_on(run, "bb" * 32)
+    assert not was_fitted_on(run, "dd" * 32)
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ from privacy.counts import NoisedCounts
 from server.counts.private_metrics import ReleasedCounts
 from server.counts.run_counts import COUNTS_REPORT
 from server.engine.proposal import private_vetoes, read_proposal
+from server.runs.replay_record import folder_digest
 from tests.support.command_line import fedcell
 from tests.support.cycling_files import write_cells
 from tests.support.fleets import random_bundle
@@ -41,6 +42,38 @@ def test_candidate_that_equals_the_model_in_use_is_proposed(reference, tmp_path)
     kept = read_proposal(run, candidate)
     assert kept is not None
     assert kept["candidate"]["digest"] == candidate.digest
+
+
+def test_decision_names_what_it_was_taken_on_and_beside_which_model(reference, tmp_path):
+    candidate = load_bundle(DEFAULT)
+    run = run_with(candidate, tmp_path / "run")
+
+    answer = fedcell("rounds", "judge", run, "--reference", reference)
+
+    assert "in use, by default (no releases in fedcell-releases)" in answer.err
+    kept = read_proposal(run, candidate)
+    assert kept["sha256"] == {"the reference fleet": folder_digest(reference)}
+    assert kept["current"] == {"version": candidate.version, "digest": candidate.digest}
+    (measured,) = kept["measured"]
+    assert measured["dataset"] == "the reference fleet"
+    assert measured["windows"] > measured["failures"] > 0
+
+
+@pytest.mark.parametrize("where", ["--reference", "--cells"])
+def test_the_fleet_that_a_run_trained_over_is_nobody_s_to_judge_it(reference, tmp_path, where):
+    run = run_with(load_bundle(DEFAULT), tmp_path / "run")
+    report = {"record": {"fleet_sha256": folder_digest(reference)}}
+    (run / "run.json").write_text(json.dumps(report))
+    other = tmp_path / "other"
+    other.mkdir()
+    words = {"--reference": other} | {where: reference}
+
+    answer = fedcell("rounds", "judge", run, *(word for pair in words.items() for word in pair))
+
+    assert answer.code == 3
+    assert "is the fleet that" in answer.err
+    assert "name one that is nobody's" in answer.err
+    assert not (run / "proposal.json").exists()
 
 
 def test_worse_candidate_is_not_proposed_and_the_figures_say_why(reference, tmp_path):
