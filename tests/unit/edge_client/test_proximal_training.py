@@ -41,6 +41,7 @@ def test_closed_form_opacus_and_devices_side_by_side_make_one_update(recipe, wei
         assert np.abs(alone - without).max() > 1e-3
 
 
+@pytest.mark.slow
 def test_reference_is_held_to_the_weights_of_its_own_device_and_round(weights):
     """One prepared network serves device after device."""
     reference = local_trainer(PLAIN, path=TrainingPath.OPACUS)
