@@ -46,6 +46,9 @@ class Gathering:
         meter: of the device's traffic.
         counters: shared with the agent.
         wake: called once the whole is there.
+
+    Attributes:
+        wanted: gateway and digest.
     """
 
     def __init__(
@@ -59,7 +62,7 @@ class Gathering:
         counters: AgentCounters,
         wake: Callable[[], None],
     ) -> None:
-        self.digest = digest
+        self.wanted = (gateway, digest)
         self._filter = weights_topic(gateway, "+")
         self._link, self._meter, self._counters, self._wake = link, meter, counters, wake
         self._joining = Joining(bytes.fromhex(digest), size)

@@ -151,22 +151,21 @@ class SiteRounds:
         agrees = allowed(mailbox, Purpose.TRAINING)
         found = without_waiting(step, agrees=agrees, now=now, why_late=self._why_late)
         if found is not step:
-            self._close(mailbox, found)
+            with mailbox.transaction():
+                if kept_step(mailbox) != step:
+                    # The link's thread has kept another one meanwhile, and says so.
+                    return found
+                take_back(mailbox, self._listener.device_id)
+                keep_step(mailbox, found)
+            logger.info("step %d of %s: %s", step.step.index, step.step.stream, found.ending)
         return found
-
-    def _close(self, mailbox: Mailbox, closed: KeptStep) -> None:
-        with mailbox.transaction():
-            take_back(mailbox, self._listener.device_id)
-            keep_step(mailbox, closed)
-        step = closed.step
-        logger.info("step %d of %s is closed: %s", step.index, step.stream, closed.ending)
 
     def _material_of(self, step: KeptStep, elapsed_s: float) -> RoundMaterial | None:
         if not self._has_room(step):
             self._why_late = Ending.BUDGET_OF_BYTES
             return None
         gathering = self._gathering
-        if gathering is None or gathering.digest != step.offer.material:
+        if gathering is None or gathering.wanted != (step.gateway, step.offer.material):
             self._stop_gathering()
             self._why_late = Ending.NO_MATERIAL
             gathering = self._gathering = Gathering(
@@ -198,7 +197,9 @@ class SiteRounds:
         step, parts = work.step, work.parts
         with mailbox.transaction():
             kept = kept_step(mailbox)
-            if kept is None or kept.state is not StepState.OFFERED or kept.step != step.step:
+            if kept is None or kept.state is not StepState.OFFERED:
+                return
+            if (kept.step, kept.seal_key) != (step.step, step.seal_key):
                 return
             if parts is None:
                 keep_step(mailbox, kept.closed(work.ending))
