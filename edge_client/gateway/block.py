@@ -61,6 +61,8 @@ logger = logging.getLogger(__name__)
 MARGIN_SHARE: Final = 0.15
 LEAST_MARGIN_S, MOST_MARGIN_S = 4.0, 30.0
 """What is kept of the server's time for the sum's own way, seconds."""
+COUNT_ON_ITS_WAY_S: Final = 10.0
+"""How long a question for counts is taken to have been on its way: nobody says when it was sent."""
 RELEASE_WITHIN_S: Final = 120.0
 LOCK_POLL_S: Final = 0.2
 
@@ -219,7 +221,7 @@ class GatewayBlock:
                     sensitivity_squared=task.question.sensitivity_squared,
                 ),
                 offer=offer,
-                end_s=self._end_s(0.0, 0.0),
+                end_s=self._end_s(task.deadline_s, COUNT_ON_ITS_WAY_S),
             )
         )
         return np.zeros(task.question.size, np.int64) if collected is None else collected.total

@@ -169,6 +169,7 @@ class CountTask:
         device_ids: those of them behind this node.
         question: what is counted.
         policy: the signed envelope of the stream's policy, as in `RoundTask`.
+        deadline_s: seconds after which the server waits for no answer; 0 where it does not say.
     """
 
     channel: str
@@ -177,6 +178,7 @@ class CountTask:
     device_ids: tuple[str, ...]
     question: CountQuestion
     policy: str = ""
+    deadline_s: float = 0.0
 
     def __post_init__(self) -> None:
         """Refuse a task that no honest server sends."""
@@ -184,6 +186,8 @@ class CountTask:
             raise ValueError("channel must not be empty")
         if self.index < 0:
             raise ValueError(f"index must be at least 0, got {self.index}")
+        if not (math.isfinite(self.deadline_s) and self.deadline_s >= 0):
+            raise ValueError(f"deadline_s must be at least 0, got {self.deadline_s}")
         if len(set(self.device_ids)) != len(self.device_ids):
             raise ValueError("device_ids must not name a device twice")
         if not len(self.device_ids) <= self.cohort_size:
@@ -202,6 +206,7 @@ class CountTask:
             "device_ids": list(self.device_ids),
             "question": self.question.to_text(),
             "policy": self.policy,
+            **({"deadline_s": self.deadline_s} if self.deadline_s else {}),
         }
 
     @staticmethod
@@ -221,6 +226,7 @@ class CountTask:
             device_ids=tuple(device_ids),
             question=CountQuestion.from_text(read_value(values, "question", str)),
             policy=read_value(values, "policy", str),
+            deadline_s=read_value({"deadline_s": 0.0, **values}, "deadline_s", float),
         )
 
 

@@ -108,7 +108,12 @@ class CountOffice:
             asked_of, [device_id for device_id, _ in asked], question=question
         )
         tasks = count_tasks(
-            asked, channel=asked_of, index=index, question=question, policy=self.policy_text
+            asked,
+            channel=asked_of,
+            index=index,
+            question=question,
+            policy=self.policy_text,
+            deadline_s=self.deadline_s,
         )
         collection = CountCollection(tasks)
         for reply in exchange(

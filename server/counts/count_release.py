@@ -34,6 +34,7 @@ def count_tasks(
     index: int,
     question: CountQuestion,
     policy: str,
+    deadline_s: float = 0.0,
 ) -> dict[int, CountTask]:
     """Split the devices that are asked into one task a node.
 
@@ -43,6 +44,7 @@ def count_tasks(
         index: which release of the channel.
         question: what is counted.
         policy: the signed envelope of the stream's policy, as JSON text.
+        deadline_s: for which answers are waited for; 0 does not say.
 
     Returns:
         Tasks by node.
@@ -59,6 +61,7 @@ def count_tasks(
             device_ids=tuple(device_ids),
             question=question,
             policy=policy,
+            deadline_s=deadline_s,
         )
         for node_id, device_ids in behind.items()
     }

@@ -133,7 +133,8 @@ def test_reference_lists_every_key_of_runs_and_nodes():
         for name, value in vars(module).items()
         if name.endswith("_KEY")
     }
-    assert listed("## A node in rounds: `flower-supernode --node-config`") == of_node
+    of_command = {"superlink", "app-pin"}
+    assert listed("## A node in rounds: `[node]`") == of_node | of_command
 
 
 def test_a_deployed_run_trains_as_rounds_from_trained_weights_do(run_config):
