@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import fcntl
 import hashlib
+import shutil
 import time
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -38,6 +39,8 @@ SETTLED_S = 2.0
 """After which a part that listens nowhere is taken for ready."""
 END_S = 15.0
 """For a part and what it started to end by itself."""
+APPS = "apps"
+"""Where Flower installs apps in its home."""
 PORTS_S = 5.0
 """For processes of a supervisor that was killed to let go of their ports."""
 _FIRST = {SUPEREXEC: SUPERLINK, PROXY: SUPERLINK}
@@ -162,6 +165,10 @@ class Supervisor:
 
     def _start(self, name: str, now: float) -> None:
         process = self._processes[name]
+        if name == SUPEREXEC:
+            # Flower takes an app's folder that is there for whole, also where its installation was
+            # cut off; it installs anew what is missing.
+            shutil.rmtree(self.deployment.flwr_home / APPS, ignore_errors=True)
         self._read[name] = self._digest(name)
         pid = process.start(self.environment, folder=self.deployment.folder)
         self._records[name] = self._records[name].begun(now)
@@ -176,8 +183,10 @@ class Supervisor:
         process = self._processes[name]
         record = self._records[name].died(now)
         code = process.exit_code()
-        # What it had started outlives it: nginx's workers would hold the port.
+        # What it had started outlives it: nginx's workers hold the port, a run still writes.
         process.ask_to_end()
+        if not process.wait_for_group(END_S):
+            process.kill()
         self._records[name] = record
         pause = round(record.due_at - now, 1)
         ended = {"event": "part_ended", "part": name, "code": code, "again_in_s": pause}

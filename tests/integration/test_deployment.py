@@ -174,13 +174,16 @@ def test_missing_proxy_is_named_with_what_installs_it(copy, monkeypatch):
     assert fedcell("rounds", "serve", copy).is_refused(4, "nginx", "apt-get install")
 
 
-def test_part_that_ends_before_it_was_ready_ends_the_whole_with_its_last_words(copy):
-    log = copy / "logs" / "superlink.log"
+@pytest.mark.parametrize("name", ["superlink", "superexec"])
+def test_part_that_ends_before_it_was_ready_ends_the_whole_with_its_last_words(copy, name):
+    log = copy / "logs" / f"{name}.log"
+    half_an_app = copy / "flwr" / "apps" / "fedcell"
+    half_an_app.mkdir(parents=True)
     words = ("/bin/sh", "-c", "echo wrong certificate >&2; exit 7")
     events = []
     supervisor = Supervisor(
         deployment=open_deployment(copy),
-        parts=[Part("superlink", words, log)],
+        parts=[Part(name, words, log)],
         environment=os.environ,
         tell=events.append,
         is_stopped=lambda: False,
@@ -190,6 +193,7 @@ def test_part_that_ends_before_it_was_ready_ends_the_whole_with_its_last_words(c
         supervisor.run()
 
     assert [event["event"] for event in events] == ["part_started", "part_ended", "stopped"]
+    assert half_an_app.exists() is (name != "superexec")
 
 
 def test_what_a_killed_process_had_started_ends_too():
