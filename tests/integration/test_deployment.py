@@ -153,6 +153,14 @@ def test_gateway_speaks_for_the_devices_of_its_site(tmp_path):
     ]
 
 
+def test_unit_file_is_written_for_the_deployment(deployed, tmp_path):
+    written = fedcell("rounds", "unit", deployed.directory, "--out", tmp_path, "--json")
+
+    text = (tmp_path / "fedcell-rounds.service").read_text()
+    assert written.json() == {"file": str(tmp_path / "fedcell-rounds.service")}
+    assert f"rounds serve --json {deployed.directory}\n" in text
+
+
 def test_folder_that_is_not_there_is_named(tmp_path):
     refused = fedcell("rounds", "serve", tmp_path / "none")
 
