@@ -66,7 +66,8 @@ def judge_offer(
         now: the present.
 
     Raises:
-        NoticeRefusedError: `no_consent` or `stopped`: nothing is answered, and nothing kept.
+        NoticeRefusedError: `no_consent`, `stopped`, or `replayed`: an earlier step of the stream
+            than the one at hand. Nothing is answered, and nothing kept.
     """
     if not agrees:
         raise NoticeRefusedError("no_consent", "the owner has not agreed to training")
@@ -75,6 +76,9 @@ def judge_offer(
     fresh = KeptStep(
         offer=offer, gateway=credential.gateway, seal_key=credential.seal_key, received=now
     )
+    if kept is not None and _comes_before(fresh, kept):
+        what = f"step {fresh.step.index} of {fresh.step.stream} after step {kept.step.index}"
+        raise NoticeRefusedError("replayed", what)
     if kept is None or kept.step.tag != fresh.step.tag or kept.seal_key != fresh.seal_key:
         return Judged(Todo.ANSWER, fresh)
     if kept.state is StepState.ANSWERED and kept.left_s(now) > 0:
@@ -147,3 +151,15 @@ def without_waiting(step: KeptStep, *, agrees: bool, now: Moment, why_late: Endi
     if step.left_s(now) > 0:
         return step
     return step.closed(Ending.OVER if step.state is StepState.ANSWERED else why_late)
+
+
+def _comes_before(fresh: KeptStep, kept: KeptStep) -> bool:
+    """Tell whether a step is an earlier one of the stream that is at hand: nobody goes back.
+
+    Counts of one channel begin anew with each policy, and are for the ledger to judge.
+    """
+    asked, known = fresh.step, kept.step
+    series = (StepKind.UPDATE, asked.stream)
+    return (asked.kind, asked.stream) == series == (known.kind, known.stream) and (
+        asked.index < known.index
+    )

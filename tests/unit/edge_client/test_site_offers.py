@@ -102,6 +102,19 @@ def test_any_other_step_takes_the_place_of_the_one_before(changes):
     assert (todo, step.offer, step.parts) == (Todo.ANSWER, offer, ())
 
 
+def test_an_earlier_step_of_the_stream_at_hand_is_a_replay_and_leaves_it_alone():
+    third = replace(NEW, offer=replace(OFFER, task=task_of(index=3, policy="")))
+    for kept in (third, third.answered(PARTS), third.closed(Ending.RELEASED)):
+        with pytest.raises(NoticeRefusedError) as refused:
+            judged(replace(OFFER, task=task_of(index=2, policy="")), kept=kept)
+        assert refused.value.reason == "replayed"
+    # Counts and other streams have numbers of their own.
+    for offer in (replace(COUNT, index=0), replace(OFFER, task=task_of(stream="t", policy=""))):
+        assert judged(offer, kept=third).todo is Todo.ANSWER
+    # Those of one channel begin anew with each policy.
+    assert judged(replace(COUNT, index=0), kept=replace(NEW, offer=COUNT)).todo is Todo.ANSWER
+
+
 def test_missing_parts_are_those_of_the_answer_at_hand():
     answered = NEW.answered(PARTS)
     facts = {"agrees": True, "now": later(5)}
