@@ -32,9 +32,9 @@ from .aggregation import CohortSum
 from .cohorts import CohortHistory, invitation_order, select_cohort
 from .collection import Collected, Collector
 from .early_stop import REFERENCE_QUALITY, is_over
-from .exchange import exchange
 from .flower_messages import Roster, asked_again, receipt_messages
 from .group_rule import NodeGroups, robust_mean
+from .receipt_delivery import ReceiptDelivery
 from .round_keeper import RoundKeeper
 from .rounds import SILENT_ROUNDS, FleetSpentError, NoAnswerError
 from .server_optimizer import OptimizerState, optimizer_step
@@ -64,8 +64,6 @@ logger = logging.getLogger(__name__)
 
 ROSTER_DEADLINE_S = 20.0
 """How long nodes are waited for that are asked, before a round, which devices they have."""
-RECEIPT_DEADLINE_S = 10.0
-"""How long the server waits for nodes to take a receipt; nothing depends on their answer."""
 
 
 def nobody_looks(_progress: StepProgress) -> None:
@@ -116,6 +114,7 @@ class FederatedRounds:
     collector: Collector = field(init=False)
     keeper: RoundKeeper = field(init=False)
     trail: RefusalTrail = field(init=False)
+    receipts: ReceiptDelivery = field(init=False)
     groups: NodeGroups | None = field(init=False, default=None)
 
     def __post_init__(self) -> None:
@@ -140,6 +139,7 @@ class FederatedRounds:
                 self.stream.next_index, node_id, reason
             ),
         )
+        self.receipts = ReceiptDelivery(stop=self.stop, poll_s=self.poll_s)
         policy = self.stream.terms.policy
         if policy is not None and self.signing_key is not None:
             self.policy_text = signed_policy(policy, self.signing_key)
@@ -403,14 +403,11 @@ class FederatedRounds:
         receipt = release_receipt(
             entry, stream=self.config.stream, index=index, key=self.signing_key
         )
-        answers = exchange(
+        refused = self.receipts.hand_out(
             grid,
             receipt_messages(self.roster.behind(cohort), receipt),
-            deadline_s=min(self.config.deadline_s, RECEIPT_DEADLINE_S),
-            stop=self.stop,
-            poll_s=self.poll_s,
+            deadline_s=self.config.deadline_s,
         )
-        refused = sum(answer.has_error() for answer in answers)
         if refused:
             logger.info("round %d: %d nodes took no receipt", index, refused)
 
