@@ -144,7 +144,7 @@ def write_deployment(
         text = proxy_configuration(deployment, user=user, with_ipv6=with_ipv6)
         write_durably(deployment.nginx_configuration, text.encode())
         write_durably(deployment.flwr_home / "config.toml", flower_home(deployment).encode())
-        write_private(deployment.file, _to_json(deployment))
+        write_private(deployment.file, deployment_json(deployment))
         sync_folder(deployment.folder)
     return Written(deployment, tuple(made), pin)
 
@@ -194,7 +194,8 @@ def _has_ipv6() -> bool:
     return True
 
 
-def _to_json(deployment: Deployment) -> bytes:
+def deployment_json(deployment: Deployment) -> bytes:
+    """Return what `deployment.json` holds."""
     told = {name: value for name, value in asdict(deployment).items() if name in _TOLD}
     told["policy_key"] = str(deployment.policy_key)
     return json.dumps({"format": FORMAT, **told}, indent=1).encode() + b"\n"
