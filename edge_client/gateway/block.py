@@ -22,6 +22,7 @@ import numpy as np
 from models.wire.contribution import Step, StepKind
 from models.wire.round_material import RoundMaterial
 from models.wire.site_rounds import (
+    MOST_DEADLINE_S,
     CountOffer,
     RoundOffer,
     StepRelease,
@@ -159,6 +160,7 @@ class GatewayBlock:
                 device_ids=(device,),
                 pseudonyms=(pseudonyms[device],) if pseudonyms else (),
                 policy="",
+                deadline_s=0.0,
             )
             return RoundOffer(**offered, device=device, deadline_s=left_s, task=own)
 
@@ -341,7 +343,7 @@ class GatewayBlock:
         }
 
     def _end_s(self, deadline_s: float, waited_s: float) -> float:
-        seconds = deadline_s or self.site.deadline_s
+        seconds = min(deadline_s or self.site.deadline_s, MOST_DEADLINE_S)
         return self.elapsed_s() + budget_s(seconds, waited_s=waited_s)
 
     @contextmanager

@@ -73,6 +73,7 @@ class Relay:
     elapsed_s: Callable[[], float] = time.monotonic
     _lock: threading.Lock = field(init=False, default_factory=threading.Lock)
     _news: threading.Event = field(init=False, default_factory=threading.Event)
+    _is_over: bool = field(init=False, default=False)
 
     def collect(
         self,
@@ -98,7 +99,7 @@ class Relay:
         Raises:
             SiteUnreachableError: the broker could not be reached in all that time.
         """
-        begun_s = self.elapsed_s()
+        begun_s, self._is_over = self.elapsed_s(), False
         pace = Pace(tuple(collection.invited), begun_s, budget_s, collection.form.num_parts)
         said_at = -1
         with self._heard(collection) as link:
@@ -113,6 +114,8 @@ class Relay:
                 self._ask(link, collection, pace, offer, end_s=begun_s + budget_s)
                 self._news.wait(TURN_S)
                 self._news.clear()
+            with self._lock:
+                self._is_over = True
             if said_at < 0 and collection.invited:
                 raise SiteUnreachableError(
                     f"{self.site.host}:{self.site.port}", "the broker does not answer", "start it"
@@ -201,7 +204,8 @@ class Relay:
 
         def take(topic: str, payload: bytes) -> None:
             with self._lock:
-                is_done = collection.take(
+                # What comes from here on finds a sum that may be on its way.
+                is_done = not self._is_over and collection.take(
                     device_of.get(topic, topic), payload, now_s=self.elapsed_s()
                 )
             if is_done:

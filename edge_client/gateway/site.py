@@ -10,6 +10,7 @@ from models.wire.envelope import VerifyKey, trusted_keys
 from models.wire.errors import WireError
 from models.wire.link_settings import LinkSettings, LinkTls
 from models.wire.site_credential import MAX_SITE_BYTES, read_site
+from models.wire.site_rounds import MOST_DEADLINE_S
 
 from ..errors import GatewayError, InputError, InputMissingError
 from ..node_values import number_of, path_of
@@ -38,7 +39,6 @@ BROKER_KEY: Final = "gateway-broker"
 DEADLINE_KEY: Final = "gateway-deadline-s"
 """Key of the seconds that devices have where the server does not say."""
 DEFAULT_DEADLINE_S: Final = 300.0
-MOST_DEADLINE_S: Final = 7 * 86_400.0
 _STORE_KEY: Final = "telemetry-db"
 _POLICY_KEYS_KEY: Final = "policy-keys"
 _HARDWARE_KEY: Final = "hardware-id-file"

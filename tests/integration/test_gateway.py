@@ -81,30 +81,20 @@ def test_a_gateways_sum_is_its_devices_alone_and_a_step_is_answered_once(site, b
 
 def test_what_hostile_devices_send_counts_as_nothing_and_is_named(site):
     faults = dict(zip(site.device_ids, SiteFault, strict=False))
+    (replaying,) = (one for one in faults if faults[one] is SiteFault.REPLAY)
     with site.devices(faults):
-        task, (total, num_devices, _) = ask(site, deadline_s=6.5)
+        # An answer to the step before is what one of them says to the next.
+        _, before = ask(site, device_ids=(replaying,))
+        task, (total, num_devices, _) = ask(site, index=1, deadline_s=10.0)
 
-    # There is no step before whose answer could be sent again.
-    harmless = {None, *HARMLESS, SiteFault.REPLAY}
-    good = [one for one in site.device_ids if faults.get(one) in harmless]
-    assert num_devices == len(good) == 5
+    good = [one for one in site.device_ids if faults.get(one) in {None, *HARMLESS}]
+    assert before[1] == 1
+    assert num_devices == len(good) == 4
     assert (total == sum_of(site, good, task)).all()
     step = told(site)
     assert set(step["silent"]) == set(site.device_ids) - set(good)
     reasons = ("bad_signature", "beyond_bound", "foreign_receipt", "foreign_part", "not_sealed")
     assert {*reasons, "duplicate"} <= set(step["refused"])
-
-
-def test_an_answer_to_the_step_before_is_no_answer_to_this_one(site):
-    faults = {"meter-0000": SiteFault.REPLAY}
-    with site.devices(faults):
-        _, first = ask(site)
-        task, (total, num_devices, _) = ask(site, index=1, deadline_s=6.0)
-
-    assert first[1] == 12
-    assert num_devices == 11
-    assert (total == sum_of(site, site.device_ids[1:], task)).all()
-    assert told(site)["refused"]["bad_signature"] >= 1
 
 
 def test_counts_are_relayed_like_updates(site):
@@ -123,12 +113,12 @@ def test_counts_are_relayed_like_updates(site):
         policy="an envelope",
         deadline_s=16.0,
     )
-    with site.devices({"meter-0000": SiteFault.BEYOND_BOUND, "meter-0001": SiteFault.SILENT}):
+    with site.devices():
         total = site.block().count(task)
         again = site.block().count(task)
 
     expected = np.zeros(question.size, np.int64)
-    for device in site.device_ids[2:]:
+    for device in site.device_ids:
         expected[bin_of(device, question.size)] += 1
     assert (total == expected).all()
     assert (again == 0).all()
@@ -139,7 +129,7 @@ def test_devices_that_come_late_and_a_broker_that_is_killed_lose_no_round(site, 
     answer = {}
 
     def gateway():
-        answer["task"], answer["got"] = ask(site, deadline_s=20.0)
+        answer["task"], answer["got"] = ask(site, deadline_s=18.0)
 
     asking = threading.Thread(target=gateway)
     asking.start()
