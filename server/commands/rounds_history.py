@@ -29,6 +29,16 @@ Home = Annotated[
     Path | None,
     typer.Option(help="Privacy home that the run charges; the one it noted unless given."),
 ]
+Nodes = Annotated[
+    list[int] | None,
+    typer.Option(
+        "--node",
+        help="Number of a node, as Flower lists it: tells its name in the trail; may be repeated.",
+    ),
+]
+StreamKeyFile = Annotated[
+    Path | None, typer.Option(help="Key that seals the stream's; --node needs it where one does.")
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 
 
@@ -62,12 +72,15 @@ def explain(
     number: Number,
     run: Run = Path(),
     privacy_home: Home = None,
+    node: Nodes = None,
+    stream_key_file: StreamKeyFile = None,
     as_json: AsJson = False,
 ) -> None:
     """Explain one round in plain words: who was invited and why, replies, noise, cost, ledger.
 
     Verifies the ledger's chain. Ends with 5 where the chain does not verify, or where ledger or
-    checkpoint are not what the run noted.
+    checkpoint are not what the run noted. With --node it tells under which name a node stands in
+    the trail of refused replies.
     """
     from ..runs.reading import read_report
     from ..runs.round_explanation import explain_round
@@ -77,6 +90,8 @@ def explain(
     which = _number(number, report)
     evidence = _evidence(run, privacy_home, report, number=which)
     found = explain_round(report, which, evidence=evidence)
+    if node:
+        found["nodes"] = _names(run, report, node, stream_key_file)
     if as_json:
         print(json.dumps(found))
     else:
@@ -88,6 +103,26 @@ def explain(
     )
     if is_refuted:
         raise typer.Exit(5)
+
+
+def _names(
+    run: Path, report: Mapping[str, Any], nodes: Sequence[int], key_file: Path | None
+) -> dict[str, str]:
+    """Return the name of each node in the run's stream.
+
+    Raises:
+        StreamKeyError: the stream's key is gone, or does not open.
+    """
+    from ..runs.refusal_trail import names_in
+    from ..streams.stream_key import read_operator_key
+
+    names = names_in(
+        run,
+        stream=report["config"]["stream"],
+        has_key=report["privacy"]["policy_digest"] is not None,
+        operator=None if key_file is None else read_operator_key(key_file),
+    )
+    return {str(node): names.name(node) for node in nodes}
 
 
 def _number(said: str, report: Mapping[str, Any]) -> int:

@@ -17,13 +17,16 @@ import os
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
+from ..privacy_home.privacy_errors import StreamKeyError
+from ..streams.stream_key import KEY_FILE, read_secrets
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from datetime import datetime
     from enum import StrEnum
     from pathlib import Path
 
-    from ..streams.stream_key import StreamSecrets
+    from ..streams.stream_key import OperatorKey, StreamSecrets
 
 logger = logging.getLogger(__name__)
 
@@ -62,6 +65,29 @@ class NodeNames:
             return NOBODY
         message = f"node\n{node_id}".encode()
         return hmac.new(self.key, message, hashlib.sha256).hexdigest()[:_NAME_DIGITS]
+
+
+def names_in(
+    folder: Path, *, stream: str, has_key: bool, operator: OperatorKey | None
+) -> NodeNames:
+    """Return the names of nodes in the stream of a run's folder, as long as its key is there.
+
+    Args:
+        folder: of the run.
+        stream: its name.
+        has_key: whether the stream has a key of its own; a comparison has none.
+        operator: opens a sealed key.
+
+    Raises:
+        StreamKeyError: the key is gone with the stream, or does not open.
+    """
+    path = folder / KEY_FILE
+    if not has_key:
+        return NodeNames.of(stream, None)
+    if not path.exists():
+        what = "is gone, as the stream has ended: its names lead to no node any more"
+        raise StreamKeyError(path, what, "resolve names while a run goes on")
+    return NodeNames.of(stream, read_secrets(path, operator=operator))
 
 
 @dataclass(slots=True)

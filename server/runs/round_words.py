@@ -28,6 +28,7 @@ def explanation_rows(found: Mapping[str, Any]) -> list[Row]:
         _invited(found["invitation"]),
         *_answered(found["replies"]),
         *_trailed(found["trail"]),
+        *_named(found.get("nodes", {}), found["trail"]["by_node"]),
         *_released(found["release"], found["replies"]),
         *_spent(found["cost"], found["epsilon"]),
         *_entered(found["ledger"]),
@@ -87,6 +88,16 @@ def _trailed(trail: Mapping[str, Any]) -> list[Row]:
         f"{when}. Each stands in refusals.jsonl"
     )
     return [("trail", said)]
+
+
+def _named(nodes: Mapping[str, str], by_node: Mapping[str, Mapping[str, int]]) -> list[Row]:
+    """Say which name of the trail is whose, of the nodes that were asked for."""
+    each = "; ".join(
+        f"{number} is {name}"
+        + (f" ({sum(by_node[name].values())} in the trail)" if name in by_node else "")
+        for number, name in nodes.items()
+    )
+    return [("nodes", each)] if each else []
 
 
 def _released(release: Mapping[str, Any], replies: Mapping[str, Any]) -> list[Row]:
