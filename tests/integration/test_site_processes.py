@@ -99,10 +99,10 @@ def asked_for(path, gateway, **values):
 def test_process_of_its_own_answers_once_and_with_zeros_when_it_is_asked_again(path):
     gateway = Gateway(None)
     asked = asked_for(path, gateway)
-    answers = [
-        gateway.opened_from(gateway.offer_of(), path, answered_aside(asked, left_s=60.0))
-        for _ in range(2)
-    ]
+    aside = answered_aside(asked, left_s=60.0)
+    here = answer(asked.to_bytes(), present=lambda at: moment_of(at.timestamp()))
+    again = tuple(map(b64decode, here["parts"]))
+    answers = [gateway.opened_from(gateway.offer_of(), path, parts) for parts in (aside, again)]
     assert [bool(one.values.any()) for one in answers] == [True, False]
     assert debited(path) == [0]
     with TelemetryStore(path) as store:
