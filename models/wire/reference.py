@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from . import rounds
 from .announcements import ReleaseAnnouncement, announcement_schema
+from .app_pin import APP_PIN_PATH, AppPin, pin_schema
 from .codec import MAX_PAYLOAD_BYTES, Message, specification
 from .fields import Consent
 from .messages import MESSAGES, schemas
@@ -29,6 +30,8 @@ RELEASE = ReleaseAnnouncement.TYPE
 RELEASE_PURPOSE = "have devices look sooner; what they run stands in the repository's metadata"
 CREDENTIAL = GatewayCredential.TYPE
 CREDENTIAL_PURPOSE = "know the gateway that asks the device to take part in rounds"
+PIN = AppPin.TYPE
+PIN_PURPOSE = "know which program a node may run for the server"
 SITE = "site"
 SCHEMA_FOLDER = Path("models/wire/schemas")
 TABLE_FILE = Path("docs/reference/what-leaves.md")
@@ -185,7 +188,7 @@ def what_leaves() -> str:
     sections += [_round_section(), _count_section(), _envelope_section(), _site_section()]
     sections += [_enrolment_section(), ARRIVAL]
     sections += [_arrival_section(m) for topic, m in MESSAGES.items() if isinstance(topic, Down)]
-    sections += [_announcement_section(), _credential_section()]
+    sections += [_announcement_section(), _pin_section(), _credential_section()]
     sections += [_from_gateway_section(message) for message in SITE_MESSAGES]
     return "\n".join(sections)
 
@@ -195,6 +198,7 @@ def generated_files() -> Mapping[Path, str]:
     more = {
         RELEASE: announcement_schema(),
         CREDENTIAL: credential_schema(),
+        PIN: pin_schema(),
         SITE: site_schema(),
         **site_schemas(),
     }
@@ -249,6 +253,15 @@ def _announcement_section() -> str:
         "A release is there for a ring. Topics `fedcell/v1/all/release` and "
         "`fedcell/v1/ring/{ring}/release`, retained, signed and not sealed: it names no device.",
         RELEASE_PURPOSE,
+    )
+
+
+def _pin_section() -> str:
+    return _payload_section(
+        AppPin,
+        "The one app bundle that a device's node may run. Signed by the server, handed out at "
+        f"`GET {APP_PIN_PATH}` where nodes meet the SuperLink, or as a file.",
+        PIN_PURPOSE,
     )
 
 
