@@ -1,6 +1,7 @@
 """Writes tests/golden/gateway_v1: what a gateway remembers, as version 1 wrote it.
 
-Run once, by `python -m tests.golden.make_gateway_record`; what it wrote is read for ever.
+Run it once: python -m tests.golden.make_gateway_record. Files that are there are never overwritten:
+what gateways have written must load for ever.
 """
 
 from pathlib import Path
@@ -12,6 +13,8 @@ FOLDER = Path(__file__).parent / "gateway_v1"
 
 def main() -> None:
     """Write both files."""
+    if FOLDER.exists():
+        return
     answered = Answered(
         stream="run-0123456789abcdef",
         index=4,
