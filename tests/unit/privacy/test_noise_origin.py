@@ -27,11 +27,15 @@ PRODUCTION = [
 JITTER = {
     "edge_client/agent.py": {"random.Random"},
     "edge_client/commands/connection.py": {"random.SystemRandom"},
+    "edge_client/commands/node.py": {"random.SystemRandom"},
+    "edge_client/gateway/relay.py": {"random.SystemRandom"},
     "edge_client/link/release_watch.py": {"random.Random"},
     "edge_client/provisioning/renewal.py": {"random.Random"},
+    "edge_client/rounds_node/endings.py": {"random.Random"},
     "server/broker_setup/probes.py": {"random.SystemRandom"},
     "server/commands/release.py": {"random.SystemRandom"},
     "server/hub.py": {"random.Random"},
+    "server/releases/announcing_link.py": {"random.Random"},
     "server/outbox.py": {"random.Random"},
     "server/hub_process.py": {"random.Random", "random.SystemRandom"},
 }

@@ -22,9 +22,9 @@ from privacy import UpdateGrid
 from server.engine.collection import Collector
 from server.engine.exchange import (
     ASKED_AT_A_TIME,
+    CLOCK_TOLERANCE_S,
     LONGEST_POLL_S,
     MESSAGES_AT_A_TIME,
-    CLOCK_TOLERANCE_S,
     exchange,
     pause_s,
 )

@@ -18,7 +18,13 @@ from server.authority.certificates import (
     serial_of,
 )
 from server.authority.rate_limit import MOST_ADDRESSES, RateLimit
-from server.broker_setup.configuration import BrokerPlace, access_list, configuration
+from server.broker_setup.configuration import (
+    OF_SITES,
+    RELEASES_CLIENT_ID,
+    BrokerPlace,
+    access_list,
+    configuration,
+)
 from server.errors import CertificateError
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
@@ -63,13 +69,13 @@ def test_access_list_gives_each_device_its_own_topics_and_no_others():
         assert not allowed(text, "device-1", "read", own)
         assert not allowed(text, "device-1", "write", other)
         assert not allowed(text, "device-1", "read", other)
-        assert allowed(text, topics.HUB_CLIENT_ID, "read", own)
+        assert allowed(text, topics.HUB_CLIENT_ID, "read", own) is (kind not in OF_SITES)
     for kind in topics.Down:
         own, other = topics.down("device-1", kind), topics.down("device-2", kind)
         assert allowed(text, "device-1", "read", own)
         assert not allowed(text, "device-1", "write", own)
         assert not allowed(text, "device-1", "read", other)
-        assert allowed(text, topics.HUB_CLIENT_ID, "write", own)
+        assert allowed(text, topics.HUB_CLIENT_ID, "write", own) is (kind not in OF_SITES)
 
 
 def test_releases_are_read_by_all_and_written_by_the_server_alone():
@@ -78,7 +84,18 @@ def test_releases_are_read_by_all_and_written_by_the_server_alone():
     for topic in ("fedcell/v1/all/release", "fedcell/v1/ring/canary/release"):
         assert allowed(text, "device-1", "read", topic)
         assert not allowed(text, "device-1", "write", topic)
-        assert allowed(text, topics.HUB_CLIENT_ID, "write", topic)
+        assert not allowed(text, topics.HUB_CLIENT_ID, "write", topic)
+        assert allowed(text, RELEASES_CLIENT_ID, "write", topic)
+
+
+def test_a_gateway_asks_and_hears_its_own_devices_alone():
+    text = access_list(sites={"gateway-1": ["device-1"]})
+    offer, answer = topics.Down.ROUND, topics.Up.CONTRIBUTION
+    assert allowed(text, "gateway-1", "write", topics.down("device-1", offer))
+    assert allowed(text, "gateway-1", "read", topics.up("device-1", answer))
+    assert not allowed(text, "gateway-1", "write", topics.down("device-2", offer))
+    assert not allowed(text, "gateway-1", "read", topics.up("device-2", answer))
+    assert not allowed(text, "device-1", "write", topics.down("device-1", offer))
 
 
 def test_revoked_device_is_denied_what_its_pattern_would_allow():
