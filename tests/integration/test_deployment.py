@@ -63,20 +63,24 @@ def deployed(tmp_path_factory):
 def served(deployed):
     """It is served, and the nodes of two devices are started."""
     deployed.pin(tiny_bundle())
+    address = f"{HOST}:{deployed.port}"
+    stores = {
+        name: joined_device(
+            deployed.folder / name,
+            deployed.fleet,
+            name,
+            keys=deployed.server_keys,
+            superlink=address,
+        )
+        for name in DEVICES
+    }
     with ExitStack() as running:
         process = running.enter_context(serving(deployed.directory))
-        process.nodes = {}
-        for name in DEVICES:
-            store = joined_device(
-                deployed.folder / name,
-                deployed.fleet,
-                name,
-                keys=deployed.server_keys,
-                superlink=f"{HOST}:{deployed.port}",
-            )
-            process.nodes[name] = running.enter_context(node_process(store))
+        process.nodes = {
+            name: running.enter_context(node_process(store)) for name, store in stores.items()
+        }
         for node in process.nodes.values():
-            node.wait_for("connected", seconds=90)
+            node.wait_for("connected", seconds=180)
         yield process
 
 
@@ -303,18 +307,18 @@ def test_run_that_could_not_go_well_is_not_begun(deployed, served, words, code, 
 
 def test_run_goes_on_over_a_superlink_that_is_killed(deployed, served):
     place, out = deployed.place, deployed.folder / "asked.jsonl"
-    said = {"out": str(out), "asks": 1, "timeout-s": 90.0}
+    said = {"out": str(out), "asks": 1, "timeout-s": 180.0}
     with control_api(place) as api:
         begun = begin_run(api, place, said, number=1, now=datetime.now(UTC))
     # Messages are out, and answers on their way.
-    served.nodes["d-2"].wait_for("pinned", seconds=90)
+    served.nodes["d-2"].wait_for("pinned", seconds=180)
     assert not out.exists()
 
     os.kill(served.pid("superlink"), signal.SIGKILL)
     served.wait_for("part_ready", "superlink", times=2)
 
     with control_api(place) as api:
-        wait_for(lambda: api.run(begun.run_id).is_over, what="the run", seconds=90)
+        wait_for(lambda: api.run(begun.run_id).is_over, what="the run", seconds=180)
         stands = api.run(begun.run_id)
     assert stands.sub_status == "completed", stands.details
     replies = [reply for kept in lines_of(out) for reply in kept["replies"]]

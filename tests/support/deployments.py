@@ -127,7 +127,7 @@ class Serving:
         return int(str(self.events("part_started", part)[-1]["pid"]))
 
     def wait_for(
-        self, name: str, part: str | None = None, *, times: int = 1, seconds: float = 90.0
+        self, name: str, part: str | None = None, *, times: int = 1, seconds: float = 180.0
     ) -> None:
         logs = [self.said, *sorted((self.directory / "logs").glob("*.log"))]
         wait_for(
