@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 BIN = Path(sys.executable).parent
 LOOPBACK = "127.0.0.1"
-START_S = 180.0
+START_S = 300.0
 PSS_EVERY_S = 0.25
 
 
