@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import httpx
@@ -75,7 +76,7 @@ class ControlApi:
                 node_id=int(node.node_id),
                 public_key=bytes(node.public_key),
                 name=str(node.name),
-                state=NodeState(str(node.status)),
+                state=self._state(str(node.status)),
             )
             for node in answer.nodes_info
             if node.status != _GONE
@@ -131,6 +132,13 @@ class ControlApi:
         status = answer.run_dict[run_id].status
         return FlowerRun(run_id, str(status.status), str(status.sub_status), str(status.details))
 
+    def _state(self, status: str) -> NodeState:
+        try:
+            return NodeState(status)
+        except ValueError:
+            what = f"says that a node is {status!r}, which this fedcell does not know"
+            raise ServingError(self._where, what, 'pip install "fedcell[train]"') from None
+
     @contextmanager
     def _named_refusals(self, what: str) -> Iterator[None]:
         """Say in one line what the SuperLink refused, or that it cannot be reached.
@@ -145,6 +153,9 @@ class ControlApi:
             said = str(error) or type(error).__name__
             remedy = "see that 'fedcell rounds serve' runs there"
             raise ServingError(self._where, f"no answer ({said})", remedy) from None
+        except ValueError as error:
+            remedy = "see what listens there"
+            raise ServingError(self._where, f"no answer of Flower's ({error})", remedy) from None
         except httpx.HTTPStatusError as error:
             found = FlowerError.from_json(error.response.text)
             why = f"{error.response.status_code}" if found is None else str(found.message)
@@ -179,6 +190,7 @@ def control_api(deployment: Deployment) -> Iterator[ControlApi]:
         client.close()
 
 
+@lru_cache(maxsize=100_000)
 def node_key(openssh: str) -> bytes:
     """Return a SuperNode's public key as Flower keeps it.
 

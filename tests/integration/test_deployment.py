@@ -12,6 +12,7 @@ import sys
 import time
 from contextlib import ExitStack
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import httpx
 import pytest
@@ -235,6 +236,16 @@ def test_nodes_pass_the_proxy_and_are_bound_to_their_devices(deployed, served):
     ]
     told = [str(node.events()[-1]["node_id"]) for node in served.nodes.values()]
     assert told == [one["node_id"] for one in listed["nodes"]]
+
+
+def test_processes_are_told_to_phone_nobody_and_to_install_nothing(served):
+    for part in ("superlink", "superexec"):
+        told = Path(f"/proc/{served.pid(part)}/environ").read_bytes().split(b"\0")
+        assert {
+            b"FLWR_TELEMETRY_ENABLED=0",
+            b"FLWR_DISABLE_UPDATE_CHECK=1",
+            b"FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION=1",
+        } <= set(told)
 
 
 @pytest.mark.filterwarnings("ignore:ssl.TLSVersion:DeprecationWarning")
