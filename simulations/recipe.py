@@ -36,8 +36,10 @@ _SHARES = (
     "duplicate_share",
     "new_model_share",
     "habit_change_share",
+    "past_knee_share",
 )
 _LATER_KNOBS = (
+    "past_knee_share",
     "new_model",
     "new_model_share",
     "new_model_from_day",
@@ -69,8 +71,9 @@ class FleetRecipe:
         start_at: first midnight of the simulation, aware UTC.
         cadence_h: hours between readings: 6 (the product's nominal cadence), 12 or 24.
         aged_share: devices that enter with a used pack; the rest enter new.
-        max_entry_age_days: oldest pack at entry. Entry is always before the knee and before any
-            failure: an older pack would have been replaced already.
+        max_entry_age_days: oldest pack at entry. Entry is always before any failure: an older pack
+            would have been replaced already.
+        past_knee_share: packs that may have passed their knee by then; the rest enter before it.
         climate_mix: share of each climate, in the order of `CLIMATES`; need not sum to 1.
         warming_c: added to every ambient temperature, outdoors and indoors, degrees Celsius: a
             hotter climate, or hotter places to stand in.
@@ -102,7 +105,9 @@ class FleetRecipe:
         bad_lot_factor: its factor on all rates of wear.
         resistance_prone_share: packs whose contacts and electrolyte age early; chosen.
         resistance_prone_factor: their factor on resistance growth; chosen.
-        knee_soh_mean: state of health at the knee, refitted to cycled cells.
+        knee_soh_mean: state of health at the knee. Cycled cells bend earlier and less sharply, as
+            `simulations.knee_fit` shows; scenarios take what it finds. Fleets of these defaults
+            are what the first models were trained on, and stay as they are.
         knee_soh_sd: its spread.
         knee_rate_median: s in `degradation`, median over packs.
         knee_rate_sigma: its sigma.
@@ -209,6 +214,7 @@ class FleetRecipe:
     duplicate_share: float = 0.003
     reboot_interval_days: float = 500.0
 
+    past_knee_share: float = 0.0
     user_changes_a_year: float = 0.0
     user_change_sigma: float = 0.5
     habit_change_share: float = 0.5

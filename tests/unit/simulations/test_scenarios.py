@@ -1,6 +1,7 @@
 """Named fleets: their files, their prevalence, and what is refused in a file of one's own."""
 
 import math
+import re
 from pathlib import Path
 
 import pytest
@@ -49,6 +50,15 @@ def test_every_file_of_the_catalogue_is_in_the_list():
     folder = Path(load_scenario.__code__.co_filename).parent
 
     assert {path.stem for path in folder.glob("*.toml")} == set(SCENARIO_NAMES)
+
+
+def test_page_of_scenarios_states_what_the_files_state():
+    page = Path(__file__).parents[3] / "docs" / "reference" / "scenarios.md"
+    rows = re.findall(r"^\| ([a-z-]+) \| ([\d.]+) % \|", page.read_text(), re.MULTILINE)
+
+    assert [name for name, _ in rows] == list(SCENARIO_NAMES)
+    for name, stated in rows:
+        assert stated == f"{100 * load_scenario(name).prevalence.share:.2f}"
 
 
 def test_stated_prevalences_are_those_that_were_asked_for():
