@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from .engine.device_claims import ClaimRule
 from .engine.enrolment import Enrolment, read_enrolment
+from .engine.run_agreement import require_same, require_same_keys
 from .engine.run_configuration import (
     log_level,
     path_of,
@@ -20,6 +21,7 @@ from .engine.run_configuration import (
 from .flower_app import PlannedRun
 from .owners import read_owners
 from .plans.plan_file import require_same_plan, stream_name
+from .privacy_home.enrolment_record import EnrolmentSource
 from .runs.desk import Watching
 from .runs.folder import RunFolder
 from .runs.pace import seconds_between_rounds
@@ -28,6 +30,10 @@ from .streams.stream_key import read_operator_key
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+    from privacy import StreamPolicy
+
+    from .engine.rounds import RoundsConfig
 
 
 def deployed_run(run_config: Mapping[str, object]) -> PlannedRun:
@@ -61,12 +67,16 @@ def deployed_run(run_config: Mapping[str, object]) -> PlannedRun:
     `metrics-port` (0: none; else serves Prometheus metrics on loopback), `resume` (0; 1 goes on
     with the run in `out`).
 
+    A run that goes on keeps what it began with: its rounds, its pace, which node a device is bound
+    to. Keys may be left out then, and none may contradict it.
+
     Raises:
-        RoundsError: a key is missing, has no value, or contradicts the plan.
+        RoundsError: a key is missing, has no value, or contradicts the plan or what the run began
+            with.
         ValueError: a value is out of bounds.
     """
     start, started_from = starting_weights(run_config)
-    config, plan = planned_rounds(run_config)
+    said, plan = planned_rounds(run_config)
     counts = planned_counts(run_config)
     out, is_resumed = Path(value_of(run_config, "out")), bool(int(value_of(run_config, "resume")))
     home = Path(value_of(run_config, "privacy-home"))
@@ -74,13 +84,13 @@ def deployed_run(run_config: Mapping[str, object]) -> PlannedRun:
     enrolment = enrolment_of(run_config)
     signer = load_signer(Path(value_of(run_config, "policy-key")))
     folder = RunFolder(out, home=home, is_resumed=is_resumed)
-    if folder.is_resumed:
-        config = folder.config()
-        if plan is not None:
-            require_same_plan(plan, folder.terms().policy)
-    elif plan is not None:
-        config = replace(config, stream=stream_name(plan, folder.home))
-    looks = reference_looks(run_config, patience=config.patience)
+    try:
+        config, every_s = _under_way(folder, run_config, said=said, plan=plan)
+        looks = reference_looks(run_config, patience=config.patience)
+        claims = ClaimRule.of(_bound(folder, config.stream, enrolment))
+    except BaseException:
+        folder.close()
+        raise
     return PlannedRun(
         config=config,
         folder=folder,
@@ -89,19 +99,80 @@ def deployed_run(run_config: Mapping[str, object]) -> PlannedRun:
         signing_key=signer.key,
         owners={} if owners is None else read_owners(owners),
         enrolment=enrolment,
-        claims=ClaimRule.of(None if enrolment is None else enrolment.nodes),
+        claims=claims,
         plan=plan,
         counts=counts,
         is_resumed=folder.is_resumed,
         watching=Watching(
-            go_on=f"fedcell rounds begin DEPLOYMENT --resume {out}, or flwr run with resume=1",
+            go_on="flwr run as before, with resume=1 in its --run-config",
             metrics_port=int(str(run_config.get("metrics-port", 0))) or None,
             log_level=log_level(run_config),
-            round_every_s=seconds_between_rounds(float(value_of(run_config, "round-every-s"))),
+            round_every_s=every_s,
         ),
         evaluate=looks.evaluate,
         facts={"started_from": started_from, "reference_sha256": looks.sha256},
     )
+
+
+def _under_way(
+    folder: RunFolder,
+    run_config: Mapping[str, object],
+    *,
+    said: RoundsConfig,
+    plan: StreamPolicy | None,
+) -> tuple[RoundsConfig, float]:
+    """Return what decides a run, and seconds between its rounds: as it began, where it goes on.
+
+    Raises:
+        RoundsError: it began with something else than is said now.
+        ValueError: the pace is out of bounds.
+    """
+    every_s = seconds_between_rounds(float(value_of(run_config, "round-every-s")))
+    if not folder.is_resumed:
+        named = said if plan is None else replace(said, stream=stream_name(plan, folder.home))
+        return named, every_s
+    kept = folder.config()
+    if plan is not None:
+        require_same_plan(plan, folder.terms().policy)
+    require_same_keys(folder.path, run_config, said=said, kept=kept)
+    return kept, _kept_pace(folder, said=every_s)
+
+
+def knows_who_is_enrolled(run: PlannedRun) -> bool:
+    """Whether a run goes on under a record of its fleet, so that nobody need be here yet."""
+    return run.is_resumed and run.folder.home.kept_enrolment(run.config.stream)[0] is not None
+
+
+def _bound(
+    folder: RunFolder, stream: str, enrolment: Enrolment | None
+) -> dict[str, int | None] | None:
+    """Return every enrolled device and the node it is bound to; None where no file ever said it.
+
+    A run that goes on keeps the bindings of before, but for devices that a file binds anew.
+    """
+    said = None if enrolment is None else dict(enrolment.nodes)
+    if not folder.is_resumed:
+        return said
+    kept, bindings = folder.home.kept_enrolment(stream)
+    if said is None and (kept is None or kept.source is not EnrolmentSource.FILE):
+        return None
+    enrolled: dict[str, int | None] = dict.fromkeys(() if kept is None else kept.device_ids)
+    anew = {device: node for device, node in (said or {}).items() if node is not None}
+    return {**enrolled, **(said or {}), **bindings, **anew}
+
+
+def _kept_pace(folder: RunFolder, *, said: float) -> float:
+    """Return the pace of a run that goes on, which is what it began with.
+
+    Raises:
+        KeyContradictedError: another one is said now.
+    """
+    kept = folder.report().get("round_every_s")
+    if kept is None:
+        return said
+    if said:
+        require_same(folder.path, "round-every-s", said=said, kept=kept)
+    return float(kept)
 
 
 def enrolment_of(run_config: Mapping[str, object]) -> Enrolment | None:

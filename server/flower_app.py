@@ -16,7 +16,6 @@ from privacy import OperatingSystemNoise
 from .counts.count_queries import CountOffice
 from .counts.run_counts import RunCounts
 from .engine.cohorts import invitation_order, within_owner_cap
-from .engine.device_claims import ClaimRule
 from .engine.enrolment import Enrolment
 from .engine.flower_messages import Roster, ask_for_devices
 from .engine.rounds import RoundRecord, RoundsError
@@ -50,6 +49,7 @@ if TYPE_CHECKING:
     from .counts.private_metrics import ReleasedCounts
     from .counts.run_counts import CountsPlan
     from .engine.cohorts import Schedule
+    from .engine.device_claims import ClaimRule
     from .engine.optimizer_gain import OptimizerGain
     from .engine.round_keeper import Metrics
     from .engine.rounds import RoundsConfig
@@ -60,6 +60,10 @@ if TYPE_CHECKING:
     from .streams.stream_terms import StreamKeys, StreamTerms
 
     Look = Callable[[NDArray[np.float32]], Metrics]
+
+
+NODES_DEADLINE_S = 120.0
+"""How long a run waits for its nodes, first for them, then for their answers."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -134,7 +138,7 @@ def server_app(
     stop: threading.Event,
     done: threading.Event,
     clock: Callable[[], datetime],
-    nodes_deadline_s: float = 120.0,
+    nodes_deadline_s: float = NODES_DEADLINE_S,
 ) -> ServerApp:
     """Make the ServerApp that carries out runs one after the other.
 
@@ -336,8 +340,10 @@ def _enrolled(run: PlannedRun, roster: Roster) -> Roster:
     found = run.enrolment or Enrolment(
         dict.fromkeys(roster.device_ids), EnrolmentSource.FIRST_ROSTER
     )
-    device_ids = run.folder.home.keep_enrolment(stream, found.nodes, found.source).device_ids
-    kept = run.folder.home.keep_owners(stream, run.owners, most_devices=most_devices)
+    home = run.folder.home
+    device_ids = home.keep_enrolment(stream, found.nodes, found.source).device_ids
+    home.keep_bindings(stream, {} if run.enrolment is None else run.enrolment.nodes)
+    kept = home.keep_owners(stream, run.owners, most_devices=most_devices)
     invited = set(kept.invited)
     order = sorted(
         invitation_order(device_ids, stream=stream).tolist(),
@@ -389,17 +395,24 @@ app = ServerApp()
 @app.main()
 def main(grid: Grid, context: Context) -> None:
     """Carry out the run that the Flower run's configuration describes."""
-    from .deployed_run import deployed_run, enrolment_of
+    from .deployed_run import deployed_run, knows_who_is_enrolled
 
     stop = threading.Event()
     num_nodes = int(value_of(context.run_config, "least-nodes"))
-    found = enrolment_of(context.run_config)
-    roster = ask_for_devices(
-        grid,
-        num_nodes=num_nodes,
-        deadline_s=120.0,
-        stop=stop,
-        rule=ClaimRule.of(None if found is None else found.nodes),
-    )
     run = deployed_run(context.run_config)
+    goes_on_alone = knows_who_is_enrolled(run)
+    try:
+        roster = ask_for_devices(
+            grid,
+            num_nodes=num_nodes,
+            deadline_s=min(NODES_DEADLINE_S, run.config.deadline_s)
+            if goes_on_alone
+            else NODES_DEADLINE_S,
+            stop=stop,
+            rule=run.claims,
+            may_be_empty=goes_on_alone,
+        )
+    except RoundsError:
+        run.folder.close()
+        raise
     carry_out(run, grid, roster=roster, stop=stop, clock=lambda: datetime.now(UTC))

@@ -214,6 +214,7 @@ def ask_for_devices(
     stop: threading.Event,
     poll_s: float = 0.05,
     rule: ClaimRule | None = None,
+    may_be_empty: bool = False,
 ) -> Roster:
     """Wait for the nodes and ask each which devices are behind it.
 
@@ -224,6 +225,7 @@ def ask_for_devices(
         stop: ends the wait.
         poll_s: shortest pause between two looks.
         rule: what a node may claim; None for nodes of this process's own making.
+        may_be_empty: whether it is known who is enrolled, so that nobody need be here yet.
 
     Returns:
         The roster of all devices named.
@@ -236,13 +238,13 @@ def ask_for_devices(
     while len(node_ids) < num_nodes and time.monotonic() < end and not stop.is_set():
         stop.wait(poll_s)
         node_ids = list(grid.get_node_ids())
-    if len(node_ids) < num_nodes:
+    if len(node_ids) < num_nodes and not may_be_empty:
         raise RoundsError(f"{len(node_ids)} of {num_nodes} nodes came within {deadline_s:g} s")
     named, failure = _named(
         grid, node_ids, rule=rule, deadline_s=deadline_s, stop=stop, poll_s=poll_s
     )
     roster = Roster.of(named, rule=rule)
-    if not roster.device_ids and not stop.is_set():
+    if not (roster.device_ids or may_be_empty or stop.is_set()):
         raise RoundsError(f"no node named a device that can train{failure}")
     return roster
 

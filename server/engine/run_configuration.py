@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from models.wire.rounds import LocalRecipe
     from privacy import StreamPolicy
 
-UNSAID: Final = {
+UNSAID: Final[Mapping[str, float | str]] = {
     "rounds": 24,
     "cohort": 2000,
     "epsilon": 2.0,
@@ -43,9 +43,20 @@ UNSAID: Final = {
     "local-steps": 2,
     "sampling-rate": 0.5,
     "record-noise": 2.0,
+    "count-years": 2.0,
+    "batch-size": 160,
+    "local-rate": 0.1,
+    "proximal": 0.0,
+    "optimizer": "",
+    "server-rate": 0.0,
+    "evaluate-every": 1,
+    "patience": 0,
+    "deadline-s": 600.0,
+    "round-every-s": 0.0,
 }
 """What stands in the configuration for a key that nobody gave: Flower fills it in, from
-`[tool.flwr.app.config]` in pyproject.toml. Beside a plan it says nothing."""
+`[tool.flwr.app.config]` in pyproject.toml. Beside a plan it says nothing, nor to a run that
+goes on."""
 
 
 @dataclass(frozen=True, slots=True)

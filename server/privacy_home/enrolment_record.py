@@ -17,10 +17,11 @@ from .participation_counts import invited_devices, stream_record
 
 if TYPE_CHECKING:
     import sqlite3
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
 _RECORD_FACT: Final = "enrolment of "
 _SOURCE_FACT: Final = "enrolment source of "
+_BINDINGS_FACT: Final = "enrolment bindings of "
 
 
 class EnrolmentSource(StrEnum):
@@ -63,7 +64,7 @@ def keep_enrolment(
         device_ids: who is enrolled now.
         source: what says so.
     """
-    kept = _kept(connection, stream)
+    kept = kept_enrolment(connection, stream)
     if kept is not None and stream_record(connection, stream) is not None:
         return kept
     enrolled = tuple(sorted({*device_ids, *invited_devices(connection, stream)}))
@@ -74,13 +75,47 @@ def keep_enrolment(
     return KeptEnrolment(enrolled, source, digest)
 
 
-def _kept(connection: sqlite3.Connection, stream: str) -> KeptEnrolment | None:
+def kept_enrolment(connection: sqlite3.Connection, stream: str) -> KeptEnrolment | None:
+    """Return who is enrolled in a stream; None where nobody kept it.
+
+    Args:
+        connection: to the counts.
+        stream: its name.
+    """
     text = fact(connection, _RECORD_FACT + stream)
     if not text:
         return None
     record = json.loads(text)
     source = EnrolmentSource(fact(connection, _SOURCE_FACT + stream))
     return KeptEnrolment(tuple(record["devices"]), source, record["sha256"])
+
+
+def keep_bindings(
+    connection: sqlite3.Connection, stream: str, nodes: Mapping[str, int | None]
+) -> None:
+    """Keep which node each device is bound to: what is said now, and else what was said before.
+
+    Args:
+        connection: to the counts.
+        stream: its name.
+        nodes: of each device; None says nothing.
+    """
+    before = kept_bindings(connection, stream)
+    after = before | {device: node for device, node in nodes.items() if node is not None}
+    if after != before:
+        text = json.dumps(after, sort_keys=True, separators=(",", ":"))
+        keep_fact(connection, _BINDINGS_FACT + stream, text)
+
+
+def kept_bindings(connection: sqlite3.Connection, stream: str) -> dict[str, int]:
+    """Return the node of each device of a stream that is bound to one.
+
+    Args:
+        connection: to the counts.
+        stream: its name.
+    """
+    text = fact(connection, _BINDINGS_FACT + stream)
+    return {str(device): int(node) for device, node in json.loads(text or "{}").items()}
 
 
 def knows_enrolment(connection: sqlite3.Connection, stream: str = "") -> bool:

@@ -24,7 +24,7 @@ from . import counts_file
 from . import participation_counts as counts
 from .counted_answers import add_answers
 from .device_words import keep_words, standings
-from .enrolment_record import keep_enrolment
+from .enrolment_record import keep_bindings, keep_enrolment, kept_bindings, kept_enrolment
 from .home_budget import require_budget, require_budget_for_answer, require_separation
 from .home_files import (
     COUNTS_FILE,
@@ -155,6 +155,16 @@ class PrivacyHome:
         """
         with self._turn() as connection:
             return keep_enrolment(connection, stream, device_ids, source)
+
+    def kept_enrolment(self, stream: str) -> tuple[KeptEnrolment | None, dict[str, int]]:
+        """Return who is enrolled in a stream, None: not kept, and the node of each bound device."""
+        with self._turn() as connection:
+            return kept_enrolment(connection, stream), kept_bindings(connection, stream)
+
+    def keep_bindings(self, stream: str, nodes: Mapping[str, int | None]) -> None:
+        """Keep which node each device of a stream is bound to; None says nothing of it."""
+        with self._turn() as connection:
+            keep_bindings(connection, stream, nodes)
 
     def cohort(self, stream: str, index: int) -> tuple[str, ...]:
         """Return the devices that were invited to a step, sorted."""

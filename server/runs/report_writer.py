@@ -90,6 +90,7 @@ class RunReporter:
             seconds=sum(part.seconds for part in parts),
             words=rounds.stream.home.words_on(run.config.stream),
         )
+        run.report["round_every_s"] = run.watching.round_every_s
         run.report["parts"] = [part.to_json() for part in parts]
         run.report["optimizer_gain"] = None if self.gain is None else self.gain.to_json()
         run.report["ended_because"] = self.ended_because
