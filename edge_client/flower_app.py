@@ -93,12 +93,8 @@ class AccountedBlock(Protocol):
 
 
 @runtime_checkable
-class RelayingBlock(Protocol):
-    """Devices that train elsewhere and are asked from here, as those behind a gateway."""
-
-    @property
-    def device_ids(self) -> tuple[str, ...]:
-        """Stable identifiers of the devices."""
+class RelaysTasks(Protocol):
+    """A block whose devices train elsewhere and are asked from here."""
 
     def relay_task(
         self, task: RoundTask, weights: NDArray[np.float32], *, waited_s: float
@@ -110,6 +106,14 @@ class RelayingBlock(Protocol):
             weights: of the round, float32, shape (n_weights,).
             waited_s: how long ago the server sent it, by its clock and this one.
         """
+
+
+class RelayingBlock(RelaysTasks, Protocol):
+    """The devices behind a gateway."""
+
+    @property
+    def device_ids(self) -> tuple[str, ...]:
+        """Stable identifiers of the devices."""
 
 
 @runtime_checkable
@@ -217,7 +221,7 @@ class _TaskAnswer:
             raise TaskRefusedError(
                 f"{len(unknown)} of the devices invited are not behind this node"
             )
-        if isinstance(block, RelayingBlock):
+        if isinstance(block, RelaysTasks):
             waited_s = datetime.now(UTC).timestamp() - message.metadata.created_at
             total, num_devices, receipts = block.relay_task(task, weights, waited_s=waited_s)
         else:
