@@ -14,7 +14,7 @@ WORN = FleetRecipe(fade_scale=2.0, owner_replaced_worn_a_year=1.0)
 
 
 def packs_of(**settings):
-    blocks = live_fleet(num_devices=70, num_days=260, seed=12, recipe=WORN, **settings)
+    blocks = live_fleet(num_devices=70, num_days=180, seed=12, recipe=WORN, **settings)
     return FleetTruth.joined(list(blocks))
 
 
@@ -31,7 +31,7 @@ def same(left, right):
 
 
 def test_lives_alone_end_as_those_that_are_measured(alone):
-    measured = simulate_fleet(num_devices=70, num_days=260, seed=12, recipe=WORN).truth
+    measured = simulate_fleet(num_devices=70, num_days=180, seed=12, recipe=WORN).truth
 
     assert alone.packs.pack_number.max() >= 2
     assert same(alone, measured)
