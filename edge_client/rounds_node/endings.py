@@ -26,7 +26,7 @@ REFUSED_FOR_S = 3 * SESSION_LIFE_S
 LONGEST_SESSION_WAIT_S = 15.0
 FIRST_WAIT_S = 2.0
 LONGEST_WAIT_S = 300.0
-STEADY_S = 2 * SESSION_LIFE_S
+STEADY_S = 30.0
 """A SuperNode that ran for so long begins with short waits again."""
 _MOST_DOUBLINGS = 16
 
@@ -37,6 +37,8 @@ class Ending(StrEnum):
     OLD_SESSION = "old_session"
     NOT_AUTHENTICATED = "not_authenticated"
     UNREACHABLE = "unreachable"
+    EXECUTOR_LOST = "executor_lost"
+    STUCK = "stuck"
     LOST = "lost"
 
 
@@ -46,19 +48,27 @@ WORDS = {
     Ending.NOT_AUTHENTICATED: "the SuperLink does not take this node's signature: its key was"
     " withdrawn, or this device's clock is off by five minutes",
     Ending.UNREACHABLE: "the SuperLink does not answer",
+    Ending.EXECUTOR_LOST: "the SuperExec ended by itself; its SuperNode would wait for ever for"
+    " what it had begun",
+    Ending.STUCK: "the app gave no answer in the time of its message",
     Ending.LOST: "the SuperNode ended by itself",
 }
 
 
-def ending_of(*, refused_with: int | None, exit_code: int) -> Ending:
+def told_ending(code: int | None) -> Ending | None:
+    """Say what Flower's code of why no connection came about means, None where that is nothing."""
+    return Ending.OLD_SESSION if code == ACTIVATION_FAILED else None
+
+
+def ending_of(told: Ending | None, *, exit_code: int) -> Ending:
     """Say why a SuperNode ended that nobody stopped.
 
     Args:
-        refused_with: Flower's code of why no connection came about, None where it gave none.
+        told: what it said itself.
         exit_code: of the process.
     """
-    if refused_with == ACTIVATION_FAILED:
-        return Ending.OLD_SESSION
+    if told is not None:
+        return told
     # Flower ends a node with 0 on a signal: one that nobody sent is its own, on HTTP status 401.
     return Ending.NOT_AUTHENTICATED if exit_code == 0 else Ending.LOST
 

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from ..errors import FlowerError, SuperLinkUnreachableError
-from .endings import WORDS, Ending, ending_of
+from .endings import WORDS, Ending, ending_of, told_ending
 from .node_folder import (
     PIN_FILE,
     POLICY_KEYS_FILE,
@@ -42,7 +42,6 @@ if TYPE_CHECKING:
     from .settings import NodeValue
 
 TURN_S = 0.5
-EXEC_PAUSE_S = 2.0
 PLAN_FILE = "supernode.json"
 _CODE = re.compile(r"\[code: (\d+)\]")
 
@@ -170,34 +169,29 @@ class DeviceNode:
     def _attend(
         self, process: subprocess.Popen[bytes], events: Events, plan: SuperNodePlan, log: int
     ) -> Ending | None:
-        """Hear the SuperNode until it ends, None where it is stopped; keep a SuperExec beside it.
+        """Hear the SuperNode and its SuperExec until one ends; None where they are stopped.
 
         Raises:
             FlowerError: this Flower has no place for the pin.
         """
-        refused_with: int | None = None
-        executor: subprocess.Popen[bytes] | None = None
-        next_executor_s = self.elapsed_s()
+        told: Ending | None = None
+        executor = executor_process(plan, log=log, parent=process.pid)
         try:
             while not self._stopping.is_set():
                 has_ended = process.poll() is not None
                 for event in events.within(0.0 if has_ended else TURN_S):
-                    refused_with = self._heard(event, refused_with)
+                    told = self._heard(event, told)
                 if has_ended:
-                    return ending_of(refused_with=refused_with, exit_code=process.returncode)
-                now_s = self.elapsed_s()
-                self.watchdog.ping(now_s)
-                is_missing = executor is None or executor.poll() is not None
-                if is_missing and now_s >= next_executor_s:
-                    executor = executor_process(plan, log=log, parent=process.pid)
-                    next_executor_s = now_s + EXEC_PAUSE_S
+                    return ending_of(told, exit_code=process.returncode)
+                if executor.poll() is not None:
+                    return Ending.EXECUTOR_LOST
+                self.watchdog.ping(self.elapsed_s())
         finally:
-            if executor is not None:
-                end(executor)
+            end(executor)
         return None
 
-    def _heard(self, event: Mapping[str, Any], refused_with: int | None) -> int | None:
-        """Take in what the SuperNode said; return Flower's code of why it was not let in."""
+    def _heard(self, event: Mapping[str, Any], told: Ending | None) -> Ending | None:
+        """Take in what the SuperNode said; return why it will have ended, as far as it said."""
         match event["event"]:
             case "connected":
                 node_id, superlink = str(event["node_id"]), self._state.superlink
@@ -208,7 +202,9 @@ class DeviceNode:
                 return None
             case "refused_connection":
                 code = _CODE.search(str(event["what"]))
-                return None if code is None else int(code[1])
+                return told_ending(None if code is None else int(code[1]))
+            case "stuck":
+                return Ending.STUCK
             case "refused":
                 refused = RefusedBundle(
                     sha256=str(event["sha256"]),
@@ -224,7 +220,7 @@ class DeviceNode:
             case "flower_is_another":
                 what = f"starts SuperNodes in a way that is not known here ({event['what']})"
                 raise FlowerError("flwr", what, "pip install 'flwr==1.41.*'")
-        return refused_with
+        return told
 
     def _wait(self, ending: Ending, what: str) -> None:
         wait_s = self.patience.wait_after(ending, elapsed_s=self.elapsed_s())

@@ -39,8 +39,8 @@ PARENT_POLL_S = 0.5
 FLOWER_IS_ANOTHER = 3
 """Exit code: this Flower hands bundles out in a way that is not known here."""
 CONNECTION_FUNCTION = "http_request_response"
+STUCK_POLL_S = 1.0
 _PARTS_OF_A_CONNECTION = 8
-_GET_RUN, _GET_FAB = 3, 4
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,6 +109,27 @@ class SuperNodePlan:
 
 
 @dataclass(slots=True)
+class Unanswered:
+    """The message that is being answered; Flower would wait for ever for an app that gave up.
+
+    Attributes:
+        due_s: until when its answer is of use, on a clock that never jumps; None: there is none.
+    """
+
+    due_s: float | None = None
+
+    def came(self, message: Any | None) -> None:
+        """Note what was asked for, None for nothing."""
+        left_s = None if message is None else float(message.metadata.ttl)
+        self.due_s = None if left_s is None else time.monotonic() + left_s
+
+    def is_stuck(self) -> bool:
+        """Tell whether the time of the message is over."""
+        due_s = self.due_s
+        return due_s is not None and time.monotonic() > due_s
+
+
+@dataclass(slots=True)
 class PinnedBundles:
     """Stands between Flower and the bundles that a SuperLink hands out.
 
@@ -116,11 +137,13 @@ class PinnedBundles:
         pins: where pins come from.
         home: Flower's home.
         tell: says what happened to the starting process.
+        unanswered: the message that is being answered.
     """
 
     pins: PinSource
     home: Path
     tell: Callable[..., None]
+    unanswered: Unanswered = field(default_factory=Unanswered)
     _key: SigningKey = field(default_factory=SigningKey.generate)
     _runs: dict[int, Any] = field(default_factory=dict)
 
@@ -140,7 +163,16 @@ class PinnedBundles:
         """
         if len(parts) != _PARTS_OF_A_CONNECTION:
             raise ValueError(f"a connection of {len(parts)} parts is not known here")
-        get_run, get_fab = parts[_GET_RUN], parts[_GET_FAB]
+        node_id, receive, send, get_run, get_fab, *others = parts
+
+        def received() -> Any:
+            came = receive()
+            self.unanswered.came(None if came is None else came[0])
+            return came
+
+        def sent(*arguments: Any) -> Any:
+            self.unanswered.came(None)
+            return send(*arguments)
 
         def run_of(run_id: int) -> Any:
             self._runs[run_id] = get_run(run_id)
@@ -149,7 +181,7 @@ class PinnedBundles:
         def bundle_of(fab_hash: str, run_id: int) -> Any:
             return self.judged(get_fab(fab_hash, run_id), self._runs.get(run_id))
 
-        return (*parts[:_GET_RUN], run_of, bundle_of, *parts[_GET_FAB + 1 :])
+        return (node_id, received, sent, run_of, bundle_of, *others)
 
     def judged(self, fab: Any, run: Any) -> Any:
         """Return a bundle with this process's word for it, or without any."""
@@ -271,7 +303,20 @@ def run_flower(bundles: PinnedBundles) -> None:
 
     start_client_internal.http_request_response = pinned
     fleet_http_connection.flwr_exit = tell_and_leave
+    _end_when_stuck(bundles)
     flower_supernode()
+
+
+def _end_when_stuck(bundles: PinnedBundles) -> None:
+    """Sign off where an app gave no answer in its message's time: it is started anew."""
+
+    def watch() -> None:
+        while not bundles.unanswered.is_stuck():
+            time.sleep(STUCK_POLL_S)
+        bundles.tell("stuck")
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=watch, name="fedcell-stuck", daemon=True).start()
 
 
 def _end_with_parent() -> None:

@@ -96,7 +96,9 @@ def bare_node(folder: Path, link: SuperLink, store: Path, log: Path):
             },
         )
     try:
-        wait_for(lambda: b"SuperNode ID" in log.read_bytes(), what=store.stem, logs=[log])
+        wait_for(
+            lambda: b"SuperNode ID" in log.read_bytes(), what=store.stem, logs=[log], seconds=120
+        )
         yield node
     finally:
         node.terminate()

@@ -54,12 +54,11 @@ def main(grid, context):
             continue
         nodes = list(grid.get_node_ids())
         began = time.monotonic()
-        waiting = set(
-            grid.push_messages(
-                Message(RecordDict(), dst_node_id=node, message_type="query", group_id=str(turn))
-                for node in nodes
-            )
-        )
+        messages = [
+            Message(RecordDict(), dst_node_id=node, message_type="query", group_id=str(turn))
+            for node in nodes
+        ]
+        waiting = set(grid.push_messages(messages))
         devices = []
         while waiting:
             for reply in grid.pull_messages(list(waiting)):
@@ -96,7 +95,7 @@ class Turns:
     logs: Sequence[Path]
     number: int = 0
 
-    def take(self, *, seconds: float = 120.0) -> float:
+    def take(self, *, seconds: float = 180.0) -> float:
         """Begin a round, and return the seconds that the server counted."""
         (self.folder / f"turn-{self.number}").touch()
         self.number += 1

@@ -7,6 +7,7 @@ import contextlib
 import inspect
 import io
 import json
+import time
 from datetime import UTC, datetime
 
 import pytest
@@ -216,6 +217,22 @@ def test_flower_takes_the_words_that_it_is_started_with(tmp_path):
 def test_a_connection_of_another_form_is_not_used(bundles):
     with pytest.raises(ValueError, match="7 parts"):
         bundles.connection(OneMessage(GOOD).parts()[:-1])
+
+
+def test_a_message_whose_app_gave_up_is_found_when_its_time_is_over(bundles):
+    """Flower's loop would wait for ever for the reply of an app that ended without one."""
+    offered = OneMessage(GOOD)
+    offered.message.metadata.ttl = 0.01
+    _, receive, send, *_ = bundles.connection(
+        (*offered.parts()[:2], lambda *_: None, *offered.parts()[3:])
+    )
+
+    assert not bundles.unanswered.is_stuck()
+    receive()
+    time.sleep(0.02)
+    assert bundles.unanswered.is_stuck()
+    send(offered.message, None, 0.0)
+    assert not bundles.unanswered.is_stuck()
 
 
 def test_the_key_of_a_process_is_its_own(bundles):

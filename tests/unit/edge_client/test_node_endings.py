@@ -10,9 +10,11 @@ from edge_client.rounds_node.endings import (
     LONGEST_WAIT_S,
     REFUSED_FOR_S,
     SESSION_LIFE_S,
+    WORDS,
     Ending,
     Patience,
     ending_of,
+    told_ending,
 )
 
 
@@ -22,10 +24,12 @@ def patience():
 
 
 def test_flowers_codes_are_told_apart():
-    assert ending_of(refused_with=2004, exit_code=1) is Ending.OLD_SESSION
-    assert ending_of(refused_with=None, exit_code=0) is Ending.NOT_AUTHENTICATED
-    assert ending_of(refused_with=None, exit_code=-9) is Ending.LOST
-    assert ending_of(refused_with=2003, exit_code=1) is Ending.LOST
+    assert ending_of(told_ending(2004), exit_code=1) is Ending.OLD_SESSION
+    assert ending_of(told_ending(2003), exit_code=1) is Ending.LOST
+    assert ending_of(None, exit_code=0) is Ending.NOT_AUTHENTICATED
+    assert ending_of(None, exit_code=-9) is Ending.LOST
+    assert ending_of(Ending.STUCK, exit_code=0) is Ending.STUCK
+    assert set(WORDS) == set(Ending), "each is told in words"
 
 
 def test_an_old_session_is_waited_out_and_the_node_is_back_soon_after(patience):
