@@ -45,7 +45,7 @@ def test_daily_states_are_left_out(alone):
     assert alone.capacity_mah.shape == (70, 0)
 
 
-@pytest.mark.parametrize("devices_a_block", [pytest.param(1, marks=pytest.mark.slow), 33, 70])
+@pytest.mark.parametrize("devices_a_block", [9, 33])
 def test_size_of_blocks_changes_nothing(alone, devices_a_block):
     assert same(packs_of(devices_a_block=devices_a_block), alone)
 
