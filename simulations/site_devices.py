@@ -66,6 +66,7 @@ class SiteFault(StrEnum):
     """What is wrong with a simulated device."""
 
     SILENT = "silent"
+    LATE = "late"
     DUPLICATES = "duplicates"
     WRONG_SIGNATURE = "wrong_signature"
     WRONG_STEP = "wrong_step"
@@ -110,6 +111,7 @@ class SiteDevices:
         host: of the broker.
         port: of the broker.
         faults: of devices that have one.
+        late_s: for how long one that is late holds its answer back, seconds.
         tls_of: says how a device speaks TLS, which then has a connection of its own; None for a
             broker in the clear.
         told: releases that came, by device.
@@ -123,6 +125,7 @@ class SiteDevices:
     host: str
     port: int
     faults: Mapping[str, SiteFault] = field(default_factory=dict)
+    late_s: float = 60.0
     tls_of: Callable[[str], LinkTls] | None = None
     told: dict[str, StepRelease] = field(default_factory=dict)
     _inbox: queue.SimpleQueue[tuple[str, bytes]] = field(default_factory=queue.SimpleQueue)
@@ -196,6 +199,8 @@ class SiteDevices:
             topic, payload = message
             if "/dn/round" in topic:
                 self._take(parse(topic).device, payload)
+            elif topic in self._kept:
+                self._send(topic, self._kept[topic].parts)
             elif payload:
                 self._take_material(payload)
             num_heard += 1
@@ -239,7 +244,7 @@ class SiteDevices:
         match told:
             case RoundOffer() | CountOffer():
                 if kept is not None and kept.step == told.step(credential.gateway):
-                    self._send(device, kept.parts)
+                    self._send(device, () if self._is_late(device) else kept.parts)
                 else:
                     self._waiting.append((device, credential, told))
             case MissingParts() if kept is not None and kept.step.tag.hex() == told.tag:
@@ -247,6 +252,9 @@ class SiteDevices:
                 self._send(device, [kept.parts[number] for number in numbers])
             case StepRelease():
                 self.told[device] = told
+
+    def _is_late(self, device: str) -> bool:
+        return self.faults.get(device) is SiteFault.LATE
 
     def _answer_waiting(self) -> None:
         waiting, self._waiting = self._waiting, []
@@ -323,6 +331,9 @@ class SiteDevices:
             parts = split(bytes(form.sealed_bytes + 5_000), tag=step.tag)
         if fault is not SiteFault.REPLAY or device not in self._kept:
             self._kept[device] = _Kept(step, parts)
+        if fault is SiteFault.LATE:
+            threading.Timer(self.late_s, self._inbox.put, [(device, b"")]).start()
+            return
         self._send(device, parts[:-1] if fault is SiteFault.LOSES_A_PART else parts)
         if fault is SiteFault.DUPLICATES:
             self._send(device, parts)

@@ -69,8 +69,6 @@ def test_a_gateways_sum_is_its_devices_alone_and_a_step_is_answered_once(site, b
     assert later[1] == 2
     assert devices.told["meter-0003"].receipt.entry == "paid"
     # What all devices read for the step is gone with it.
-    with link_to(broker, "late") as late:
-        late.close()
     reader = link_to(broker, "reader")
     reader.subscribe(weights_topic("gateway-1", "+"), heard)
     with reader:
@@ -82,16 +80,22 @@ def test_a_gateways_sum_is_its_devices_alone_and_a_step_is_answered_once(site, b
 def test_what_hostile_devices_send_counts_as_nothing_and_is_named(site):
     faults = dict(zip(site.device_ids, SiteFault, strict=False))
     (replaying,) = (one for one in faults if faults[one] is SiteFault.REPLAY)
-    with site.devices(faults):
+    with site.devices(faults) as devices:
+        devices.late_s = 6.2
         # An answer to the step before is what one of them says to the next.
         _, before = ask(site, device_ids=(replaying,))
         task, (total, num_devices, _) = ask(site, index=1, deadline_s=10.0)
+        step = told(site)
+        # What came late waits with the broker, and is no answer to the step after either.
+        time.sleep(1.0)
+        _, (_, num_after, _) = ask(site, index=2, device_ids=tuple(site.device_ids[-1:]))
 
     good = [one for one in site.device_ids if faults.get(one) in {None, *HARMLESS}]
     assert before[1] == 1
-    assert num_devices == len(good) == 4
+    assert num_devices == len(good) == 3
     assert (total == sum_of(site, good, task)).all()
-    step = told(site)
+    assert num_after == 1
+    assert told(site)["refused"]["not_invited"] >= 1
     assert set(step["silent"]) == set(site.device_ids) - set(good)
     reasons = ("bad_signature", "beyond_bound", "foreign_receipt", "foreign_part", "not_sealed")
     assert {*reasons, "duplicate"} <= set(step["refused"])
