@@ -9,16 +9,32 @@ if TYPE_CHECKING:
     from .fleet import SimulatedFleet, simulate_fleet
     from .recipe import FleetRecipe
     from .rounds import RoundsPlan, run_rounds
+    from .scenarios import Scenario, load_scenario
+    from .streams import simulate_device, stream_telemetry
 
-__all__ = ["FleetRecipe", "RoundsPlan", "SimulatedFleet", "run_rounds", "simulate_fleet"]
+__all__ = [
+    "FleetRecipe",
+    "RoundsPlan",
+    "Scenario",
+    "SimulatedFleet",
+    "load_scenario",
+    "run_rounds",
+    "simulate_device",
+    "simulate_fleet",
+    "stream_telemetry",
+]
 
 # Public name -> module; imported when first asked for, so that no heavy library comes along unused.
 _HOMES = {
     "FleetRecipe": "recipe",
     "RoundsPlan": "rounds",
+    "Scenario": "scenarios",
     "SimulatedFleet": "fleet",
+    "load_scenario": "scenarios",
     "run_rounds": "rounds",
+    "simulate_device": "streams",
     "simulate_fleet": "fleet",
+    "stream_telemetry": "streams",
 }
 
 

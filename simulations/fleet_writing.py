@@ -50,6 +50,7 @@ def write_simulated_fleet(
     recipe: FleetRecipe,
     on_devices_done: Callable[[int], None],
     scenario: str | None = None,
+    on_devices_lived: Callable[[int], None] = lambda _: None,
 ) -> WrittenFleet:
     """Simulate a fleet and write it; the dataset appears whole or not at all.
 
@@ -64,6 +65,7 @@ def write_simulated_fleet(
         recipe: as in `fleet.simulate_fleet`.
         on_devices_done: told of the devices of each block once their readings are written.
         scenario: that the recipe is from, to be noted.
+        on_devices_lived: told of the devices of each block once their outcomes are known.
 
     Raises:
         models.errors.DatasetError: when the place is taken or cannot be written.
@@ -88,6 +90,7 @@ def write_simulated_fleet(
         ids = device_ids(numbers, seed=seed)
         profiles.append(profiles_of(block, ids=ids, recipe=recipe))
         truths.append(block.truth(None))
+        on_devices_lived(len(numbers))
     truth = FleetTruth.joined(truths)
     all_profiles = DeviceProfiles(
         **{

@@ -111,7 +111,8 @@ def simulate_fleet_command(
             seed=plan.seed,
             recipe=plan.recipe,
             scenario=plan.scenario,
-            on_devices_done=progress.advance,
+            on_devices_done=progress.measured,
+            on_devices_lived=progress.lived,
         )
     seconds = time.perf_counter() - began
     if as_json:
@@ -198,7 +199,7 @@ def summary_lines(summary: FleetSummary) -> list[str]:
 
 
 class _Progress:
-    """A progress bar on standard error, where it is a terminal."""
+    """Bars on standard error, where it is a terminal: outcomes first, readings after them."""
 
     def __init__(self, total: int, *, shown: bool) -> None:
         from rich.console import Console
@@ -206,7 +207,7 @@ class _Progress:
 
         console = Console(stderr=True)
         self._bar = Progress(
-            TextColumn("simulating devices"),
+            TextColumn("{task.description}"),
             BarColumn(),
             TextColumn("{task.completed:,.0f}/{task.total:,.0f}"),
             TimeRemainingColumn(),
@@ -214,7 +215,8 @@ class _Progress:
             disable=not (shown and console.is_terminal),
             transient=True,
         )
-        self._task = self._bar.add_task("devices", total=total)
+        self._lives = self._bar.add_task("devices that lived", total=total)
+        self._readings = self._bar.add_task("devices measured  ", total=total)
 
     def __enter__(self) -> Self:
         self._bar.start()
@@ -223,5 +225,8 @@ class _Progress:
     def __exit__(self, *_: object) -> None:
         self._bar.stop()
 
-    def advance(self, devices: int) -> None:
-        self._bar.advance(self._task, devices)
+    def lived(self, devices: int) -> None:
+        self._bar.advance(self._lives, devices)
+
+    def measured(self, devices: int) -> None:
+        self._bar.advance(self._readings, devices)
