@@ -77,6 +77,7 @@ def test_a_gateways_sum_is_its_devices_alone_and_a_step_is_answered_once(site, b
     assert read_answered(gateway_folder(site.folder / "gateway.db")).retained_parts == 0
 
 
+@pytest.mark.slow
 def test_what_hostile_devices_send_counts_as_nothing_and_is_named(site):
     faults = dict(zip(site.device_ids, SiteFault, strict=False))
     (replaying,) = (one for one in faults if faults[one] is SiteFault.REPLAY)
@@ -129,6 +130,7 @@ def test_counts_are_relayed_like_updates(site):
     assert told(site)["kind"] == "count"
 
 
+@pytest.mark.slow
 def test_devices_that_come_late_and_a_broker_that_is_killed_lose_no_round(site, broker):
     answer = {}
 

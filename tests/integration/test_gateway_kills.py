@@ -112,6 +112,7 @@ def hold_to_its_devices(site, index):
     return len(among)
 
 
+@pytest.mark.slow
 def test_kills_lose_answers_and_count_nobody_twice(tmp_path):
     counted = live(tmp_path, kills=2, steps=1, seed=4)
 
