@@ -14,7 +14,7 @@ from .prediction import bundle_of
 from .release_desk import Folder, model_in_use
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
     from models.bundle import Bundle
 
@@ -55,39 +55,63 @@ def judge_command(
     the folder of releases says; where none is known here, it is the default bundle.
     """
     from models.bundle import load_bundle
-    from models.fleet_dataset import open_fleet
 
-    from ..engine.proposal import JudgedOn, counts_of_runs, judge, keep_decision
-    from ..engine.quality_gate import CELLS, REFERENCE
-    from ..runs.export_note import was_fitted_on
     from ..runs.run_files import BUNDLE_FILE
 
     # A run leaves its candidate unsigned: it is signed once it is proposed.
     candidate = load_bundle(run / BUNDLE_FILE, allow_unsigned=True)
-    tell: Callable[[str], None] = (
-        (lambda _: None) if as_json else (lambda line: typer.echo(line, err=True))
-    )
     if against is None:
         spec = candidate.manifest["feature_spec_version"]
         current, origin = model_in_use(spec, db=db, folder=releases, config=config)
     else:
         current, origin = bundle_of(against, trusted_key, allow_unsigned=False), "--against"
+    tell: Callable[[str], None] = (
+        (lambda _: None) if as_json else (lambda line: typer.echo(line, err=True))
+    )
     tell(f"in use, by {origin}: {current.version}")
+    found = [run, *(counts or [])]
+    decision, kept = _decided(run, candidate, current, reference, cells, counts=found, tell=tell)
+    if as_json:
+        told = {"version": current.version, "digest": current.digest, "by": origin}
+        typer.echo(json.dumps({"out": str(kept), **decision.to_json(), "current": told}))
+    else:
+        typer.echo("\n".join(decision_lines(decision, candidate=candidate, current=current)))
+    if not decision.passed:
+        raise typer.Exit(1)
+
+
+def _decided(
+    run: Path,
+    candidate: Bundle,
+    current: Bundle,
+    reference: Path,
+    cells: Path | None,
+    *,
+    counts: Sequence[Path],
+    tell: Callable[[str], None],
+) -> tuple[GateDecision, Path]:
+    """Let the gate decide, and keep its decision; returns both.
+
+    Raises:
+        OwnFleetError: a dataset is the fleet that the run trained over.
+        DatasetError: a dataset cannot be used.
+    """
+    from models.fleet_dataset import open_fleet
+
+    from ..engine.proposal import JudgedOn, counts_of_runs, judge, keep_decision
+    from ..engine.quality_gate import CELLS, REFERENCE
+    from ..runs.export_note import was_fitted_on
+
     sha256 = _nobodys(run, {REFERENCE: reference, CELLS: cells})
     is_half_fitted = was_fitted_on(run, sha256[REFERENCE])
     now = datetime.now(UTC)
-    decision = judge(
-        candidate,
-        current,
-        JudgedOn(
-            reference=open_fleet(reference),
-            cells=None if cells is None else open_fleet(cells),
-            counts=counts_of_runs([run, *(counts or [])]),
-            is_half_fitted=is_half_fitted,
-        ),
-        now=now,
-        tell=tell,
+    on = JudgedOn(
+        reference=open_fleet(reference),
+        cells=None if cells is None else open_fleet(cells),
+        counts=counts_of_runs(counts),
+        is_half_fitted=is_half_fitted,
     )
+    decision = judge(candidate, current, on, now=now, tell=tell)
     kept = keep_decision(
         run,
         decision,
@@ -97,13 +121,7 @@ def judge_command(
         sha256=sha256,
         is_half_fitted=is_half_fitted,
     )
-    if as_json:
-        told = {"version": current.version, "digest": current.digest, "by": origin}
-        typer.echo(json.dumps({"out": str(kept), **decision.to_json(), "current": told}))
-    else:
-        typer.echo("\n".join(decision_lines(decision, candidate=candidate, current=current)))
-    if not decision.passed:
-        raise typer.Exit(1)
+    return decision, kept
 
 
 def _nobodys(run: Path, datasets: Mapping[str, Path | None]) -> dict[str, str]:
