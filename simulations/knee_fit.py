@@ -51,12 +51,14 @@ class CellKnee(NamedTuple):
     Attributes:
         knee_soh: state of health at the knee.
         knee_rate: s.
+        share_of_life: cycles until the knee against those until the end of life.
         error: root mean square of what is left, fraction of the capacity when new.
         error_without: the same without any knee.
     """
 
     knee_soh: float
     knee_rate: float
+    share_of_life: float
     error: float
     error_without: float
 
@@ -108,8 +110,14 @@ def fit_cell(health: Floats) -> CellKnee:
         error = _error_of(health, lost)
         place = np.unravel_index(int(np.argmin(error)), error.shape)
         if best is None or error[place] < best.error:
-            best = CellKnee(knee, float(_RATES[place[1]]), float(error[place]), float(without))
-    return best or CellKnee(float("nan"), 0.0, float(without), float(without))
+            best = CellKnee(
+                knee_soh=knee,
+                knee_rate=float(_RATES[place[1]]),
+                share_of_life=(reached + 1) / len(health),
+                error=float(error[place]),
+                error_without=float(without),
+            )
+    return best or CellKnee(float("nan"), 0.0, 1.0, float(without), float(without))
 
 
 def knees_of(cells: ImportedCells) -> dict[str, list[CellKnee]]:

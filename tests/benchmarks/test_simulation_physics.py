@@ -12,17 +12,21 @@ import tracemalloc
 
 from simulations import FleetRecipe, simulate_fleet
 from simulations.physics import live_fleet
+from simulations.scenarios import load_scenario
 from tests.support.figures import Figures
 
 FIGURES = Figures("simulation")
 DAYS = 365
 TARGET_TWO_CORES = 4e6
 BLOCK = 16_384
+USUAL = FleetRecipe()
 
 
-def lived(num_devices, *, processes):
+def lived(num_devices, *, processes, recipe=USUAL):
     """Return device-days and the packs of a fleet that lived."""
-    truths = live_fleet(num_devices=num_devices, num_days=DAYS, seed=7, processes=processes)
+    truths = live_fleet(
+        num_devices=num_devices, num_days=DAYS, seed=7, recipe=recipe, processes=processes
+    )
     return num_devices * DAYS, sum(len(truth.packs) for truth in truths)
 
 
@@ -64,12 +68,34 @@ def test_physics_alone_in_cpu_time():
     assert rate >= TARGET_TWO_CORES / 2
 
 
+def test_four_chemistries_against_one():
+    mixed = load_scenario("mixed-chemistry").recipe
+    ratios = []
+    for _ in range(5):
+        began = time.process_time()
+        lived(BLOCK // 4, processes=1, recipe=mixed)
+        several = time.process_time() - began
+        began = time.process_time()
+        lived(BLOCK // 4, processes=1, recipe=load_scenario("reference").recipe)
+        ratios.append(several / (time.process_time() - began))
+    FIGURES.add(
+        "four chemistries",
+        statistics.median(ratios),
+        unit="times the CPU time of one",
+        target=None,
+        better="lower",
+        spread=(min(ratios), max(ratios)),
+        against="the reference fleet, NMC111 alone",
+    )
+    assert statistics.median(ratios) < 5
+
+
 def test_measured_fleet_against_its_lives():
     """What telemetry costs on top: 256 devices measured every six hours, against lives alone."""
     ratios = []
     for _ in range(5):
         began = time.process_time()
-        fleet = simulate_fleet(num_devices=256, num_days=DAYS, seed=7, recipe=FleetRecipe())
+        fleet = simulate_fleet(num_devices=256, num_days=DAYS, seed=7, recipe=USUAL)
         measured = time.process_time() - began
         began = time.process_time()
         lived(256, processes=1)
