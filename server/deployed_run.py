@@ -148,7 +148,8 @@ def _bound(
 ) -> dict[str, int | None] | None:
     """Return every enrolled device and the node it is bound to; None where no file ever said it.
 
-    A run that goes on keeps the bindings of before, but for devices that a file binds anew.
+    A run that goes on keeps the bindings of before, but for devices that a file binds anew; whom a
+    file leaves out by then is sent nothing.
     """
     said = None if enrolment is None else dict(enrolment.nodes)
     if not folder.is_resumed:
@@ -156,9 +157,9 @@ def _bound(
     kept, bindings = folder.home.kept_enrolment(stream)
     if said is None and (kept is None or kept.source is not EnrolmentSource.FILE):
         return None
-    enrolled: dict[str, int | None] = dict.fromkeys(() if kept is None else kept.device_ids)
-    anew = {device: node for device, node in (said or {}).items() if node is not None}
-    return {**enrolled, **(said or {}), **bindings, **anew}
+    if said is None:
+        said = dict.fromkeys(() if kept is None else kept.device_ids)
+    return {device: bindings.get(device) if node is None else node for device, node in said.items()}
 
 
 def _kept_pace(folder: RunFolder, *, said: float) -> float:

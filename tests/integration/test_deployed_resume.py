@@ -133,14 +133,14 @@ def test_without_the_keys_a_run_keeps_its_pace_and_which_node_each_device_is_bou
     assert report_of(base)["status"] == "finished"
 
 
-def test_a_file_binds_anew_and_none_that_says_nothing_lets_loose(begun):
+def test_a_file_binds_anew_takes_out_and_lets_nobody_loose(begun):
     base, places = begun
     lines = ["device_id,node_id", "1-b,7", "2-b,", "new,8"]
     (base / "enrolled.csv").write_text("\n".join(lines) + "\n", encoding="utf-8")
 
     run = deployed_run(places | {"enrolment": str(base / "enrolled.csv")})
 
-    assert run.claims.bound == {"1-b": 7, "2-b": 2, "d-2": 3, "new": 8}
+    assert run.claims.bound == {"1-b": 7, "2-b": 2, "new": 8}
     run.folder.close()
 
 
