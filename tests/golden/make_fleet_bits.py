@@ -2,9 +2,9 @@
 
     .venv/bin/python -m tests.golden.make_fleet_bits
 
-Written by the simulator of version 0.1.0 before it knew more than one chemistry. A fleet that a
-recipe of that version names keeps its bits for ever: bundles, studies and model cards name fleets
-by recipe and seed. Bits depend on the processor's exp, log, cos and cbrt too, so the file
+All but the last were written by the simulator of version 0.1.0 before it knew more than one
+chemistry. A fleet that a recipe names keeps its bits for ever: bundles, studies and model cards
+name fleets by recipe and seed. Bits depend on the processor's exp, log, cos and cbrt too, so the file
 holds a fingerprint of theirs; elsewhere the values must agree closely.
 """
 
@@ -42,6 +42,16 @@ RECIPES = {
         "reboot_interval_days": 40.0,
         "relearn_interval_days": 15.0,
         "warming_c": 6.0,
+    },
+    "four chemistries that change": {
+        "device_model_mix": "tracker=0.3,meter=0.3,scanner=0.2,station=0.2",
+        "user_changes_a_year": 2.0,
+        "new_model": "gateway",
+        "new_model_share": 0.2,
+        "new_model_from_day": 60.0,
+        "past_knee_share": 0.8,
+        "knee_soh_mean": 0.93,
+        "fade_scale": 1.5,
     },
 }
 
