@@ -4,8 +4,8 @@
 
 All but the last were written by the simulator of version 0.1.0 before it knew more than one
 chemistry. A fleet that a recipe names keeps its bits for ever: bundles, studies and model cards
-name fleets by recipe and seed. Bits depend on the processor's exp, log, cos and cbrt too, so the file
-holds a fingerprint of theirs; elsewhere the values must agree closely.
+name fleets by recipe and seed. Bits depend on the processor's exp, log, cos and cbrt too, so the
+file holds a fingerprint of theirs; elsewhere the values must agree closely.
 """
 
 import hashlib
