@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 
 FIGURES = Figures("deployment")
 DEVICES = ("d-4", "d-5")
-ROUNDS = 9
+ROUNDS = 7
 MOST_RATIO = 1.2
 NODE_POLL_S = 3.0
 AGAINST = "bare Flower 1.41 with the same app, TLS, SuperLink and two SuperNodes, in turns"
@@ -60,7 +60,7 @@ class OpenSuperLink(SuperLink):
 def bare_flower(folder: Path, bundle, turns: Path) -> Iterator[tuple[Turns, list[int]]]:
     """Run a SuperLink and two SuperNodes as Flower starts them."""
     with rounds_fleet(folder / "fleet") as fleet, ExitStack() as running:
-        link = OpenSuperLink(folder / "superlink", fleet)
+        link = OpenSuperLink(folder / "superlink", fleet, environment=USUAL)
         link.certify()
         link.start()
         running.callback(link.stop)
@@ -111,7 +111,7 @@ def our_deployment(folder: Path, bundle, turns: Path) -> Iterator[tuple[Turns, l
     pin = folder / "pin.json"
     settings = f'app-pin = "{pin}"\n'
     with whole_deployment(
-        folder, *DEVICES, node_settings=settings, node_environment=USUAL
+        folder, *DEVICES, node_settings=settings, environment=USUAL
     ) as deployment:
         place = open_deployment(deployment.place)
         later = datetime.now(UTC) + timedelta(minutes=1)
@@ -124,11 +124,14 @@ def our_deployment(folder: Path, bundle, turns: Path) -> Iterator[tuple[Turns, l
 
 def memory_mb(pid: int) -> float:
     """Return what a process and its children hold, shared pages divided among those that share."""
-    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
     own = 0.0
-    for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
-        if line.startswith("Pss:"):
-            own = float(line.split()[1]) / 1024
+    try:
+        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+        for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
+            if line.startswith("Pss:"):
+                own = float(line.split()[1]) / 1024
+    except (FileNotFoundError, ProcessLookupError):
+        return 0.0  # an app that ended meanwhile
     return own + sum(memory_mb(int(child)) for child in children)
 
 

@@ -156,6 +156,7 @@ class SuperLink:
     folder: Path
     fleet: SecuredFleet
     port: int = field(default_factory=free_port)
+    environment: Mapping[str, str] = field(default_factory=lambda: QUIET)
     process: subprocess.Popen[bytes] | None = None
 
     AUTHENTICATES: ClassVar[tuple[str, ...]] = ("--enable-supernode-auth",)
@@ -201,7 +202,7 @@ class SuperLink:
                 stderr=log,
                 env={
                     **os.environ,
-                    **QUIET,
+                    **self.environment,
                     "FLWR_HOME": str(self.folder / "flwr"),
                     "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}",
                 },

@@ -37,6 +37,7 @@ class WholeDeployment:
     folder: Path
     port: int = field(default_factory=free_port)
     inner_port: int = field(default_factory=free_port)
+    environment: Mapping[str, str] = field(default_factory=lambda: QUICK)
     process: subprocess.Popen[bytes] | None = None
     nodes: dict[str, NodeProcess] = field(default_factory=dict)
 
@@ -87,7 +88,7 @@ class WholeDeployment:
                 [BIN / "fedcell", "rounds", "serve", self.place, "--json", "--nodes-every", "2"],
                 stdout=said,
                 stderr=said,
-                env={**os.environ, **QUICK},
+                env={**os.environ, **self.environment},
             )
         wait_for(
             lambda: self.names().count("ready") > before,
@@ -154,14 +155,14 @@ def whole_deployment(
     folder: Path,
     *devices: str,
     node_settings: str = "",
-    node_environment: Mapping[str, str] = QUICK,
+    environment: Mapping[str, str] = QUICK,
 ) -> Iterator[WholeDeployment]:
     """Bring a deployment up whose nodes are connected; all of it ends with the block."""
-    deployment = WholeDeployment(folder)
+    deployment = WholeDeployment(folder, environment=environment)
     deployment.make()
     for name in devices:
         node = deployment.join(name, settings=node_settings)
-        node.environment = node_environment
+        node.environment = environment
     try:
         deployment.start()
         for node in deployment.nodes.values():
