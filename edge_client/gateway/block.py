@@ -32,7 +32,7 @@ from models.wire.site_rounds import (
 from privacy.adaptive_clipping import grid_of
 from privacy.counts import sum_is_possible
 
-from ..errors import JoinError, StoreBusyError, TaskRefusedError
+from ..errors import GatewayError, JoinError, StoreBusyError, TaskRefusedError
 from ..link.agent_lock import agent_lock
 from .collecting import Collection, Invited
 from .record import (
@@ -325,8 +325,12 @@ class GatewayBlock:
             refused=collection.tally,
             silent=silent,
         )
-        tell_step(gateway_folder(self.site.store), self.site.gateway, told)
         logger.info("%d of %d devices answered", told.answered, told.invited)
+        try:
+            tell_step(gateway_folder(self.site.store), self.site.gateway, told)
+        except GatewayError as error:
+            # The step stands as answered: its sum is lost to everybody unless it leaves now.
+            logger.warning("what came of the step is not told: %s", error)
 
     def _step(self, kind: StepKind, stream: str, index: int, material: RoundMaterial) -> Step:
         digest = hashlib.sha256(material.to_bytes()).hexdigest()

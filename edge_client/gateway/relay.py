@@ -40,6 +40,7 @@ TURN_S: Final = 0.1
 """Longest pause between two looks, unless an answer became whole."""
 MOST_UNCONFIRMED: Final = 400
 CONFIRMED_WITHIN_S: Final = 30.0
+CLEARED_WITHIN_S: Final = 1.5
 
 
 class SiteLink(Link):
@@ -104,14 +105,12 @@ class Relay:
         said_at = -1
         with self._heard(collection) as link:
             while not collection.is_complete and self.elapsed_s() - begun_s < budget_s:
-                if not link.is_connected:
-                    self._news.wait(TURN_S)
-                    continue
-                if link.counters.losses != said_at:
+                if link.is_connected and link.counters.losses != said_at:
                     said_at = link.counters.losses
                     pace.begin_again()
                     self._retain(link, parts, at_least=retained_before)
-                self._ask(link, collection, pace, offer, end_s=begun_s + budget_s)
+                if link.is_connected:
+                    self._ask(link, collection, pace, offer, end_s=begun_s + budget_s)
                 self._news.wait(TURN_S)
                 self._news.clear()
             with self._lock:
@@ -122,7 +121,8 @@ class Relay:
                 )
             left = max(len(parts), retained_before)
             cleared = self._retain(link, (), at_least=left)
-            wait_s = CONFIRMED_WITHIN_S if link.is_connected else 0.0
+            # The sum waits for this: what is not taken away now is taken away by the next step.
+            wait_s = CLEARED_WITHIN_S if link.is_connected else 0.0
             return 0 if len(cleared) == left and _all_taken(cleared, wait_s) else left
 
     def tell(self, messages: Mapping[str, SiteMessage], *, within_s: float) -> int:

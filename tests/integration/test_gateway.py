@@ -201,3 +201,11 @@ def test_a_task_of_more_devices_than_the_credential_is_for_is_refused(site):
     )
     with pytest.raises(TaskRefusedError, match="credential"):
         narrowed.relay_task(site.task(), WEIGHTS, waited_s=0.0)
+
+
+def test_a_status_that_cannot_be_written_keeps_no_sum_back(site):
+    (gateway_folder(site.folder / "gateway.db") / "status.json").mkdir(parents=True)
+    with site.devices():
+        _, (_, num_devices, _) = ask(site)
+
+    assert num_devices == 12
