@@ -1,7 +1,8 @@
 """LFP on graphite, A123 ANR26650M1, 2.2 Ah.
 
-Wang et al. 2011, "Cycle-life model for graphite-LiFePO4 cells", J. Power Sources 196:3942-3948,
-equation 8 and table 3, with Ah of discharged charge, T in kelvin, C in 1 / h, R = 8.314 J/mol/K:
+Wang et al. 2011, "Cycle-life model for graphite-LiFePO4 cells", J. Power Sources 196:3942-3948, its
+life model for all rates and the table of B, with Ah of discharged charge, T in kelvin, C in 1 / h,
+R = 8.314 J/mol/K:
 
     loss % = B exp((-31700 + 370.3 C) / (R T)) Ah^0.55
     B = 31630, 21681, 12934 and 15512 at C/2, 2C, 6C and 10C
@@ -10,7 +11,7 @@ B is interpolated between these rates and held beyond them. The law counts charg
 else: what storage takes from such a cell is in it only as far as slow cycling took time, so that
 devices that are hardly used come out too well. No law of its resistance was fitted: it grows with
 the loss, by 0.95 a unit (cycled A123 cells show resistance 1.19 times the first where capacity is
-at 80 %). The law was measured between 0 and 60 degrees Celsius.
+at 80 %). The law was fitted to cells at 15 to 60 degrees Celsius.
 
 The voltage is 3.43 V of the cathode's plateau (Safari and Delacourt 2011, J. Electrochem. Soc.
 158:A562) less the anode's potential. It never reaches 3.8 V, from which on cells swell here.
