@@ -123,6 +123,8 @@ def _tell(arguments: argparse.Namespace, event: str, facts: Mapping[str, object]
     match event:
         case "connected":
             line = f"connected to {facts['superlink']} as node {facts['node_id']}"
+        case "unpinned":
+            line = "no pin of the fleet's server is known yet: every bundle is refused"
         case "waiting":
             line = f"waiting: {facts['what']}"
         case "pinned":

@@ -125,10 +125,12 @@ class DeviceNode:
         plan = self._plan(inputs)
         pins = plan.pins()
         try:
-            pins.newest(pins.look())
+            pin = pins.newest(pins.look())
         except SuperLinkUnreachableError as error:
             self._wait(Ending.UNREACHABLE, " ".join(str(error).split()))
             return
+        if pin is None:
+            self._say("unpinned")
         ending = self._run_once(plan)
         if ending is not None:
             self._wait(ending, WORDS[ending])
