@@ -25,7 +25,7 @@ REFUSED_FOR_S = 3 * SESSION_LIFE_S
 """A node that is refused for longer is refused for its key."""
 LONGEST_SESSION_WAIT_S = 15.0
 FIRST_WAIT_S = 2.0
-LONGEST_WAIT_S = 300.0
+LONGEST_WAIT_S = 120.0
 STEADY_S = 30.0
 """A SuperNode that ran for so long begins with short waits again."""
 _MOST_DOUBLINGS = 16
