@@ -17,7 +17,7 @@ from models.durable_file import sync_folder
 from ..errors import IdentityError, StoreBusyError, StoreError
 from ..link.agent_lock import lock_path, no_agent
 from ..privacy.ledger_file import enrol, owner_of_ledger
-from ..rounds_node.node_folder import node_folder
+from ..rounds_node.node_folder import node_folder, refuse_running_node
 from ..store.erasure import head_path, ledger_path, tombstone_path, tombstones
 from ..store.profile_copy import hash_of_device, read_profile_copy
 from ..store.quarantine import FORMER
@@ -145,6 +145,7 @@ def retire(path: Path, *, device_id: str, erase: bool) -> Path | None:
     Raises:
         StoreBusyError: its agent runs, or the folder cannot be written.
     """
+    refuse_running_node(path)
     with no_agent(path):
         return _retire(path, device_id=device_id, erase=erase)
 

@@ -130,6 +130,17 @@ def held_folder(store: Path) -> Iterator[Path]:
         os.close(handle)
 
 
+def refuse_running_node(store: Path) -> None:
+    """Refuse to take a store away from a node that runs.
+
+    Raises:
+        StoreBusyError: a node of this device runs.
+    """
+    if _is_held(node_folder(store)):
+        what = "its node runs"
+        raise StoreBusyError(store, what, "nothing was removed; stop the node first")
+
+
 def write_private(path: Path, content: bytes) -> None:
     """Write a file that the device alone may read.
 

@@ -67,7 +67,7 @@ def erase_device(store: Path, *, now: datetime) -> tuple[Path, ...]:
 
     Raises:
         StoreError: there is nothing of ours at `store`; nothing was removed.
-        StoreBusyError: its agent runs, or the folder cannot be written.
+        StoreBusyError: its agent or its node runs, or the folder cannot be written.
     """
     copy = read_profile_copy(store)
     if copy is None and not quarantined(store) and not _of_former_devices(store):
@@ -78,7 +78,9 @@ def erase_device(store: Path, *, now: datetime) -> tuple[Path, ...]:
         ledger_head=_ledger_head(store),
     )
     from ..link.agent_lock import no_agent
+    from ..rounds_node.node_folder import refuse_running_node
 
+    refuse_running_node(store)
     with no_agent(store), folder_lock(store), named_errors(store):
         removed = _remove(_belongings(store))
         _append(store, tombstone)

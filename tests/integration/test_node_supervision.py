@@ -10,7 +10,12 @@ from random import Random
 
 import pytest
 
-from edge_client.errors import FlowerError, NodeRefusedError, SuperLinkUnreachableError
+from edge_client.errors import (
+    FlowerError,
+    NodeRefusedError,
+    StoreBusyError,
+    SuperLinkUnreachableError,
+)
 from edge_client.link.watchdog import Watchdog
 from edge_client.rounds_node import node as node_module
 from edge_client.rounds_node import processes
@@ -18,6 +23,8 @@ from edge_client.rounds_node.endings import REFUSED_FOR_S, Patience
 from edge_client.rounds_node.node import DeviceNode, NodeInputs
 from edge_client.rounds_node.node_folder import held_folder, read_state_of_node
 from edge_client.rounds_node.pin_source import PinSource
+from edge_client.store.erasure import erase_device
+from tests.support.edge_devices import NOW, new_store
 
 CHILD = """
 import json, os, sys, time
@@ -183,3 +190,15 @@ def test_a_node_that_died_is_not_told_to_be_connected(run):
         assert read_state_of_node(run.store).state == "connected"
     path.write_text("{")
     assert read_state_of_node(run.store) is None
+
+
+def test_a_store_is_not_erased_under_a_node_that_runs(tmp_path):
+    with new_store(tmp_path) as store:
+        path = store.path
+    with held_folder(path), pytest.raises(StoreBusyError, match="stop the node first"):
+        erase_device(path, now=NOW)
+
+    assert path.exists()
+    removed = erase_device(path, now=NOW)
+    assert {path, path.with_name(path.name + ".node")} <= set(removed)
+    assert not path.with_name(path.name + ".node").exists()
