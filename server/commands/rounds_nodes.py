@@ -85,6 +85,7 @@ def _nodes_once(place: Deployment, *, until: int, patience_s: float) -> NodesNow
 
 
 def _facts(found: NodesNow, enrolled: Sequence[BoundDevice]) -> dict[str, Any]:
+    taken = {one.device_id for one in enrolled}
     return {
         "nodes": [
             {
@@ -92,7 +93,7 @@ def _facts(found: NodesNow, enrolled: Sequence[BoundDevice]) -> dict[str, Any]:
                 "gateway": one.gateway,
                 "node_id": None if one.node_id is None else str(one.node_id),
                 "state": None if one.state is None else one.state.value,
-                "enrolled": one in enrolled,
+                "enrolled": one.device_id in taken,
             }
             for one in found.devices
         ],

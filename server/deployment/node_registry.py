@@ -111,9 +111,10 @@ def bound_devices(
     """
     nodes = {node.public_key: node for node in registered}
     speakers = {name: name for name in enrolled} | dict(gateways)
+    others = set(gateways.values())
     found = []
     for device_id in sorted(speakers):
-        if device_id in set(gateways.values()):
+        if device_id in others:
             continue
         key = enrolled.get(speakers[device_id])
         node = None if key is None else nodes.get(key)

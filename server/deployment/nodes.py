@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from models.durable_file import write_durably
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Connection
 
-    from .node_registry import BoundDevice, Changes
+    from .node_registry import BoundDevice, Changes, RegisteredNode
     from .place import Deployment
 
 MOST_AT_ONCE = 500
@@ -40,19 +41,26 @@ class EnrolledNodes:
     gateways: Mapping[str, str]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class NodesNow:
     """Nodes after the SuperLink's list was brought up to the authority's.
 
     Attributes:
-        devices: that may take part, each with its node.
+        enrolled: what the authority says.
+        registered: what the SuperLink has now.
         changes: what was done.
         waiting: keys that are left for the next turn.
     """
 
-    devices: tuple[BoundDevice, ...]
+    enrolled: EnrolledNodes
+    registered: tuple[RegisteredNode, ...]
     changes: Changes
     waiting: int
+
+    @cached_property
+    def devices(self) -> tuple[BoundDevice, ...]:
+        """Devices that may take part, each with its node; a large fleet pays once it is asked."""
+        return bound_devices(self.enrolled.keys, self.registered, self.enrolled.gateways)
 
     @property
     def num_online(self) -> int:
@@ -92,7 +100,7 @@ def bring_up_to_date(
         api.register(key, name=name)
     now = api.nodes() if changes.is_needed else before
     waiting = 0 if most is None else max(len(changes.register) - most, 0)
-    return NodesNow(bound_devices(enrolled.keys, now, enrolled.gateways), changes, waiting)
+    return NodesNow(enrolled, now, changes, waiting)
 
 
 def nodes_now(deployment: Deployment, *, most: int | None = None) -> NodesNow:

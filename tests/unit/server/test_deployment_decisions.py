@@ -18,6 +18,7 @@ from server.deployment.node_registry import (
     changes_to,
     enrolment_csv,
 )
+from server.deployment.nodes import EnrolledNodes, bring_up_to_date
 from server.deployment.serving import Job
 from server.deployment.supervision import PartRecord, pause_after
 
@@ -59,6 +60,48 @@ def test_gateway_speaks_for_its_devices_and_is_none_itself():
         ("small", "gate", 2),
         ("smaller", "gate", 2),
     ]
+
+
+class CountedGateways(dict):
+    """Gateways by device, and how often all of them were gone through."""
+
+    walks = 0
+
+    def values(self):
+        self.walks += 1
+        return super().values()
+
+
+def test_large_site_is_gone_through_once_and_not_for_each_device():
+    behind = CountedGateways({f"d-{number:05d}": f"g-{number % 7}" for number in range(500)})
+
+    found = bound_devices({f"g-{number}": b"%d" % number for number in range(7)}, [], behind)
+
+    assert len(found) == 500
+    assert behind.walks == 1
+
+
+class Registry:
+    """A SuperLink's list of nodes that is up to date."""
+
+    def nodes(self):
+        return (node(1, b"A", "a"),)
+
+
+def test_devices_are_bound_to_nodes_only_where_somebody_asks(monkeypatch):
+    bound = []
+
+    def counted(*arguments):
+        bound.append(arguments)
+        return bound_devices(*arguments)
+
+    monkeypatch.setattr("server.deployment.nodes.bound_devices", counted)
+
+    found = bring_up_to_date(Registry(), EnrolledNodes({"a": b"A"}, {}))
+
+    assert bound == []
+    assert ([one.node_id for one in found.devices], found.num_online) == ([1], 1)
+    assert len(bound) == 1
 
 
 def test_device_whose_key_is_not_let_in_yet_has_no_node():
