@@ -181,6 +181,10 @@ def _enrolled(
     if now >= token.expires_at:
         raise EnrolmentError("bad_token", "its time is over")
     _require_place(token.device_id, known, request)
+    if request.supernode and enrolments.has_supernode_of_another(
+        request.device_id, request.supernode
+    ):
+        raise EnrolmentError("taken", "another device has this key for Flower")
     made = _certified(home, request.device_id, public_key, now=now)
     if not enrolments.use_token(
         token.token_hash, by=request.device_id, keys_digest=digest, serial=made.serial, now=now

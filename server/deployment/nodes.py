@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 from models.durable_file import write_durably
 
+from ..authority.supernodes import enrolled_supernodes
 from ..errors import ServerError
 from ..storage.database import open_database
-from ..storage.enrolments import Enrolments
 from ..storage.sites import Sites
 from .control_api import ControlApi, control_api, node_key
 from .errors import DeploymentError, ServingError
@@ -70,14 +70,9 @@ class NodesNow:
 
 def enrolled_nodes(connection: Connection) -> EnrolledNodes:
     """Read which devices have a key for Flower, and which stand behind a gateway."""
-    devices = list(Enrolments(connection).devices())
     behind = Sites(connection).granted()
     return EnrolledNodes(
-        keys={
-            one.device_id: node_key(one.supernode_key)
-            for one in devices
-            if one.supernode_key is not None and one.revoked_at is None
-        },
+        keys={name: node_key(key) for name, key in enrolled_supernodes(connection)},
         gateways={device: gateway for gateway, named in behind.items() for device in named},
     )
 

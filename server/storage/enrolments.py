@@ -187,6 +187,16 @@ class Enrolments:
         )
         return map(_device_of, rows)
 
+    def has_supernode_of_another(self, device_id: str, supernode_key: str) -> bool:
+        """Tell whether another device has this key for Flower, be it shut out or not."""
+        named = enrolled_devices.c
+        found = self.connection.execute(
+            select(named.device_id)
+            .where(named.supernode_key == supernode_key, named.device_id != device_id)
+            .limit(1)
+        )
+        return found.first() is not None
+
     def keep_device(self, device: EnrolledDevice) -> None:
         """Keep a device, in place of what was known of it."""
         values = {name: getattr(device, name) for name in _DEVICE_COLUMNS}

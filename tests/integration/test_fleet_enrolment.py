@@ -8,6 +8,7 @@ import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
@@ -16,6 +17,7 @@ from server.authority.certificates import certificate_of_pem, serial_of
 from server.authority.enrolment import enrol, revoke
 from server.authority.home import Kind, make_home
 from server.authority.services import begin_rotation, devices_behind, finish_rotation
+from server.deployment.nodes import enrolled_nodes
 from server.enrolled_keys import EnrolledKeys
 from server.errors import AuthorityError, EnrolmentError
 from server.storage.enrolments import Enrolments
@@ -126,6 +128,34 @@ def test_token_for_anybody_takes_no_name_over(fleet):
     bound = fleet.token(device_id="device-1")
     assert refused(fleet.enrol, DeviceOnPaper("device-2"), token=bound) == "bad_token"
     assert fleet.enrol(thief, token=bound).device_id == "device-1"
+
+
+def test_two_devices_never_share_a_key_for_flower(fleet):
+    stolen = DeviceOnPaper("stolen")
+    ghost = DeviceOnPaper("ghost", supernode=stolen.supernode)
+    fleet.enrol(stolen)
+
+    assert refused(fleet.enrol, ghost) == "taken"
+    stolen.new_request()
+    assert fleet.enrol(stolen).device_id == "stolen"
+    with fleet.database.transaction() as connection:
+        revoke(connection, "stolen", because="theft", now=NOW)
+    assert refused(fleet.enrol, ghost) == "taken"
+    assert fleet.enrol(DeviceOnPaper("ghost")).device_id == "ghost"
+
+
+def test_key_of_a_revoked_device_is_shut_out_under_every_name_of_an_older_database(fleet):
+    stolen, ghost = DeviceOnPaper("stolen"), DeviceOnPaper("ghost")
+    for device in (stolen, ghost, DeviceOnPaper("other")):
+        fleet.enrol(device)
+    with fleet.database.transaction() as connection:
+        enrolments = Enrolments(connection)
+        kept = enrolments.device("ghost")
+        enrolments.keep_device(replace(kept, supernode_key=stolen.supernode))
+        revoke(connection, "stolen", because="theft", now=NOW)
+        left = enrolled_nodes(connection).keys
+
+    assert set(left) == {"other"}
 
 
 def test_device_joins_again_with_its_own_keys_and_its_former_certificate_ends(fleet):
