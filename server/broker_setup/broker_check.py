@@ -13,7 +13,7 @@ from models.wire.errors import LinkError
 from . import checks
 from .checks import Attempt, Finding, Verdict
 from .probes import SILENCE_S, WAIT_S, Prober, counting, private_folder, wait_for
-from .site_check import check_sites
+from .site_check import check_sites, free_topics
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -62,6 +62,7 @@ def check_broker(
             _hearing(prober, checks.SUBSCRIBE, one, two, "#"),
             _hearing(prober, checks.SHARED, one, two, f"$share/probe/{_everything()}"),
             *check_sites(prober, one, two),
+            free_topics(prober, one),
             _system(prober, one),
             _packet_size(prober, one),
         )

@@ -130,6 +130,11 @@ OTHER_SITE = Attempt(
     tried="a gateway listens and speaks to the devices of another site",
     remedy=f"acl_file: a gateway is granted its own devices, one by one; {_WRITE}",
 )
+FREE_TOPICS = Attempt(
+    name="free-topics",
+    tried="a device and a gateway write topics without number, each of which may be retained",
+    remedy=f"acl_file: shards, kinds and parts written out, no + and no # for them; {_WRITE}",
+)
 SYSTEM = Attempt(
     name="system-topics",
     tried="one device reads $SYS",

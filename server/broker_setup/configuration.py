@@ -3,6 +3,10 @@
 Why each line stands there is in ADR 0039. Mosquitto's access list says who may publish and what is
 delivered to whom; it does not look at subscriptions, and need not: nothing is delivered that may
 not be read.
+
+It cannot refuse what is retained, nor count it. What a client can have the broker keep for good is
+as much as there are topics that it may write, so none of its lines may leave a part of a topic
+free: shards are written out, and the numbers of a gateway's parts.
 """
 
 from __future__ import annotations
@@ -13,6 +17,7 @@ from typing import TYPE_CHECKING
 from models.wire.announcements import RELEASE_FILTERS
 from models.wire.codec import MAX_PAYLOAD_BYTES
 from models.wire.link import IN_FLIGHT_WINDOW
+from models.wire.parts import MOST_PARTS
 from models.wire.site_credential import WEIGHTS_FILTER
 from models.wire.topics import HUB_CLIENT_ID, PREFIX, Down, Up, shard_of
 
@@ -34,6 +39,10 @@ QUEUED_BYTES = QUEUED_MESSAGES * (MAX_PAYLOAD_BYTES + PACKET_HEADER_BYTES)
 """A site answers its gateway all at once, in the largest messages: what is queued is as many of
 them as on any broker, and not fewer bytes."""
 MOST_CONNECTIONS = 100_000
+MEMORY_BYTES = 2 << 30
+"""Beyond it the broker lets nobody in and drops what is said, but lives: without it the system ends
+it, and it comes back with all that it kept."""
+SHARDS = tuple(f"{number:02x}" for number in range(256))
 RELEASES_CLIENT_ID = f"{HUB_CLIENT_ID}-releases"
 PROBE_GATEWAY = f"{HUB_CLIENT_ID}-probe-gateway"
 PROBE_METER = f"{HUB_CLIENT_ID}-probe-meter"
@@ -84,6 +93,7 @@ def configuration(place: BrokerPlace) -> str:
         f"max_queued_messages {QUEUED_MESSAGES}",
         f"max_queued_bytes {QUEUED_BYTES}",
         f"max_connections {MOST_CONNECTIONS}",
+        f"memory_limit {MEMORY_BYTES}",
         "max_qos 1",
         "max_topic_alias 0",
         "max_keepalive 3600",
@@ -130,18 +140,26 @@ def access_list(
     for gateway, devices in {PROBE_GATEWAY: (PROBE_METER,), **(sites or {})}.items():
         lines += _site_lines(gateway, devices)
     lines += [
-        *(f"pattern write {PREFIX}/+/d/%u/up/{kind.value}" for kind in Up),
+        # The broker goes through them in their order: what is heard first, then by kind, for what
+        # devices say often comes before what they say seldom.
         *(f"pattern read {PREFIX}/+/d/%u/dn/{kind.value}" for kind in Down),
         *(f"pattern read {topic}" for topic in RELEASE_FILTERS),
         f"pattern read {WEIGHTS_FILTER}",
+        *(
+            f"pattern write {PREFIX}/{shard}/d/%u/up/{kind.value}"
+            for kind in Up
+            for shard in SHARDS
+        ),
     ]
     return "\n".join(lines) + "\n"
 
 
 def _site_lines(gateway: str, devices: Sequence[str]) -> list[str]:
-    lines = [f"user {gateway}", f"topic write {PREFIX}/gateway/{gateway}/#"]
+    lines = [f"user {gateway}"]
     for device in devices:
         place = f"{PREFIX}/{shard_of(device)}/d/{device}"
         lines += [f"topic read {place}/up/{kind.value}" for kind in Up if kind in OF_SITES]
         lines += [f"topic write {place}/dn/{kind.value}" for kind in Down if kind in OF_SITES]
+    weights = f"{PREFIX}/gateway/{gateway}/weights"
+    lines += [f"topic write {weights}/{part}" for part in range(MOST_PARTS)]
     return [*lines, ""]

@@ -1,4 +1,8 @@
-"""What is tried around rounds over MQTT: forged weights, forged rounds, another site's answers."""
+"""What is tried around rounds over MQTT: forged weights, forged rounds, another site's answers.
+
+And whether what one client can have the broker keep for good is bounded: a message that is retained
+under a topic of its own stays, and no broker counts them.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from models.wire import topics
 from models.wire.errors import LinkError
+from models.wire.parts import MOST_PARTS
 from models.wire.site_credential import weights_topic
 
 from . import checks
@@ -42,6 +47,42 @@ def check_sites(
         _found(checks.ROUND, asked, "taken"),
         _other_site(prober, two),
     )
+
+
+def free_topics(prober: Prober, one: ProbeDevice) -> Finding:
+    """Try topics that belong to nothing, as a device and as a gateway; none is retained.
+
+    Args:
+        prober: connects.
+        one: a device that tries.
+    """
+    own = one.up()
+    shard, kind = topics.shard_of(one.device_id), topics.Up.REPLY.value
+    place = f"{topics.PREFIX}/gateway/{PROBE_GATEWAY}"
+    try:
+        with prober.link(one.device_id, one.tls) as device:
+            free = _taken(
+                device,
+                [
+                    own.replace(f"/{shard}/", "/probe/", 1),
+                    own.replace(f"/{shard}/", "/100/", 1),
+                    f"{own.removesuffix(kind)}probe",
+                    f"{own}/probe",
+                ],
+            )
+        with prober.link(PROBE_GATEWAY, prober.of_probe_site(PROBE_GATEWAY)) as gateway:
+            free += _taken(
+                gateway,
+                [
+                    f"{place}/weights/{MOST_PARTS}",
+                    f"{place}/weights/0/probe",
+                    f"{place}/probe",
+                ],
+            )
+    except LinkError:
+        what = "a probe was not let in"
+        return Finding(attempt=checks.FREE_TOPICS, verdict=Verdict.UNKNOWN, seen=what)
+    return _found(checks.FREE_TOPICS, free, "taken")
 
 
 def _other_site(prober: Prober, two: ProbeDevice) -> Finding:

@@ -28,6 +28,7 @@ EVERYTHING = {
     "forged-weights",
     "forged-round",
     "other-site",
+    "free-topics",
     "system-topics",
     "packet-size",
     "own-topics",
@@ -86,6 +87,7 @@ def test_each_protection_that_is_taken_out_is_missed(broker, tmp_path):
         "forged-weights",
         "forged-round",
         "other-site",
+        "free-topics",
         "system-topics",
     }
     entrance = ["use_username_as_clientid", "crlfile", "max_packet_size"]
@@ -111,6 +113,25 @@ def test_a_gateway_that_may_hear_every_site_is_missed(broker, tmp_path):
         without=["acl_file"],
         extra=[f"acl_file {tmp_path / 'by-hand.acl'}"],
     ) == {"forged-round", "other-site"}
+
+
+@pytest.mark.parametrize(
+    "free",
+    [
+        "pattern write fedcell/v1/+/d/%u/up/reply",
+        "pattern write fedcell/v1/+/d/%u/up/#",
+        f"user {PROBE_GATEWAY}\ntopic write fedcell/v1/gateway/{PROBE_GATEWAY}/#",
+    ],
+)
+def test_a_part_of_a_topic_that_is_free_is_found(broker, tmp_path, free):
+    rights = (broker.folder / ACCESS_FILE).read_text()
+    (tmp_path / "by-hand.acl").write_text(f"{rights}{free}\n")
+
+    assert unsafe_checks(
+        *(broker, tmp_path / "broker"),
+        without=["acl_file"],
+        extra=[f"acl_file {tmp_path / 'by-hand.acl'}"],
+    ) == {"free-topics"}
 
 
 def test_broker_without_identities_is_found_out(broker, tmp_path):

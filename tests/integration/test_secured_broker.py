@@ -249,3 +249,21 @@ def test_oversized_packet_ends_the_connection(broker):
         device._client.publish(topics.up(OWN, topics.Up.REPLY), b"x" * 100_000, qos=1)
 
         assert wait_until(lambda: device.counters.losses)
+
+
+def test_a_device_fills_the_broker_with_no_more_than_it_has_topics(broker):
+    """What it retained under shards of its own making stayed, and no command removed it."""
+    own = f"d/{OWN}/up/{topics.Up.STATUS.value}"
+    with broker.link(OWN, broker.own) as device:
+        said = [
+            device.publish(f"{topics.PREFIX}/{number:x}/{own}", b"x" * 4000, retain=True)
+            for number in range(0x200)
+        ]
+        taken = [number for number, one in enumerate(said) if one.wait(5)]
+        cleared = [
+            device.publish(f"{topics.PREFIX}/{number:x}/{own}", b"", retain=True)
+            for number in taken
+        ]
+        assert all(one.wait(5) for one in cleared)
+
+    assert taken == list(range(0x10, 0x100))

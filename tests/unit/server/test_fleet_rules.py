@@ -9,6 +9,8 @@ from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from edge_client.provisioning.device_certificate import make_request
 from models.wire import topics
+from models.wire.parts import MOST_PARTS
+from models.wire.site_credential import weights_topic
 from server.authority.certificates import (
     certify,
     make_authority,
@@ -98,6 +100,20 @@ def test_a_gateway_asks_and_hears_its_own_devices_alone():
     assert not allowed(text, "device-1", "write", topics.down("device-1", offer))
 
 
+def test_no_line_of_a_device_or_gateway_leaves_a_part_of_a_topic_free():
+    """What may be written may be retained, for ever: only what can be counted may be written."""
+    text = access_list(sites={"gateway-1": ["device-1"]})
+    of_clients = text[text.index("user gateway-1\n") :]
+
+    written = [line for line in of_clients.splitlines() if " write " in line]
+    assert written
+    assert [line for line in written if "+" in line or "#" in line] == []
+    for part, is_its_own in ((0, True), (MOST_PARTS - 1, True), (MOST_PARTS, False)):
+        topic = weights_topic("gateway-1", part)
+        assert allowed(text, "gateway-1", "write", topic) is is_its_own
+    assert not allowed(text, "device-1", "write", "fedcell/v1/100/d/device-1/up/status")
+
+
 def test_revoked_device_is_denied_what_its_pattern_would_allow():
     text = access_list(["device-1"])
 
@@ -120,6 +136,7 @@ def test_configuration_has_one_listener_and_knows_everybody_by_certificate():
         "crlfile /etc/fleet/revoked.crl",
         "cafile /etc/fleet/clients.pem",
         "max_packet_size 5120",
+        "memory_limit 2147483648",
         "user mosquitto",
     ):
         assert needed in lines
