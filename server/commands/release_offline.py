@@ -98,14 +98,29 @@ def sign(
     key_file: Annotated[
         Path, typer.Option("--key", metavar="FILE", help="Private key that signs bundles.")
     ],
+    after: Annotated[
+        int,
+        typer.Option(help="A release that was signed elsewhere: numbers go on above it.", min=0),
+    ] = 0,
+    record: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Keeps the last number; none: beside the key."),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Sign what a request asks for: the bundle, and the way back to the one before it."""
+    """Sign what a request asks for: the bundle, and the way back to the one before it.
+
+    A number far above the last that was signed is refused: after it, devices would take no other.
+    """
+    from ..releases.signed_numbers import last_signed, note_signed, record_path, require_near
     from ..releases.signing import read_request, sign_request
     from ..signer import load_signer
 
     signer = load_signer(key_file)
     asked, candidate, back = read_request(request)
+    kept = record or record_path(key_file)
+    require_near(asked.number, last=max(after, last_signed(kept)))
+    note_signed(kept, asked.number)
     answer = sign_request(request, signer.key)
     claim = candidate.card["privacy"]["epsilon_release"]
     facts = {

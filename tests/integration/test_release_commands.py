@@ -12,6 +12,7 @@ import pytest
 import typer
 
 from edge_client.updates.download import download
+from models.bundle import DEFAULT, load_bundle
 from models.errors import ModelsError
 from models.wire.announcements import decode_announcement, release_topic
 from models.wire.envelope import open_signed, trusted_keys
@@ -19,6 +20,7 @@ from server.cli import exit_code_of, line_of
 from server.commands.release import release
 from server.errors import ServerError
 from server.releases.file_server import FileServer
+from server.releases.signing import ANSWER, write_request
 from server.signer import load_signer, make_key_file
 from tests.support.brokers import Heard, link_to, mosquitto_in
 from tests.support.command_line import fedcell
@@ -96,6 +98,29 @@ def test_the_guides_commands_release_a_model_and_take_it_back(typed, tmp_path):
     assert states == ["proposed", "signed", "rolling", "halted", "rolling", "withdrawn"]
     assert shown["trail"][-1]["reason"] == "heard of trouble"
     assert fedcell("release", "status", "1").out.startswith("release 1: update-1, withdrawn")
+
+
+def test_a_number_far_above_the_last_is_not_signed(typed, tmp_path):
+    typed("key", "--out", "release.pem")
+    default = load_bundle(DEFAULT)
+    signing = ("--key", "release.pem")
+
+    def request(number):
+        write_request(tmp_path / str(number), default, default, number=number)
+        return number
+
+    assert typed("sign", request(7), *signing)["release"] == 7
+    assert typed("sign", request(107), *signing)["release"] == 107
+    assert typed("sign", 7, *signing)["release"] == 7
+    for number in (208, 2**53 - 3, 0):
+        refusal = typed("sign", request(number), *signing, code=5)
+        assert f"release {number}: is not within 100 above 107" in refusal
+        assert not (tmp_path / str(number) / ANSWER).exists()
+    assert typed("sign", 208, *signing, "--after", 205)["release"] == 208
+    assert typed("sign", request(300), *signing)["release"] == 300
+    (tmp_path / "release.pem.signed.json").write_text("{}")
+    assert "--after NUMBER" in typed("sign", 7, *signing, code=3)
+    assert typed("sign", 7, *signing, "--record", "elsewhere.json")["release"] == 7
 
 
 def _config(folder, broker):
