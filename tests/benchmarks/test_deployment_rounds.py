@@ -88,6 +88,8 @@ def bare_node(folder: Path, link: SuperLink, store: Path, log: Path):
             ],
             stdout=said,
             stderr=said,
+            # As ours are: on a busy machine Linux shares the processor among sessions.
+            start_new_session=True,
             env={
                 **os.environ,
                 **USUAL,

@@ -200,6 +200,7 @@ class SuperLink:
                 ],
                 stdout=log,
                 stderr=log,
+                start_new_session=True,
                 env={
                     **os.environ,
                     **self.environment,
