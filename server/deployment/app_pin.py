@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 from models.durable_file import write_durably
 from models.wire.app_pin import AppPin
-from models.wire.envelope import trusted_keys
+from models.wire.codec import decode
+from models.wire.envelope import signed_parts, trusted_keys
 from models.wire.errors import WireError
 
 from .errors import DeploymentError, DeploymentRefusedError
@@ -54,7 +55,7 @@ def is_pinned(pin: AppPin | None, bundle: AppBundle) -> bool:
 def keep_bundle(
     deployment: Deployment, bundle: AppBundle, key: SigningKey, *, now: datetime
 ) -> tuple[AppPin, bool]:
-    """Write a bundle and its pin, unless they are there.
+    """Write a bundle and its pin, unless they are there; later than the pin of any key before.
 
     Returns:
         The pin, and whether it was made now: nodes then take this bundle, and no other.
@@ -65,7 +66,7 @@ def keep_bundle(
     found = read_pin(deployment, key.verify_key)
     if found is not None and is_pinned(found, bundle) and _content(deployment) == bundle.content:
         return found, False
-    pin = pin_of(bundle, found, now=now)
+    pin = pin_of(bundle, found or _former_pin(deployment), now=now)
     # The bundle first: a pin whose bundle is missing would stop every run.
     write_durably(deployment.bundle, bundle.content)
     write_durably(deployment.pin, pin.signed(key))
@@ -97,6 +98,18 @@ def pinned_bundle(deployment: Deployment, key: VerifyKey) -> bytes:
     if pin.fab_sha256 != sha256(content).hexdigest():
         raise DeploymentRefusedError(deployment.bundle, "is not the bundle that is pinned", remedy)
     return content
+
+
+def _former_pin(deployment: Deployment) -> AppPin | None:
+    """Return the pin on disk for its time alone, whichever key signed it.
+
+    Nodes that believe both keys keep the later pin: one by a new key has to be that.
+    """
+    try:
+        _, _, payload = signed_parts(deployment.pin.read_bytes())
+        return decode(payload, AppPin)
+    except (OSError, WireError):
+        return None
 
 
 def _content(deployment: Deployment) -> bytes | None:
