@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from .place import Deployment
 
 SUPERLINK, SUPEREXEC, PROXY = "superlink", "superexec", "proxy"
+PINNED_SUPEREXEC = f"{__package__}.pinned_superexec"
 FEDERATION = "fleet"
 """What `flwr` calls the SuperLink of the deployment."""
 _QUIET = {
@@ -60,10 +62,11 @@ def superlink(deployment: Deployment, programs: Path) -> Part:
     return Part(SUPERLINK, words, deployment.logs / f"{SUPERLINK}.log")
 
 
-def superexec(deployment: Deployment, programs: Path) -> Part:
-    """Return SuperExec, which starts a process for each run's ServerApp."""
+def superexec(deployment: Deployment) -> Part:
+    """Return SuperExec, which starts a process for each run's ServerApp, of the pinned bundle."""
     words = (
-        *(str(programs / "flower-superexec"), "--runtime-api-address", deployment.inner_address),
+        *(sys.executable, "-P", "-m", PINNED_SUPEREXEC, str(deployment.folder)),
+        *("--runtime-api-address", deployment.inner_address),
         *("--root-certificates", str(deployment.inner_authority)),
         *("--superexec-auth-secret-file", str(deployment.superexec_secret)),
     )

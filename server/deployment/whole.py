@@ -96,7 +96,7 @@ def _parts(deployment: Deployment, programs: Path, *, with_proxy: bool) -> list[
     Raises:
         DeploymentMissingError: a program is not installed.
     """
-    parts = [superlink(deployment, programs), superexec(deployment, programs)]
+    parts = [superlink(deployment, programs), superexec(deployment)]
     for part in parts:
         if not Path(part.words[0]).exists():
             what = "Flower is not installed here"

@@ -338,6 +338,21 @@ def test_run_goes_on_over_a_superlink_that_is_killed(deployed, served):
     assert (death["code"], death["again_in_s"]) == (-9, 1.0)
 
 
+def test_who_reaches_the_control_api_has_nothing_of_his_own_executed(deployed, served):
+    loot = deployed.folder / "loot"
+    other = tiny_bundle(version="6.6.6", at_import=f"Path({str(loot)!r}).touch()")
+    log = deployed.directory / "logs" / "superexec.log"
+
+    with control_api(deployed.place) as api:
+        run_id = api.start_run(other.content, sha256=other.sha256, said={})
+        what = f"bundle {other.sha256} is not the pinned bundle"
+        wait_for(lambda: loot.exists() or what in log.read_text(), what="an answer", seconds=60)
+        api.stop_run(run_id)
+
+    assert not loot.exists()
+    assert what in log.read_text()
+
+
 def test_proxy_that_is_killed_is_started_again(served):
     os.kill(served.pid("proxy"), signal.SIGKILL)
     served.wait_for("part_ready", "proxy", times=2)

@@ -48,7 +48,7 @@ def test_superlink_listens_on_loopback_alone_and_knows_nodes_by_their_keys():
 
 
 def test_every_path_that_a_part_is_told_lies_in_the_folder():
-    parts = (superlink(PLACE, PROGRAMS), superexec(PLACE, PROGRAMS), proxy(PLACE, Path("/n/nginx")))
+    parts = (superlink(PLACE, PROGRAMS), superexec(PLACE), proxy(PLACE, Path("/n/nginx")))
     told = [word for part in parts for word in part.words[1:] if word.startswith("/")]
     told += re.findall(r"(?<=[ \"])/[\w./-]+", flower_home(PLACE))
 
