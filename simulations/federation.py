@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from models.training_rows import TrainingRows
     from privacy import NoiseSource
 
+    from .cohort_engine import CohortBlock
     from .fleet_rows import FleetRows
 
 BLOCKS_A_WORKER = 2
@@ -98,6 +99,7 @@ def run_planned(
     clock: Callable[[], datetime],
     log_file: Path,
     num_workers: int | None = None,
+    block_of: Callable[[RowFiles, int, int | None], SimulatedBlock | CohortBlock] | None = None,
 ) -> None:
     """Carry out runs one after the other in one start of the engine.
 
@@ -108,6 +110,8 @@ def run_planned(
         clock: gives now, aware UTC.
         log_file: takes what Flower and Ray say.
         num_workers: processes that train; None takes one a core.
+        block_of: makes the devices behind a node of rows, the node's number and the seed; None
+            takes `SimulatedBlock`, `cohort_engine.CohortBlock` trains them in batched products.
 
     Raises:
         EngineError: the engine stopped before the runs had ended.
@@ -136,7 +140,9 @@ def run_planned(
                 has_started = True
                 run_simulation(
                     server_app=app,
-                    client_app=client_app(partial(_block_behind, str(row_folder), seed)),
+                    client_app=client_app(
+                        partial(_block_behind, str(row_folder), seed, block_of or SimulatedBlock)
+                    ),
                     num_supernodes=num_blocks,
                     backend_config={"client_resources": {"num_cpus": 1, "num_gpus": 0.0}},
                 )
@@ -168,9 +174,14 @@ def _row_files(row_folder: str) -> RowFiles:
     return RowFiles(Path(row_folder))
 
 
-def _block_behind(row_folder: str, seed: int | None, context: Context) -> SimulatedBlock:
+def _block_behind(
+    row_folder: str,
+    seed: int | None,
+    block_of: Callable[[RowFiles, int, int | None], SimulatedBlock | CohortBlock],
+    context: Context,
+) -> SimulatedBlock | CohortBlock:
     block = int(context.node_config["partition-id"])
-    return SimulatedBlock(files=_row_files(row_folder), block=block, seed=seed)
+    return block_of(_row_files(row_folder), block, seed)
 
 
 @contextmanager
