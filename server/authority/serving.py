@@ -12,12 +12,14 @@ from typing import TYPE_CHECKING
 import uvicorn
 
 from ..errors import AuthorityError, StorageUnavailableError
+from .connections import Door, protocol_at
 from .home import open_home
 from .service import enrolment_app
 from .services import Service, service_files, service_states
 from .sites import site_states
 
 if TYPE_CHECKING:
+    import socket
     from collections.abc import Iterator
     from datetime import datetime
     from pathlib import Path
@@ -29,7 +31,19 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 START_WITHIN_S = 10.0
-MOST_CONNECTIONS = 256
+
+
+class _Server(uvicorn.Server):
+    """Ends with nobody at the door."""
+
+    def __init__(self, config: uvicorn.Config, door: Door) -> None:
+        super().__init__(config)
+        self._door = door
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Turn out who has not asked, then let the answers end that are on their way."""
+        self._door.close()
+        await super().shutdown(sockets)
 
 
 @contextmanager
@@ -51,13 +65,14 @@ def running_service(
     Raises:
         AuthorityError: the certificate is missing, or the port is taken.
     """
-    config = _configured(database, home, host=host, port=port, clock=clock)
+    door = Door(_tls(home))
+    config = _configured(database, home, host=host, port=port, clock=clock, door=door)
     try:
         opened = config.bind_socket()
     except SystemExit:
         remedy = "choose another port"
         raise AuthorityError(f"{host}:{port}", "the port is in use", remedy) from None
-    server = uvicorn.Server(config)
+    server = _Server(config, door)
     thread = threading.Thread(
         target=server.run, kwargs={"sockets": [opened]}, name="fedcell-enrolment", daemon=True
     )
@@ -104,33 +119,34 @@ def warn_of_due(database: Database, folder: Path, *, now: datetime) -> None:
         )
 
 
-def _configured(
-    database: Database, home: AuthorityHome, *, host: str, port: int, clock: Clock
-) -> uvicorn.Config:
+def _tls(home: AuthorityHome) -> ssl.SSLContext:
     files = service_files(home, Service.ENROLMENT.value)
-    config = uvicorn.Config(
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_3
+    try:
+        context.load_cert_chain(files.certificate, files.key)
+    except OSError as error:
+        what = f"cannot be read: {error.strerror}"
+        raise AuthorityError(files.certificate, what, "fedcell fleet certify") from None
+    return context
+
+
+def _configured(
+    database: Database, home: AuthorityHome, *, host: str, port: int, clock: Clock, door: Door
+) -> uvicorn.Config:
+    return uvicorn.Config(
         enrolment_app(database, home.folder, clock=clock),
         host=host,
         port=port,
-        ssl_certfile=str(files.certificate),
-        ssl_keyfile=str(files.key),
         # Addresses of devices are nobody's business, and requests are not to be found in logs.
         access_log=False,
         log_level="warning",
         server_header=False,
         proxy_headers=False,
-        limit_concurrency=MOST_CONNECTIONS,
         timeout_keep_alive=5,
         h11_max_incomplete_event_size=16_384,
-        http="h11",
+        loop="asyncio",
+        http=protocol_at(door),
         ws="none",
         lifespan="off",
     )
-    try:
-        config.load()
-    except OSError as error:
-        what = f"cannot be read: {error.strerror}"
-        raise AuthorityError(files.certificate, what, "fedcell fleet certify") from None
-    if config.ssl is not None:
-        config.ssl.minimum_version = ssl.TLSVersion.TLSv1_3
-    return config
