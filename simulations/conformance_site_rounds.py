@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -31,7 +32,7 @@ from models.wire.parts import join, read_part
 from models.wire.round_material import RoundMaterial
 from models.wire.rounds import DeviceReceipt, LocalRecipe, RoundTask
 from models.wire.sealing import OpeningKey
-from models.wire.site_credential import GatewayCredential
+from models.wire.site_grant import DeviceGrant
 from models.wire.site_rounds import (
     CountOffer,
     MissingParts,
@@ -48,6 +49,7 @@ if TYPE_CHECKING:
 SERVER_SEED, GATEWAY_SEED, SEAL_SEED, DEVICE_SEED = (bytes(range(n, n + 32)) for n in range(4))
 DEVICE, GATEWAY = "device-1", "gateway-1"
 ISSUED = datetime(2026, 6, 1, tzinfo=UTC)
+TIME = ISSUED + timedelta(days=1)
 NUM_WEIGHTS = 900
 PSEUDONYM = f"{7:032x}"
 
@@ -62,17 +64,16 @@ def site_round_vectors(before: dict[str, Any] | None) -> dict[str, object]:
         SigningKey.from_bytes(seed) for seed in (SERVER_SEED, GATEWAY_SEED, DEVICE_SEED)
     )
     opening = OpeningKey.from_bytes(SEAL_SEED)
-    credential = GatewayCredential(
+    grant = DeviceGrant(
+        device=DeviceId(DEVICE),
         gateway=DeviceId(GATEWAY),
         issued=ISSUED,
-        not_after=ISSUED + timedelta(days=365),
+        not_after=ISSUED + timedelta(days=30),
         verify_key=gateway.verify_key.to_bytes().hex(),
         seal_key=opening.seal_key.to_bytes().hex(),
-        most_devices=8,
-        site_digest=hashlib.sha256(b"").hexdigest(),
     )
     material = _material()
-    messages = _messages(credential.signed(server), material)
+    messages = _messages(grant.signed(server), material)
     step = messages[0].step(GATEWAY)  # type: ignore[attr-defined]
     old = None if before is None else before["contribution"]["parts_hex"]
     return {
@@ -83,7 +84,7 @@ def site_round_vectors(before: dict[str, Any] | None) -> dict[str, object]:
             "sign_seed": GATEWAY_SEED.hex(),
             "seal_private": SEAL_SEED.hex(),
         },
-        "device": {"id": DEVICE, "sign_seed": DEVICE_SEED.hex()},
+        "device": {"id": DEVICE, "sign_seed": DEVICE_SEED.hex(), "time": TIME.isoformat()},
         "material": {
             "weights": [float(one) for one in material.weights],
             "policy": material.policy,
@@ -99,7 +100,7 @@ def site_round_vectors(before: dict[str, Any] | None) -> dict[str, object]:
             }
             for message in messages
         ],
-        "refused": _refused(messages[0], gateway=gateway, server=server),
+        "refused": _refused(messages[0], grant, gateway=gateway, server=server),
         "packing": _packing(),
         "step": {
             "kind": step.kind.value,
@@ -117,10 +118,10 @@ def _material() -> RoundMaterial:
     return RoundMaterial(weights=weights, policy="a policy's envelope stands here; " * 20)
 
 
-def _messages(credential: str, material: RoundMaterial) -> list[SiteMessage]:
+def _messages(grant: str, material: RoundMaterial) -> list[SiteMessage]:
     whole = material.to_bytes()
     offered: dict[str, Any] = {
-        "credential": credential,
+        "grant": grant,
         "device": DEVICE,
         "material": hashlib.sha256(whole).hexdigest(),
         "material_bytes": len(whole),
@@ -135,7 +136,7 @@ def _messages(credential: str, material: RoundMaterial) -> list[SiteMessage]:
         recipe=LocalRecipe(),
         pseudonyms=(PSEUDONYM,),
     )
-    common: dict[str, Any] = {"credential": credential, "device": DEVICE}
+    common: dict[str, Any] = {"grant": grant, "device": DEVICE}
     offer = RoundOffer(**offered, task=task)
     return [
         offer,
@@ -146,16 +147,21 @@ def _messages(credential: str, material: RoundMaterial) -> list[SiteMessage]:
 
 
 def _refused(
-    offer: SiteMessage, *, gateway: SigningKey, server: SigningKey
+    offer: SiteMessage, grant: DeviceGrant, *, gateway: SigningKey, server: SigningKey
 ) -> list[dict[str, str]]:
     envelope = signed_by_gateway(offer, gateway)
     body = json.loads(encode(offer))
-    other = MissingParts(credential=offer.credential, device="device-2", tag="0" * 32, parts=())
-    cut = {**body, "credential": body["credential"][:-9]}
+    other = MissingParts(grant=offer.grant, device="device-2", tag="0" * 32, parts=())
+    cut = {**body, "grant": body["grant"][:-9]}
+    foreign = replace(grant, device=DeviceId("device-2"))
+    ended = replace(grant, issued=TIME - timedelta(days=30), not_after=TIME)
     refused = [
         ("bad_signature", envelope[:-20] + b"AAAA" + envelope[-16:]),
         ("unknown_key", signed_by_gateway(offer, server)),
         ("foreign_device", signed_by_gateway(other, gateway)),
+        ("foreign_grant", _granted(body, foreign, server, gateway)),
+        ("unknown_key", _granted(body, grant, gateway, gateway)),
+        ("expired", _granted(body, ended, server, gateway)),
         ("not_json", _signed(cut, gateway)),
         ("missing_field", _signed({"type": "round_offer"}, gateway)),
         ("wrong_type", _signed({**body, "type": "notice"}, gateway)),
@@ -168,7 +174,7 @@ def _refused(
             open_from_gateway(
                 wrong,
                 device=DEVICE,
-                believe=lambda shown: GatewayCredential.from_envelope(shown, trusted, None),
+                believe=lambda shown: DeviceGrant.from_envelope(shown, trusted, TIME),
             )
         except WireError as error:
             if error.reason == reason:
@@ -176,6 +182,12 @@ def _refused(
             raise ValueError(f"refused as {error.reason}, not as {reason}") from error
         raise ValueError(f"taken, but must be refused as {reason}")
     return [{"reason": reason, "envelope_hex": wrong.hex()} for reason, wrong in refused]
+
+
+def _granted(
+    body: dict[str, Any], grant: DeviceGrant, signer: SigningKey, gateway: SigningKey
+) -> bytes:
+    return _signed({**body, "grant": grant.signed(signer)}, gateway)
 
 
 def _signed(body: dict[str, Any], key: SigningKey) -> bytes:

@@ -53,7 +53,7 @@ if TYPE_CHECKING:
     from models.wire.link import Delivery
     from models.wire.link_settings import LinkTls
     from models.wire.rounds import RoundTask
-    from models.wire.site_credential import GatewayCredential
+    from models.wire.site_grant import DeviceGrant
     from models.wire.site_rounds import SiteMessage
     from privacy import NoiseSource
 
@@ -107,7 +107,7 @@ class SiteDevices:
         gateway: that they believe.
         seed: of their keys.
         data: rows and randomness.
-        believe: returns the credential of an envelope that the server signed, or raises.
+        believe: returns the grant of an envelope that the server signed, or raises.
         host: of the broker.
         port: of the broker.
         faults: of devices that have one.
@@ -121,7 +121,7 @@ class SiteDevices:
     gateway: str
     seed: str
     data: RowsOfDevices
-    believe: Callable[[str], GatewayCredential]
+    believe: Callable[[str], DeviceGrant]
     host: str
     port: int
     faults: Mapping[str, SiteFault] = field(default_factory=dict)
@@ -133,13 +133,11 @@ class SiteDevices:
     _materials: dict[str, RoundMaterial] = field(default_factory=dict)
     _joining: dict[bytes, Joining] = field(default_factory=dict)
     _early: dict[bytes, dict[int, bytes]] = field(default_factory=dict)
-    _credentials: dict[str, GatewayCredential] = field(default_factory=dict)
+    _grants: dict[str, DeviceGrant] = field(default_factory=dict)
     _links: list[SiteLink] = field(default_factory=list)
     _link_of: dict[str, SiteLink] = field(default_factory=dict)
     _unconfirmed: deque[Delivery] = field(default_factory=deque)
-    _waiting: list[tuple[str, GatewayCredential, RoundOffer | CountOffer]] = field(
-        default_factory=list
-    )
+    _waiting: list[tuple[str, DeviceGrant, RoundOffer | CountOffer]] = field(default_factory=list)
     _thread: threading.Thread | None = None
 
     def site_devices(self) -> list[SiteDevice]:
@@ -228,25 +226,25 @@ class SiteDevices:
         if self.faults.get(device) is SiteFault.SILENT:
             return
         try:
-            credential, told = open_from_gateway(envelope, device=device, believe=self._believed)
+            grant, told = open_from_gateway(envelope, device=device, believe=self._believed)
         except WireError:
             return
-        self._follow(device, credential, told)
+        self._follow(device, grant, told)
 
-    def _believed(self, shown: str) -> GatewayCredential:
-        """Check a credential once: all of these devices would come to the same."""
-        if shown not in self._credentials:
-            self._credentials[shown] = self.believe(shown)
-        return self._credentials[shown]
+    def _believed(self, shown: str) -> DeviceGrant:
+        """Check a grant once: the same one comes with each message."""
+        if shown not in self._grants:
+            self._grants[shown] = self.believe(shown)
+        return self._grants[shown]
 
-    def _follow(self, device: str, credential: GatewayCredential, told: SiteMessage) -> None:
+    def _follow(self, device: str, grant: DeviceGrant, told: SiteMessage) -> None:
         kept = self._kept.get(device)
         match told:
             case RoundOffer() | CountOffer():
-                if kept is not None and kept.step == told.step(credential.gateway):
+                if kept is not None and kept.step == told.step(grant.gateway):
                     self._send(device, () if self._is_late(device) else kept.parts)
                 else:
-                    self._waiting.append((device, credential, told))
+                    self._waiting.append((device, grant, told))
             case MissingParts() if kept is not None and kept.step.tag.hex() == told.tag:
                 numbers = told.parts or range(len(kept.parts))
                 self._send(device, [kept.parts[number] for number in numbers])
@@ -263,11 +261,11 @@ class SiteDevices:
         rounds = [(d, c, offer) for d, c, offer in ready if isinstance(offer, RoundOffer)]
         for start in range(0, len(rounds), DEVICES_AT_ONCE):
             self._train(rounds[start : start + DEVICES_AT_ONCE])
-        for device, credential, offer in ready:
+        for device, grant, offer in ready:
             if isinstance(offer, CountOffer):
-                self._count(device, credential, offer)
+                self._count(device, grant, offer)
 
-    def _train(self, some: Sequence[tuple[str, GatewayCredential, RoundOffer]]) -> None:
+    def _train(self, some: Sequence[tuple[str, DeviceGrant, RoundOffer]]) -> None:
         """Train devices side by side; all of them were offered the same step."""
         first = some[0][2]
         material, task = self._materials[first.material], first.task
@@ -284,7 +282,7 @@ class SiteDevices:
         )
         grid = grid_of(task.clipping_norm, has_norm_bit=task.has_norm_bit)
         form = update_form(task, num_weights=material.weights.size)
-        for (device, credential, offer), change in zip(some, changes, strict=True):
+        for (device, grant, offer), change in zip(some, changes, strict=True):
             receipt = ""
             if offer.task.pseudonyms:
                 receipt = DeviceReceipt(
@@ -293,24 +291,24 @@ class SiteDevices:
                     mu_squared=0.01,
                     head=hashlib.sha256(device.encode()).hexdigest(),
                 ).to_line()
-            self._say(device, credential, offer, Answer(grid.contribution(change), receipt), form)
+            self._say(device, grant, offer, Answer(grid.contribution(change), receipt), form)
 
-    def _count(self, device: str, credential: GatewayCredential, offer: CountOffer) -> None:
+    def _count(self, device: str, grant: DeviceGrant, offer: CountOffer) -> None:
         """Answer a question with a one in the bin that the device's name falls into."""
         task = offer.task_with(self._materials[offer.material])
         values = np.zeros(task.question.size, np.int64)
         values[bin_of(device, task.question.size)] = 1
-        self._say(device, credential, offer, Answer(values, ""), count_form(task.question))
+        self._say(device, grant, offer, Answer(values, ""), count_form(task.question))
 
     def _say(
         self,
         device: str,
-        credential: GatewayCredential,
+        grant: DeviceGrant,
         offer: RoundOffer | CountOffer,
         answer: Answer,
         form: ContributionForm,
     ) -> None:
-        step, fault = offer.step(credential.gateway), self.faults.get(device)
+        step, fault = offer.step(grant.gateway), self.faults.get(device)
         told = self._spoilt(step, answer, form, fault)
         parts = contribution_parts(
             told[1],
@@ -318,7 +316,7 @@ class SiteDevices:
             form=form,
             device=device,
             key=self.key("nobody" if fault is SiteFault.WRONG_SIGNATURE else device),
-            seal_key=credential.sealer,
+            seal_key=grant.sealer,
         )
         if fault is SiteFault.WRONG_STEP:
             # Under the tag of the step that was asked for: what is signed inside must tell.

@@ -269,11 +269,11 @@ def _site_rounds(
         return None
     from ..site_rounds.settings import site_rounds_of
 
-    def time_if_known() -> datetime | None:
-        return None if keeper is not None and keeper.clock_is_wrong() else clock()
-
     return site_rounds_of(
-        config, config_file_of(arguments), server_keys=keys, credential_time=time_if_known
+        config,
+        config_file_of(arguments),
+        server_keys=keys,
+        grant_time=clock if keeper is None else keeper.time,
     )
 
 

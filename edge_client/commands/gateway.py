@@ -43,9 +43,11 @@ def _check(arguments: argparse.Namespace) -> int:
     Raises:
         EdgeError: a file is missing or is not this gateway's, or the broker does not answer.
     """
-    from ..gateway.site import gateway_site
+    from ..gateway.site import gateway_site, require_grants
 
-    site = gateway_site(_node_config(arguments), now=datetime.now(UTC))
+    now = datetime.now(UTC)
+    site = gateway_site(_node_config(arguments), now=now)
+    require_grants(site, now=now)
     credential, may_say = site.site.credential, _may_say(site)
     data: dict[str, Any] = {
         "gateway": site.gateway,

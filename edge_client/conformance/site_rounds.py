@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from models.wire.contribution import Step
-    from models.wire.site_credential import GatewayCredential
+    from models.wire.site_grant import DeviceGrant
 
     Vectors = Mapping[str, Any]
 
@@ -127,12 +127,16 @@ def _step(vectors: Vectors) -> Step:
 
 
 def _believe(vectors: Vectors) -> Any:
+    from datetime import datetime
+
     from models.wire.envelope import VerifyKey, trusted_keys
-    from models.wire.site_credential import GatewayCredential
+    from models.wire.site_grant import DeviceGrant
 
     server = trusted_keys(VerifyKey.from_bytes(bytes.fromhex(vectors["server"]["public"])))
 
-    def believe(envelope: str) -> GatewayCredential:
-        return GatewayCredential.from_envelope(envelope, server, None)
+    now = datetime.fromisoformat(vectors["device"]["time"])
+
+    def believe(envelope: str) -> DeviceGrant:
+        return DeviceGrant.from_envelope(envelope, server, now)
 
     return believe

@@ -152,7 +152,7 @@ class GatewayBlock:
         grid = grid_of(task.clipping_norm, has_norm_bit=task.has_norm_bit)
         material = RoundMaterial(weights=weights, policy=task.policy)
         pseudonyms = dict(zip(task.device_ids, task.pseudonyms, strict=False))
-        offered = self._offered(material)
+        offered, grants = self._offered(material), self.site.site.grants
 
         def offer(device: str, left_s: int) -> SiteMessage:
             own = replace(
@@ -162,7 +162,9 @@ class GatewayBlock:
                 policy="",
                 deadline_s=0.0,
             )
-            return RoundOffer(**offered, device=device, deadline_s=left_s, task=own)
+            return RoundOffer(
+                **offered, grant=grants[device], device=device, deadline_s=left_s, task=own
+            )
 
         collected = self._asked(
             _Asking(
@@ -197,11 +199,12 @@ class GatewayBlock:
             weights=np.zeros(0, np.float32), policy=task.policy, question=task.question.to_text()
         )
         policy = hashlib.sha256(task.policy.encode()).hexdigest()[:16]
-        offered = self._offered(material)
+        offered, grants = self._offered(material), self.site.site.grants
 
         def offer(device: str, left_s: int) -> SiteMessage:
             return CountOffer(
                 **offered,
+                grant=grants[device],
                 device=device,
                 deadline_s=left_s,
                 channel=task.channel,
@@ -242,13 +245,14 @@ class GatewayBlock:
             return
         messages = {
             device: StepRelease(
-                credential=self.site.site.envelope,
+                grant=grant,
                 device=device,
                 stream=receipt.stream,
                 index=receipt.index,
                 entry=receipt.entry,
             )
             for device in answered.offered_to
+            if (grant := self.site.site.grants.get(device)) is not None
         }
         with self._alone(self.elapsed_s() + RELEASE_WITHIN_S):
             self.relay.tell(messages, within_s=RELEASE_WITHIN_S)
@@ -341,7 +345,6 @@ class GatewayBlock:
     def _offered(self, material: RoundMaterial) -> dict[str, Any]:
         whole = material.to_bytes()
         return {
-            "credential": self.site.site.envelope,
             "material": hashlib.sha256(whole).hexdigest(),
             "material_bytes": len(whole),
         }

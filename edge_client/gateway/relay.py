@@ -170,12 +170,12 @@ class Relay:
         with self._lock:
             answered, heard = frozenset(collection.answered), collection.heard()
         left_s = max(1, int(end_s - now_s))
-        tag, credential = collection.step.tag.hex(), self.site.site.envelope
+        tag, grants = collection.step.tag.hex(), self.site.site.grants
         try:
             for device in pace.offers(now_s, answered=answered, heard=heard):
                 self._say(link, device, offer(device, left_s), expires_in_s=left_s)
             for device, numbers in pace.missing(now_s, answered=answered, heard=heard):
-                asked = MissingParts(credential=credential, device=device, tag=tag, parts=numbers)
+                asked = MissingParts(grant=grants[device], device=device, tag=tag, parts=numbers)
                 self._say(link, device, asked, expires_in_s=left_s)
         except LinkError as error:
             logger.warning("devices are asked again later: %s", error)

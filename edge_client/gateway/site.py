@@ -139,6 +139,18 @@ def gateway_site(node_config: Mapping[str, object], *, now: datetime) -> Gateway
     )
 
 
+def require_grants(site: GatewaySite, *, now: datetime) -> None:
+    """Check that the server lets this gateway ask each device of its site.
+
+    Raises:
+        GatewayError: it does not; the device would not answer.
+    """
+    try:
+        site.site.require_grants(site.keys, now)
+    except WireError as error:
+        raise GatewayError(SITE_KEY, str(error), _RENEW) from None
+
+
 def _site(
     file: Path, identity: DeviceIdentity, keys: Mapping[str, VerifyKey], now: datetime
 ) -> Site:

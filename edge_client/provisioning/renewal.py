@@ -113,6 +113,10 @@ class CertificateKeeper:
             return abs(at - now) > CLOCK_TOLERANCE
         return now < self.membership.server_time - CLOCK_TOLERANCE
 
+    def time(self) -> datetime:
+        """Return the best that is known of the time, never before what the service said last."""
+        return self._fleet_time(self._clock(), self._elapsed_s())
+
     def link_tls(self) -> LinkTls:
         """Return how the link speaks TLS at its next connection."""
         return LinkTls(

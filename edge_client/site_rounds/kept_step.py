@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import base64
 from dataclasses import dataclass, replace
+from datetime import datetime
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Final
 
@@ -63,6 +64,7 @@ class KeptStep:
         offer: as the gateway signed it.
         gateway: that offered it.
         seal_key: of the gateway, raw X25519 key, hex.
+        granted: when the server signed that this gateway may ask.
         received: when the offer came.
         state: how far it has come.
         ending: why it is closed, None where it is not.
@@ -72,6 +74,7 @@ class KeptStep:
     offer: RoundOffer | CountOffer
     gateway: str
     seal_key: str
+    granted: datetime
     received: Moment
     state: StepState = StepState.OFFERED
     ending: Ending | None = None
@@ -107,6 +110,7 @@ class KeptStep:
             "offer": encode(self.offer).decode(),
             "gateway": self.gateway,
             "seal_key": self.seal_key,
+            "granted": self.granted.isoformat(),
             "received": self.received.to_plain(),
             "state": self.state.value,
             "ending": None if self.ending is None else self.ending.value,
@@ -129,11 +133,19 @@ class KeptStep:
             offer=of_object(body, _OFFERS[str(body.get("type"))]),
             gateway=str(values["gateway"]),
             seal_key=str(values["seal_key"]),
+            granted=_aware(values["granted"]),
             received=Moment.from_plain(values["received"]),
             state=StepState(values["state"]),
             ending=None if ending is None else Ending(ending),
             parts=tuple(base64.b64decode(part, validate=True) for part in values["parts"]),
         )
+
+
+def _aware(text: str) -> datetime:
+    moment = datetime.fromisoformat(text)
+    if moment.tzinfo is None:
+        raise ValueError("granted must name its time zone")
+    return moment
 
 
 def kept_step(store: StoreFile) -> KeptStep | None:

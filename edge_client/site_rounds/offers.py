@@ -1,8 +1,9 @@
 """What becomes of what a gateway says: which offers are taken, what is sent again. No IO.
 
-Who speaks was decided before: the server signed the gateway's credential, and the gateway the
-message. Policy and privacy ledger decide later, where the update is made; what they refuse is
-answered with zeros. Silence is kept where the owner does not agree: then nothing leaves at all.
+Who speaks was decided before: the server signed that this gateway may ask this device, and the
+gateway the message. Policy and privacy ledger decide later, where the update is made; what they
+refuse is answered with zeros. Silence is kept where the owner does not agree: then nothing leaves
+at all.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from ..errors import NoticeRefusedError
 from .kept_step import Ending, KeptStep, StepState
 
 if TYPE_CHECKING:
-    from models.wire.site_credential import GatewayCredential
+    from models.wire.site_grant import DeviceGrant
     from models.wire.site_rounds import CountOffer, MissingParts, RoundOffer, StepRelease
 
     from .time_left import Moment
@@ -43,7 +44,7 @@ class Judged(NamedTuple):
 
 def judge_offer(
     offer: RoundOffer | CountOffer,
-    credential: GatewayCredential,
+    grant: DeviceGrant,
     *,
     kept: KeptStep | None,
     agrees: bool,
@@ -59,14 +60,15 @@ def judge_offer(
 
     Args:
         offer: what the gateway asks.
-        credential: of the gateway.
+        grant: by which the gateway may ask.
         kept: the step before.
         agrees: whether the owner agrees to training.
         is_stopped: whether the server's configuration has stopped it.
         now: the present.
 
     Raises:
-        NoticeRefusedError: `no_consent`, `stopped`, or `replayed`: an earlier step of the stream
+        NoticeRefusedError: `no_consent`, `stopped`, `superseded`: the server has signed another
+            grant since, which the device has heard, or `replayed`: an earlier step of the stream
             than the one at hand. Nothing is answered, and nothing kept.
     """
     if not agrees:
@@ -74,8 +76,15 @@ def judge_offer(
     if is_stopped:
         raise NoticeRefusedError("stopped", "the server's configuration has stopped training")
     fresh = KeptStep(
-        offer=offer, gateway=credential.gateway, seal_key=credential.seal_key, received=now
+        offer=offer,
+        gateway=grant.gateway,
+        seal_key=grant.seal_key,
+        granted=grant.issued,
+        received=now,
     )
+    if kept is not None and grant.issued < kept.granted:
+        what = f"granted {grant.issued.isoformat()}, and anew {kept.granted.isoformat()}"
+        raise NoticeRefusedError("superseded", what)
     if kept is not None and _comes_before(fresh, kept):
         what = f"step {fresh.step.index} of {fresh.step.stream} after step {kept.step.index}"
         raise NoticeRefusedError("replayed", what)
@@ -88,7 +97,7 @@ def judge_offer(
 
 def parts_to_send_again(
     message: MissingParts,
-    credential: GatewayCredential,
+    grant: DeviceGrant,
     *,
     kept: KeptStep | None,
     agrees: bool,
@@ -107,7 +116,7 @@ def parts_to_send_again(
         raise NoticeRefusedError("no_consent", "the owner has not agreed to training")
     if (
         kept is None
-        or kept.gateway != credential.gateway
+        or kept.gateway != grant.gateway
         or kept.step.tag.hex() != message.tag
         or kept.state is StepState.CLOSED
     ):
@@ -123,13 +132,13 @@ def parts_to_send_again(
 
 
 def after_release(
-    message: StepRelease, credential: GatewayCredential, *, kept: KeptStep | None
+    message: StepRelease, grant: DeviceGrant, *, kept: KeptStep | None
 ) -> KeptStep | None:
     """Return the step at hand, closed by its release; None where another one was released."""
     if kept is None or kept.state is StepState.CLOSED:
         return None
     step = kept.step
-    released = (StepKind.UPDATE, credential.gateway, message.stream, message.index)
+    released = (StepKind.UPDATE, grant.gateway, message.stream, message.index)
     if (step.kind, step.gateway, step.stream, step.index) != released:
         return None
     return kept.closed(Ending.RELEASED)

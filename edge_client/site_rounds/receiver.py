@@ -6,7 +6,7 @@ import logging
 from typing import TYPE_CHECKING, Any
 
 from models.wire.errors import DeliverAgainError, WireError
-from models.wire.site_credential import GatewayCredential
+from models.wire.site_grant import DeviceGrant
 from models.wire.site_rounds import (
     CountOffer,
     MissingParts,
@@ -41,8 +41,7 @@ class GatewayReceiver:
     Args:
         listener: the device; its store is opened anew for each message.
         device_at: returns the device that takes part, at a moment.
-        credential_time: the time by which credentials end; None where the clock is known to be
-            wrong.
+        grant_time: the time by which grants end; never before what the server said last.
         changed: called after something was kept or put out.
     """
 
@@ -51,12 +50,12 @@ class GatewayReceiver:
         listener: Listener,
         *,
         device_at: Callable[[datetime], OwnDevice],
-        credential_time: Callable[[], datetime | None],
+        grant_time: Callable[[], datetime],
         changed: Callable[[], None],
     ) -> None:
         self._listener = listener
         self._device_at = device_at
-        self._credential_time = credential_time
+        self._grant_time = grant_time
         self._changed = changed
 
     def __call__(self, _topic: str, message: bytes) -> None:
@@ -67,11 +66,11 @@ class GatewayReceiver:
         """
         listener = self._listener
         try:
-            credential, told = open_from_gateway(
+            grant, told = open_from_gateway(
                 message, device=listener.device_id, believe=self._believed
             )
             with listener.mailbox() as mailbox:
-                self._take(mailbox, credential, told)
+                self._take(mailbox, grant, told)
         except (WireError, NoticeRefusedError) as error:
             listener.counters.refuse(error)
             return
@@ -82,27 +81,27 @@ class GatewayReceiver:
             raise DeliverAgainError(str(error)) from error
         self._changed()
 
-    def _believed(self, envelope: str) -> GatewayCredential:
-        now = self._credential_time()
-        return GatewayCredential.from_envelope(envelope, self._listener.trusted, now)
+    def _believed(self, envelope: str) -> DeviceGrant:
+        now = self._grant_time()
+        return DeviceGrant.from_envelope(envelope, self._listener.trusted, now)
 
-    def _take(self, mailbox: Mailbox, credential: GatewayCredential, told: Any) -> None:
+    def _take(self, mailbox: Mailbox, grant: DeviceGrant, told: Any) -> None:
         match told:
             case RoundOffer() | CountOffer():
-                self._take_offer(mailbox, credential, told)
+                self._take_offer(mailbox, grant, told)
             case MissingParts():
-                self._take_question(mailbox, credential, told)
+                self._take_question(mailbox, grant, told)
             case StepRelease():
-                self._take_release(mailbox, credential, told)
+                self._take_release(mailbox, grant, told)
 
     def _take_offer(
-        self, mailbox: Mailbox, credential: GatewayCredential, offer: RoundOffer | CountOffer
+        self, mailbox: Mailbox, grant: DeviceGrant, offer: RoundOffer | CountOffer
     ) -> None:
         now = self._listener.clock()
         with mailbox.transaction():
             judged = judge_offer(
                 offer,
-                credential,
+                grant,
                 kept=kept_step(mailbox),
                 agrees=mailbox.consents()[Purpose.TRAINING].granted,
                 is_stopped=Purpose.TRAINING.value in stopped(mailbox),
@@ -114,15 +113,13 @@ class GatewayReceiver:
             take_back(mailbox, self._listener.device_id)
             keep_step(mailbox, judged.step)
 
-    def _take_question(
-        self, mailbox: Mailbox, credential: GatewayCredential, question: MissingParts
-    ) -> None:
+    def _take_question(self, mailbox: Mailbox, grant: DeviceGrant, question: MissingParts) -> None:
         now = self._listener.clock()
         with mailbox.transaction():
             kept = kept_step(mailbox)
             numbers = parts_to_send_again(
                 question,
-                credential,
+                grant,
                 kept=kept,
                 agrees=allowed(mailbox, Purpose.TRAINING),
                 now=moment_of(now.timestamp()),
@@ -130,12 +127,10 @@ class GatewayReceiver:
             if kept is not None:
                 put_out_again(mailbox, kept, numbers)
 
-    def _take_release(
-        self, mailbox: Mailbox, credential: GatewayCredential, message: StepRelease
-    ) -> None:
+    def _take_release(self, mailbox: Mailbox, grant: DeviceGrant, message: StepRelease) -> None:
         self._device_at(self._listener.clock()).keep_receipt(message.receipt)
         with mailbox.transaction():
-            closed = after_release(message, credential, kept=kept_step(mailbox))
+            closed = after_release(message, grant, kept=kept_step(mailbox))
             if closed is not None:
                 take_back(mailbox, self._listener.device_id)
                 keep_step(mailbox, closed)

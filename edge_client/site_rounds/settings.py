@@ -52,7 +52,7 @@ def site_rounds_of(
     terms: Path | None,
     *,
     server_keys: Mapping[str, bytes],
-    credential_time: Callable[[], datetime | None],
+    grant_time: Callable[[], datetime],
 ) -> SiteRounds:
     """Return what takes part in rounds behind a gateway.
 
@@ -60,7 +60,7 @@ def site_rounds_of(
         config: of the process.
         terms: TOML file whose table `[node]` says on which terms; None: on the usual ones.
         server_keys: Ed25519 public keys (32 raw bytes) that the server signs with, by key id.
-        credential_time: the time by which credentials end; None where the clock is wrong.
+        grant_time: the time by which grants end; never before what the server said last.
 
     Raises:
         InputMissingError: the file is not there.
@@ -78,4 +78,4 @@ def site_rounds_of(
     if keys is not None:
         # What a round could not use is said at the start.
         read_trusted_keys(Path(str(keys)))
-    return SiteRounds(DeviceAt(values, server_keys), credential_time=credential_time)
+    return SiteRounds(DeviceAt(values, server_keys), grant_time=grant_time)

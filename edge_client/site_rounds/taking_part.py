@@ -56,18 +56,17 @@ class SiteRounds:
 
     Args:
         device_at: returns the device that takes part, at a moment.
-        credential_time: the time by which credentials end; None where the clock is known to be
-            wrong.
+        grant_time: the time by which grants end; never before what the server said last.
     """
 
     def __init__(
         self,
         device_at: DeviceAt,
         *,
-        credential_time: Callable[[], datetime | None],
+        grant_time: Callable[[], datetime],
     ) -> None:
         self._device_at = device_at
-        self._credential_time = credential_time
+        self._grant_time = grant_time
         self._has_news = True
         self._open: KeptStep | None = None
         self._gathering: Gathering | None = None
@@ -94,7 +93,7 @@ class SiteRounds:
         receiver = GatewayReceiver(
             listener,
             device_at=self._device_at,
-            credential_time=self._credential_time,
+            grant_time=self._grant_time,
             changed=self._changed,
         )
         link.subscribe(down(listener.device_id, Down.ROUND), receiver)

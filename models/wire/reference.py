@@ -16,6 +16,7 @@ from .codec import MAX_PAYLOAD_BYTES, Message, specification
 from .fields import Consent
 from .messages import MESSAGES, schemas
 from .site_credential import GatewayCredential, credential_schema, site_schema
+from .site_grant import DeviceGrant, grant_schema
 from .site_rounds import SITE_MESSAGES, site_schemas
 from .topics import Down, Up
 
@@ -29,7 +30,8 @@ if TYPE_CHECKING:
 RELEASE = ReleaseAnnouncement.TYPE
 RELEASE_PURPOSE = "have devices look sooner; what they run stands in the repository's metadata"
 CREDENTIAL = GatewayCredential.TYPE
-CREDENTIAL_PURPOSE = "know the gateway that asks the device to take part in rounds"
+GRANT = DeviceGrant.TYPE
+GRANT_PURPOSE = "answer the one gateway that the server signed for this device"
 PIN = AppPin.TYPE
 PIN_PURPOSE = "know which program a node may run for the server"
 SITE = "site"
@@ -188,7 +190,7 @@ def what_leaves() -> str:
     sections += [_round_section(), _count_section(), _envelope_section(), _site_section()]
     sections += [_enrolment_section(), ARRIVAL]
     sections += [_arrival_section(m) for topic, m in MESSAGES.items() if isinstance(topic, Down)]
-    sections += [_announcement_section(), _pin_section(), _credential_section()]
+    sections += [_announcement_section(), _pin_section(), _grant_section()]
     sections += [_from_gateway_section(message) for message in SITE_MESSAGES]
     return "\n".join(sections)
 
@@ -198,6 +200,7 @@ def generated_files() -> Mapping[Path, str]:
     more = {
         RELEASE: announcement_schema(),
         CREDENTIAL: credential_schema(),
+        GRANT: grant_schema(),
         PIN: pin_schema(),
         SITE: site_schema(),
         **site_schemas(),
@@ -265,12 +268,13 @@ def _pin_section() -> str:
     )
 
 
-def _credential_section() -> str:
+def _grant_section() -> str:
     return _payload_section(
-        GatewayCredential,
-        "Who the gateway of the device's site is. Signed by the server, shown by the gateway with "
-        "each offer of a round on `fedcell/v1/{shard}/d/{device}/dn/round`.",
-        CREDENTIAL_PURPOSE,
+        DeviceGrant,
+        "By which gateway this device may be asked. Signed by the server, shown by the gateway "
+        "with each message on `fedcell/v1/{shard}/d/{device}/dn/round`; a device drops what comes "
+        "with another's.",
+        GRANT_PURPOSE,
     )
 
 

@@ -1,12 +1,10 @@
 """A gateway's credential, and the site file that names the devices behind it.
 
 A site is a gateway and the small devices that take part in rounds through it. The fleet's authority
-writes the site file: the gateway's credential, signed by the server's key that devices trust for
-notices, and the devices with the keys that they sign with. The gateway shows the credential to its
-devices; the list of devices stays with the gateway and is bound to the credential by a digest.
-
-A device believes a credential because the server signed it. That it is the gateway's own device is
-the broker's access list to say, which alone lets a gateway speak to a device.
+writes the site file: the gateway's credential, the devices with the keys that they sign with, bound
+to the credential by a digest, and for each device its grant. Credential and grants are signed by
+the server's key that devices trust for notices. The gateway shows each device that device's own
+grant; credential and list stay with the gateway.
 """
 
 import hashlib
@@ -30,14 +28,14 @@ from .codec import (
 from .envelope import SigningKey, VerifyKey, open_signed, sign_payload
 from .errors import SignatureError, WireError
 from .fields import Declared, JsonObject, Moment, Text, Whole
-from .sealing import SealKey
+from .site_grant import KEY_TEXT, DeviceGrant
 from .topics import MAX_DEVICE_ID_BYTES, PREFIX, checked_device_id
 
 MOST_SITE_DEVICES = 4_000
 """Devices behind one gateway: its rights are lines of the broker's access list, one for each device
 and kind, and the broker goes through them at every message (0.7 ms of one core for so many)."""
-MAX_SITE_BYTES = 1 << 22
-_KEY = Text("[0-9a-f]{64}", 64)
+MAX_SITE_BYTES = 1 << 23
+"""Above what so many devices with the longest names take."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,10 +56,10 @@ class GatewayCredential(Payload):
         datetime, Declared(kind=Moment(), what="from then on it counts for nothing, UTC")
     ]
     verify_key: Annotated[
-        str, Declared(kind=_KEY, what="Ed25519 public key that the gateway signs with, hex")
+        str, Declared(kind=KEY_TEXT, what="Ed25519 public key that the gateway signs with, hex")
     ]
     seal_key: Annotated[
-        str, Declared(kind=_KEY, what="X25519 public key that contributions are sealed to, hex")
+        str, Declared(kind=KEY_TEXT, what="X25519 public key that contributions are sealed to, hex")
     ]
     most_devices: Annotated[
         int,
@@ -71,7 +69,7 @@ class GatewayCredential(Payload):
         ),
     ]
     site_digest: Annotated[
-        str, Declared(kind=_KEY, what="SHA-256 of the canonical list of its devices, hex")
+        str, Declared(kind=KEY_TEXT, what="SHA-256 of the canonical list of its devices, hex")
     ]
 
     def check_address(self) -> None:
@@ -82,31 +80,20 @@ class GatewayCredential(Payload):
         """Say that it ends before it begins, None where it does not."""
         return "not_after must lie after issued" if self.not_after <= self.issued else None
 
-    @property
-    def verifier(self) -> VerifyKey:
-        """The key that the gateway's messages are checked with."""
-        return VerifyKey.from_bytes(bytes.fromhex(self.verify_key))
-
-    @property
-    def sealer(self) -> SealKey:
-        """The key that contributions are sealed to."""
-        return SealKey.from_bytes(bytes.fromhex(self.seal_key))
-
     def signed(self, key: SigningKey) -> str:
         """Return it as it travels: an envelope signed by the server."""
         return sign_payload(encode(self), key).decode("ascii")
 
     @staticmethod
     def from_envelope(
-        envelope: str | bytes, trusted: Mapping[str, VerifyKey], now: datetime | None
+        envelope: str | bytes, trusted: Mapping[str, VerifyKey], now: datetime
     ) -> "GatewayCredential":
         """Return the credential of an envelope that the server signed and that is not over.
 
         Args:
-            envelope: what the gateway showed.
+            envelope: of the site file.
             trusted: the server's keys, by key id.
-            now: aware time; None on a device whose clock is known to be wrong, which then takes
-                one that is over, as it does the broker's certificate.
+            now: aware time.
 
         Raises:
             WireError: it is no envelope of a credential.
@@ -114,7 +101,7 @@ class GatewayCredential(Payload):
         """
         raw = envelope.encode() if isinstance(envelope, str) else envelope
         found = decode(open_signed(raw, trusted), GatewayCredential)
-        if now is not None and now >= found.not_after:
+        if now >= found.not_after:
             what = f"the credential of {found.gateway} ended at {found.not_after.isoformat()}"
             raise SignatureError("expired", what)
         return found
@@ -139,7 +126,7 @@ class SiteDevice:
         """Check both."""
         checked_device_id(self.device_id)
         try:
-            _KEY.to_json(self.verify_key)
+            KEY_TEXT.to_json(self.verify_key)
         except (TypeError, ValueError) as error:
             raise WireError("bad_field", f"site.devices.verify_key {error}") from None
 
@@ -155,13 +142,29 @@ class Site:
 
     Attributes:
         credential: of the gateway.
-        envelope: the credential as the server signed it, to show to devices.
         devices: behind the gateway, by name.
+        grants: what is shown to each device, by its name: envelopes that the server signed.
     """
 
     credential: GatewayCredential
-    envelope: str
     devices: tuple[SiteDevice, ...]
+    grants: Mapping[str, str]
+
+    def require_grants(self, trusted: Mapping[str, VerifyKey], now: datetime) -> None:
+        """Look at each grant as its device will: 0.4 ms of a processor each.
+
+        Args:
+            trusted: the server's keys, by key id.
+            now: aware time.
+
+        Raises:
+            WireError: a grant is none, or not the one by which this gateway may ask that device.
+            SignatureError: the server did not sign it, or it is over.
+        """
+        for device, envelope in self.grants.items():
+            found = DeviceGrant.from_envelope(envelope, trusted, now)
+            if found != grant_for(self.credential, DeviceId(device)):
+                raise WireError("wrong_site", f"the grant of {device} is for something else")
 
 
 def site_digest(devices: Sequence[SiteDevice]) -> str:
@@ -169,28 +172,48 @@ def site_digest(devices: Sequence[SiteDevice]) -> str:
     return hashlib.sha256(canonical_json({"devices": _listed(devices)})).hexdigest()
 
 
-def site_bytes(envelope: str, devices: Sequence[SiteDevice]) -> bytes:
+def grant_for(credential: GatewayCredential, device: DeviceId) -> DeviceGrant:
+    """Return by what a gateway may ask one device: its keys, and as long as its credential."""
+    return DeviceGrant(
+        device=device,
+        gateway=credential.gateway,
+        issued=credential.issued,
+        not_after=credential.not_after,
+        verify_key=credential.verify_key,
+        seal_key=credential.seal_key,
+    )
+
+
+def site_bytes(
+    credential: GatewayCredential, devices: Sequence[SiteDevice], key: SigningKey
+) -> bytes:
     """Return a site file.
 
     Args:
-        envelope: of the credential, signed.
+        credential: of the gateway.
         devices: whose digest stands in the credential.
+        key: signs the credential, and a grant for each device.
     """
+    listed = _listed(devices)
+    for entry in listed:
+        entry["grant"] = grant_for(credential, entry["device_id"]).signed(key)
     body = {
         "schema_version": SCHEMA_VERSION,
-        "credential": envelope,
-        "devices": _listed(devices),
+        "credential": credential.signed(key),
+        "devices": listed,
     }
     return json.dumps(body, indent=1, sort_keys=True, ensure_ascii=False).encode() + b"\n"
 
 
-def read_site(content: bytes, trusted: Mapping[str, VerifyKey], now: datetime | None) -> Site:
+def read_site(content: bytes, trusted: Mapping[str, VerifyKey], now: datetime) -> Site:
     """Return the site of a file, where the server signed its credential and its list is that one.
+
+    The grants are taken as they are, for devices look at their own: see `Site.require_grants`.
 
     Args:
         content: of the file.
         trusted: the server's keys, by key id.
-        now: aware time; None: also one that is over.
+        now: aware time.
 
     Raises:
         WireError: it is no site file, or its list is not the one that was signed.
@@ -201,15 +224,16 @@ def read_site(content: bytes, trusted: Mapping[str, VerifyKey], now: datetime | 
     if not isinstance(envelope, str) or not isinstance(listed, list):
         raise WireError("bad_field", "a site file holds a text credential and a list devices")
     credential = GatewayCredential.from_envelope(envelope, trusted, now)
-    devices = tuple(sorted(map(_device, listed), key=lambda one: one.device_id))
+    found = dict(map(_device, listed))
+    devices = tuple(sorted(found, key=lambda one: one.device_id))
+    if len({one.device_id for one in devices}) != len(listed):
+        raise WireError("wrong_site", "it names a device twice")
     if site_digest(devices) != credential.site_digest:
         raise WireError("wrong_site", "its devices are not those that the credential is for")
-    if len({one.device_id for one in devices}) != len(devices):
-        raise WireError("wrong_site", "it names a device twice")
     if len(devices) > credential.most_devices:
         what = f"{len(devices)} devices, the credential is for {credential.most_devices}"
         raise WireError("wrong_site", what)
-    return Site(credential, envelope, devices)
+    return Site(credential, devices, {str(one.device_id): found[one] for one in devices})
 
 
 def weights_topic(gateway: str, part: int | str) -> str:
@@ -230,6 +254,7 @@ def site_schema() -> JsonObject:
     """Return the JSON Schema (draft 2020-12) of a site file."""
     device_id = Text("[^+#/]+", MAX_DEVICE_ID_BYTES)
     what = "envelope of a gateway_credential, signed by the server's key"
+    granted = "envelope of the device's device_grant, signed by the same key"
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "$id": "urn:fedcell:v1:site",
@@ -244,8 +269,12 @@ def site_schema() -> JsonObject:
                 "maxItems": MOST_SITE_DEVICES,
                 "items": {
                     "type": "object",
-                    "properties": {"device_id": device_id.schema(), "verify_key": _KEY.schema()},
-                    "required": ["device_id", "verify_key"],
+                    "properties": {
+                        "device_id": device_id.schema(),
+                        "grant": {"description": granted, "type": "string"},
+                        "verify_key": KEY_TEXT.schema(),
+                    },
+                    "required": ["device_id", "grant", "verify_key"],
                 },
             },
         },
@@ -259,10 +288,11 @@ def _listed(devices: Sequence[SiteDevice]) -> list[JsonObject]:
     return [{"device_id": one.device_id, "verify_key": one.verify_key} for one in ordered]
 
 
-def _device(entry: object) -> SiteDevice:
+def _device(entry: object) -> tuple[SiteDevice, str]:
     if not isinstance(entry, dict):
         raise WireError("bad_field", "site.devices must hold objects")
-    name, key = entry.get("device_id"), entry.get("verify_key")
-    if not isinstance(name, str) or not isinstance(key, str):
-        raise WireError("bad_field", "site.devices must hold the texts device_id and verify_key")
-    return SiteDevice(DeviceId(name), key)
+    name, key, grant = (entry.get(field) for field in ("device_id", "verify_key", "grant"))
+    if not isinstance(name, str) or not isinstance(key, str) or not isinstance(grant, str):
+        what = "site.devices must hold the texts device_id, verify_key and grant"
+        raise WireError("bad_field", what)
+    return SiteDevice(DeviceId(name), key), grant

@@ -4,8 +4,9 @@
     missing_parts              parts of an answer that have not come: the same bytes again
     step_release               the ledger's entry of a step that was released
 
-Each is an envelope signed by the gateway, and brings the gateway's credential, which the server
-signed. So a device believes a gateway that it has never heard of, and keeps no list of gateways. An
+Each is an envelope signed by the gateway, and brings the device's own grant, in which the server
+signed that this gateway may ask this device. So a device believes a gateway that it has never heard
+of, keeps no list of gateways, and answers no gateway of another site, whoever runs the broker. An
 offer counts from its receipt: devices' clocks are wrong. A device answers a step once, for ever; an
 offer of a step that it answered brings the same sealed bytes again while it has them, else zeros.
 """
@@ -29,12 +30,12 @@ from .codec import (
 from .contribution import ContributionForm, Step, StepKind
 from .counts import CountQuestion, CountTask
 from .envelope import SigningKey, open_signed, sign_payload, signed_parts, trusted_keys
-from .errors import WireError
+from .errors import SignatureError, WireError
 from .fields import Declared, JsonObject, Text, Whole
 from .parts import MOST_PARTS, TAG_BYTES
 from .round_material import MOST_MATERIAL_BYTES, RoundMaterial
 from .rounds import LocalRecipe, ReleaseReceipt, RoundTask
-from .site_credential import GatewayCredential
+from .site_grant import DeviceGrant
 from .topics import MAX_DEVICE_ID_BYTES, checked_device_id
 
 MOST_DEADLINE_S: Final = 7 * 86_400
@@ -149,11 +150,11 @@ class SiteMessage(Payload):
     schema_version: Annotated[
         int, Declared(kind=Whole(1, 1_000_000), what="version of the schema", purpose=ADDRESSING)
     ] = SCHEMA_VERSION
-    credential: Annotated[
+    grant: Annotated[
         str,
         Declared(
             kind=_ENVELOPE,
-            what="the gateway's credential, signed by the server",
+            what="the device's grant, signed by the server: by which gateway it may be asked",
             purpose="believe the gateway",
         ),
     ]
@@ -333,28 +334,32 @@ def signed_by_gateway(message: SiteMessage, key: SigningKey) -> bytes:
 
 
 def open_from_gateway(
-    envelope: bytes, *, device: str, believe: Callable[[str], GatewayCredential]
-) -> tuple[GatewayCredential, SiteMessage]:
+    envelope: bytes, *, device: str, believe: Callable[[str], DeviceGrant]
+) -> tuple[DeviceGrant, SiteMessage]:
     """Return what a gateway said to a device, and who the gateway is.
 
     Args:
         envelope: what came on `dn/round`.
         device: on whose topic.
-        believe: returns the credential of an envelope that the server signed, or raises.
+        believe: returns the grant of an envelope that the server signed, or raises.
 
     Raises:
         WireError: it is none of the declared messages, or for another device.
-        SignatureError: the server did not sign the credential, or the gateway not the message.
+        SignatureError: the server did not sign the grant, or for another device
+            (`foreign_grant`), or the gateway that it names did not sign the message.
     """
     if len(envelope) > MAX_PAYLOAD_BYTES:
         raise WireError("oversize", f"{len(envelope)} bytes")
     _, _, unbelieved = signed_parts(envelope)
     body = parse_object(unbelieved)
-    shown = body.get("credential")
+    shown = body.get("grant")
     if not isinstance(shown, str):
-        raise WireError("missing_field", "credential is missing")
-    credential = believe(shown)
-    payload = open_signed(envelope, trusted_keys(credential.verifier))
+        raise WireError("missing_field", "grant is missing")
+    grant = believe(shown)
+    if grant.device != device:
+        what = f"{grant.gateway} may ask {grant.device}, not {device}"
+        raise SignatureError("foreign_grant", what)
+    payload = open_signed(envelope, trusted_keys(grant.verifier))
     kinds = {kind.TYPE: kind for kind in SITE_MESSAGES}
     named = body.get("type")
     kind = kinds.get(named) if isinstance(named, str) else None
@@ -363,7 +368,7 @@ def open_from_gateway(
     message = decode(payload, kind)
     if message.device != device:
         raise WireError("foreign_device", f"for {message.device[:70]!r}, not for {device}")
-    return credential, message
+    return grant, message
 
 
 def site_schemas() -> dict[str, JsonObject]:

@@ -1,7 +1,8 @@
 """The sites of a fleet: which devices take part in rounds through which gateway.
 
 A gateway is a device that enrolled like any other. Its site file holds what the server signed of
-it, and the keys of the devices behind it, as they are enrolled now. A device is behind one gateway
+it, the keys of the devices behind it, as they are enrolled now, and for each of them the grant that
+lets it be asked. A device is behind one gateway
 at most: two that stand for it would count it twice.
 """
 
@@ -102,7 +103,7 @@ def write_site(
         devices: behind it; None: those that are.
         most_devices: that it may answer for in one step; None: as before, and at least as many as
             there are.
-        key: signs the credential.
+        key: signs the credential and the grants.
         life: for how long that holds.
         now: aware time.
 
@@ -136,7 +137,7 @@ def write_site(
         credential_digest=_digest(credential),
     )
     sites.keep(kept, [one.device_id for one in found])
-    content = site_bytes(credential.signed(key), found)
+    content = site_bytes(credential, found, key)
     return WrittenSite(content, credential, tuple(found), left_out)
 
 

@@ -38,7 +38,7 @@ def gateway(
     ] = None,
     days: Annotated[
         float, typer.Option(min=1, max=825, metavar="D", help="Days until it has to be renewed.")
-    ] = 90.0,
+    ] = 30.0,
     broker_folder: BrokerFolder = None,
     authority: Authority = None,
     db: Db = None,

@@ -18,8 +18,9 @@ FILE = Path(__file__).parent / "kept_step_v1.json"
 AT = Moment(
     boot="5e0f", elapsed_s=1234.5, wall_s=datetime(2026, 11, 22, 12, tzinfo=UTC).timestamp()
 )
+GRANTED = datetime(2026, 11, 20, tzinfo=UTC)
 SAID = {
-    "credential": "an envelope",
+    "grant": "an envelope",
     "device": "device-1",
     "material": "0d" * 32,
     "material_bytes": 11_000,
@@ -39,12 +40,14 @@ OFFERED = KeptStep(
     offer=RoundOffer(**SAID, task=TASK),
     gateway="gateway-1",
     seal_key="ab" * 32,
+    granted=GRANTED,
     received=AT,
 )
 COUNTED = KeptStep(
     offer=CountOffer(**SAID, channel="metrics", index=3, cohort_size=500),
     gateway="gateway-1",
     seal_key="ab" * 32,
+    granted=GRANTED,
     received=AT,
 )
 STEPS = {

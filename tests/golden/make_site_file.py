@@ -46,8 +46,8 @@ def recorded_credential() -> GatewayCredential:
 
 def main() -> None:
     if not FILE.exists():
-        envelope = recorded_credential().signed(SigningKey.from_bytes(SERVER_KEY))
-        FILE.write_bytes(site_bytes(envelope, recorded_devices()))
+        key = SigningKey.from_bytes(SERVER_KEY)
+        FILE.write_bytes(site_bytes(recorded_credential(), recorded_devices(), key))
 
 
 if __name__ == "__main__":

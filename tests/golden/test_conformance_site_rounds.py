@@ -40,7 +40,7 @@ def test_material_is_lengths_texts_and_floats():
     assert whole == struct.pack(">BII", 1, *map(len, texts)) + b"".join(texts) + weights
 
 
-def test_messages_are_signed_by_the_gateway_and_its_credential_by_the_server():
+def test_messages_are_signed_by_the_gateway_and_the_grant_by_the_server():
     def verified(envelope, public):
         fields = json.loads(envelope)
         body, signature = (
@@ -54,10 +54,13 @@ def test_messages_are_signed_by_the_gateway_and_its_credential_by_the_server():
     kinds = []
     for entry in VECTORS["messages"]:
         payload = json.loads(entry["payload"])
-        credential = verified(payload["credential"], VECTORS["server"]["public"])
+        grant = verified(payload["grant"], VECTORS["server"]["public"])
         kinds.append(entry["type"])
+        device, gateway = VECTORS["device"]["id"], VECTORS["gateway"]["id"]
 
-        assert verified(entry["envelope"], credential["verify_key"]) == payload
+        assert verified(entry["envelope"], grant["verify_key"]) == payload
+        assert (grant["device"], grant["gateway"]) == (device, gateway)
+        assert payload["device"] == device
         assert canonical(payload).decode() == entry["payload"]
         assert len(entry["envelope"]) <= 4096
     assert kinds == ["round_offer", "count_offer", "missing_parts", "step_release"]

@@ -25,6 +25,7 @@ def test_a_recorded_site_means_what_it_meant():
     assert site.credential == recorded_credential()
     assert set(site.devices) == set(recorded_devices())
     assert [one.device_id for one in site.devices] == ["meter-1", "meter-2", "meter-zwölf"]
-    assert site_bytes(recorded_credential().signed(key), recorded_devices()) == content
+    assert list(site.grants) == ["meter-1", "meter-2", "meter-zwölf"]
+    assert site_bytes(recorded_credential(), recorded_devices(), key) == content
     body = parse_object(content, limit=MAX_SITE_BYTES)
     jsonschema.Draft202012Validator(site_schema()).validate(body)

@@ -73,12 +73,14 @@ def test_a_site_file_names_devices_with_the_keys_that_they_enrolled(fleet):
     keys = fleet.devices["gate-1"]
     assert (site.credential.gateway, site.credential.most_devices) == ("gate-1", 3)
     assert site.credential.not_after == NOW + DAYS
-    assert site.credential.verifier.to_bytes() == keys.signing_key.verify_key.to_bytes()
-    assert site.credential.sealer.to_bytes() == keys.opening_key.seal_key.to_bytes()
+    assert site.credential.verify_key == keys.signing_key.verify_key.to_bytes().hex()
+    assert site.credential.seal_key == keys.opening_key.seal_key.to_bytes().hex()
     assert {one.device_id: one.verify_key for one in site.devices} == {
         name: fleet.devices[name].signing_key.verify_key.to_bytes().hex()
         for name in ("meter-1", "meter-2")
     }
+    site.require_grants({fleet.key.verify_key.key_id: fleet.key.verify_key}, NOW)
+    assert list(site.grants) == ["meter-1", "meter-2"]
     state = states(fleet)["gate-1"]
     assert (state.devices, state.most_devices, state.is_current) == (
         ("meter-1", "meter-2"),

@@ -94,7 +94,6 @@ def test_answer_that_was_sealed_to_a_gateways_old_key_never_leaves(rig):
     rig.hear()
     rig.turn()
     rig.gateway.opening_key = OpeningKey.from_bytes(bytes(range(9, 41)))
-    rig.gateway.credential = rig.gateway.signed_credential()
     rig.hear()
     rig.turn_until(lambda: step_of(rig.path).state is StepState.ANSWERED)
     answer = rig.gateway.opened_from(

@@ -290,14 +290,16 @@ def test_step_is_over_so_many_seconds_after_its_receipt_whatever_the_clock_says(
 
 def test_only_who_the_server_vouches_for_is_believed(path, bundle, broker, driver):
     stranger = SigningKey.generate()
-    old = driver.signed_credential(not_after=NOW - timedelta(hours=1))
-    forged = driver.signed_credential(key=stranger)
+    old = driver.grant(not_after=NOW - timedelta(hours=1))
+    forged = driver.grant(key=stranger)
+    another = driver.grant("device-2")
     driver.broadcast()
     with SiteAgent(path, bundle, broker) as agent:
-        driver.say(driver.offer_of(credential=old))
-        driver.say(driver.offer_of(credential=forged))
+        driver.say(driver.offer_of(grant=old))
+        driver.say(driver.offer_of(grant=forged))
+        driver.say(driver.offer_of(grant=another))
         driver.say(driver.offer_of(), key=stranger)
-        foreign = driver.offer_of("device-2")
+        foreign = driver.offer_of("device-2", grant=driver.grant())
         envelope = signed_by_gateway(foreign, driver.signing_key)
         driver.link.publish(down("device-1", Down.ROUND), envelope)
         driver.link.publish(down("device-1", Down.ROUND), envelope[:-9])
@@ -305,6 +307,7 @@ def test_only_who_the_server_vouches_for_is_believed(path, bundle, broker, drive
         expected = {
             "expired": 1,
             "unknown_key": 2,
+            "foreign_grant": 1,
             "foreign_device": 1,
             "not_json": 1,
             "missing_field": 1,

@@ -21,7 +21,7 @@ from tests.support.site_power_cut import Gateway
 from tests.support.training_tasks import KEYS, receipt_of, release_of
 
 GATEWAY = Gateway(None)
-SAID = {"credential": GATEWAY.credential, "device": "device-1"}
+SAID = {"grant": GATEWAY.grant(), "device": "device-1"}
 OFFER = GATEWAY.offer_of()
 GENUINE = [
     parse_object(encode(message))
@@ -58,7 +58,7 @@ def device(tmp_path_factory):
     receiver = GatewayReceiver(
         listener,
         device_at=device_at,
-        credential_time=lambda: NOW,
+        grant_time=lambda: NOW,
         changed=lambda: taken.append(1),
     )
     return path, receiver, counters, taken

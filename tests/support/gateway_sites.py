@@ -13,6 +13,7 @@ from models.telemetry import DeviceId
 from models.wire.envelope import SigningKey, trusted_keys
 from models.wire.rounds import LocalRecipe, RoundTask
 from models.wire.site_credential import GatewayCredential, SiteDevice, site_bytes, site_digest
+from models.wire.site_grant import DeviceGrant
 from simulations.seeded_noise import SeededNoise
 from simulations.site_devices import SiteDevices, SiteFault
 from tests.support.made_up_rows import made_up_rows
@@ -94,10 +95,10 @@ class GatewayOnDisk:
             faults=faults or {},
         )
 
-    def believe(self, shown: str) -> GatewayCredential:
-        """Return a credential that the server signed."""
+    def believe(self, shown: str) -> DeviceGrant:
+        """Return a grant that the server signed."""
         trusted = trusted_keys(self.server.verify_key)
-        return GatewayCredential.from_envelope(shown, trusted, None)
+        return DeviceGrant.from_envelope(shown, trusted, datetime.now(UTC))
 
     def task(self, **changes: Any) -> RoundTask:
         """Return a task of all of its devices."""
@@ -132,7 +133,7 @@ class GatewayOnDisk:
             "site_digest": site_digest(devices),
         }
         credential = GatewayCredential(**{**values, **changes})
-        (self.folder / "site.json").write_bytes(site_bytes(credential.signed(self.server), devices))
+        (self.folder / "site.json").write_bytes(site_bytes(credential, devices, self.server))
         key = self.server.verify_key
         (self.folder / "server.json").write_text(json.dumps({key.key_id: key.to_bytes().hex()}))
 

@@ -26,7 +26,8 @@ from models.wire.envelope import SigningKey
 from models.wire.parts import Joining, read_part
 from models.wire.round_material import RoundMaterial
 from models.wire.sealing import OpeningKey
-from models.wire.site_credential import GatewayCredential, weights_topic
+from models.wire.site_credential import weights_topic
+from models.wire.site_grant import DeviceGrant
 from models.wire.site_rounds import (
     CountOffer,
     MissingParts,
@@ -85,7 +86,7 @@ def site_store(
 def site_rounds(path: Path, *, now: Any = NOW, **values: Any) -> SiteRounds:
     """Return what takes part, where nothing of this machine decides whether it trains."""
     named = {"telemetry-db": str(path), "power-supplies": "/nowhere", **values}
-    return SiteRounds(DeviceAt(named, KEYS), credential_time=lambda: now)
+    return SiteRounds(DeviceAt(named, KEYS), grant_time=lambda: now)
 
 
 class SiteAgent:
@@ -173,19 +174,17 @@ class SiteDriver:
 
     def _prepare(self) -> None:
         self.material = RoundMaterial(weights=WEIGHTS, policy=signed(POLICY))
-        self.credential = self.signed_credential()
 
-    def signed_credential(self, *, key: SigningKey = KEY, **changes: Any) -> str:
+    def grant(self, device: str = "device-1", *, key: SigningKey = KEY, **changes: Any) -> str:
         values = {
+            "device": DeviceId(device),
             "gateway": DeviceId(GATEWAY),
             "issued": NOW - timedelta(days=1),
             "not_after": NOW + timedelta(days=30),
             "verify_key": self.signing_key.verify_key.to_bytes().hex(),
             "seal_key": self.opening_key.seal_key.to_bytes().hex(),
-            "most_devices": 10,
-            "site_digest": "0" * 64,
         }
-        return GatewayCredential(**(values | changes)).signed(key)
+        return DeviceGrant(**(values | changes)).signed(key)
 
     def __enter__(self) -> Self:
         self.link.connect()
@@ -209,7 +208,7 @@ class SiteDriver:
             POLICY, index=index, device_ids=(device,), policy=""
         )
         values = {
-            "credential": self.credential,
+            "grant": self.grant(device),
             "device": device,
             "material": self.digest,
             "material_bytes": len(content),
@@ -220,7 +219,7 @@ class SiteDriver:
 
     def offer_of_counts(self, channel: str, *, index: int) -> CountOffer:
         return CountOffer(
-            credential=self.credential,
+            grant=self.grant(),
             device="device-1",
             material=self.digest,
             material_bytes=len(self.material.to_bytes()),
@@ -246,14 +245,12 @@ class SiteDriver:
 
     def ask_for_missing(self, offer: RoundOffer | CountOffer, *parts: int) -> None:
         tag = offer.step(GATEWAY).tag.hex()
-        self.say(
-            MissingParts(credential=self.credential, device=offer.device, tag=tag, parts=parts)
-        )
+        self.say(MissingParts(grant=offer.grant, device=offer.device, tag=tag, parts=parts))
 
     def release(self, offer: RoundOffer | CountOffer) -> None:
         entry = receipt_of(release_of(POLICY, index=offer.task.index)).entry
         step = {"stream": offer.task.stream, "index": offer.task.index, "entry": entry}
-        self.say(StepRelease(credential=self.credential, device=offer.device, **step))
+        self.say(StepRelease(grant=offer.grant, device=offer.device, **step))
 
     def parts_of(self, offer: RoundOffer | CountOffer) -> list[bytes]:
         """Return the parts that came for an offer, in their order, repeats included."""

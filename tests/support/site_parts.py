@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -17,9 +17,11 @@ from models.wire.sealing import OpeningKey
 from models.wire.site_credential import (
     GatewayCredential,
     SiteDevice,
+    grant_for,
     site_bytes,
     site_digest,
 )
+from models.wire.site_grant import DeviceGrant
 from models.wire.site_rounds import RoundOffer
 
 if TYPE_CHECKING:
@@ -75,24 +77,26 @@ class PaperSite:
         }
         return GatewayCredential(**{**values, **changes})
 
-    def envelope(self, **changes: Any) -> str:
-        """Return the credential as the server signed it."""
-        return self.credential(**changes).signed(self.server)
+    def grant(self, device: str, **changes: Any) -> str:
+        """Return a device's grant as the server signed it."""
+        return replace(grant_for(self.credential(), DeviceId(device)), **changes).signed(
+            self.server
+        )
 
     def site_file(self, **changes: Any) -> bytes:
         """Return the site file."""
-        return site_bytes(self.envelope(**changes), self.devices)
+        return site_bytes(self.credential(**changes), self.devices, self.server)
 
-    def believe(self, shown: str) -> GatewayCredential:
-        """Return the credential of an envelope, as a device checks it."""
+    def believe(self, shown: str) -> DeviceGrant:
+        """Return the grant of an envelope, as a device checks it."""
         trusted = trusted_keys(self.server.verify_key)
-        return GatewayCredential.from_envelope(shown, trusted, NOW)
+        return DeviceGrant.from_envelope(shown, trusted, NOW)
 
     def offer(self, task: RoundTask, material: RoundMaterial, **changes: Any) -> RoundOffer:
         """Return the offer of a task of one device."""
         whole = material.to_bytes()
         values = {
-            "credential": self.envelope(),
+            "grant": self.grant(task.device_ids[0]),
             "device": task.device_ids[0],
             "material": hashlib.sha256(whole).hexdigest(),
             "material_bytes": len(whole),

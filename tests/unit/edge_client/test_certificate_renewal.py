@@ -103,6 +103,12 @@ def test_clock_before_the_certificate_came_is_wrong():
     assert keeper(BORN).link_tls().looks_at_time
 
 
+def test_time_is_never_before_what_the_service_said_when_the_certificate_came():
+    late = BORN + 40 * DAY
+    assert keeper(datetime(1970, 1, 1, tzinfo=UTC)).time() == BORN
+    assert keeper(late).time() == late
+
+
 def test_addresses_of_brokers_and_services():
     assert MEMBERSHIP.broker_address() == ("::1", 8883)
     assert address_of("https://fleet.example") == ("fleet.example", 8443)

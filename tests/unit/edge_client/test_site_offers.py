@@ -18,22 +18,21 @@ from edge_client.site_rounds.time_left import Moment, seconds_left
 from models.telemetry import DeviceId
 from models.wire.codec import canonical_json
 from models.wire.contribution import StepKind
-from models.wire.site_credential import GatewayCredential
+from models.wire.site_grant import DeviceGrant
 from models.wire.site_rounds import CountOffer, MissingParts, RoundOffer, StepRelease
 from tests.support.edge_devices import NOW
 from tests.support.training_tasks import task_of
 
-CREDENTIAL = GatewayCredential(
+GRANT = DeviceGrant(
+    device=DeviceId("device-1"),
     gateway=DeviceId("gateway-1"),
     issued=NOW,
     not_after=NOW + timedelta(days=30),
     verify_key="a" * 64,
     seal_key="b" * 64,
-    most_devices=10,
-    site_digest="c" * 64,
 )
 OFFER = RoundOffer(
-    credential="shown",
+    grant="shown",
     device="device-1",
     material="d" * 64,
     material_bytes=12_000,
@@ -41,7 +40,7 @@ OFFER = RoundOffer(
     task=task_of(policy=""),
 )
 THEN = Moment(boot="b1", elapsed_s=1_000.0, wall_s=5e8)
-NEW = KeptStep(offer=OFFER, gateway="gateway-1", seal_key="b" * 64, received=THEN)
+NEW = KeptStep(offer=OFFER, gateway="gateway-1", seal_key="b" * 64, granted=NOW, received=THEN)
 PARTS = (b"one", b"two", b"three")
 
 
@@ -49,14 +48,14 @@ def later(seconds, *, boot="b1", wall_s=5e8):
     return Moment(boot=boot, elapsed_s=THEN.elapsed_s + seconds, wall_s=wall_s)
 
 
-def judged(offer=OFFER, credential=CREDENTIAL, **facts):
+def judged(offer=OFFER, grant=GRANT, **facts):
     usual = {"kept": None, "agrees": True, "is_stopped": False, "now": later(5)}
-    return judge_offer(offer, credential, **(usual | facts))
+    return judge_offer(offer, grant, **(usual | facts))
 
 
 def missing(*parts, offer=OFFER):
     tag = offer.step("gateway-1").tag.hex()
-    return MissingParts(credential="shown", device="device-1", tag=tag, parts=parts)
+    return MissingParts(grant="shown", device="device-1", tag=tag, parts=parts)
 
 
 def test_a_first_offer_is_answered_and_counts_from_its_receipt():
@@ -73,6 +72,18 @@ def test_an_offer_against_the_owners_or_the_servers_word_is_left_in_silence(fact
     with pytest.raises(NoticeRefusedError) as refused:
         judged(**facts)
     assert refused.value.reason == reason
+
+
+@pytest.mark.parametrize("state", [NEW, NEW.answered(PARTS), NEW.closed(Ending.RELEASED)])
+def test_a_gateway_that_the_server_signed_before_the_one_at_hand_is_not_answered(state):
+    earlier = replace(GRANT, gateway=DeviceId("gateway-0"), issued=NOW - timedelta(days=1))
+    later_one = replace(GRANT, gateway=DeviceId("gateway-2"), issued=NOW + timedelta(days=1))
+
+    with pytest.raises(NoticeRefusedError) as refused:
+        judged(grant=earlier, kept=state)
+    assert refused.value.reason == "superseded"
+    todo, step = judged(grant=later_one, kept=state)
+    assert (todo, step.gateway, step.granted) == (Todo.ANSWER, "gateway-2", later_one.issued)
 
 
 def test_an_answered_step_that_is_offered_again_brings_the_same_bytes_and_no_more_time():
@@ -118,9 +129,9 @@ def test_an_earlier_step_of_the_stream_at_hand_is_a_replay_and_leaves_it_alone()
 def test_missing_parts_are_those_of_the_answer_at_hand():
     answered = NEW.answered(PARTS)
     facts = {"agrees": True, "now": later(5)}
-    assert parts_to_send_again(missing(0, 2), CREDENTIAL, kept=answered, **facts) == (0, 2)
-    assert parts_to_send_again(missing(), CREDENTIAL, kept=answered, **facts) == (0, 1, 2)
-    assert parts_to_send_again(missing(0), CREDENTIAL, kept=NEW, **facts) == ()
+    assert parts_to_send_again(missing(0, 2), GRANT, kept=answered, **facts) == (0, 2)
+    assert parts_to_send_again(missing(), GRANT, kept=answered, **facts) == (0, 1, 2)
+    assert parts_to_send_again(missing(0), GRANT, kept=NEW, **facts) == ()
 
 
 @pytest.mark.parametrize(
@@ -138,37 +149,35 @@ def test_missing_parts_are_those_of_the_answer_at_hand():
 def test_questions_for_parts_are_refused_by_reason(question, kept, facts, reason):
     with pytest.raises(NoticeRefusedError) as refused:
         parts_to_send_again(
-            question, CREDENTIAL, kept=kept, **({"agrees": True, "now": later(5)} | facts)
+            question, GRANT, kept=kept, **({"agrees": True, "now": later(5)} | facts)
         )
     assert refused.value.reason == reason
 
 
 def test_release_of_the_step_at_hand_closes_it_and_lets_its_answer_go():
     released = StepRelease(
-        credential="shown",
+        grant="shown",
         device="device-1",
         stream=OFFER.task.stream,
         index=OFFER.task.index,
         entry="e",
     )
-    closed = after_release(released, CREDENTIAL, kept=NEW.answered(PARTS))
+    closed = after_release(released, GRANT, kept=NEW.answered(PARTS))
     assert (closed.state, closed.ending, closed.parts) == (StepState.CLOSED, Ending.RELEASED, ())
-    assert after_release(replace(released, index=7), CREDENTIAL, kept=NEW) is None
-    assert after_release(released, CREDENTIAL, kept=closed) is None
-    assert after_release(released, CREDENTIAL, kept=None) is None
-    assert after_release(released, CREDENTIAL, kept=replace(NEW, gateway="gateway-2")) is None
+    assert after_release(replace(released, index=7), GRANT, kept=NEW) is None
+    assert after_release(released, GRANT, kept=closed) is None
+    assert after_release(released, GRANT, kept=None) is None
+    assert after_release(released, GRANT, kept=replace(NEW, gateway="gateway-2")) is None
 
 
 def test_counts_close_with_no_release_of_a_step_of_that_name_and_number():
     counted = replace(NEW, offer=COUNT)
-    released = StepRelease(
-        credential="shown", device="device-1", stream="metrics", index=3, entry="e"
-    )
-    assert after_release(released, CREDENTIAL, kept=counted) is None
+    released = StepRelease(grant="shown", device="device-1", stream="metrics", index=3, entry="e")
+    assert after_release(released, GRANT, kept=counted) is None
 
 
 COUNT = CountOffer(
-    credential="shown",
+    grant="shown",
     device="device-1",
     material="d" * 64,
     material_bytes=900,

@@ -15,6 +15,7 @@ from models.wire.errors import SignatureError, WireError
 from models.wire.parts import CHUNK_BYTES, MOST_PARTS, num_parts, split
 from models.wire.round_material import RoundMaterial
 from models.wire.rounds import ReleaseReceipt
+from models.wire.site_credential import grant_for
 from models.wire.site_rounds import (
     CountOffer,
     MissingParts,
@@ -35,7 +36,7 @@ QUESTION = CountQuestion(
     kind=CountKind.DRIFT, as_of_s=86_400, bins=(Bins(FEATURE_NAMES[0], (0.0, 1.0)),)
 )
 COUNT_OFFER = CountOffer(
-    credential=OFFER.credential,
+    grant=OFFER.grant,
     device="device-1",
     material=OFFER.material,
     material_bytes=10,
@@ -44,12 +45,8 @@ COUNT_OFFER = CountOffer(
     index=2,
     cohort_size=9,
 )
-MISSING = MissingParts(
-    credential=OFFER.credential, device="device-1", tag="0" * 32, parts=(0, 3, 9)
-)
-RELEASE = StepRelease(
-    credential=OFFER.credential, device="device-1", stream="run-1", index=0, entry="{}"
-)
+MISSING = MissingParts(grant=OFFER.grant, device="device-1", tag="0" * 32, parts=(0, 3, 9))
+RELEASE = StepRelease(grant=OFFER.grant, device="device-1", stream="run-1", index=0, entry="{}")
 
 
 def opened(envelope, device="device-1"):
@@ -58,10 +55,10 @@ def opened(envelope, device="device-1"):
 
 @pytest.mark.parametrize("message", [OFFER, COUNT_OFFER, MISSING, RELEASE], ids=lambda m: m.TYPE)
 def test_what_a_gateway_says_comes_back_and_fits_its_schema(message):
-    credential, found = opened(signed_by_gateway(message, SITE.key))
+    grant, found = opened(signed_by_gateway(message, SITE.key))
 
     assert found == message
-    assert credential == SITE.credential()
+    assert grant == grant_for(SITE.credential(), "device-1")
     jsonschema.Draft202012Validator(site_schemas()[message.TYPE]).validate(
         json.loads(encode(message))
     )
@@ -91,7 +88,7 @@ def test_a_question_that_is_none_is_refused_with_a_reason():
         ({"material_bytes": 2**31}, "bad_field"),
         ({"device": "a/b"}, "bad_field"),
         ({"device": "device-2"}, "bad_field"),
-        ({"credential": "x" * 4097}, "bad_field"),
+        ({"grant": "x" * 4097}, "bad_field"),
     ],
 )
 def test_an_offer_out_of_bounds_is_refused(changes, reason):
@@ -99,7 +96,7 @@ def test_an_offer_out_of_bounds_is_refused(changes, reason):
     with pytest.raises(WireError) as caught:
         opened(sign_payload(canonical_json(body), SITE.key))
 
-    # A credential that is none is met before the offer's own fields.
+    # A grant that is none is met before the offer's own fields.
     assert caught.value.reason in {reason, "not_json", "oversize"}
 
 
@@ -143,14 +140,17 @@ def test_a_task_with_its_policy_is_no_offer():
 
 def test_nobody_but_the_gateway_that_the_server_named_is_believed():
     rogue = PaperSite(("device-1",), server=SITE.key, key=SITE.server)
-    forged = SITE.offer(OFFER.task, MATERIAL, credential=rogue.envelope())
+    forged = SITE.offer(OFFER.task, MATERIAL, grant=rogue.grant("device-1"))
 
     with pytest.raises(SignatureError, match="unknown_key"):
         opened(signed_by_gateway(forged, rogue.key))
     with pytest.raises(SignatureError, match="unknown_key"):
         opened(signed_by_gateway(OFFER, rogue.key))
-    with pytest.raises(WireError, match="foreign_device"):
+    with pytest.raises(SignatureError, match="foreign_grant"):
         opened(signed_by_gateway(OFFER, SITE.key), device="device-2")
+    other = replace(MISSING, device="device-2")
+    with pytest.raises(WireError, match="foreign_device"):
+        opened(signed_by_gateway(other, SITE.key))
 
 
 def test_width_and_number_of_parts_follow_from_the_task():
