@@ -135,7 +135,7 @@ def resume(
     config: Config = None,
     as_json: AsJson = False,
 ) -> None:
-    """Offer a halted release to its ring again."""
+    """Offer a halted release to its ring again; devices on which it failed are set aside."""
     with opened_desk(db=db, folder=folder, key_file=key_file, config=config) as desk:
         kept = desk.resume(named(desk, number), now=machine_clock())
     told = {"release": kept.rollout.number, "state": kept.rollout.state.value}

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from ..releases.rings import Evidence, Ring
     from ..storage.releases import KeptRelease
 
+_MOST_NAMED = 10
+
 
 def progress_json(
     kept: KeptRelease, evidence: Evidence | None, rings: Sequence[Ring]
@@ -54,6 +56,9 @@ def progress_lines(
             f"{evidence.running} run it, {failed} failed, "
             f"{evidence.unsuited} unsuited, {evidence.compared} compared"
         )
+        if evidence.failed_on:
+            more = ", …" if len(evidence.failed_on) > _MOST_NAMED else ""
+            lines.append(f"  failed on: {', '.join(evidence.failed_on[:_MOST_NAMED])}{more}")
         waits = why_waiting(rollout, evidence, kept.policy, now=now)
         lines += [f"  waits for: {', '.join(waits)}"] if waits else []
     return lines

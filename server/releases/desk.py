@@ -18,7 +18,7 @@ from ..storage.model_versions import ModelVersions
 from ..storage.releases import Releases
 from . import rings as rules
 from .admission import Payment, admitted, candidate_of, require_held_against
-from .evidence import evidence_of, new_failures, watch_list
+from .evidence import SET_ASIDE, evidence_of, new_failures, watch_list
 from .offers import Offerable, offers_of, target_names
 from .release_errors import ReleaseError, ReleaseInputError, ReleaseMissingError
 from .repository import Repository, TargetContent, release_keys
@@ -212,7 +212,7 @@ class ReleaseDesk:
         """
         with self.database.transaction() as connection:
             releases = Releases(connection)
-            found = [one for one in releases.all() if one.rollout.state is ReleaseState.ROLLING]
+            found = [one for one in releases.all() if one.rollout.state in _OPEN]
             done = None
             if found:
                 kept, rings = found[0], releases.rings()
@@ -231,8 +231,14 @@ class ReleaseDesk:
         )
 
     def resume(self, number: int, *, now: datetime) -> KeptRelease:
-        """Offer a halted release to its ring again."""
-        return self._change(number, lambda _, kept: rules.resumed(kept.rollout, now=now), now=now)
+        """Offer a halted release to its ring again; who failed so far has no more say in it."""
+
+        def go_on(releases: Releases, kept: KeptRelease) -> Rollout:
+            after = rules.resumed(kept.rollout, now=now)
+            releases.replace_failures(number, reason=SET_ASIDE)
+            return after
+
+        return self._change(number, go_on, now=now)
 
     def withdraw(self, number: int, *, reason: str, now: datetime) -> KeptRelease:
         """Offer every device the model before it.

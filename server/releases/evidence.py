@@ -32,6 +32,10 @@ NOT_ITS_FAULT = frozenset(
 UNSUITED = frozenset({ModelRefusal.CLIENT_TOO_OLD, ModelRefusal.UNSUPPORTED_SPEC})
 
 
+SET_ASIDE = "set_aside"
+"""In place of why a model failed on a device: an operator resumed the release in spite of it."""
+
+
 def bands_of(summary: Mapping[str, Any] | None) -> Bands | None:
     """Return what a kept summary says, None without one."""
     if summary is None:
@@ -80,14 +84,14 @@ def new_failures(watched: Iterable[Watched], *, version: str) -> dict[str, str]:
 
 
 def evidence_of(watched: Sequence[Watched], *, version: str, since: datetime) -> Evidence:
-    """Put together what is known of a release.
+    """Put together what is known of a release, but for devices whose failures were set aside.
 
     Args:
         watched: devices, their failures noted.
         version: of its model.
         since: when its last ring began.
     """
-    inside = [one for one in watched if one.in_ring]
+    inside = [one for one in watched if one.in_ring and one.failed_because != SET_ASIDE]
     failed = Counter(one.failed_because for one in inside if one.failed_because is not None)
     heard = [one for one in inside if one.last_seen_at >= since or one.model_version == version]
     unsuited = [
@@ -105,6 +109,7 @@ def evidence_of(watched: Sequence[Watched], *, version: str, since: datetime) ->
         shifts={
             question: (moves(ours, question), moves(others, question)) for question in Question
         },
+        failed_on=tuple(one.device_id for one in inside if one.failed_because is not None),
     )
 
 
@@ -128,6 +133,7 @@ def to_json(evidence: Evidence) -> dict[str, Any]:
         "active": evidence.active,
         "running": evidence.running,
         "failed": dict(evidence.failed),
+        "failed_on": list(evidence.failed_on),
         "unsuited": evidence.unsuited,
         "compared": evidence.compared,
     }

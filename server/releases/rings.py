@@ -2,9 +2,11 @@
 
 A ring advances once its devices acknowledged the model and had time with it. It stops by itself
 where the model fails on more devices than is tolerated, or tells devices something else than
-before; both are judged by intervals whose false alarms stay below `alpha` over a whole release,
-however often one looks: looks are made when the number of devices has doubled, and each has its
-part of alpha, 6/(π k)² for the k-th (the parts add up to 1).
+before. The release is then halted, which an operator can undo; it is withdrawn for good once that
+shows on so many devices that a few which lie do not suffice. Both are judged by intervals whose
+false alarms stay below `alpha` over a whole release, however often one looks: looks are made when
+the number of devices has doubled, and each has its part of alpha, 6/(π k)² for the k-th (the parts
+add up to 1).
 """
 
 from __future__ import annotations
@@ -28,6 +30,8 @@ if TYPE_CHECKING:
 
 FIRST_LOOK = 8
 """Devices from which on a model is judged."""
+LEAST_WITHDRAWING = 8
+"""Devices that must speak against a model before it is withdrawn; fewer of them halt it."""
 
 
 class ReleaseState(StrEnum):
@@ -41,6 +45,7 @@ class ReleaseState(StrEnum):
     WITHDRAWN = "withdrawn"
 
 
+_OPEN = frozenset({ReleaseState.ROLLING, ReleaseState.HALTED})
 _NEXT = {
     ReleaseState.PROPOSED: {ReleaseState.SIGNED, ReleaseState.WITHDRAWN},
     ReleaseState.SIGNED: {ReleaseState.ROLLING, ReleaseState.WITHDRAWN},
@@ -131,6 +136,7 @@ class Evidence:
         unsuited: of them, whose client or features it does not fit.
         compared: devices that told bands before and after.
         shifts: how the ring and all others moved, by question.
+        failed_on: names of the devices on which it failed.
     """
 
     known: int = 0
@@ -140,6 +146,7 @@ class Evidence:
     unsuited: int = 0
     compared: int = 0
     shifts: Mapping[Question, tuple[Moves, Moves]] = field(default_factory=dict)
+    failed_on: tuple[str, ...] = ()
 
 
 class TransitionError(ValueError):
@@ -149,9 +156,10 @@ class TransitionError(ValueError):
 def decide(
     rollout: Rollout, evidence: Evidence, policy: RingPolicy, *, rings: int, now: datetime
 ) -> Rollout:
-    """Return what becomes of a release now: the same, the next ring, released, or withdrawn.
+    """Return what becomes of a release now: the same, the next ring, released, or stopped.
 
-    Only a release that is rolling changes by itself.
+    A release that is rolling goes on or stops by itself. One that is halted never goes on by
+    itself; it is withdrawn where it fails on enough devices.
 
     Args:
         rollout: as it is.
@@ -160,11 +168,13 @@ def decide(
         rings: how many there are.
         now: aware time.
     """
-    if rollout.state is not ReleaseState.ROLLING or rollout.ring_began_at is None:
+    if rollout.state not in _OPEN or rollout.ring_began_at is None:
         return rollout
     failing = _failing(evidence, policy)
     if failing:
-        return withdrawn(rollout, reason=failing)
+        return _stopped(rollout, reason=failing, against=sum(evidence.failed.values()))
+    if rollout.state is not ReleaseState.ROLLING:
+        return rollout
     has_soaked = now - rollout.ring_began_at >= policy.soak
     eligible = evidence.active - evidence.unsuited
     suited = evidence.known - evidence.unsuited
@@ -179,10 +189,10 @@ def decide(
     if is_look_due:
         looks = rollout.looks + 1
         alpha = policy.alpha * 6 / (math.pi * looks) ** 2
-        shifted = _shifted(evidence, policy, alpha=alpha)
+        shifted, against = _shifted(evidence, policy, alpha=alpha)
         rollout = replace(rollout, looks=looks, looked_at=evidence.compared)
         if shifted:
-            return withdrawn(rollout, reason=shifted)
+            return _stopped(rollout, reason=shifted, against=against)
     return advanced(rollout, rings=rings, now=now) if has_soaked and is_heard else rollout
 
 
@@ -252,7 +262,8 @@ def ring_of(device_id: str, rings: Sequence[Ring]) -> str:
     """Return the ring of a device: the one that names it, else by hash, else the fleet.
 
     The hash is the first 8 bytes of SHA-256 of `fedcell/ring:` and the id, over 2^64; rings take
-    their shares of it in their order. Anybody can compute it.
+    their shares of it in their order. Anybody can compute it, so whoever enrols with a token for
+    any name can choose one that lands in a ring by share; a list names whom the operator knows.
     """
     for ring in rings:
         if device_id in ring.devices:
@@ -264,6 +275,13 @@ def ring_of(device_id: str, rings: Sequence[Ring]) -> str:
         if place < taken:
             return ring.name
     return FLEET_RING
+
+
+def _stopped(rollout: Rollout, *, reason: str, against: int) -> Rollout:
+    """Halt a release, or withdraw it where enough devices speak against it."""
+    if against >= LEAST_WITHDRAWING:
+        return withdrawn(rollout, reason=reason)
+    return rollout if rollout.state is ReleaseState.HALTED else halted(rollout, reason=reason)
 
 
 def _require(rollout: Rollout, state: ReleaseState) -> None:
@@ -295,17 +313,18 @@ def _failing(evidence: Evidence, policy: RingPolicy) -> str:
     )
 
 
-def _shifted(evidence: Evidence, policy: RingPolicy, *, alpha: float) -> str:
-    """Say which distribution moved beyond doubt, "" where none did."""
+def _shifted(evidence: Evidence, policy: RingPolicy, *, alpha: float) -> tuple[str, int]:
+    """Say which distribution moved beyond doubt, "" where none did, and how many devices moved."""
     each = alpha / max(1, len(evidence.shifts))
     for question, (ring, elsewhere) in evidence.shifts.items():
         if ring.num_devices < 1:
             continue
         found = net_shift(ring, elsewhere, alpha=each)
         if found.low > policy.tolerated_shift or found.high < -policy.tolerated_shift:
-            return (
+            why = (
                 f"{question.value} moved by {found.value:+.1%} of {ring.num_devices} devices "
                 f"({found.low:+.1%} to {found.high:+.1%}), "
                 f"tolerated are {policy.tolerated_shift:.1%} either way"
             )
-    return ""
+            return why, ring.more if found.value > 0 else ring.fewer
+    return "", 0

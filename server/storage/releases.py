@@ -270,6 +270,16 @@ class Releases:
                 .values(failed_because=reason)
             )
 
+    def replace_failures(self, number: int, *, reason: str) -> None:
+        """Keep another reason for every device on which the model failed so far."""
+        self.connection.execute(
+            update(release_devices)
+            .where(
+                release_devices.c.number == number, release_devices.c.failed_because.is_not(None)
+            )
+            .values(failed_because=reason)
+        )
+
     def forget_bands(self, number: int) -> None:
         """Forget what devices said before a release that is over; its failures stay."""
         self.connection.execute(

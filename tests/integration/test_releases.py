@@ -55,34 +55,66 @@ def test_a_release_goes_from_ring_to_ring_and_back(lab, tmp_path):
         assert device.models.state().least_release == number + 1
 
 
-def test_a_model_that_ends_its_device_is_rolled_back_there_and_withdrawn_everywhere(lab, tmp_path):
-    names = [f"c-{number}" for number in range(8)]
+@pytest.mark.parametrize("failing", [3, 8])
+def test_a_model_that_ends_its_device_is_rolled_back_there_and_stopped(lab, tmp_path, failing):
+    names = [f"c-{number}" for number in range(9)]
     lab.rings(Ring("canary", devices=frozenset(names)))
     devices = [LightDevice(tmp_path, name, ring="canary") for name in names]
     default = devices[0].version
     for device in devices:
         lab.hear(device.birth(), device.summary())
-    for device in devices[:3]:
+    for device in devices[:failing]:
         device.crashes_with.add("update-1")
     lab.started(lab.bundle(1))
     for device in devices:
         device.check_in(lab.source)
-    assert [device.version for device in devices] == [default] * 3 + ["update-1"] * 5
+    running = [default] * failing + ["update-1"] * (9 - failing)
+    assert [device.version for device in devices] == running
     assert devices[0].models.last_refusal().reason == "no_report"
 
     for device in devices:
         lab.hear(device.birth())
     kept, evidence = lab.desk.advance(now=now())
 
-    assert evidence.failed == {"no_report": 3}
+    assert evidence.failed == {"no_report": failing}
+    assert evidence.failed_on == tuple(names[:failing])
+    assert f"failed on {failing} of 9 devices (no_report {failing})" in kept.rollout.reason
+    assert (
+        lab.desk.advance(now=now())[0] == kept
+        if failing == 3
+        else lab.desk.advance(now=now()) is None
+    )
     with lab.database.transaction() as connection:
         watched = Releases(connection).watched(kept.rollout.number)
-    assert {one.before for one in watched} == {None}
-    assert kept.rollout.state is ReleaseState.WITHDRAWN
-    assert "failed on 3 of 8 devices (no_report 3)" in kept.rollout.reason
-    for device in devices:
+    is_withdrawn = failing == 8
+    assert ({one.before for one in watched} == {None}) is is_withdrawn
+    assert kept.rollout.state == ("withdrawn" if is_withdrawn else "halted")
+    assert (lab.desk.advance(now=now()) is None) is is_withdrawn
+    for device, had in zip(devices, running, strict=True):
         device.check_in(lab.source)
-        assert device.version == default
+        assert device.version == (default if is_withdrawn else had)
+
+
+def test_two_devices_that_lie_are_set_aside_and_the_release_goes_on(lab, tmp_path):
+    names = [f"c-{number}" for number in range(8)]
+    lab.rings(Ring("canary", devices=frozenset(names)))
+    devices = [LightDevice(tmp_path, name, ring="canary") for name in names]
+    lab.hear(*(device.birth() for device in devices))
+    number = lab.started(lab.bundle(1))
+    lie = {"refused_model": "update-1", "refused_because": ModelRefusal.STRUCTURE}
+    lab.hear(*(replace(device.birth(), **lie) for device in devices[:2]))
+    halted, evidence = lab.desk.advance(now=now())
+    assert (halted.rollout.state, evidence.failed_on) == (ReleaseState.HALTED, ("c-0", "c-1"))
+
+    lab.desk.resume(number, now=now())
+    for device in devices[2:]:
+        device.check_in(lab.source)
+        lab.hear(device.birth(), device.summary())
+    lab.hear(*(replace(device.birth(), **lie) for device in devices[:2]))
+    kept, evidence = lab.desk.advance(now=now())
+
+    assert (evidence.known, evidence.running, evidence.failed) == (6, 6, {})
+    assert (kept.rollout.state, kept.rollout.ring) == (ReleaseState.ROLLING, 1)
 
 
 def test_a_failure_stays_known_whatever_the_device_refuses_later(lab, tmp_path):

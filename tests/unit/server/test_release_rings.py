@@ -64,33 +64,60 @@ def test_after_the_last_ring_it_is_released():
     assert after(heard(), rollout=last).state is ReleaseState.RELEASED
 
 
-@pytest.mark.parametrize(("failed", "stops"), [(1, False), (2, False), (5, True), (20, True)])
-def test_a_model_that_fails_on_more_than_is_tolerated_goes_back_at_once(failed, stops):
+@pytest.mark.parametrize(
+    ("failed", "state"),
+    [(1, "rolling"), (2, "rolling"), (5, "halted"), (7, "halted"), (8, "withdrawn")],
+)
+def test_a_model_that_fails_on_more_than_is_tolerated_stops_at_once(failed, state):
     found = after(
         heard(running=50 - failed, failed={"no_report": failed}), now=NOW + timedelta(minutes=1)
     )
 
-    assert (found.state is ReleaseState.WITHDRAWN) is stops
-    assert ("no_report" in found.reason) is stops
+    assert found.state == state
+    assert ("no_report" in found.reason) is (state != "rolling")
+
+
+@pytest.mark.parametrize("running", [0, 1, 6, 42])
+def test_two_devices_alone_never_end_a_release_for_good(running):
+    told = heard(active=running + 2, running=running, failed={"structure": 2}, shifts={})
+    stopped = after(told, now=NOW)
+
+    assert stopped.state in {ReleaseState.HALTED, ReleaseState.ROLLING}
+    assert (running, stopped.state) != (0, ReleaseState.ROLLING)
+    if stopped.state is ReleaseState.HALTED:
+        assert resumed(stopped, now=NOW).state is ReleaseState.ROLLING
+
+
+@pytest.mark.parametrize(("failed", "state"), [(7, "halted"), (8, "withdrawn")])
+def test_a_halted_release_is_withdrawn_once_it_fails_on_enough_devices(failed, state):
+    stopped = after(heard(running=3, failed={"no_report": 5}), now=NOW)
+    later = after(heard(running=3, failed={"no_report": failed}), rollout=stopped)
+
+    assert stopped.state is ReleaseState.HALTED
+    assert later.state == state
+    assert ("failed on 8" in later.reason) is (state == "withdrawn")
 
 
 @pytest.mark.parametrize(
-    ("ring", "stops"),
+    ("ring", "state"),
     [
-        (Moves(50, 0, 0), False),
-        (Moves(50, 3, 1), False),
-        (Moves(50, 25, 0), True),
-        (Moves(50, 0, 25), True),
-        (Moves(50, 12, 12), False),
+        (Moves(50, 0, 0), "rolling"),
+        (Moves(50, 3, 1), "rolling"),
+        (Moves(50, 25, 0), "withdrawn"),
+        (Moves(50, 0, 25), "withdrawn"),
+        (Moves(50, 12, 12), "rolling"),
+        (Moves(8, 7, 0), "halted"),
+        (Moves(8, 0, 7), "halted"),
+        (Moves(8, 8, 0), "withdrawn"),
     ],
 )
-def test_a_shift_beyond_doubt_goes_back_in_either_direction(ring, stops):
+def test_a_shift_beyond_doubt_stops_in_either_direction(ring, state):
     shifts = unmoved() | {Question.UNDER_30_DAYS: (ring, Moves(500, 5, 5))}
 
     found = after(heard(shifts=shifts), now=NOW + timedelta(minutes=1))
 
-    assert (found.state is ReleaseState.WITHDRAWN) is stops
-    assert ("under_30_days" in found.reason) is stops
+    assert found.state == state
+    assert ("under_30_days" in found.reason) is (state != "rolling")
 
 
 def test_what_the_others_move_too_is_no_shift():
@@ -132,7 +159,7 @@ def test_false_alarms_stay_below_alpha():
             }
             said = heard(running=compared, compared=compared, shifts=shifts)
             rollout = after(said, rollout=rollout, now=NOW)
-        alarms += rollout.state is ReleaseState.WITHDRAWN
+        alarms += rollout.state is not ReleaseState.ROLLING
 
     # Four standard deviations above alpha = 1 %.
     assert alarms <= 10 + 4 * np.sqrt(10)
@@ -182,10 +209,13 @@ def test_only_what_can_follow_follows():
             refuse()
 
 
-def test_a_halted_release_does_not_change_by_itself():
+def test_a_halted_release_does_not_go_on_by_itself():
     stopped = halted(ROLLING, reason="an operator")
+    moved = dict.fromkeys(Question, (Moves(50, 50, 0), Moves(500, 5, 5)))
 
-    assert after(heard(failed={"golden": 50}), rollout=stopped) == stopped
+    assert after(heard(), rollout=stopped) == stopped
+    assert after(heard(failed={"golden": 7}), rollout=stopped) == stopped
+    assert after(heard(shifts=moved), rollout=stopped) == stopped
 
 
 def test_rings_are_stable_shares_and_lists_win():
