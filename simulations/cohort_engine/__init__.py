@@ -2,6 +2,7 @@
 
 from .cohort_block import CohortBlock
 from .fast_noise import FastSeededNoise
+from .processes import CohortProcesses
 from .training import CohortTraining
 
-__all__ = ["CohortBlock", "CohortTraining", "FastSeededNoise"]
+__all__ = ["CohortBlock", "CohortProcesses", "CohortTraining", "FastSeededNoise"]

@@ -1,5 +1,8 @@
 """Devices trained in batched products: as each alone, in any block, and as the one-device path."""
 
+import os
+import subprocess
+import sys
 from dataclasses import replace
 
 import numpy as np
@@ -12,12 +15,18 @@ from models.training.local_epochs import new_flat_weights
 from models.wire.rounds import LocalRecipe, RoundTask
 from privacy import OperatingSystemNoise, UpdateGrid
 from privacy.adaptive_clipping import grid_of
-from simulations.cohort_engine import CohortBlock, CohortTraining, FastSeededNoise
+from simulations.cohort_engine import (
+    CohortBlock,
+    CohortProcesses,
+    CohortTraining,
+    FastSeededNoise,
+)
 from simulations.federation import SimulatedBlock
 from simulations.seeded_noise import SeededNoise
 from simulations.training_row_files import RowFiles, write_row_files
 from tests.support.gradient_rows import row_of_every_kind
 from tests.support.made_up_rows import made_up_rows
+from tests.support.system_parts import REPOSITORY
 
 WEIGHTS = new_flat_weights(seed=3)
 GRID = UpdateGrid(clipping_norm=0.5)
@@ -34,7 +43,7 @@ RECIPES = {
     "all rows": replace(PLAIN, sampling_rate=1.0),
 }
 TABLES = [
-    *(made_up_rows(n, seed=n) for n in (1, 2, 7, 8, 9, 64, 65, 181)),
+    *(made_up_rows(n, seed=n) for n in (1, 2, 7, 8, 9, 64, 65, 181, 800)),
     row_of_every_kind(),
     made_up_rows(64, seed=5, missing_share=1.0),
     made_up_rows(64).take(slice(0, 0)),
@@ -89,7 +98,7 @@ def test_sum_on_the_grid_is_that_of_the_devices_alone():
 
 
 def test_no_devices_and_devices_with_too_few_rows_give_zeros():
-    engine = CohortTraining(replace(PRIVATE, least_rows=300))
+    engine = CohortTraining(replace(PRIVATE, least_rows=801))
     assert not engine.contributions([], weights=WEIGHTS, grid=GRID).any()
     assert not engine.changes(devices(), weights=WEIGHTS).any()
     assert engine.changes([], weights=WEIGHTS).shape == (0, NUM_WEIGHTS)
@@ -188,3 +197,43 @@ def test_block_takes_fast_noise_when_told_and_entropy_without_a_seed(files):
     assert isinstance(fast.source(one, stream="s", index=0), FastSeededNoise)
     unseeded = CohortBlock(files, 0, None).source(one, stream="s", index=0)
     assert isinstance(unseeded, OperatingSystemNoise)
+
+
+def test_processes_give_the_bits_of_one(files, tmp_path):
+    block = CohortBlock(files, 0, 5)
+    task = replace(task_for(block), device_ids=tuple(f"d{number}" for number in range(9)))
+    expected, _, _ = block.relay_task(task, WEIGHTS, waited_s=0.0)
+    with CohortProcesses(tmp_path, seed=5, num_processes=2) as processes:
+        assert np.array_equal(processes.sum_of(task, WEIGHTS), expected)
+    assert expected.any()
+
+
+BITS = """
+from hashlib import sha256
+import numpy as np
+from models.network_shape import NUM_WEIGHTS
+from simulations.cohort_engine import CohortTraining
+from simulations.seeded_noise import SeededNoise
+from tests.support.made_up_rows import made_up_rows
+from models.wire.rounds import LocalRecipe
+recipe = LocalRecipe(least_rows=1, sampling_rate=1.0, steps=2)
+devices = [(made_up_rows(count, seed=count), SeededNoise(1, count)) for count in (300, 2500)]
+weights = np.random.default_rng(1).normal(0, 0.2, NUM_WEIGHTS).astype(np.float32)
+moved = CohortTraining(recipe).changes(devices, weights=weights)
+print(sha256(moved.tobytes()).hexdigest())
+"""
+
+
+def test_no_bit_depends_on_the_threads_of_matrix_products():
+    said = {
+        subprocess.run(
+            [sys.executable, "-c", BITS],
+            env=os.environ | {"OPENBLAS_NUM_THREADS": threads, "OMP_NUM_THREADS": threads},
+            cwd=REPOSITORY,
+            check=True,
+            capture_output=True,
+            text=True,
+        ).stdout
+        for threads in ("1", "2")
+    }
+    assert len(said) == 1
