@@ -25,6 +25,14 @@ _QUIET = {
     "FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION": "1",
 }
 """Nothing phones home, and nothing is installed because a run asks for it."""
+_INHERITED = frozenset(
+    {
+        *("HOME", "USER", "LOGNAME", "TMPDIR", "TZ", "LANG", "LANGUAGE"),
+        *("LD_LIBRARY_PATH", "PYTHONPATH"),
+        *("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"),
+    }
+)
+"""What the processes need of ours beside PATH and `LC_…`: where they are, and how they speak."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,15 +93,19 @@ def proxy(deployment: Deployment, nginx: Path) -> Part:
 def environment(
     deployment: Deployment, inherited: Mapping[str, str], programs: Path
 ) -> dict[str, str]:
-    """Return the environment of the processes.
+    """Return the environment of the processes, which each run's app has, too.
 
     Args:
         deployment: whose processes they are.
-        inherited: of this process; what Flower would read from it is left out.
+        inherited: of this process; what is not on a list is left out, for it may be secret.
         programs: folder of Flower's programs, which SuperExec finds by PATH.
     """
-    kept = {name: value for name, value in inherited.items() if not name.startswith("FLWR_")}
-    path = os.pathsep.join(filter(None, (str(programs), kept.get("PATH", os.defpath))))
+    kept = {
+        name: value
+        for name, value in inherited.items()
+        if name in _INHERITED or name.startswith("LC_")
+    }
+    path = os.pathsep.join(filter(None, (str(programs), inherited.get("PATH", os.defpath))))
     return kept | _QUIET | {"FLWR_HOME": str(deployment.flwr_home), "PATH": path}
 
 

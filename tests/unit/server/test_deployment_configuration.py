@@ -70,6 +70,17 @@ def test_nothing_that_flower_reads_is_inherited_and_nothing_phones_home():
     assert (found["PATH"], found["HOME"]) == ("/opt/fedcell/bin:/bin", "/h")
 
 
+def test_apps_see_nothing_of_the_service_that_is_not_on_a_list():
+    secrets = ("FEDCELL_DEVICE_TOKEN", "FEDCELL_SERVER_DB", "AWS_SECRET_ACCESS_KEY", "PGPASSWORD")
+    kept = {"HOME": "/h", "LANG": "C.UTF-8", "LC_ALL": "C", "TZ": "UTC", "OMP_NUM_THREADS": "1"}
+
+    found = environment(PLACE, kept | dict.fromkeys(secrets, "secret"), PROGRAMS)
+
+    assert {name for name in found if not name.startswith("FLWR_")} == {"PATH", *kept}
+    assert kept.items() <= found.items()
+    assert found["PATH"].startswith("/opt/fedcell/bin:/")
+
+
 def test_flower_home_names_the_superlink_and_who_signed_for_it():
     told = tomllib.loads(flower_home(PLACE))["superlink"]
 
