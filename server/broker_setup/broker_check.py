@@ -16,7 +16,7 @@ from .probes import SILENCE_S, WAIT_S, Prober, counting, private_folder, wait_fo
 from .site_check import check_sites, free_topics
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable, Sequence
     from datetime import datetime
     from pathlib import Path
 
@@ -31,7 +31,13 @@ SYSTEM_TOPICS = "$SYS/#"
 
 
 def check_broker(
-    home: AuthorityHome, *, host: str, port: int, scratch: Path, now: datetime
+    home: AuthorityHome,
+    *,
+    host: str,
+    port: int,
+    scratch: Path,
+    now: datetime,
+    more_ports: Sequence[int] = (),
 ) -> tuple[Finding, ...]:
     """Try everything at a broker.
 
@@ -41,6 +47,7 @@ def check_broker(
         port: its TCP port for TLS.
         scratch: existing folder, for certificates of probes; nothing stays in it.
         now: aware time.
+        more_ports: at which the same broker may listen, too: whether it lets anybody in there.
 
     Raises:
         LinkError: no probe with a good certificate is let in; then nothing can be said.
@@ -53,9 +60,10 @@ def check_broker(
         with prober.link(one.device_id, one.tls):
             pass
         return (
-            _plain_text(prober),
+            _plain_text(prober, more_ports),
             _old_tls(prober),
             *_entrance(prober),
+            *([_more_ports(prober, more_ports)] if more_ports else []),
             _client_id(prober, one, two),
             *_speaking(prober, one, two),
             _hearing(prober, checks.SUBSCRIBE, one, two, two.up()),
@@ -70,14 +78,27 @@ def check_broker(
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _plain_text(prober: Prober) -> Finding:
+def _plain_text(prober: Prober, more_ports: Sequence[int]) -> Finding:
+    tried = dict.fromkeys((prober.port, PLAIN_PORT, *more_ports))
+    let_in = [port for port in tried if prober.lets_in("probe-plain", None, port=port)]
+    seen = f"let in on port {_listed(let_in)}" if let_in else f"refused on {_listed(tried)}"
+    return _found(checks.PLAIN_TEXT, is_safe=not let_in, seen=seen)
+
+
+def _more_ports(prober: Prober, more_ports: Sequence[int]) -> Finding:
+    nobody, rogue = prober.nobody(), prober.rogue("probe-rogue")
     let_in = [
         port
-        for port in dict.fromkeys((prober.port, PLAIN_PORT))
-        if prober.lets_in("probe-plain", None, port=port)
+        for port in dict.fromkeys(more_ports)
+        if prober.lets_in("probe-nobody", nobody, port=port)
+        or prober.lets_in("probe-rogue", rogue, port=port)
     ]
-    seen = f"let in on port {', '.join(map(str, let_in))}" if let_in else "refused"
-    return _found(checks.PLAIN_TEXT, is_safe=not let_in, seen=seen)
+    seen = f"let in on port {_listed(let_in)}" if let_in else f"refused on {_listed(more_ports)}"
+    return _found(checks.MORE_PORTS, is_safe=not let_in, seen=seen)
+
+
+def _listed(ports: Iterable[int]) -> str:
+    return ", ".join(map(str, ports))
 
 
 def _old_tls(prober: Prober) -> Finding:

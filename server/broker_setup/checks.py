@@ -62,8 +62,13 @@ _WRITE = "write the configuration anew: fedcell server broker-config --out DIR -
 
 PLAIN_TEXT = Attempt(
     name="plain-text",
-    tried="MQTT without TLS on this port and on 1883",
+    tried="MQTT without TLS on this port, on 1883 and on those of --also-port",
     remedy="remove every listener without TLS from the configuration",
+)
+MORE_PORTS = Attempt(
+    name="more-ports",
+    tried="no certificate, or a rogue authority's, on the ports of --also-port",
+    remedy="remove every listener that the fleet's configuration does not name",
 )
 OLD_TLS = Attempt(
     name="old-tls",

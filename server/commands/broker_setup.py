@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from .fleet import Authority, say, settings_of
 from .hub import AsJson, Config, Db
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from ..broker_setup.checks import Finding
 
 UNSAFE = 1
 
@@ -68,20 +73,25 @@ def check_broker_command(
         str | None,
         typer.Option("--broker", metavar="HOST:PORT", help="Which; none: the fleet's."),
     ] = None,
+    also_port: Annotated[
+        list[int] | None,
+        typer.Option(min=1, max=65_535, help="Port that may be open, too; may be repeated."),
+    ] = None,
     authority: Authority = None,
     config: Config = None,
     as_json: AsJson = False,
 ) -> None:
     """Try at a broker that runs what nobody should be able to do, and say what is unsafe.
 
-    Two probe devices connect for some seconds, under certificates that hold for minutes.
+    It looks at the broker's port and at 1883, and at no others that are not named. Two probe
+    devices connect for some seconds, under certificates that hold for minutes.
     """
     import logging
     import tempfile
 
     from ..authority.home import open_home
-    from ..broker_setup.broker_check import check_broker
-    from ..broker_setup.checks import Verdict, is_safe
+    from ..broker_setup.broker_check import PLAIN_PORT, check_broker
+    from ..broker_setup.checks import is_safe
     from ..clock import machine_clock
     from ..config import parse_address
 
@@ -92,22 +102,38 @@ def check_broker_command(
     host, port = parse_address("broker", address or home.fleet.broker)
     with tempfile.TemporaryDirectory() as scratch:
         findings = check_broker(
-            home, host=host, port=port, scratch=Path(scratch), now=machine_clock()
+            home,
+            host=host,
+            port=port,
+            scratch=Path(scratch),
+            now=machine_clock(),
+            more_ports=also_port or (),
         )
-    lines = []
-    for found in findings:
-        lines.append(f"{found.verdict.value:<8}{found.attempt.name}: {found.attempt.tried}")
-        lines[-1] += f": {found.seen}"
-        if found.verdict is not Verdict.SAFE:
-            lines.append(f"        {found.attempt.remedy}")
-    num_unsafe = sum(found.verdict is Verdict.UNSAFE for found in findings)
-    lines.append(f"{len(findings)} checks at {host}:{port}, {num_unsafe} unsafe")
+    ports = list(dict.fromkeys((port, PLAIN_PORT, *(also_port or ()))))
+    lines = _lines_of(findings, where=f"{host}:{port}", ports=ports)
     safe = is_safe(findings)
     data = {
         "broker": f"{host}:{port}",
+        "ports": ports,
         "safe": safe,
         "checks": [found.to_json() for found in findings],
     }
     say(data, lines, as_json=as_json)
     if not safe:
         raise typer.Exit(UNSAFE)
+
+
+def _lines_of(findings: Sequence[Finding], *, where: str, ports: Sequence[int]) -> list[str]:
+    """Tell a person what was found, and where nobody looked."""
+    lines = []
+    for found in findings:
+        lines.append(f"{found.verdict.value:<8}{found.attempt.name}: {found.attempt.tried}")
+        lines[-1] += f": {found.seen}"
+        remedy = found.to_json()["remedy"]
+        lines += [f"        {remedy}"] if remedy else []
+    num_unsafe = sum(found.to_json()["verdict"] == "unsafe" for found in findings)
+    return [
+        *lines,
+        f"{len(findings)} checks at {where}, {num_unsafe} unsafe",
+        f"looked at ports {', '.join(map(str, ports))}; no others (--also-port), no WebSockets",
+    ]

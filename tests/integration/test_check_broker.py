@@ -8,6 +8,7 @@ from server.broker import LOOPBACK, free_port
 from server.broker_setup.broker_check import check_broker
 from server.broker_setup.checks import is_safe
 from server.broker_setup.configuration import ACCESS_FILE, CONFIGURATION_FILE, PROBE_GATEWAY
+from tests.support.brokers import mosquitto_in
 from tests.support.command_line import fedcell
 from tests.support.secured_fleets import SecuredBroker, secured_broker, secured_fleet
 
@@ -54,6 +55,28 @@ def test_broker_as_it_is_configured_is_safe(broker):
     assert (ran.code, told["safe"]) == (0, True)
     (site,) = (check for check in told["checks"] if check["name"] == "other-site")
     assert site["seen"] == "heard its own site alone"
+
+
+def test_ports_that_were_looked_at_are_said_and_a_plain_listener_on_another_is_found(
+    broker, tmp_path
+):
+    """A broker of the same machine, on a port that nobody would guess."""
+    address = f"{LOOPBACK}:{broker.port}"
+    asked = ("server", "check-broker", "--broker", address)
+    home = ("--authority", broker.fleet.home.folder)
+    with mosquitto_in(tmp_path) as plain:
+        ran = fedcell(*asked, "--also-port", plain.port, *home, "--json")
+    told = ran.json()
+    unsafe = {check["name"]: check for check in told["checks"] if check["verdict"] == "unsafe"}
+
+    assert (ran.code, told["ports"]) == (1, [broker.port, 1883, plain.port])
+    assert set(unsafe) == {"plain-text"}
+    assert unsafe["plain-text"]["seen"] == f"let in on port {plain.port}"
+
+    said = fedcell(*asked, "--also-port", free_port(), *home).out
+    assert f"looked at ports {broker.port}, 1883, " in said
+    assert "no others (--also-port), no WebSockets" in said
+    assert "more-ports" in said
 
 
 def unsafe_checks(broker, folder, *, without=(), extra=()):
