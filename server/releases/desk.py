@@ -356,7 +356,8 @@ class ReleaseDesk:
         if failed:
             releases.note_failures(rollout.number, failed)
             watched = releases.watched(rollout.number)
-        return evidence_of(watched, version=version, since=rollout.ring_began_at)
+        since, before = rollout.ring_began_at, kept.policy.soak
+        return evidence_of(watched, version=version, since=since, before=before)
 
     def in_use(self, spec: str) -> Bundle:
         """Return what devices of a feature specification have, without signature and number."""

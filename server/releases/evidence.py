@@ -11,10 +11,11 @@ from models.wire.messages import ModelRefusal
 
 from .distribution import Bands, Question, moves
 from .rings import Evidence, ring_of
+from .silence import presence_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
-    from datetime import datetime
+    from datetime import datetime, timedelta
 
     from ..storage.releases import Watched
     from .rings import Ring
@@ -83,13 +84,16 @@ def new_failures(watched: Iterable[Watched], *, version: str) -> dict[str, str]:
     }
 
 
-def evidence_of(watched: Sequence[Watched], *, version: str, since: datetime) -> Evidence:
+def evidence_of(
+    watched: Sequence[Watched], *, version: str, since: datetime, before: timedelta
+) -> Evidence:
     """Put together what is known of a release, but for devices whose failures were set aside.
 
     Args:
         watched: devices, their failures noted.
         version: of its model.
         since: when its last ring began.
+        before: for how long before that a device counts as one that should be heard since.
     """
     inside = [one for one in watched if one.in_ring and one.failed_because != SET_ASIDE]
     failed = Counter(one.failed_because for one in inside if one.failed_because is not None)
@@ -109,6 +113,10 @@ def evidence_of(watched: Sequence[Watched], *, version: str, since: datetime) ->
         shifts={
             question: (moves(ours, question), moves(others, question)) for question in Question
         },
+        presence=presence_of((one.last_seen_at for one in inside), since=since, before=before),
+        elsewhere=presence_of(
+            (one.last_seen_at for one in watched if not one.in_ring), since=since, before=before
+        ),
         failed_on=tuple(one.device_id for one in inside if one.failed_because is not None),
     )
 
@@ -136,4 +144,5 @@ def to_json(evidence: Evidence) -> dict[str, Any]:
         "failed_on": list(evidence.failed_on),
         "unsuited": evidence.unsuited,
         "compared": evidence.compared,
+        "silent": evidence.presence.missing,
     }

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING
 from models.wire.announcements import FLEET_RING
 
 from .distribution import Question, least_share, net_shift
+from .silence import Presence, silenced
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -82,7 +83,8 @@ class RingPolicy:
 
     Attributes:
         soak: least time in a ring.
-        least_acknowledged: share of the ring's active devices that run the model.
+        least_acknowledged: share of the ring's active devices that run the model, and of those
+            heard shortly before the ring began that are heard since.
         least_summaries: devices that must have told bands before and after; fewer where the rings
             are smaller.
         least_devices: devices that must have spoken; fewer where the rings are smaller.
@@ -136,6 +138,8 @@ class Evidence:
         unsuited: of them, whose client or features it does not fit.
         compared: devices that told bands before and after.
         shifts: how the ring and all others moved, by question.
+        presence: who of the rings is heard, and who has gone silent since the last began.
+        elsewhere: the same of devices outside.
         failed_on: names of the devices on which it failed.
     """
 
@@ -146,6 +150,8 @@ class Evidence:
     unsuited: int = 0
     compared: int = 0
     shifts: Mapping[Question, tuple[Moves, Moves]] = field(default_factory=dict)
+    presence: Presence = field(default_factory=Presence)
+    elsewhere: Presence = field(default_factory=Presence)
     failed_on: tuple[str, ...] = ()
 
 
@@ -176,12 +182,16 @@ def decide(
     if rollout.state is not ReleaseState.ROLLING:
         return rollout
     has_soaked = now - rollout.ring_began_at >= policy.soak
+    silence = silenced(evidence.presence, evidence.elsewhere, alpha=policy.alpha)
+    if has_soaked and silence:
+        return halted(rollout, reason=silence)
     eligible = evidence.active - evidence.unsuited
     suited = evidence.known - evidence.unsuited
     is_heard = (
         eligible >= max(1, min(policy.least_devices, suited))
         and evidence.running >= policy.least_acknowledged * eligible
         and evidence.compared >= min(policy.least_summaries, suited)
+        and not evidence.presence.to_be_heard(policy.least_acknowledged)
     )
     is_look_due = evidence.compared >= max(FIRST_LOOK, 2 * rollout.looked_at) or (
         has_soaked and is_heard and evidence.compared > rollout.looked_at
@@ -216,6 +226,9 @@ def why_waiting(
         found.append(f"{least - eligible} more devices that speak")
     elif evidence.running < wanted:
         found.append(f"{wanted - evidence.running} more devices that run it")
+    silent = evidence.presence.to_be_heard(policy.least_acknowledged)
+    if silent:
+        found.append(f"{silent} of {evidence.presence.missing} that spoke before, and not since")
     if evidence.compared < compared:
         found.append(f"{compared - evidence.compared} more summaries to compare")
     return found
