@@ -1,4 +1,4 @@
-"""Keys and certificate requests that a device makes: for MQTT on P-256, for Flower on P-384.
+"""Keys, certificate requests and a certificate that a device makes: P-256, for Flower P-384.
 
 The private halves never leave the device; what leaves is the request, and a public key.
 """
@@ -6,19 +6,18 @@ The private halves never leave the device; what leaves is the request, and a pub
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from datetime import UTC, datetime
+from ipaddress import IPv4Address
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from ..errors import JoinError
 
-if TYPE_CHECKING:
-    from datetime import datetime
-
 _NO_PASSWORD = serialization.NoEncryption()
+_ALWAYS = (datetime(1970, 1, 1, tzinfo=UTC), datetime(9999, 12, 31, 23, 59, 59, tzinfo=UTC))
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +57,37 @@ def make_supernode_key() -> tuple[str, str]:
         serialization.Encoding.OpenSSH, serialization.PublicFormat.OpenSSH
     )
     return private.decode("ascii"), public.decode("ascii")
+
+
+def make_loopback_certificate() -> tuple[bytes, bytes]:
+    """Make a key for a server on loopback, and return it and its certificate, both PEM.
+
+    Nobody else vouches for it: who shall believe it is given the certificate itself. It holds
+    always, for a device's clock may be wrong, and is of use as long as its key.
+    """
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "fedcell node on loopback")])
+    builder = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(_ALWAYS[0])
+        .not_valid_after(_ALWAYS[1])
+    )
+    loopback = x509.SubjectAlternativeName([x509.IPAddress(IPv4Address("127.0.0.1"))])
+    for extension, is_critical in (
+        (x509.BasicConstraints(ca=False, path_length=None), True),
+        (x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), False),
+        (loopback, False),
+    ):
+        builder = builder.add_extension(extension, critical=is_critical)
+    made = builder.sign(key, hashes.SHA256())
+    private = key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, _NO_PASSWORD
+    )
+    return private, made.public_bytes(serialization.Encoding.PEM)
 
 
 def checked_certificate(pem: str, *, key_pem: str, device_id: str) -> CertificateFacts:

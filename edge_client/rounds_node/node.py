@@ -26,7 +26,7 @@ from .node_folder import (
     write_private,
     write_state,
 )
-from .processes import end, executor_process, free_port, supernode_process
+from .processes import end, executor_process, free_port, let_begin, supernode_process
 from .settings import as_toml
 from .supernode import SuperNodePlan
 
@@ -183,6 +183,8 @@ class DeviceNode:
                 has_ended = process.poll() is not None
                 for event in events.within(0.0 if has_ended else TURN_S):
                     told = self._heard(event, told)
+                    if event["event"] == "listening":
+                        let_begin(executor)
                 if has_ended:
                     return ending_of(told, exit_code=process.returncode)
                 if executor.poll() is not None:

@@ -24,6 +24,7 @@ END_WITHIN_S = 20.0
 NO_SECRETS = ("FEDCELL_DEVICE_TOKEN",)
 """Of our environment: nothing that Flower's processes have to know."""
 SUPERNODE = ("-P", "-m", f"{__package__}.supernode")
+SUPEREXEC = ("-P", "-m", f"{__package__}.superexec", "flower-superexec")
 
 
 class Events:
@@ -81,7 +82,10 @@ def supernode_process(
 
 
 def executor_process(plan: SuperNodePlan, *, log: int, parent: int) -> subprocess.Popen[bytes]:
-    """Start the SuperExec, which starts the app for each task, and ends with its parent.
+    """Start the SuperExec, which waits for `let_begin`, then starts the app for each task.
+
+    It takes tasks of this start's SuperNode alone, known by its certificate: a stranger who listens
+    in its place would hand out code.
 
     Raises:
         FlowerError: it is not installed.
@@ -90,14 +94,29 @@ def executor_process(plan: SuperNodePlan, *, log: int, parent: int) -> subproces
     if not program.exists():
         raise FlowerError(program, "is missing", "pip install 'fedcell[train]'")
     words = [
-        *(str(program), "--runtime-api-address", f"127.0.0.1:{plan.api_port}", "--insecure"),
+        *(sys.executable, *SUPEREXEC),
+        *("--runtime-api-address", f"127.0.0.1:{plan.api_port}"),
+        *("--root-certificates", str(plan.certificate)),
         *("--superexec-auth-secret-file", plan.secret, "--parent-pid", str(parent)),
     ]
-    return started(words, plan, log=log)
+    return started(words, plan, log=log, is_told=True)
+
+
+def let_begin(executor: subprocess.Popen[bytes]) -> None:
+    """Tell a SuperExec that its SuperNode listens."""
+    if executor.stdin is not None and not executor.stdin.closed:
+        with suppress(OSError):
+            executor.stdin.write(b"begin\n")
+            executor.stdin.close()
 
 
 def started(
-    words: list[str], plan: SuperNodePlan, *, log: int, keeps: tuple[int, ...] = ()
+    words: list[str],
+    plan: SuperNodePlan,
+    *,
+    log: int,
+    keeps: tuple[int, ...] = (),
+    is_told: bool = False,
 ) -> subprocess.Popen[bytes]:
     """Start one of Flower's processes.
 
@@ -106,11 +125,12 @@ def started(
         plan: of the SuperNode that it belongs to.
         log: descriptor for what it says.
         keeps: descriptors that it inherits.
+        is_told: whether this process tells it something.
     """
     # A session of its own: a Ctrl-C is for the node, which ends its processes in order.
     return subprocess.Popen(
         words,
-        stdin=subprocess.DEVNULL,
+        stdin=subprocess.PIPE if is_told else subprocess.DEVNULL,
         stdout=log,
         stderr=log,
         env=_environment(plan),
@@ -122,6 +142,9 @@ def started(
 
 def end(process: subprocess.Popen[bytes]) -> None:
     """End a process in order, or by force where that takes too long."""
+    if process.stdin is not None:
+        with suppress(OSError):
+            process.stdin.close()
     if process.poll() is None:
         process.terminate()
         with suppress(subprocess.TimeoutExpired):

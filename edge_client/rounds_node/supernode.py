@@ -26,6 +26,8 @@ from typing import TYPE_CHECKING, Any
 from models.wire.envelope import SigningKey
 
 from ..errors import EdgeError
+from ..provisioning.device_certificate import make_loopback_certificate
+from .node_folder import write_private
 from .pin_source import PinSource
 from .pinning import WORDS, OfferedBundle, refusal_of
 
@@ -95,6 +97,16 @@ class SuperNodePlan:
             keys=self.pin_keys,
         )
 
+    @property
+    def certificate(self) -> Path:
+        """By which SuperExec and apps know this start's SuperNode; its key lies beside it."""
+        return Path(self.home) / "loopback.pem"
+
+    @property
+    def certificate_key(self) -> Path:
+        """Private key of the certificate."""
+        return Path(self.home) / "loopback.key"
+
     def words(self) -> list[str]:
         """Return the command line of `flower-supernode`."""
         return [
@@ -103,6 +115,8 @@ class SuperNodePlan:
             *("--auth-supernode-private-key", self.key),
             *("--node-config", self.node_config),
             *("--host", "127.0.0.1", "--port", str(self.api_port)),
+            *("--ssl-certfile", str(self.certificate), "--ssl-keyfile", str(self.certificate_key)),
+            *("--ssl-ca-certfile", str(self.certificate)),
             *("--isolation", "process", "--superexec-auth-secret-file", self.secret),
             *("--trusted-entities", str(Path(self.home) / "trusted-entities.yaml")),
         ]
@@ -249,6 +263,9 @@ def main() -> None:
     shutil.rmtree(home / APPS, ignore_errors=True)
     bundles = PinnedBundles(plan.pins(), home, tell)
     (home / "trusted-entities.yaml").write_bytes(bundles.trusted_entities())
+    key, certificate = make_loopback_certificate()
+    write_private(plan.certificate_key, key)
+    write_private(plan.certificate, certificate)
     sys.argv = plan.words()
     code = 1
     try:
@@ -287,6 +304,8 @@ def run_flower(bundles: PinnedBundles) -> None:
 
     @contextlib.contextmanager
     def pinned(*arguments: Any, **named: Any) -> Iterator[tuple[Any, ...]]:
+        # Flower gives up before it connects where it cannot listen: the port is its own.
+        bundles.tell("listening")
         with connect(*arguments, **named) as parts:
             try:
                 judged = bundles.connection(parts)

@@ -35,6 +35,7 @@ with os.fdopen(int(sys.argv[2]), "w", buffering=1) as told:
     os._exit({code})
 """
 CONNECTED = {"event": "connected", "node_id": "7"}
+LISTENING = {"event": "listening"}
 OLD_SESSION = {
     "event": "refused_connection",
     "code": 305,
@@ -67,7 +68,9 @@ def run(tmp_path, monkeypatch):
         monkeypatch.setattr(
             node_module,
             "executor_process",
-            lambda plan, *, log, parent: processes.started(list(executor), plan, log=log),
+            lambda plan, *, log, parent: processes.started(
+                list(executor), plan, log=log, is_told=True
+            ),
         )
         with held_folder(store) as folder:
 
@@ -123,9 +126,18 @@ def test_each_ending_is_told_and_waited_after(run, events, code, reason):
 
 
 def test_a_superexec_that_ended_takes_the_supernode_along(run):
-    told, _ = run([CONNECTED], lives_s=60, executor=("true",))
+    told, _ = run([LISTENING, CONNECTED], lives_s=60, executor=("true",))
 
     assert told[-1][1]["reason"] == "executor_lost"
+
+
+@pytest.mark.parametrize(("events", "begins"), [([CONNECTED], False), ([LISTENING], True)])
+def test_a_superexec_begins_once_its_supernode_listens(run, tmp_path, events, begins):
+    run(
+        events, lives_s=0.7, executor=("sh", "-c", f"read word && touch {tmp_path}/begun; sleep 60")
+    )
+
+    assert (tmp_path / "begun").exists() is begins
 
 
 def stop_after(run, seconds):

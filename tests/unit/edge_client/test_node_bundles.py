@@ -211,6 +211,8 @@ def test_flower_takes_the_words_that_it_is_started_with(tmp_path):
     assert SuperNodePlan.from_bytes(plan.to_bytes()) == plan
     assert (read.superlink, read.root_certificates) == ("fleet:9443", "ca.pem")
     assert (read.isolation, read.insecure) == ("process", False)
+    served = (read.ssl_certfile, read.ssl_keyfile, read.ssl_ca_certfile)
+    assert served == tuple(str(tmp_path / f"loopback.{end}") for end in ("pem", "key", "pem"))
     assert read.trusted_entities == tmp_path / "trusted-entities.yaml"
 
 
