@@ -7,14 +7,27 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MessageType, RecordDict
+from flwr.supercore.task_identity import TaskIdentity
 
+from edge_client.flower_app import client_app
 from edge_client.local_training import local_trainer, train_block, train_on_device
 from models.closed_form_batches import ScaledRows
 from models.network_shape import NUM_WEIGHTS
 from models.training.local_epochs import new_flat_weights
-from models.wire.rounds import LocalRecipe, RoundTask
+from models.wire.rounds import (
+    CONTRIBUTION_RECORD,
+    FLAT_ARRAY,
+    SUM_RECORD,
+    TASK_RECORD,
+    WEIGHTS_RECORD,
+    Contribution,
+    LocalRecipe,
+    RoundTask,
+)
 from privacy import OperatingSystemNoise, UpdateGrid
 from privacy.adaptive_clipping import grid_of
+from server.engine.aggregation import reply_refusal
 from simulations.cohort_engine import (
     CohortBlock,
     CohortProcesses,
@@ -189,6 +202,22 @@ def test_block_behind_a_node_gives_the_sum_of_the_usual_block(files, has_norm_bi
         )
         assert (num_devices, receipts) == (len(usual.device_ids), ())
         assert np.linalg.norm(GRID.restore(total - expected)) <= 1e-5 * num_devices
+
+
+def test_client_app_of_a_node_hands_the_whole_task_to_the_engine(files):
+    TaskIdentity.run_id, TaskIdentity.node_id, TaskIdentity.task_id = 1, 1, 1
+    block = CohortBlock(files, 0, 5)
+    task = task_for(block)
+    content = RecordDict({WEIGHTS_RECORD: ArrayRecord({FLAT_ARRAY: Array(WEIGHTS)})})
+    content[TASK_RECORD] = ConfigRecord({**task.to_plain()})
+    message = Message(content, dst_node_id=2, message_type=MessageType.TRAIN)
+    reply = client_app(lambda _: block)(message=message, context=None).content
+    said = Contribution.from_plain(dict(reply.config_records[CONTRIBUTION_RECORD]))
+    total = reply.array_records[SUM_RECORD][FLAT_ARRAY].numpy()
+    assert np.array_equal(total, block.relay_task(task, WEIGHTS, waited_s=0.0)[0])
+    assert said.num_devices == len(block.device_ids)
+    refusal = reply_refusal(total, said, task=task, num_weights=WEIGHTS.size, grid=GRID)
+    assert refusal is None
 
 
 def test_block_takes_fast_noise_when_told_and_entropy_without_a_seed(files):
