@@ -20,6 +20,7 @@ import pytest
 from models.wire.app_pin import APP_PIN_PATH, AppPin
 from models.wire.envelope import trusted_keys
 from server.authority.enrolment import revoke
+from server.deployment.app_bundle import PACKAGES
 from server.deployment.beginning import begin_run
 from server.deployment.certificates import require_certificates
 from server.deployment.control_api import control_api
@@ -28,6 +29,7 @@ from server.deployment.flower_commands import Part
 from server.deployment.folder import open_deployment
 from server.deployment.node_registry import bound_devices
 from server.deployment.nodes import enrolled_nodes
+from server.deployment.pinned_superexec import SERVERAPP
 from server.deployment.proxy_configuration import NODE_PATHS
 from server.deployment.readiness import taken_port
 from server.deployment.serving import Supervisor
@@ -207,6 +209,17 @@ def test_part_that_ends_before_it_was_ready_ends_the_whole_with_its_last_words(c
 
     assert [event["event"] for event in events] == ["part_started", "part_ended", "stopped"]
     assert half_an_app.exists() is (name != "superexec")
+
+
+def test_serverapp_loads_no_module_of_the_installation_before_those_of_its_bundle():
+    words = [sys.executable, "-P", "-X", "importtime", SERVERAPP, "00", "--help"]
+
+    ran = subprocess.run(words, input="", capture_output=True, text=True, timeout=120, check=True)
+
+    loaded = {line.rpartition("|")[2].strip() for line in ran.stderr.splitlines()}
+    assert "usage: flwr-serverapp" in ran.stdout
+    assert "flwr.superlink.runtime.run_serverapp" in loaded
+    assert {name.partition(".")[0] for name in loaded}.isdisjoint(PACKAGES)
 
 
 def test_what_a_killed_process_had_started_ends_too():
