@@ -346,7 +346,7 @@ class ReleaseDesk:
 
     @staticmethod
     def _evidence(releases: Releases, kept: KeptRelease, rings: Sequence[Ring]) -> Evidence:
-        rollout, version = kept.rollout, kept.offer.version
+        rollout, version, soak = kept.rollout, kept.offer.version, kept.policy.soak
         if rollout.ring is None or rollout.ring_began_at is None:
             return Evidence()
         if rollout.state in _OPEN:
@@ -356,8 +356,7 @@ class ReleaseDesk:
         if failed:
             releases.note_failures(rollout.number, failed)
             watched = releases.watched(rollout.number)
-        since, before = rollout.ring_began_at, kept.policy.soak
-        return evidence_of(watched, version=version, since=since, before=before)
+        return evidence_of(watched, version=version, since=rollout.ring_began_at, before=soak)
 
     def in_use(self, spec: str) -> Bundle:
         """Return what devices of a feature specification have, without signature and number."""
