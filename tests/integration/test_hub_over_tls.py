@@ -23,6 +23,7 @@ from server.errors import SettingError
 from server.hub_process import connected_hub
 from server.hub_status import hub_status
 from server.signer import load_signer, make_key_file
+from tests.support.brokers import wait_until
 from tests.support.edge_devices import NOW, PROFILE, fading_life
 from tests.support.line_bundle import trusted_keys, write_line_bundle
 from tests.support.secured_fleets import secured_broker, secured_fleet
@@ -98,6 +99,8 @@ def test_enrolled_device_hears_and_whoever_is_shut_out_is_sent_nothing(tmp_path)
                 heard = run_device(tmp_path, "heard", broker, joined["heard"], until=Until.ACKED)
                 # The broker has not been told yet; the server goes by its own database.
                 run_device(tmp_path, "shut-out", broker, joined["shut-out"], until=Until.SENT)
+                # The broker has it; the hub may not have read it yet.
+                wait_until(lambda: hub_status(fleet.database).suppressed)
             finally:
                 stop.set()
                 hub.wake()
