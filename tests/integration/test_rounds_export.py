@@ -18,7 +18,7 @@ from server.flower_app import app
 from server.releases.admission import Payment, admitted
 from server.runs.export_note import EXPORT_FILE, keep_note, was_fitted_on
 from server.runs.replay_record import folder_digest
-from server.signer import make_key_file
+from server.signer import load_signer, make_key_file
 from tests.support.command_line import fedcell
 from tests.support.federated_rounds import contribution, task_of
 from tests.support.flower_grid import GridInMemory
@@ -53,7 +53,10 @@ def reference(tmp_path_factory):
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory, reference):
     """A deployed run of two rounds from the default weights, looked at on the reference fleet."""
-    base = tmp_path_factory.mktemp("finished")
+    return run_of(tmp_path_factory.mktemp("finished"), reference)
+
+
+def run_of(base, reference, **changes):
     make_key_file(base / "policy.pem")
     make_stream_key_file(base / "stream.operator")
     said = DECLARED | {
@@ -65,6 +68,7 @@ def finished(tmp_path_factory, reference):
         "reference": str(reference),
         "rounds": 2,
         "cohort": 1,
+        **changes,
     }
     context = Context(
         run_id=1, node_id=1, node_config=UserConfig(), state=RecordDict(), run_config=said
@@ -105,6 +109,50 @@ def test_candidate_holds_the_runs_weights_and_is_judged_on_the_other_half(base, 
     fedcell("rounds", "judge", base / "run", "--reference", reference, "--json")
     on_all = json.loads((base / "run" / "proposal.json").read_text(encoding="utf-8"))
     assert on_all["checks"] != on_the_half["checks"]
+
+
+def test_the_candidate_of_a_deployed_run_is_offered_to_a_canary_ring(
+    reference, tmp_path, monkeypatch
+):
+    """As the guide of rounds types it, from the run's folder on; so small a C passes the gate."""
+    base = run_of(tmp_path, reference, **{"clipping-norm": 1e-4})
+    monkeypatch.chdir(base)
+
+    def typed(*words):
+        ran = fedcell(*words, "--json")
+        assert ran.code == 0, ran.err
+        return ran.json()
+
+    assert export(base, reference).code == 0
+    assert typed("rounds", "judge", "run", "--reference", reference)["passed"]
+    for name in ("root", "release", "fedcell-releases"):
+        typed("release", "key", "--out", f"{name}.pem")
+    keys = ("--root-key", "root.pem", "--release-key", "release.pem")
+    online = ("--online-key", "fedcell-releases.pem.public.json")
+    typed("release", "root", *keys, *online, "--out", "trust-1")
+    typed("release", "accept", "trust-1")
+    (base / "canary.txt").write_text("d-2\nd-5\n")
+    typed("release", "ring", "set", "canary=canary.txt")
+
+    proposed = typed("release", "propose", "run", "--home", "home")
+    signed = typed("release", "sign", proposed["request"], "--key", "release.pem")
+    typed("release", "accept", signed["answer"])
+    typed("release", "ring", "start")
+
+    (shown,) = typed("release", "status")["releases"]
+    exported = load_bundle(base / "run" / "bundle.zip", allow_unsigned=True)
+    assert (shown["version"], shown["state"], shown["ring"]) == (
+        *(exported.version, "rolling"),
+        "canary",
+    )
+    offered = base / "fedcell-releases" / "repository" / "targets"
+    signing = load_signer(base / "release.pem").verify_key
+    trusted = {signing.key_id: signing.to_bytes()}
+    found = {
+        path.parent.name: load_bundle(path, trusted_keys=trusted).version
+        for path in offered.rglob("*.zip")
+    }
+    assert found == {"canary": exported.version}
 
 
 def test_a_federated_bundle_enters_only_with_a_passed_decision_on_itself(base, reference):
