@@ -83,12 +83,16 @@ class _Handler(BaseHTTPRequestHandler):
         if wanted and is_same and not served.ignores_ranges:
             start = int(wanted.removeprefix("bytes=").removesuffix("-"))
             if start >= len(content):
+                # Noted before the answer leaves: who has it may look at once.
+                served.asked.append((wanted, 0))
                 self.send_response(416)
                 self.send_header("Content-Range", f"bytes */{len(content)}")
                 self.send_header("Content-Length", "0")
                 self.end_headers()
-                served.asked.append((wanted, 0))
                 return
+        most = served.break_after.pop(0) if served.break_after else len(content)
+        rest = content[start : start + most]
+        served.asked.append((wanted, len(rest)))
         self.send_response(206 if start else 200)
         if start:
             self.send_header("Content-Range", f"bytes {start}-{len(content) - 1}/{len(content)}")
@@ -99,9 +103,6 @@ class _Handler(BaseHTTPRequestHandler):
         for name, value in served.extra.items():
             self.send_header(name, value)
         self.end_headers()
-        most = served.break_after.pop(0) if served.break_after else len(content)
-        rest = content[start : start + most]
-        served.asked.append((wanted, len(rest)))
         self._send(rest)
 
     def _send(self, rest: bytes) -> None:
