@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 from types import SimpleNamespace
@@ -72,6 +73,21 @@ def change_report(folder, change):
     path.write_text(json.dumps(report))
 
 
+def words_until(watcher, word):
+    """What a watcher says up to a word; it is ended where it does not say it."""
+    too_long = threading.Timer(60.0, watcher.kill)
+    too_long.start()
+    words = set()
+    try:
+        for line in watcher.stdout:
+            words.add(json.loads(line)["word"])
+            if word in words:
+                break
+    finally:
+        too_long.cancel()
+    return words
+
+
 @pytest.mark.slow
 def test_a_run_is_watched_paused_resumed_and_killed_and_then_cancelled(tmp_path):
     run = tmp_path / "run"
@@ -106,6 +122,7 @@ def test_a_run_is_watched_paused_resumed_and_killed_and_then_cancelled(tmp_path)
         assert "its process is gone" in gone.out
         assert "fedcell rounds resume" in " ".join(gone.out.split())
 
+        words = words_until(watcher, "process_gone")
         asked_back = fedcell("rounds", "cancel", run)
         assert asked_back.is_refused(2, "--yes")
         released = len(read_ledger((run / "ledger.jsonl").read_text()))
@@ -118,9 +135,9 @@ def test_a_run_is_watched_paused_resumed_and_killed_and_then_cancelled(tmp_path)
         assert len(read_ledger((run / "ledger.jsonl").read_text())) == released
 
         assert watcher.wait(timeout=20) == 1
-        seen = [json.loads(line) for line in watcher.stdout]
+        words |= words_until(watcher, "cancelled")
         assert first["word"] == "absent"
-        assert {"running", "paused", "process_gone", "cancelled"} <= {one["word"] for one in seen}
+        assert {"running", "paused", "process_gone", "cancelled"} <= words
         assert fedcell("rounds", "pause", run).is_refused(1, "cancelled", "nothing to pause")
         assert fedcell("rounds", "resume", run).is_refused(1, "cancelled", "nothing to resume")
     finally:
