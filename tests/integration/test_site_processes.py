@@ -90,6 +90,7 @@ def asked_for(path, gateway, **values):
         offer=gateway.offer_of(),
         gateway=GATEWAY,
         seal_key=gateway.opening_key.seal_key.to_bytes().hex(),
+        granted=NOW,
         received=moment_of(NOW.timestamp()),
     )
     named = {"telemetry-db": str(path), "power-supplies": "/nowhere", **values}

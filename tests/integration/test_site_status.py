@@ -48,6 +48,7 @@ def keep_step_of(path, *, ending=None):
         offer=gateway.offer_of(index=3),
         gateway=GATEWAY,
         seal_key=gateway.opening_key.seal_key.to_bytes().hex(),
+        granted=NOW,
         received=moment_of(NOW.timestamp()),
     )
     with TelemetryStore(path) as store:
