@@ -194,7 +194,8 @@ def test_a_stream_killed_at_every_step_ends_with_the_norm_of_one_never_killed(tm
     assert found["kills"] >= 16
     assert found["noise_only"] >= 2
     assert found["is_bit_identical"]
-    assert found["clipping_norm"] != 1.0
+    # Two steps that move it as far as one may can take it there and back.
+    assert any(norm != 1.0 for norm in found["norms"])
 
 
 @pytest.mark.soak

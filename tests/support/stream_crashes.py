@@ -333,13 +333,14 @@ def run(folder: Path, num_rounds: int, seed: int, quantile: float | None = None)
     except StreamRefusedError:
         refused = True
     noise_only = sum(entry.event.noise_only for entry in read_home(home_of(folder, terms)))
+    is_bit_identical, norms = replayed(folder, terms)
     return {
         "kills": kills,
         "rounds": num_rounds,
         "noise_only": noise_only,
         "refused_past_the_end": refused,
-        "is_bit_identical": is_bit_identical(folder, terms),
-        "clipping_norm": read_checkpoint(folder / terms.stream).clipping_norm,
+        "is_bit_identical": is_bit_identical,
+        "norms": norms,
     }
 
 
@@ -357,8 +358,10 @@ def begin_under_fire(
     raise AssertionError("no stream began")
 
 
-def is_bit_identical(folder: Path, terms: StreamTerms) -> bool:
+def replayed(folder: Path, terms: StreamTerms) -> tuple[bool, list[float | None]]:
     """Compare the stream's end with one that nobody ever interrupted, under the same key.
+
+    Returns whether they are the same bit for bit, and the norm after each step.
 
     Noise is a function of key, step and committed sum: no step may have met other noise for having
     been interrupted, in whatever process it was released.
@@ -366,6 +369,7 @@ def is_bit_identical(folder: Path, terms: StreamTerms) -> bool:
     secrets = read_secrets(folder / terms.stream / KEY_FILE, operator=None)
     noise, state = CorrelatedNoise(secrets.noise_key, terms.policy), start()
     norm, size = StepNorm.of(terms), terms.size(NUM_WEIGHTS)
+    norms: list[float | None] = []
     _, steps = PrivacyHome(home_of(folder, terms)).stream(terms.stream)
     for entry in read_home(home_of(folder, terms)):
         index = entry.event.index
@@ -380,13 +384,15 @@ def is_bit_identical(folder: Path, terms: StreamTerms) -> bool:
         )
         update = norm.of_update(mean, noise_only=is_noise)
         norm.move()
+        norms.append(norm.to_keep)
         rate = RECIPE.rate_at(index, num_rounds=terms.num_rounds)
         state = optimizer_step(state, update, recipe=RECIPE, rate=rate)
     ended = read_checkpoint(folder / terms.stream)
-    return ended.clipping_norm == norm.to_keep and all(
+    is_same = ended.clipping_norm == norm.to_keep and all(
         np.array_equal(state.to_arrays()[name], ended.state.to_arrays()[name])
         for name in state.to_arrays()
     )
+    return is_same, norms
 
 
 if __name__ == "__main__":
