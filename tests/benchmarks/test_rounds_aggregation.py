@@ -59,6 +59,9 @@ class RepliesAsPulled:
         self.updates = [UNIT.quantise(one) for one in drawn]
         self._arrays = [Array(one) for one in self.updates]
 
+    def get_node_ids(self):
+        return list(self._node_of.values())
+
     def push_messages(self, messages):
         ids = []
         for message in messages:
