@@ -67,7 +67,7 @@ def exchange(
     sent = {} if sent is None else sent
     source = reply_source(grid, most_bytes=most_bytes)
     ttl_s = deadline_s + CLOCK_TOLERANCE_S
-    sent.update(_push(grid, messages, stop=stop, ttl_s=ttl_s))
+    sent.update(push(grid, messages, stop=stop, ttl_s=ttl_s))
     waiting = dict(sent)
     heard_at = time.monotonic()
     end = heard_at + deadline_s
@@ -118,10 +118,20 @@ def pull_some(grid: Grid, message_ids: Iterable[str]) -> Iterator[Message]:
         yield from source.pull(some)
 
 
-def _push(
+def push(
     grid: Grid, messages: Iterable[Message], *, stop: threading.Event, ttl_s: float
 ) -> dict[str, int]:
-    """Send messages a few at a time; return the node of each that the grid took."""
+    """Send messages a few at a time.
+
+    Args:
+        grid: Flower's way to the nodes.
+        messages: at most one a node.
+        stop: ends the sending.
+        ttl_s: how long Flower keeps each, in seconds.
+
+    Returns:
+        The node of each message that the grid took, by the message's identifier.
+    """
     sent: dict[str, int] = {}
     left = iter(messages)
     while not stop.is_set() and (some := list(islice(left, MESSAGES_AT_A_TIME))):

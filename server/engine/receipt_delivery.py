@@ -11,7 +11,7 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from .exchange import MESSAGES_AT_A_TIME, exchange, pull_some
+from .exchange import exchange, pull_some, push
 
 if TYPE_CHECKING:
     import threading
@@ -73,18 +73,8 @@ class ReceiptDelivery:
 
     def _send_ahead(self, grid: Grid, messages: Sequence[Message]) -> None:
         until = time.monotonic() + RECEIPT_LIFE_S
-        for start in range(0, len(messages), MESSAGES_AT_A_TIME):
-            some = messages[start : start + MESSAGES_AT_A_TIME]
-            if self.stop.is_set():
-                return
-            for message in some:
-                message.metadata.ttl = RECEIPT_LIFE_S
-            taken = set(grid.push_messages(some))
-            self._on_their_way |= {
-                message.metadata.message_id: _OnItsWay(message.metadata.dst_node_id, until)
-                for message in some
-                if message.metadata.message_id in taken
-            }
+        sent = push(grid, messages, stop=self.stop, ttl_s=RECEIPT_LIFE_S)
+        self._on_their_way |= {key: _OnItsWay(node_id, until) for key, node_id in sent.items()}
 
     def _late_answers(self, grid: Grid, here: set[int]) -> list[Message]:
         """Fetch what nodes that are back have answered, so that Flower need not keep it."""
