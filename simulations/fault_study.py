@@ -111,19 +111,11 @@ def _backdoored(share: float, lies: Lies, trigger: Trigger) -> Arm:
 
 _POISONS: Final = (POISONS, *((poison,) for poison in POISONS))
 _SHARES: Final = (0.01, 0.05, 0.1)
+_LOST_AND_HOSTILE: Final = FaultPlan(dropout=0.2, late=0.1, noticed=0.9, hostile_replies=0.05)
 PARTS: Final[Mapping[str, tuple[Arm, ...]]] = {
     "faults": (
-        Arm(
-            name=FAULTS,
-            faults=FaultPlan(dropout=0.2, late=0.1, noticed=0.9, hostile_replies=0.05),
-            devices_a_node=1,
-        ),
-        Arm(
-            name=OVER_INVITED,
-            faults=FaultPlan(dropout=0.2, late=0.1, noticed=0.9, hostile_replies=0.05),
-            devices_a_node=1,
-            expected_dropout=0.3,
-        ),
+        Arm(name=FAULTS, faults=_LOST_AND_HOSTILE, devices_a_node=1),
+        Arm(name=OVER_INVITED, faults=_LOST_AND_HOSTILE, devices_a_node=1, expected_dropout=0.3),
     ),
     "poisons": tuple(_poisoned(some, Lies.BEFORE_CLIPPING) for some in _POISONS),
     "backdoors": (
