@@ -12,6 +12,7 @@ down takes devices elsewhere, too, and is told from a model by them.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -47,10 +48,7 @@ class Presence:
 
     def to_be_heard(self, least: float) -> int:
         """Return how many of the missing have to be heard for a share to be reached."""
-        short = 0
-        while self.heard + short < least * self.num_devices:
-            short += 1
-        return short
+        return max(0, math.ceil(least * self.num_devices) - self.heard)
 
 
 def presence_of(last_seen: Iterable[datetime], *, since: datetime, before: timedelta) -> Presence:
