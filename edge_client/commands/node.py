@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .answers import answer, config_of, open_store
+from .answers import answer, config_file_of, config_of, open_store
 
 if TYPE_CHECKING:
     import argparse
@@ -77,20 +77,15 @@ def _inputs(arguments: argparse.Namespace, config: DeviceConfig) -> NodeInputs:
         JoinError: the device has joined no fleet, or its membership is damaged.
         InputError: a setting cannot be used.
     """
-    import os
-
     from models.trusted_keys import read_trusted_keys
 
-    from ..config import CONFIG_FILE, ENVIRONMENT_PREFIX
     from ..errors import JoinError
     from ..provisioning.membership import read_membership
     from ..rounds_node.node import NodeInputs
     from ..rounds_node.node_folder import POLICY_KEYS_FILE, node_folder
     from ..rounds_node.settings import address_of, node_values, read_settings
 
-    file = getattr(arguments, "config", None)
-    file = file or os.environ.get(ENVIRONMENT_PREFIX + CONFIG_FILE.upper())
-    settings = read_settings(None if file is None else Path(file))
+    settings = read_settings(config_file_of(arguments))
     membership = read_membership(config.store)
     if membership is None:
         remedy = "join one: fedcell-device join URL --token T"
