@@ -1,4 +1,4 @@
-"""Values of a SuperNode's configuration, read by their names."""
+"""Values of a SuperNode's configuration, read by their names, and the names that many ask for."""
 
 from __future__ import annotations
 
@@ -10,6 +10,14 @@ from .errors import InputError
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+STORE_KEY = "telemetry-db"
+"""Key of the node's configuration that names the device's store."""
+SEALED_UNDER_KEY = "store-key"
+"""Key that names the file with the key that the store is sealed under, where it is."""
+HARDWARE_KEY = "hardware-id-file"
+"""Key that names the file with this hardware's identifier, where it is not a usual one."""
+POLICY_KEYS_KEY = "policy-keys"
+"""Key that names the JSON file of the public keys that may sign policies and receipts."""
 _FIX = "correct it"
 
 

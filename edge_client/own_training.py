@@ -38,7 +38,7 @@ from .errors import (
 )
 from .link.configuration import allowed
 from .local_training import TrainingPath
-from .node_values import path_of
+from .node_values import HARDWARE_KEY, POLICY_KEYS_KEY, SEALED_UNDER_KEY, STORE_KEY, path_of
 from .own_counts import own_count
 from .privacy.ledger_file import DeviceLedger, read_device_ledger
 from .privacy.participation import REFUSAL_FACT, Terms, admit, debit, receipt_line
@@ -71,14 +71,6 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-STORE_KEY = "telemetry-db"
-"""Key of the node's configuration that names the device's store."""
-SEALED_UNDER_KEY = "store-key"
-"""Key that names the file with the key that the store is sealed under, where it is."""
-HARDWARE_KEY = "hardware-id-file"
-"""Key that names the file with this hardware's identifier, where it is not a usual one."""
-POLICY_KEYS_KEY = "policy-keys"
-"""Key that names the JSON file of the public keys that may sign policies and receipts."""
 OWN_PARTICIPATIONS_KEY = "own-participations"
 """Key of the most participations that the device allows of itself, where policies allow more."""
 OWN_EPSILON_KEY = "own-epsilon"

@@ -127,13 +127,14 @@ def _step_lines(step: dict[str, Any]) -> list[str]:
 
 def _node_config(arguments: argparse.Namespace) -> dict[str, Any]:
     """Return what the gateway's SuperNode is told, as `node` puts it together."""
+    from ..node_values import HARDWARE_KEY, POLICY_KEYS_KEY, STORE_KEY
     from ..rounds_node.settings import read_settings
 
     config, settings = config_of(arguments), read_settings(config_file_of(arguments))
     known = {
-        "telemetry-db": config.store,
-        "hardware-id-file": config.hardware_id_file,
-        "policy-keys": config.server_key,
+        STORE_KEY: config.store,
+        HARDWARE_KEY: config.hardware_id_file,
+        POLICY_KEYS_KEY: config.server_key,
     }
     named = {name: str(path) for name, path in known.items() if path is not None}
     return {**named, **settings.values}

@@ -13,7 +13,7 @@ from models.wire.site_credential import MAX_SITE_BYTES, read_site
 from models.wire.site_rounds import MOST_DEADLINE_S
 
 from ..errors import GatewayError, InputError, InputMissingError
-from ..node_values import number_of, path_of
+from ..node_values import HARDWARE_KEY, POLICY_KEYS_KEY, STORE_KEY, number_of, path_of
 from ..provisioning.identity import (
     hardware_id_files,
     identity_path,
@@ -39,9 +39,6 @@ BROKER_KEY: Final = "gateway-broker"
 DEADLINE_KEY: Final = "gateway-deadline-s"
 """Key of the seconds that devices have where the server does not say."""
 DEFAULT_DEADLINE_S: Final = 300.0
-_STORE_KEY: Final = "telemetry-db"
-_POLICY_KEYS_KEY: Final = "policy-keys"
-_HARDWARE_KEY: Final = "hardware-id-file"
 _NODE: Final = "node configuration"
 _RENEW: Final = "write the site file anew: fedcell fleet gateway"
 
@@ -112,15 +109,15 @@ def gateway_site(node_config: Mapping[str, object], *, now: datetime) -> Gateway
         GatewayError: the site file is not this gateway's, or not to be believed.
         EdgeError: keys or membership cannot be read.
     """
-    site_file, store = path_of(node_config, SITE_KEY), path_of(node_config, _STORE_KEY)
+    site_file, store = path_of(node_config, SITE_KEY), path_of(node_config, STORE_KEY)
     if site_file is None or store is None:
-        name = SITE_KEY if site_file is None else _STORE_KEY
+        name = SITE_KEY if site_file is None else STORE_KEY
         raise InputMissingError(_NODE, f"{name} names no file", "name it as a text")
     identity = read_identity(store)
     if identity is None:
         what = "the gateway has no keys of its own"
         raise InputMissingError(identity_path(store), what, "make them: fedcell-device init")
-    files = hardware_id_files(path_of(node_config, _HARDWARE_KEY))
+    files = hardware_id_files(path_of(node_config, HARDWARE_KEY))
     require_hardware(identity, identity_path(store), hardware_id=read_hardware_id(files))
     membership = read_membership(store)
     keys = _server_keys(node_config, membership)
@@ -179,13 +176,13 @@ def _server_keys(
     node_config: Mapping[str, object], membership: Membership | None
 ) -> dict[str, VerifyKey]:
     """Return the keys that may sign a credential: those of a named file, else the fleet's."""
-    file = path_of(node_config, _POLICY_KEYS_KEY)
+    file = path_of(node_config, POLICY_KEYS_KEY)
     if file is not None:
         raw = read_trusted_keys(file)
     elif membership is not None:
         raw = {name: bytes.fromhex(key) for name, key in membership.server_keys.items()}
     else:
-        remedy = f"join a fleet, or name {_POLICY_KEYS_KEY}"
+        remedy = f"join a fleet, or name {POLICY_KEYS_KEY}"
         raise InputMissingError(_NODE, "no key may sign the site file", remedy)
     return trusted_keys(*map(VerifyKey.from_bytes, raw.values()))
 

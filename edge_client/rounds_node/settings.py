@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from ..errors import InputError, InputMissingError
+from ..node_values import HARDWARE_KEY, POLICY_KEYS_KEY, SEALED_UNDER_KEY, STORE_KEY
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 NodeValue = str | int | float | bool
 
 PATH_VALUES = frozenset(
-    {"policy-keys", "conditions-file", "power-supplies", "hardware-id-file", "gateway-site"}
+    {POLICY_KEYS_KEY, "conditions-file", "power-supplies", HARDWARE_KEY, "gateway-site"}
 )
 """Values that are paths; those that the TOML file names lie relative to it."""
 OTHER_VALUES = frozenset(
@@ -108,10 +109,10 @@ def node_values(
         policy_keys: file of the keys that sign what the fleet's server says.
     """
     known = {
-        "telemetry-db": config.store,
-        "policy-keys": policy_keys,
-        "store-key": config.store_key,
-        "hardware-id-file": config.hardware_id_file,
+        STORE_KEY: config.store,
+        POLICY_KEYS_KEY: policy_keys,
+        SEALED_UNDER_KEY: config.store_key,
+        HARDWARE_KEY: config.hardware_id_file,
     }
     named = {name: str(path.absolute()) for name, path in known.items() if path is not None}
     return {**named, **settings.values}

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from models.trusted_keys import read_trusted_keys
 
+from ..node_values import HARDWARE_KEY, POLICY_KEYS_KEY, SEALED_UNDER_KEY, STORE_KEY
 from ..rounds_node.settings import read_settings
 from .taking_part import SiteRounds
 
@@ -68,13 +69,13 @@ def site_rounds_of(
         models.errors.ModelsError: the keys that may sign policies cannot be read.
     """
     own = {
-        "telemetry-db": config.store,
-        "store-key": config.store_key,
-        "hardware-id-file": config.hardware_id_file,
+        STORE_KEY: config.store,
+        SEALED_UNDER_KEY: config.store_key,
+        HARDWARE_KEY: config.hardware_id_file,
     }
     named = {name: str(path) for name, path in own.items() if path is not None}
     values = {**read_settings(terms).values, **named}
-    keys = values.get("policy-keys")
+    keys = values.get(POLICY_KEYS_KEY)
     if keys is not None:
         # What a round could not use is said at the start.
         read_trusted_keys(Path(str(keys)))
