@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 NORM_FLOOR: Final = 1e-6
 """Opacus adds it to a norm before it divides by it."""
-_GREATEST_ODDS: Final = 1e30
+GREATEST_ODDS: Final = 1e30
 """Keeps exp(−x) finite: infinity times zero is no number."""
 _WITH_ONE: Final = HIDDEN_UNITS + 1
 _OF_LAYER: Final = (
@@ -158,11 +158,11 @@ def _delta_of_logits(logits: Floats, rows: ScaledRows, *, out: Floats) -> None:
     softmax − one-hot.
     """
     num_rows = logits.shape[1]
-    offsets, survived_floor, failed_floor = _hazard_terms(logits.dtype.str)
+    offsets, survived_floor, failed_floor = hazard_terms(logits.dtype.str)
     odds = np.negative(logits[:NUM_BINS])
     odds -= offsets
     np.exp(odds, out=odds)
-    np.minimum(odds, _GREATEST_ODDS, out=odds)
+    np.minimum(odds, GREATEST_ODDS, out=odds)
     slope = odds + 1
     np.divide(1, slope, out=slope)
     np.multiply(rows.exposure.T, slope, out=out[:NUM_BINS])
@@ -196,8 +196,15 @@ def _delta_of_causes(logits: Floats, causes: NDArray[np.int8]) -> Floats:
 
 
 @lru_cache(maxsize=2)
-def _hazard_terms(dtype: str) -> tuple[Floats, Floats, Floats]:
-    """Return ln(width · base rate), (n_bins, 1); exp(−f) and 1 − exp(−f) + c, (n_bins,)."""
+def hazard_terms(dtype: str) -> tuple[Floats, Floats, Floats]:
+    """Return what the hazards' slopes are made of, in a type.
+
+    Args:
+        dtype: as `numpy.dtype.str`.
+
+    Returns:
+        ln(width · base rate), shape (n_bins, 1); exp(−f) and 1 − exp(−f) + c, shape (n_bins,).
+    """
     floors = LEAST_RATE_PER_DAY * WIDTHS_DAYS
     terms = (
         np.log(WIDTHS_DAYS * BASE_RATE_PER_DAY)[:, None],

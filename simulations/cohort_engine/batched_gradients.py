@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from models.closed_form import NORM_FLOOR
-from models.hazard_bins import BASE_RATE_PER_DAY, LEAST_RATE_PER_DAY, NUM_BINS, WIDTHS_DAYS
-from models.network_shape import CAUSE_WEIGHT, HIDDEN_UNITS, LAYERS, LEAST_HAZARD, NUM_WEIGHTS
+from models.closed_form import GREATEST_ODDS, NORM_FLOOR, hazard_terms
+from models.hazard_bins import NUM_BINS
+from models.network_shape import CAUSE_WEIGHT, HIDDEN_UNITS, LAYERS, NUM_WEIGHTS
 
 from .bordered_weights import layer_views
 
@@ -29,8 +29,6 @@ if TYPE_CHECKING:
 
     Floats = NDArray[np.float32]
 
-_GREATEST_ODDS: Final = np.float32(1e30)
-"""Keeps exp(−x) finite: infinity times zero is no number."""
 _OUTPUTS: Final = LAYERS[-1][0]
 
 
@@ -113,10 +111,10 @@ def _delta_below(layer: Floats, above: Floats, squares: Floats) -> Floats:
 def _delta_of_logits(logits: Floats, rows: PaddedRows, picked: NDArray[np.intp]) -> None:
     """Replace logits, hazards then causes, by ∂loss/∂logits; as `models.closed_form` does."""
     width = picked.shape[1]
-    offsets, survived_floor, failed_floor = _hazard_terms()
-    odds = np.subtract(offsets, logits[:, :NUM_BINS])
+    offsets, survived_floor, failed_floor = hazard_terms(logits.dtype.str)
+    odds = np.subtract(-offsets, logits[:, :NUM_BINS])
     np.exp(odds, out=odds)
-    np.minimum(odds, _GREATEST_ODDS, out=odds)
+    np.minimum(odds, GREATEST_ODDS, out=odds)
     slope = odds + np.float32(1)
     np.reciprocal(slope, out=slope)
     failed = np.flatnonzero(rows.has_failed.take(picked))
@@ -164,19 +162,6 @@ def _delta_of_causes(
     shares[causes.take(known), np.arange(len(known))] -= 1
     shares *= np.float32(CAUSE_WEIGHT)
     return place, shares
-
-
-@cache
-def _hazard_terms() -> tuple[Floats, Floats, Floats]:
-    """Return −ln(width · base rate), (n_bins, 1); exp(−f) and 1 − exp(−f) + c, (n_bins,)."""
-    floors = LEAST_RATE_PER_DAY * WIDTHS_DAYS
-    terms = (
-        -np.log(WIDTHS_DAYS * BASE_RATE_PER_DAY)[:, None],
-        np.exp(-floors),
-        LEAST_HAZARD - np.expm1(-floors),
-    )
-    offsets, survived, failed = (values.astype(np.float32) for values in terms)
-    return offsets, survived, failed
 
 
 @cache
