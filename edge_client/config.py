@@ -154,10 +154,7 @@ class DeviceConfig:
         Raises:
             InputError: the setting is neither on nor off.
         """
-        if self.personalisation not in {"on", "off"}:
-            what = f"is unknown: {self.personalisation!r}"
-            raise InputError("personalisation", what, "give on or off")
-        return self.personalisation == "on"
+        return _is_on("personalisation", self.personalisation)
 
     def takes_part_behind_gateway(self) -> bool:
         """Return whether `run` takes part in the rounds that a gateway offers.
@@ -165,10 +162,7 @@ class DeviceConfig:
         Raises:
             InputError: the setting is neither on nor off.
         """
-        if self.gateway_rounds not in {"on", "off"}:
-            what = f"is unknown: {self.gateway_rounds!r}"
-            raise InputError("gateway_rounds", what, "give on or off")
-        return self.gateway_rounds == "on"
+        return _is_on("gateway_rounds", self.gateway_rounds)
 
     def chosen_backend(self) -> Backend | None:
         """Return what runs the model, None for the best of this machine.
@@ -263,6 +257,12 @@ def read_config(flags: Mapping[str, str], environment: Mapping[str, str]) -> Dev
         name: _typed(name, text) for name, text in texts.items() if name in SETTINGS
     }
     return DeviceConfig(**({"store": _default_store(environment)} | values))  # type: ignore[arg-type]
+
+
+def _is_on(name: str, text: str) -> bool:
+    if text not in {"on", "off"}:
+        raise InputError(name, f"is unknown: {text!r}", "give on or off")
+    return text == "on"
 
 
 def _typed(name: str, text: str) -> object:
