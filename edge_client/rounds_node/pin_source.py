@@ -17,6 +17,7 @@ from models.wire.codec import MAX_PAYLOAD_BYTES
 from models.wire.envelope import VerifyKey
 
 from ..errors import SuperLinkUnknownError, SuperLinkUnreachableError
+from ..provisioning.membership import JOIN_ANEW
 from .pinning import newest_pin
 
 if TYPE_CHECKING:
@@ -61,8 +62,7 @@ class PinSource:
         try:
             context = ssl.create_default_context(cafile=str(self.authorities))
         except (OSError, ssl.SSLError):
-            remedy = "join anew: fedcell-device join URL --token T --anew"
-            raise SuperLinkUnknownError(self.authorities, "cannot be read", remedy) from None
+            raise SuperLinkUnknownError(self.authorities, "cannot be read", JOIN_ANEW) from None
         connection = http.client.HTTPSConnection(
             self.host, self.port, timeout=TIMEOUT_S, context=context
         )
