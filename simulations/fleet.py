@@ -108,8 +108,7 @@ def simulate_blocks(
     Arguments and errors are those of `simulate_fleet`; the size of a block changes no bit.
     """
     check_size(num_devices=num_devices, num_days=num_days)
-    for start in range(0, num_devices, devices_a_block):
-        indices = np.arange(start, min(start + devices_a_block, num_devices), dtype=np.int64)
+    for indices in blocks_of(num_devices, devices_a_block):
         notices = None if notice_replacements_s is None else notice_replacements_s[indices]
         yield simulate_devices(
             indices,
@@ -274,6 +273,12 @@ def check_size(*, num_devices: int, num_days: int) -> None:
             raise ValueError(f"{name} must be between 1 and {most}, got {value}")
 
 
+def blocks_of(num_devices: int, devices_a_block: int) -> Iterator[NDArray[np.int64]]:
+    """Cut the numbers of a fleet's devices into blocks, the last one perhaps smaller."""
+    for start in range(0, num_devices, devices_a_block):
+        yield np.arange(start, min(start + devices_a_block, num_devices), dtype=np.int64)
+
+
 def device_ids(device_indices: NDArray[np.int64], *, seed: int) -> tuple[str, ...]:
     """Return identifiers that differ between fleets of different seeds and sort by number."""
     return tuple(f"sim-{seed}-{index:08d}" for index in device_indices.tolist())
@@ -303,6 +308,16 @@ def profiles_of(
     )
 
 
+def joined_profiles(parts: Sequence[DeviceProfiles]) -> DeviceProfiles:
+    """Put the profiles of blocks of devices together, in their order."""
+    return DeviceProfiles(
+        **{
+            name: np.concatenate([getattr(part, name) for part in parts])
+            for name in DeviceProfiles.__dataclass_fields__
+        }
+    )
+
+
 def joined(blocks: Sequence[SimulatedFleet]) -> SimulatedFleet:
     """Put blocks of a fleet together, in their order."""
     if len(blocks) == 1:
@@ -320,12 +335,7 @@ def joined(blocks: Sequence[SimulatedFleet]) -> SimulatedFleet:
         filled = rows.stop
     truth = FleetTruth.joined([block.truth for block in blocks])
     return SimulatedFleet(
-        profiles=DeviceProfiles(
-            **{
-                name: np.concatenate([getattr(block.profiles, name) for block in blocks])
-                for name in DeviceProfiles.__dataclass_fields__
-            }
-        ),
+        profiles=joined_profiles([block.profiles for block in blocks]),
         telemetry=Telemetry(
             device_ids=ids,
             offsets=np.concatenate([[0], np.cumsum(counts)]).astype(np.int64),

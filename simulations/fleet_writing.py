@@ -7,16 +7,20 @@ import shutil
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from models.durable_file import write_durably
 from models.errors import DatasetError
 from models.fleet_dataset import write_fleet
-from models.telemetry import DeviceProfiles, Telemetry
 
 from .answers import owner_answers
 from .errors import DiskTooSmallError
-from .fleet import device_ids, life_block, profiles_of, simulate_blocks
+from .fleet import (
+    blocks_of,
+    device_ids,
+    joined_profiles,
+    life_block,
+    profiles_of,
+    simulate_blocks,
+)
 from .physics import DEVICES_A_BLOCK as LIVES_A_BLOCK
 from .prevalence import FleetSummary, summarise
 from .truth import FleetTruth
@@ -24,6 +28,8 @@ from .truth import FleetTruth
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
+
+    from models.telemetry import DeviceProfiles, Telemetry
 
     from .recipe import FleetRecipe
 
@@ -78,25 +84,12 @@ def write_simulated_fleet(
     _refuse_more_than_fits(
         directory, num_devices=num_devices, num_days=num_days, cadence_h=recipe.cadence_h
     )
-    blocks = [
-        np.arange(start, min(start + LIVES_A_BLOCK, num_devices), dtype=np.int64)
-        for start in range(0, num_devices, LIVES_A_BLOCK)
-    ]
-    truths: list[FleetTruth] = []
-    profiles: list[DeviceProfiles] = []
-    for numbers in blocks:
-        block = life_block(numbers, num_days=num_days, seed=seed, recipe=recipe)
-        block.live_unseen(num_days)
-        ids = device_ids(numbers, seed=seed)
-        profiles.append(profiles_of(block, ids=ids, recipe=recipe))
-        truths.append(block.truth(None))
-        on_devices_lived(len(numbers))
-    truth = FleetTruth.joined(truths)
-    all_profiles = DeviceProfiles(
-        **{
-            name: np.concatenate([getattr(part, name) for part in profiles])
-            for name in DeviceProfiles.__dataclass_fields__
-        }
+    truth, profiles = _outcomes(
+        num_devices=num_devices,
+        num_days=num_days,
+        seed=seed,
+        recipe=recipe,
+        on_devices_lived=on_devices_lived,
     )
     readings = 0
 
@@ -112,9 +105,9 @@ def write_simulated_fleet(
     summary = summarise(truth)
     write_fleet(
         directory,
-        profiles=all_profiles,
+        profiles=profiles,
         telemetry=telemetry(),
-        outcomes=truth.outcomes(tuple(all_profiles.device_id.tolist())),
+        outcomes=truth.outcomes(tuple(profiles.device_id.tolist())),
         answers=owner_answers(truth, seed=seed, recipe=recipe),
     )
     made_of = {
@@ -127,6 +120,27 @@ def write_simulated_fleet(
     }
     write_durably(directory / SIMULATION_FILE, f"{json.dumps(made_of, indent=2)}\n".encode())
     return WrittenFleet(readings=readings, summary=summary)
+
+
+def _outcomes(
+    *,
+    num_devices: int,
+    num_days: int,
+    seed: int,
+    recipe: FleetRecipe,
+    on_devices_lived: Callable[[int], None],
+) -> tuple[FleetTruth, DeviceProfiles]:
+    """Let the devices live for what becomes of them, without their readings."""
+    truths: list[FleetTruth] = []
+    profiles: list[DeviceProfiles] = []
+    for numbers in blocks_of(num_devices, LIVES_A_BLOCK):
+        block = life_block(numbers, num_days=num_days, seed=seed, recipe=recipe)
+        block.live_unseen(num_days)
+        ids = device_ids(numbers, seed=seed)
+        profiles.append(profiles_of(block, ids=ids, recipe=recipe))
+        truths.append(block.truth(None))
+        on_devices_lived(len(numbers))
+    return FleetTruth.joined(truths), joined_profiles(profiles)
 
 
 def _refuse_more_than_fits(

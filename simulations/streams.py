@@ -11,7 +11,14 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from .fleet import DEVICES_A_BLOCK, MeasuredDevices, SimulatedFleet, check_size, simulate_devices
+from .fleet import (
+    DEVICES_A_BLOCK,
+    MeasuredDevices,
+    SimulatedFleet,
+    blocks_of,
+    check_size,
+    simulate_devices,
+)
 from .recipe import FleetRecipe
 
 if TYPE_CHECKING:
@@ -75,10 +82,7 @@ def stream_telemetry(
     for name, value in (("devices_a_part", devices_a_part), ("days_a_part", days_a_part)):
         if value < 1:
             raise ValueError(f"{name} must be at least 1, got {value}")
-    blocks = [
-        np.arange(start, min(start + devices_a_part, num_devices), dtype=np.int64)
-        for start in range(0, num_devices, devices_a_part)
-    ]
+    blocks = list(blocks_of(num_devices, devices_a_part))
     groups = [blocks] if by_time else [[block] for block in blocks]
     for group in groups:
         at_work = [
