@@ -51,15 +51,14 @@ def begin(
     )
     from ..deployment.control_api import control_api
     from ..deployment.folder import open_deployment
-    from ..deployment.nodes import freshen_enrolment, nodes_now
+    from ..deployment.nodes import freshen_enrolment
     from ..deployment.run_keys import read_said
 
     place = open_deployment(folder)
     told = read_said(said or (), where=Path.cwd())
     before = None if resume is None else begun_run(place, resume)
     number, keys = _keys(place, told, before)
-    own = keys["enrolment"] == str(place.enrolled)
-    online = freshen_enrolment(place) if own else nodes_now(place).num_online
+    online = freshen_enrolment(place, keys)
     check_keys(keys)
     with control_api(place) as api:
         if before is not None:

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from .node_registry import BoundDevice, Changes, RegisteredNode
     from .place import Deployment
+    from .run_keys import RunValue
 
 MOST_AT_ONCE = 500
 """Keys that a serving process registers in one turn: it looks after its processes between."""
@@ -143,8 +144,12 @@ def taking_part(found: NodesNow, *, every: bool = False) -> tuple[BoundDevice, .
     )
 
 
-def freshen_enrolment(deployment: Deployment) -> int:
-    """Bring nodes and the deployment's enrolment record up to date.
+def freshen_enrolment(deployment: Deployment, keys: Mapping[str, RunValue]) -> int:
+    """Bring nodes up to date for a run, and the enrolment record where it goes by the deployment's.
+
+    Args:
+        deployment: whose nodes they are.
+        keys: of the run.
 
     Returns:
         How many nodes are online.
@@ -153,6 +158,8 @@ def freshen_enrolment(deployment: Deployment) -> int:
         ServingError: no node was ever online, so that nobody can be invited.
     """
     found = nodes_now(deployment)
+    if keys.get("enrolment") != str(deployment.enrolled):
+        return found.num_online
     enrolled = taking_part(found)
     if not enrolled:
         remedy = f"start the nodes, and see: fedcell rounds nodes {deployment.folder}"

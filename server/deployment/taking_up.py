@@ -17,7 +17,7 @@ from ..runs.reading import look_at
 from ..runs.status import RunState
 from .beginning import begin_run, begun_runs
 from .control_api import control_api
-from .nodes import freshen_enrolment, nodes_now
+from .nodes import freshen_enrolment
 from .run_keys import whole
 
 if TYPE_CHECKING:
@@ -68,11 +68,6 @@ def has_lost_its_process(look: Look, *, is_cancelled: bool, flower: FlowerRun) -
     return state is RunState.INTERRUPTED or (look.is_gone and not state.is_over)
 
 
-def num_online(deployment: Deployment) -> int:
-    """Return how many nodes of a deployment are online."""
-    return nodes_now(deployment).num_online
-
-
 @dataclass(slots=True)
 class RunKeeper:
     """Takes up the runs of a deployment, one at a turn.
@@ -109,9 +104,8 @@ class RunKeeper:
             flower = api.run(begun.run_id)
             if not has_lost_its_process(look, is_cancelled=is_cancelled, flower=flower):
                 return None
-            own = begun.said.get("enrolment") == str(self.deployment.enrolled)
-            found = freshen_enrolment if own else num_online
-            if found(self.deployment) < int(whole(begun.said)["least-nodes"]):
+            online = freshen_enrolment(self.deployment, begun.said)
+            if online < int(whole(begun.said)["least-nodes"]):
                 return None
             self._tries[begun.out] = tries = tries.again(look.status.rounds_done)
             keys = {**begun.said, "resume": 1}
