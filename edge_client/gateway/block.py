@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import time
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
@@ -360,21 +360,17 @@ class GatewayBlock:
         Raises:
             StoreBusyError: it goes on beyond the end.
         """
-        while True:
-            try:
-                lock = agent_lock(self.site.store)
-                lock.__enter__()
-            except StoreBusyError:
-                if self.elapsed_s() >= end_s:
-                    raise
-                time.sleep(LOCK_POLL_S)
-                continue
-            break
-        try:
+        with ExitStack() as held:
+            while True:
+                try:
+                    held.enter_context(agent_lock(self.site.store))
+                    break
+                except StoreBusyError:
+                    if self.elapsed_s() >= end_s:
+                        raise
+                    time.sleep(LOCK_POLL_S)
             _renew_where_due(self.site, now=self.now())
             yield
-        finally:
-            lock.__exit__(None, None, None)
 
 
 def own_gateway(node_config: Mapping[str, object], *, now: datetime) -> GatewayBlock:
