@@ -169,7 +169,7 @@ class GatewayBlock:
         collected = self._asked(
             _Asking(
                 series=f"{StepKind.UPDATE}/{task.stream}",
-                step=self._step(StepKind.UPDATE, task.stream, task.index, material),
+                step=self._step(StepKind.UPDATE, task.stream, task.index, offered["material"]),
                 form=form,
                 material=material,
                 device_ids=task.device_ids,
@@ -215,7 +215,7 @@ class GatewayBlock:
         collected = self._asked(
             _Asking(
                 series=f"{StepKind.COUNT}/{task.channel}/{policy}",
-                step=self._step(StepKind.COUNT, task.channel, task.index, material),
+                step=self._step(StepKind.COUNT, task.channel, task.index, offered["material"]),
                 form=count_form(task.question),
                 material=material,
                 device_ids=task.device_ids,
@@ -336,10 +336,9 @@ class GatewayBlock:
             # The step stands as answered: its sum is lost to everybody unless it leaves now.
             logger.warning("what came of the step is not told: %s", error)
 
-    def _step(self, kind: StepKind, stream: str, index: int, material: RoundMaterial) -> Step:
-        digest = hashlib.sha256(material.to_bytes()).hexdigest()
+    def _step(self, kind: StepKind, stream: str, index: int, material: str) -> Step:
         return Step(
-            kind=kind, stream=stream, index=index, gateway=self.site.gateway, material=digest
+            kind=kind, stream=stream, index=index, gateway=self.site.gateway, material=material
         )
 
     def _offered(self, material: RoundMaterial) -> dict[str, Any]:
