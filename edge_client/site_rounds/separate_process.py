@@ -91,7 +91,7 @@ def answered_aside(asked: Asked, *, left_s: float) -> tuple[bytes, ...]:
         left_s: for how many seconds an answer counts.
 
     Raises:
-        TaskRefusedError: as `making.made_parts`.
+        TaskRefusedError: as `answering.made_parts`.
         ServiceError: the process could not answer.
     """
     command = [sys.executable, "-m", __spec__.name]
