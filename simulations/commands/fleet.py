@@ -14,20 +14,12 @@ from .quality import quality_command
 from .scenarios import ScenarioOption, scenarios_command
 
 if TYPE_CHECKING:
+    from ..fleet_writing import WrittenFleet
     from ..prevalence import FleetSummary
     from ..recipe import FleetRecipe
 
 MOST_DEVICES = 10_000_000
 """Profiles and outcomes of a whole fleet stand in memory: some hundred bytes a device."""
-
-_OPTIONS_THAT_ARE_KNOBS = {
-    "climate_mix": "climate_mix",
-    "warming_c": "warming_c",
-    "bad_lot_share": "bad_lot_share",
-    "gauge_noise": "gauge_noise",
-    "gauge_bias": "gauge_bias_scale",
-    "cadence_h": "cadence_h",
-}
 
 
 def register(app: typer.Typer) -> None:
@@ -94,12 +86,10 @@ def simulate_fleet_command(
         "warming_c": warming_c,
         "bad_lot_share": bad_lot_share,
         "gauge_noise": gauge_noise,
-        "gauge_bias": gauge_bias,
+        "gauge_bias_scale": gauge_bias,
         "cadence_h": cadence_h,
     }
-    settings: dict[str, Any] = {
-        _OPTIONS_THAT_ARE_KNOBS[name]: value for name, value in given.items() if value is not None
-    }
+    settings: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
     settings |= dict(_knob(text) for text in knob or [])
     plan = _plan_of(scenario, settings, devices=devices, days=days, seed=seed)
     began = time.perf_counter()
@@ -115,6 +105,12 @@ def simulate_fleet_command(
             on_devices_lived=progress.lived,
         )
     seconds = time.perf_counter() - began
+    _print_written(out, plan, written, seconds=seconds, as_json=as_json)
+
+
+def _print_written(
+    out: Path, plan: _FleetPlan, written: WrittenFleet, *, seconds: float, as_json: bool
+) -> None:
     if as_json:
         answer = {"out": str(out), "scenario": plan.scenario, "seed": plan.seed}
         answer |= {"readings": written.readings}
