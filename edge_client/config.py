@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from .errors import InputError, InputMissingError
 
@@ -252,7 +252,7 @@ def read_config(flags: Mapping[str, str], environment: Mapping[str, str]) -> Dev
     }
     said |= flags
     file = said.pop(CONFIG_FILE, None)
-    texts = ({} if file is None else _read_toml(Path(file))) | said
+    texts = ({} if file is None else _texts_of(Path(file))) | said
     values: dict[str, object] = {
         name: _typed(name, text) for name, text in texts.items() if name in SETTINGS
     }
@@ -281,18 +281,28 @@ def _default_store(environment: Mapping[str, str]) -> Path:
     return base / "fedcell" / "device.db"
 
 
-def _read_toml(path: Path) -> dict[str, str]:
+def read_toml(path: Path) -> dict[str, Any]:
+    """Return what the TOML file of settings holds.
+
+    Raises:
+        InputMissingError: there is no such file.
+        InputError: it cannot be read, or is no TOML.
+    """
     import tomllib
 
     try:
         with path.open("rb") as file:
-            content = tomllib.load(file)
+            return tomllib.load(file)
     except FileNotFoundError:
         raise InputMissingError(path, "there is no such file", "check --config") from None
     except OSError as error:
         raise InputError(path, f"cannot be read: {error.strerror}", "check --config") from error
     except ValueError as error:
         raise InputError(path, f"is no TOML: {error}", "correct the file") from error
+
+
+def _texts_of(path: Path) -> dict[str, str]:
+    content = read_toml(path)
     for name in [name for name, value in content.items() if isinstance(value, dict)]:
         if name in _TABLES:
             del content[name]

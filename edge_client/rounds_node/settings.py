@@ -11,7 +11,8 @@ import json
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from ..errors import InputError, InputMissingError
+from ..config import read_toml
+from ..errors import InputError
 from ..node_values import HARDWARE_KEY, POLICY_KEYS_KEY, SEALED_UNDER_KEY, STORE_KEY
 
 if TYPE_CHECKING:
@@ -126,17 +127,7 @@ def as_toml(values: Mapping[str, NodeValue]) -> bytes:
 
 
 def _table(file: Path) -> dict[str, object]:
-    import tomllib
-
-    try:
-        with file.open("rb") as content:
-            told = tomllib.load(content).get(TABLE, {})
-    except FileNotFoundError:
-        raise InputMissingError(file, "there is no such file", "check --config") from None
-    except OSError as error:
-        raise InputError(file, f"cannot be read: {error.strerror}", "check --config") from error
-    except ValueError as error:
-        raise InputError(file, f"is no TOML: {error}", "correct the file") from error
+    told = read_toml(file).get(TABLE, {})
     if not isinstance(told, dict):
         raise InputError(file, f"{TABLE} is no table", f"write [{TABLE}] above its settings")
     return told
