@@ -13,6 +13,19 @@ class ServerError(Exception):
     exit_code = 3
 
 
+class PlacedError(ServerError):
+    """Root of the errors that name a place.
+
+    Attributes:
+        where: the place.
+    """
+
+    def __init__(self, where: object, what: str, remedy: str) -> None:
+        """Say where, what is wrong and what to do."""
+        self.where = str(where)
+        super().__init__(f"{where}: {what}; {remedy}")
+
+
 class SettingError(ServerError):
     """A setting cannot be used.
 
@@ -86,7 +99,7 @@ class StorageDriverError(StorageError):
     exit_code = 4
 
 
-class KeyFileError(ServerError):
+class KeyFileError(PlacedError):
     """A key file is missing, unsafe or holds no key.
 
     Attributes:
@@ -94,11 +107,6 @@ class KeyFileError(ServerError):
     """
 
     exit_code = 5
-
-    def __init__(self, where: object, what: str, remedy: str) -> None:
-        """Say where, what is wrong and what to do."""
-        self.where = str(where)
-        super().__init__(f"{where}: {what}; {remedy}")
 
 
 class KeyFileMissingError(KeyFileError):
@@ -141,17 +149,12 @@ class CertificateError(ServerError):
     exit_code = 5
 
 
-class AuthorityError(ServerError):
+class AuthorityError(PlacedError):
     """The fleet's authority cannot do what it is asked; nothing was changed.
 
     Attributes:
         where: its folder, a device or a token.
     """
-
-    def __init__(self, where: object, what: str, remedy: str) -> None:
-        """Say where, what is wrong and what to do."""
-        self.where = str(where)
-        super().__init__(f"{where}: {what}; {remedy}")
 
 
 class AuthorityMissingError(AuthorityError):

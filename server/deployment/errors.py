@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from ..errors import ServerError
+from ..errors import PlacedError
 
 
-class DeploymentError(ServerError):
+class DeploymentError(PlacedError):
     """A deployment's folder cannot be used as it is.
 
     Attributes:
@@ -13,11 +13,6 @@ class DeploymentError(ServerError):
     """
 
     exit_code = 3
-
-    def __init__(self, where: object, what: str, remedy: str) -> None:
-        """Say where, what is wrong and what to do."""
-        self.where = str(where)
-        super().__init__(f"{where}: {what}; {remedy}")
 
 
 class DeploymentMissingError(DeploymentError):

@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-from ..errors import ServerError
+from ..errors import PlacedError
 
 
-class PrivacyHomeError(ServerError):
+class PrivacyHomeError(PlacedError):
     """A privacy home cannot be used as it is; nothing was written.
 
     Attributes:
         where: the file or folder.
     """
-
-    def __init__(self, where: object, what: str, remedy: str) -> None:
-        """Say where, what is wrong and what to do."""
-        self.where = str(where)
-        super().__init__(f"{where}: {what}; {remedy}")
 
 
 class HomeMissingError(PrivacyHomeError):
