@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -181,17 +181,15 @@ class FleetTruth:
         """Put the truths of blocks of devices together, in their order."""
         sizes = [len(block.device_index) for block in blocks]
         starts = np.concatenate([[0], np.cumsum(sizes)[:-1]])
-
-        def of_packs(name: str) -> NDArray[np.generic]:
-            return np.concatenate([getattr(block.packs, name) for block in blocks])
-
-        packs = {f.name: of_packs(f.name) for f in fields(Packs)}
-        packs["device"] = np.concatenate(
-            [block.packs.device + start for block, start in zip(blocks, starts, strict=True)]
+        packs = replace(
+            join_packs([block.packs for block in blocks]),
+            device=np.concatenate(
+                [block.packs.device + start for block, start in zip(blocks, starts, strict=True)]
+            ),
         )
         whole = {
             f.name: np.concatenate([getattr(block, f.name) for block in blocks])
             for f in fields(FleetTruth)
             if f.name not in {"packs", "day_start_s"}
         }
-        return FleetTruth(day_start_s=blocks[0].day_start_s, packs=Packs(**packs), **whole)  # type: ignore[arg-type]  # names and types are those of the fields
+        return FleetTruth(day_start_s=blocks[0].day_start_s, packs=packs, **whole)
