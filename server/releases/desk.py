@@ -50,7 +50,6 @@ if TYPE_CHECKING:
 BUNDLES, REQUESTS, REPOSITORY = "bundles", "requests", "repository"
 METADATA_COUNTER: Final = "metadata"
 OFFERS_COUNTER: Final = "offers"
-_OPEN = (ReleaseState.ROLLING, ReleaseState.HALTED)
 
 
 class ReleaseDesk:
@@ -192,7 +191,7 @@ class ReleaseDesk:
         """
 
         def begin(releases: Releases, kept: KeptRelease) -> Rollout:
-            others = [one for one in releases.all() if one.rollout.state in _OPEN]
+            others = [one for one in releases.all() if one.rollout.state in rules.OPEN]
             if others:
                 what = f"release {others[0].rollout.number} is on its way"
                 raise ReleaseError(f"release {number}", what, "let it end, or withdraw it")
@@ -212,7 +211,7 @@ class ReleaseDesk:
         """
         with self.database.transaction() as connection:
             releases = Releases(connection)
-            found = [one for one in releases.all() if one.rollout.state in _OPEN]
+            found = [one for one in releases.all() if one.rollout.state in rules.OPEN]
             done = None
             if found:
                 kept, rings = found[0], releases.rings()
@@ -252,7 +251,7 @@ class ReleaseDesk:
                 one.rollout.number
                 for one in releases.all()
                 if one.rollout.number > number
-                and one.rollout.state in {*_OPEN, ReleaseState.RELEASED}
+                and one.rollout.state in {*rules.OPEN, ReleaseState.RELEASED}
             ]
             if later and kept.rollout.ring is not None:
                 what = f"release {later[-1]} has gone out since"
@@ -269,7 +268,7 @@ class ReleaseDesk:
         """
         with self.database.transaction() as connection:
             releases = Releases(connection)
-            under_way = [one for one in releases.all() if one.rollout.state in _OPEN]
+            under_way = [one for one in releases.all() if one.rollout.state in rules.OPEN]
             if under_way:
                 what = f"release {under_way[0].rollout.number} is on its way through them"
                 raise ReleaseError("rings", what, "let it end, or withdraw it")
@@ -349,7 +348,7 @@ class ReleaseDesk:
         rollout, version, soak = kept.rollout, kept.offer.version, kept.policy.soak
         if rollout.ring is None or rollout.ring_began_at is None:
             return Evidence()
-        if rollout.state in _OPEN:
+        if rollout.state in rules.OPEN:
             _watch(releases, kept, rings, reached=rollout.ring)
         watched = releases.watched(rollout.number)
         failed = new_failures(watched, version=version)
@@ -416,7 +415,7 @@ def latest(releases: Sequence[KeptRelease]) -> KeptRelease:
     Raises:
         ReleaseMissingError: nothing was proposed yet.
     """
-    under_way = [one for one in releases if one.rollout.state in _OPEN]
+    under_way = [one for one in releases if one.rollout.state in rules.OPEN]
     if not releases:
         raise ReleaseMissingError("releases", "there are none yet", "see: fedcell release propose")
     return (under_way or list(releases))[-1]

@@ -46,7 +46,8 @@ class ReleaseState(StrEnum):
     WITHDRAWN = "withdrawn"
 
 
-_OPEN = frozenset({ReleaseState.ROLLING, ReleaseState.HALTED})
+OPEN = frozenset({ReleaseState.ROLLING, ReleaseState.HALTED})
+"""A release that is on its way: its devices are watched, and it may go on."""
 _NEXT = {
     ReleaseState.PROPOSED: {ReleaseState.SIGNED, ReleaseState.WITHDRAWN},
     ReleaseState.SIGNED: {ReleaseState.ROLLING, ReleaseState.WITHDRAWN},
@@ -174,7 +175,7 @@ def decide(
         rings: how many there are.
         now: aware time.
     """
-    if rollout.state not in _OPEN or rollout.ring_began_at is None:
+    if rollout.state not in OPEN or rollout.ring_began_at is None:
         return rollout
     failing = _failing(evidence, policy)
     if failing:
