@@ -23,7 +23,7 @@ from models.telemetry import DeviceId, Reading
 from models.wire.contribution import ContributionForm, open_contribution
 from models.wire.counts import CountQuestion
 from models.wire.envelope import SigningKey
-from models.wire.parts import Joining, read_part
+from models.wire.parts import join, read_part
 from models.wire.round_material import RoundMaterial
 from models.wire.sealing import OpeningKey
 from models.wire.site_credential import weights_topic
@@ -279,11 +279,7 @@ class SiteDriver:
     def opened_from(self, offer: RoundOffer | CountOffer, path: Path, came: list[bytes]) -> Any:
         form, step = self.form(offer), offer.step(GATEWAY)
         parts = [read_part(part) for part in came]
-        joining = Joining(parts[0].digest, form.sealed_bytes)
-        whole = None
-        for part in parts:
-            whole = joining.add(part) or whole
-        assert whole is not None
+        whole = join(parts, digest=parts[0].digest, size=form.sealed_bytes)
         identity = read_identity(path)
         assert identity is not None
         return open_contribution(
